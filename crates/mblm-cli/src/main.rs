@@ -1,0 +1,2 @@
+//! The `mblm` command.
+fn main() {}

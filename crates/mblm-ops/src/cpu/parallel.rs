@@ -1,0 +1,53 @@
+//! Parallel loops whose result does not depend on the number of threads.
+//!
+//! Work is cut into pieces of a size that the caller gives, never by the number of threads; partial sums are added in the
+//! order of the pieces.
+
+use std::ops::Range;
+
+use rayon::prelude::*;
+
+use super::{Real, add_assign};
+
+/// The number of threads that parallel loops and matrix products use: `RAYON_NUM_THREADS`, else one a core.
+pub fn threads() -> usize {
+    rayon::current_num_threads()
+}
+
+/// Calls `work(index, chunk)` for the consecutive chunks of `len` elements of `data`, in parallel.
+pub fn par_chunks<T: Send>(data: &mut [T], len: usize, work: impl Fn(usize, &mut [T]) + Sync + Send) {
+    if data.len() <= len {
+        if !data.is_empty() {
+            work(0, data);
+        }
+        return;
+    }
+    data.par_chunks_mut(len)
+        .enumerate()
+        .for_each(|(index, chunk)| work(index, chunk));
+}
+
+/// Sums, element by element, what `work(range, partial)` adds to a zeroed `partial` of `len` elements for consecutive
+/// ranges of `piece` items covering `0..items`, and adds the total to `to`.
+pub fn par_reduce<T: Real>(
+    items: usize,
+    piece: usize,
+    to: &mut [T],
+    work: impl Fn(Range<usize>, &mut [T]) + Sync + Send,
+) {
+    let piece = piece.max(1);
+    if items <= piece {
+        return work(0..items, to);
+    }
+    let partials: Vec<Vec<T>> = (0..items.div_ceil(piece))
+        .into_par_iter()
+        .map(|index| {
+            let mut partial = vec![T::zero(); to.len()];
+            work(index * piece..((index + 1) * piece).min(items), &mut partial);
+            partial
+        })
+        .collect();
+    for partial in &partials {
+        add_assign(to, partial);
+    }
+}

@@ -1,0 +1,78 @@
+//! A buffer that parameter gradients are added to, in place.
+
+use candle_core::{DType, Device, Result, Shape, Tensor};
+
+use crate::cpu::{self, Real};
+
+/// The gradient of one parameter: a contiguous tensor that backward passes add to.
+///
+/// The buffer has the accumulation type (`f32` in training, `f64` in tests), whatever the type of the activations.
+#[derive(Debug)]
+pub struct GradBuffer {
+    sum: Tensor,
+    touched: bool,
+}
+
+impl GradBuffer {
+    /// A buffer of zeros.
+    pub fn zeros(shape: impl Into<Shape>, dtype: DType, device: &Device) -> Result<Self> {
+        Ok(Self {
+            sum: Tensor::zeros(shape, dtype, device)?,
+            touched: false,
+        })
+    }
+
+    /// A buffer of zeros for a parameter: same shape, type and device.
+    pub fn zeros_like(parameter: &Tensor) -> Result<Self> {
+        Self::zeros(parameter.shape(), parameter.dtype(), parameter.device())
+    }
+
+    /// The gradient accumulated so far.
+    pub fn tensor(&self) -> &Tensor {
+        &self.sum
+    }
+
+    /// Whether anything has been added since the buffer was made or cleared.
+    pub fn is_touched(&self) -> bool {
+        self.touched
+    }
+
+    /// Adds `gradient`, of the buffer's number of elements, in place.
+    pub fn add(&mut self, gradient: &Tensor) -> Result<()> {
+        self.touched = true;
+        let gradient = gradient
+            .detach()
+            .to_dtype(self.sum.dtype())?
+            .reshape(self.sum.shape())?
+            .contiguous()?;
+        if !gradient.device().is_cpu() {
+            // Elsewhere than on the CPU the sum is a new tensor: the device orders the two for us.
+            self.sum = (&self.sum + gradient)?;
+            return Ok(());
+        }
+        match self.sum.dtype() {
+            DType::F32 => self.add_on_cpu::<f32>(&gradient),
+            DType::F64 => self.add_on_cpu::<f64>(&gradient),
+            other => candle_core::bail!("gradients accumulate in f32 or f64, not {other:?}"),
+        }
+    }
+
+    fn add_on_cpu<T: Real>(&mut self, gradient: &Tensor) -> Result<()> {
+        let gradient = cpu::Slice::<T>::new(gradient)?;
+        self.update_on_cpu(|sum: &mut [T]| cpu::add_assign(sum, &gradient))
+    }
+
+    /// Hands the buffer's elements to a CPU kernel that adds to them.
+    ///
+    /// Fails when the buffer is on another device or holds another type than `T`.
+    pub fn update_on_cpu<T: Real, R>(&mut self, add: impl FnOnce(&mut [T]) -> R) -> Result<R> {
+        self.touched = true;
+        cpu::with_slice_mut(&self.sum, add)
+    }
+
+    /// Sets the gradient to zero, to begin the next step.
+    pub fn clear(&mut self) -> Result<()> {
+        self.touched = false;
+        self.sum.zero_set()
+    }
+}

@@ -1,0 +1,33 @@
+//! Differentiable tensor operations for byte language models, on candle tensors.
+//!
+//! This crate knows no model. Each operation is a folder with the same files:
+//!
+//! | file | holds |
+//! |---|---|
+//! | `mod.rs` | formula and shapes, the public `forward` and `backward`, argument checks, dispatch by device, tests |
+//! | `reference.rs` | the plain twin in ordinary tensor operations, differentiable by candle's autograd |
+//! | `cpu.rs` | the fused kernels for the CPU, generic over `f32` and `f64` |
+//!
+//! # Conventions
+//!
+//! - **Explicit gradients.** `forward` returns its result and whatever it wants to keep; `backward` takes that and the
+//!   gradient of the result and returns the gradients of the inputs. No graph is recorded: the caller owns the order of
+//!   computation and the life of every saved tensor. Inputs that the caller has anyway are not kept twice: they are
+//!   arguments of `backward`.
+//! - **Parameter gradients add up.** Gradients of parameters are added to a [`GradBuffer`], so that several calls
+//!   (groups of patches, accumulated batches) share one buffer. Gradients of activations are returned as new tensors.
+//! - **Shapes** are written `(n, t, d)`: sequences, positions, channels. Tensors may have any layout; a kernel that needs
+//!   contiguous data makes it so.
+//! - **Determinism.** Work is cut into pieces by size, never by the number of threads, and partial sums are added in a
+//!   fixed order: results do not depend on the number of threads.
+//! - **Devices.** The CPU has fused kernels; elsewhere the reference twin computes the values and candle's autograd the
+//!   gradients, so every operation is right on every device from its first day.
+
+pub mod cpu;
+pub mod linear;
+pub mod testing;
+
+mod fallback;
+mod grad;
+
+pub use grad::GradBuffer;

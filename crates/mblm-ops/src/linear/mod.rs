@@ -1,0 +1,91 @@
+//! Linear layer over the last dimension.
+//!
+//! ```text
+//! y = x Wᵀ + b          x (…, in), W (out, in), b (out), y (…, out)
+//! dx = dy W             dW += dyᵀ x        db += Σ rows of dy
+//! ```
+//!
+//! One matrix product forward and two backward; the weight's gradient is accumulated by the product itself (β = 1).
+
+mod cpu;
+pub mod reference;
+
+use candle_core::{DType, Result, Tensor};
+
+use crate::{GradBuffer, fallback};
+
+/// y = x Wᵀ + b, for `x` (…, in), `weight` (out, in) and `bias` (out).
+pub fn forward(x: &Tensor, weight: &Tensor, bias: Option<&Tensor>) -> Result<Tensor> {
+    check(x, weight)?;
+    match (x.device().is_cpu(), x.dtype()) {
+        (true, DType::F32) => cpu::forward::<f32>(x, weight, bias),
+        (true, DType::F64) => cpu::forward::<f64>(x, weight, bias),
+        _ => reference::forward(x, weight, bias),
+    }
+}
+
+/// Adds the gradients of weight and bias to their buffers and returns the gradient of `x`.
+///
+/// `x` and `weight` as given to [`forward`], `dy` (…, out) the gradient of its result.
+pub fn backward(
+    x: &Tensor,
+    weight: &Tensor,
+    dy: &Tensor,
+    d_weight: &mut GradBuffer,
+    d_bias: Option<&mut GradBuffer>,
+) -> Result<Tensor> {
+    check(x, weight)?;
+    match (x.device().is_cpu(), x.dtype()) {
+        (true, DType::F32) => cpu::backward::<f32>(x, weight, dy, d_weight, d_bias),
+        (true, DType::F64) => cpu::backward::<f64>(x, weight, dy, d_weight, d_bias),
+        _ => {
+            let gradients = fallback::gradients(&[x, weight], &[Some(dy)], |inputs| {
+                Ok(vec![reference::forward(&inputs[0], &inputs[1], None)?])
+            })?;
+            d_weight.add(&gradients[1])?;
+            if let Some(d_bias) = d_bias {
+                d_bias.add(&dy.flatten_to(dy.rank() - 2)?.sum(0)?)?;
+            }
+            Ok(gradients[0].clone())
+        }
+    }
+}
+
+fn check(x: &Tensor, weight: &Tensor) -> Result<()> {
+    let (_, inputs) = weight.dims2()?;
+    if x.rank() < 2 || x.dim(candle_core::D::Minus1)? != inputs {
+        candle_core::bail!(
+            "linear: expected (…, {inputs}) for a weight of {:?}, found {:?}",
+            weight.dims(),
+            x.dims()
+        );
+    }
+    Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use crate::testing::Harness;
+    use crate::{linear, op_test};
+
+    op_test! {
+        with_bias: Harness::new("linear", &[&[2, 3, 5], &[7, 5], &[7]])
+            .reference(|t| Ok(vec![linear::reference::forward(&t[0], &t[1], Some(&t[2]))?]))
+            .fused(|t| Ok((vec![linear::forward(&t[0], &t[1], Some(&t[2]))?], ())))
+            .backward(|t, (), dy, grads| {
+                let [_, dw, db] = grads else { unreachable!("three inputs") };
+                let dx = linear::backward(&t[0], &t[1], dy[0], dw, Some(db))?;
+                Ok(vec![Some(dx), None, None])
+            })
+    }
+
+    op_test! {
+        without_bias: Harness::new("linear", &[&[33, 18], &[20, 18]])
+            .reference(|t| Ok(vec![linear::reference::forward(&t[0], &t[1], None)?]))
+            .fused(|t| Ok((vec![linear::forward(&t[0], &t[1], None)?], ())))
+            .backward(|t, (), dy, grads| {
+                let dx = linear::backward(&t[0], &t[1], dy[0], &mut grads[1], None)?;
+                Ok(vec![Some(dx), None])
+            })
+    }
+}

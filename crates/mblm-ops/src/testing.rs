@@ -1,0 +1,281 @@
+//! The one check that every operation passes: values and every gradient of the fused operation equal those of its
+//! reference twin, in each type and on each device, and its gradients equal finite differences in `f64`.
+//!
+//! [`op_test!`](crate::op_test) turns a [`Check`] into tests:
+//!
+//! ```
+//! # use mblm_ops::testing::Harness;
+//! // y = 3 x
+//! let check = Harness::new("triple", &[&[2, 4]])
+//!     .reference(|t| Ok(vec![(&t[0] * 3.0)?]))
+//!     .fused(|t| Ok((vec![t[0].affine(3.0, 0.0)?], ())))
+//!     .backward(|_, (), dy, _| Ok(vec![Some((dy[0] * 3.0)?)]));
+//! check.finite_differences().unwrap();
+//! ```
+
+use candle_core::{DType, Device, Result, Tensor};
+use rand_core::{Rng, SeedableRng};
+use rand_pcg::Pcg64Mcg;
+
+use crate::{GradBuffer, fallback};
+
+/// Turns each `name: check` into a module of tests: per type and device against the reference, and finite differences.
+#[macro_export]
+macro_rules! op_test {
+    ($($name:ident: $check:expr)*) => {$(
+        mod $name {
+            use super::*;
+
+            #[test]
+            fn equals_reference_in_f32_on_the_cpu() -> candle_core::Result<()> {
+                $check.against_reference(candle_core::DType::F32, &candle_core::Device::Cpu)
+            }
+
+            #[test]
+            fn equals_reference_in_f64_on_the_cpu() -> candle_core::Result<()> {
+                $check.against_reference(candle_core::DType::F64, &candle_core::Device::Cpu)
+            }
+
+            #[test]
+            fn gradients_equal_finite_differences() -> candle_core::Result<()> {
+                $check.finite_differences()
+            }
+        }
+    )*};
+}
+
+/// ‖found − expected‖ / ‖expected‖ in `f64`; the plain norm of the difference where the expected norm is below `floor`.
+pub fn relative_error(found: &Tensor, expected: &Tensor, floor: f64) -> Result<f64> {
+    if found.dims() != expected.dims() {
+        candle_core::bail!("shapes differ: {:?} and {:?}", found.dims(), expected.dims());
+    }
+    let host = |tensor: &Tensor| -> Result<Vec<f64>> {
+        tensor
+            .to_device(&Device::Cpu)?
+            .to_dtype(DType::F64)?
+            .flatten_all()?
+            .to_vec1()
+    };
+    let (found, expected) = (host(found)?, host(expected)?);
+    let difference: f64 = found.iter().zip(&expected).map(|(f, e)| (f - e).powi(2)).sum();
+    let norm = expected.iter().map(|e| e.powi(2)).sum::<f64>().sqrt();
+    Ok(difference.sqrt() / if norm > floor { norm } else { 1.0 })
+}
+
+/// Reproducible test data: uniform in [-1, 1), `f64`, on the CPU.
+pub fn uniform(shape: &[usize], seed: u64) -> Result<Tensor> {
+    let mut rng = Pcg64Mcg::seed_from_u64(seed);
+    let count: usize = shape.iter().product();
+    let data: Vec<f64> = (0..count)
+        .map(|_| (rng.next_u64() >> 11) as f64 / (1u64 << 52) as f64 - 1.0)
+        .collect();
+    Tensor::from_vec(data, shape, &Device::Cpu)
+}
+
+/// Names an operation and draws its inputs.
+pub struct Harness {
+    name: &'static str,
+    inputs: Vec<Tensor>,
+}
+
+impl Harness {
+    /// Inputs of these shapes, uniform in [-1, 1).
+    pub fn new(name: &'static str, shapes: &[&[usize]]) -> Self {
+        let inputs = shapes
+            .iter()
+            .enumerate()
+            .map(|(index, shape)| uniform(shape, 1 + index as u64).expect("a shape of a test"))
+            .collect();
+        Self { name, inputs }
+    }
+
+    /// Moves input `index` to `scale · x + shift`, for inputs that live elsewhere than in [-1, 1).
+    pub fn affine(mut self, index: usize, scale: f64, shift: f64) -> Self {
+        self.inputs[index] = self.inputs[index].affine(scale, shift).expect("f64 on the CPU");
+        self
+    }
+
+    /// The plain twin: outputs from inputs, in ordinary tensor operations.
+    pub fn reference<R>(self, reference: R) -> WithReference<R>
+    where
+        R: Fn(&[Tensor]) -> Result<Vec<Tensor>>,
+    {
+        WithReference {
+            harness: self,
+            reference,
+        }
+    }
+}
+
+/// A harness that knows the reference.
+pub struct WithReference<R> {
+    harness: Harness,
+    reference: R,
+}
+
+impl<R> WithReference<R> {
+    /// The fused operation: outputs and what it saves for the backward pass.
+    pub fn fused<F, S>(self, fused: F) -> WithFused<R, F>
+    where
+        F: Fn(&[Tensor]) -> Result<(Vec<Tensor>, S)>,
+    {
+        WithFused {
+            harness: self.harness,
+            reference: self.reference,
+            fused,
+        }
+    }
+}
+
+/// A harness that knows the reference and the fused forward.
+pub struct WithFused<R, F> {
+    harness: Harness,
+    reference: R,
+    fused: F,
+}
+
+impl<R, F> WithFused<R, F> {
+    /// The fused backward pass: from inputs, saved values and output gradients to input gradients. The gradient of an
+    /// input that is a parameter goes to its buffer, and `None` takes its place.
+    pub fn backward<B, S>(self, backward: B) -> Check<R, F, B>
+    where
+        F: Fn(&[Tensor]) -> Result<(Vec<Tensor>, S)>,
+        B: Fn(&[Tensor], S, &[&Tensor], &mut [GradBuffer]) -> Result<Vec<Option<Tensor>>>,
+    {
+        Check {
+            harness: self.harness,
+            reference: self.reference,
+            fused: self.fused,
+            backward,
+        }
+    }
+}
+
+/// An operation, ready to be checked.
+pub struct Check<R, F, B> {
+    harness: Harness,
+    reference: R,
+    fused: F,
+    backward: B,
+}
+
+impl<S, R, F, B> Check<R, F, B>
+where
+    R: Fn(&[Tensor]) -> Result<Vec<Tensor>>,
+    F: Fn(&[Tensor]) -> Result<(Vec<Tensor>, S)>,
+    B: Fn(&[Tensor], S, &[&Tensor], &mut [GradBuffer]) -> Result<Vec<Option<Tensor>>>,
+{
+    fn inputs(&self, dtype: DType, device: &Device) -> Result<Vec<Tensor>> {
+        self.harness
+            .inputs
+            .iter()
+            .map(|input| input.to_dtype(dtype)?.to_device(device))
+            .collect()
+    }
+
+    fn cotangents(&self, outputs: &[Tensor]) -> Result<Vec<Tensor>> {
+        outputs
+            .iter()
+            .enumerate()
+            .map(|(index, output)| {
+                uniform(output.dims(), 1000 + index as u64)?
+                    .to_dtype(output.dtype())?
+                    .to_device(output.device())
+            })
+            .collect()
+    }
+
+    fn gradients(&self, inputs: &[Tensor], saved: S, dys: &[Tensor]) -> Result<Vec<Tensor>> {
+        let mut buffers = inputs.iter().map(GradBuffer::zeros_like).collect::<Result<Vec<_>>>()?;
+        let dys: Vec<&Tensor> = dys.iter().collect();
+        let returned = (self.backward)(inputs, saved, &dys, &mut buffers)?;
+        returned
+            .into_iter()
+            .zip(&buffers)
+            .map(|(gradient, buffer)| match gradient {
+                Some(gradient) => Ok(gradient),
+                None => Ok(buffer.tensor().clone()),
+            })
+            .collect()
+    }
+
+    /// Fails unless outputs and gradients equal those of the reference to the rounding of `dtype`.
+    pub fn against_reference(&self, dtype: DType, device: &Device) -> Result<()> {
+        let bound = match dtype {
+            DType::F64 => 1e-12,
+            DType::F32 => 3e-6,
+            _ => 2e-2,
+        };
+        let inputs = self.inputs(dtype, device)?;
+        let expected = (self.reference)(&inputs)?;
+        let (found, saved) = (self.fused)(&inputs)?;
+        assert_eq!(found.len(), expected.len(), "{}: number of outputs", self.harness.name);
+        for (index, (found, expected)) in found.iter().zip(&expected).enumerate() {
+            self.compare(&format!("output {index}"), found, expected, bound)?;
+        }
+        let dys = self.cotangents(&expected)?;
+        let references: Vec<&Tensor> = inputs.iter().collect();
+        let weights: Vec<Option<&Tensor>> = dys.iter().map(Some).collect();
+        let expected = fallback::gradients(&references, &weights, &self.reference)?;
+        let found = self.gradients(&inputs, saved, &dys)?;
+        assert_eq!(
+            found.len(),
+            expected.len(),
+            "{}: number of gradients",
+            self.harness.name
+        );
+        for (index, (found, expected)) in found.iter().zip(&expected).enumerate() {
+            self.compare(&format!("gradient of input {index}"), found, expected, bound)?;
+        }
+        Ok(())
+    }
+
+    fn compare(&self, what: &str, found: &Tensor, expected: &Tensor, bound: f64) -> Result<()> {
+        let error = relative_error(found, expected, 1e-6)?;
+        // written so that NaN fails
+        assert!(
+            error <= bound,
+            "{}: {what} is off by {error:.2e} relative (bound {bound:.0e})",
+            self.harness.name
+        );
+        Ok(())
+    }
+
+    /// Fails unless the fused gradients equal central differences of the fused outputs in `f64` on the CPU.
+    pub fn finite_differences(&self) -> Result<()> {
+        const STEP: f64 = 1e-5;
+        let inputs = self.inputs(DType::F64, &Device::Cpu)?;
+        let (outputs, saved) = (self.fused)(&inputs)?;
+        let dys = self.cotangents(&outputs)?;
+        let gradients = self.gradients(&inputs, saved, &dys)?;
+        let objective = |inputs: &[Tensor]| -> Result<f64> {
+            let mut total = 0.0;
+            for (output, dy) in (self.fused)(inputs)?.0.iter().zip(&dys) {
+                total += (output * dy)?.sum_all()?.to_scalar::<f64>()?;
+            }
+            Ok(total)
+        };
+        for (index, input) in inputs.iter().enumerate() {
+            let values: Vec<f64> = input.flatten_all()?.to_vec1()?;
+            let mut differences = vec![0.0; values.len()];
+            for (element, difference) in differences.iter_mut().enumerate() {
+                let mut shifted = inputs.clone();
+                let mut at = |delta: f64| -> Result<f64> {
+                    let mut values = values.clone();
+                    values[element] += delta;
+                    shifted[index] = Tensor::from_vec(values, input.dims(), &Device::Cpu)?;
+                    objective(&shifted)
+                };
+                *difference = (at(STEP)? - at(-STEP)?) / (2.0 * STEP);
+            }
+            let expected = Tensor::from_vec(differences, input.dims(), &Device::Cpu)?;
+            self.compare(
+                &format!("gradient of input {index} against finite differences"),
+                &gradients[index],
+                &expected,
+                1e-6,
+            )?;
+        }
+        Ok(())
+    }
+}

@@ -1,0 +1,52 @@
+//! The library's error: what was expected, what was found, and what to try.
+
+use std::path::{Path, PathBuf};
+
+/// The result of everything in this crate.
+pub type Result<T, E = Error> = std::result::Result<T, E>;
+
+/// Why an operation of this crate failed.
+#[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
+pub enum Error {
+    /// A configuration that cannot be used. The message names file and line where they are known.
+    #[error("{0}")]
+    Config(String),
+
+    /// An argument that does not fit the model or the call: ids out of range, shapes, lengths.
+    #[error("{0}")]
+    Input(String),
+
+    /// A file that cannot be read, written or understood.
+    #[error("{}: {message}", path.display())]
+    File {
+        /// The file or folder.
+        path: PathBuf,
+        /// What was expected, what was found, what to try.
+        message: String,
+    },
+
+    /// A tensor operation failed.
+    #[error(transparent)]
+    Tensor(#[from] candle_core::Error),
+}
+
+impl Error {
+    /// A configuration error.
+    pub fn config(message: impl Into<String>) -> Self {
+        Self::Config(message.into())
+    }
+
+    /// An argument error.
+    pub fn input(message: impl Into<String>) -> Self {
+        Self::Input(message.into())
+    }
+
+    /// An error about a file: a message of our own, or what the system said.
+    pub fn file(path: impl AsRef<Path>, message: impl ToString) -> Self {
+        Self::File {
+            path: path.as_ref().to_path_buf(),
+            message: message.to_string(),
+        }
+    }
+}
