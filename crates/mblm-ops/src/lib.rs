@@ -23,11 +23,13 @@
 //! - **Devices.** The CPU has fused kernels; elsewhere the reference twin computes the values and candle's autograd the
 //!   gradients, so every operation is right on every device from its first day.
 
+pub mod add_norm;
 pub mod cpu;
 pub mod linear;
 pub mod testing;
 
 mod fallback;
 mod grad;
+mod precision;
 
 pub use grad::GradBuffer;

@@ -2,8 +2,11 @@
 
 mod access;
 mod math;
+pub(crate) mod norm;
 mod parallel;
+mod rows;
 
 pub use access::{Slice, from_vec, with_slice_mut};
 pub use math::{Real, add_assign, axpy, dot, sum};
 pub use parallel::{par_chunks, par_reduce, threads};
+pub use rows::par_rows;

@@ -1,0 +1,11 @@
+//! Half-precision tensors are computed with in `f32`: norms, exponentials and sums lose too much in their own type.
+
+use candle_core::{DType, Result, Tensor};
+
+/// `tensor` in the type that reference twins compute in: `f32` for half precision, its own otherwise.
+pub(crate) fn widened(tensor: &Tensor) -> Result<Tensor> {
+    match tensor.dtype() {
+        DType::F16 | DType::BF16 => tensor.to_dtype(DType::F32),
+        _ => Ok(tensor.clone()),
+    }
+}
