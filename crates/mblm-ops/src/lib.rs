@@ -25,6 +25,7 @@
 
 pub mod add_norm;
 pub mod cpu;
+pub mod gated_norm;
 pub mod linear;
 pub mod testing;
 
