@@ -26,6 +26,7 @@
 pub mod add_norm;
 pub mod cpu;
 pub mod gated_norm;
+pub mod gelu;
 pub mod layer_norm;
 pub mod linear;
 pub mod testing;
