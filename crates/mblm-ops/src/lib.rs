@@ -25,6 +25,7 @@
 
 pub mod add_norm;
 pub mod cpu;
+pub mod embedding;
 pub mod gated_norm;
 pub mod gelu;
 pub mod layer_norm;
@@ -33,6 +34,7 @@ pub mod testing;
 
 mod fallback;
 mod grad;
+mod indices;
 mod precision;
 
 pub use grad::GradBuffer;

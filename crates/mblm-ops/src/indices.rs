@@ -1,0 +1,52 @@
+//! The check that ids lie inside the table that they select from.
+
+use candle_core::{D, DType, Result, Tensor};
+
+/// Fails when an id is `limit` or more, naming the first such id and its position; `what` names ids and table.
+pub(crate) fn check(what: &str, ids: &Tensor, limit: usize) -> Result<()> {
+    if ids.dtype() != DType::U32 {
+        candle_core::bail!(
+            "{what}: expected ids of type u32, found {:?}; convert them",
+            ids.dtype()
+        );
+    }
+    if ids.elem_count() == 0 {
+        return Ok(());
+    }
+    if !ids.device().is_cpu() {
+        // one number back from the device decides whether the ids are worth fetching
+        let largest = ids.flatten_all()?.max(D::Minus1)?.to_scalar::<u32>()?;
+        if (largest as usize) < limit {
+            return Ok(());
+        }
+    }
+    let found: Vec<u32> = ids.flatten_all()?.to_vec1()?;
+    match found.iter().position(|id| *id as usize >= limit) {
+        Some(flat) => Err(out_of_range(what, found[flat], &position(flat, ids.dims()), limit)),
+        None => Ok(()),
+    }
+}
+
+/// The error that an id at `position` is not below `limit`.
+pub(crate) fn out_of_range(what: &str, id: u32, position: &[usize], limit: usize) -> candle_core::Error {
+    candle_core::Error::Msg(format!(
+        "{what}: id {id} at position {position:?} is outside the table of {limit} rows; expected ids below {limit}: \
+         check the vocabulary size and the data"
+    ))
+    .bt()
+}
+
+/// The coordinates of the flat index `flat` in row-major order.
+fn position(mut flat: usize, dims: &[usize]) -> Vec<usize> {
+    let mut coordinates: Vec<usize> = dims
+        .iter()
+        .rev()
+        .map(|dim| {
+            let coordinate = flat % dim;
+            flat /= dim;
+            coordinate
+        })
+        .collect();
+    coordinates.reverse();
+    coordinates
+}
