@@ -25,6 +25,7 @@
 
 pub mod add_norm;
 pub mod cpu;
+pub mod cross_entropy;
 pub mod dropout;
 pub mod embedding;
 pub mod gated_norm;
