@@ -23,6 +23,7 @@
 //! - **Devices.** The CPU has fused kernels; elsewhere the reference twin computes the values and candle's autograd the
 //!   gradients, so every operation is right on every device from its first day.
 
+pub mod adam;
 pub mod add_norm;
 pub mod cpu;
 pub mod cross_entropy;
