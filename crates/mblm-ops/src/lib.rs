@@ -25,6 +25,7 @@
 
 pub mod adam;
 pub mod add_norm;
+pub mod conv_silu;
 pub mod cpu;
 pub mod cross_entropy;
 pub mod dropout;
@@ -33,11 +34,14 @@ pub mod gated_norm;
 pub mod gelu;
 pub mod layer_norm;
 pub mod linear;
+pub mod selective_scan;
+pub mod ssd;
 pub mod testing;
 
 mod fallback;
 mod grad;
 mod indices;
 mod precision;
+mod softplus;
 
 pub use grad::GradBuffer;

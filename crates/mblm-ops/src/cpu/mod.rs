@@ -1,12 +1,14 @@
 //! What the CPU kernels share: typed access to tensor data, deterministic parallel loops and vector arithmetic.
 
 mod access;
+mod gemm;
 mod math;
 pub(crate) mod norm;
 mod parallel;
 mod rows;
 
 pub use access::{Slice, from_vec, with_slice_mut};
+pub(crate) use gemm::product;
 pub use math::{Real, add_assign, axpy, dot, sum};
-pub use parallel::{par_chunks, par_reduce, threads};
+pub use parallel::{par_chunks, par_map, par_reduce, split, threads};
 pub use rows::par_rows;

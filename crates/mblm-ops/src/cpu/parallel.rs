@@ -27,6 +27,31 @@ pub fn par_chunks<T: Send>(data: &mut [T], len: usize, work: impl Fn(usize, &mut
         .for_each(|(index, chunk)| work(index, chunk));
 }
 
+/// The results of `work(index, item)` for every item, in order; in parallel if `parallel`, which loops too short to be
+/// worth a thread's waking deny.
+pub fn par_map<A: Send, R: Send>(items: Vec<A>, parallel: bool, work: impl Fn(usize, A) -> R + Sync + Send) -> Vec<R> {
+    if !parallel || items.len() <= 1 {
+        return items.into_iter().enumerate().map(|(i, item)| work(i, item)).collect();
+    }
+    items
+        .into_par_iter()
+        .enumerate()
+        .map(|(index, item)| work(index, item))
+        .collect()
+}
+
+/// Consecutive pieces of `data` of the given lengths, which together must not be longer than `data`.
+pub fn split<T>(mut data: &mut [T], lengths: impl IntoIterator<Item = usize>) -> Vec<&mut [T]> {
+    lengths
+        .into_iter()
+        .map(|length| {
+            let (piece, rest) = std::mem::take(&mut data).split_at_mut(length);
+            data = rest;
+            piece
+        })
+        .collect()
+}
+
 /// Sums, element by element, what `work(range, partial)` adds to a zeroed `partial` of `len` elements for consecutive
 /// ranges of `piece` items covering `0..items`, and adds the total to `to`.
 pub fn par_reduce<T: Real>(

@@ -1,9 +1,9 @@
-//! Matrix products through `gemm`, straight into the result or the gradient buffer.
+//! Matrix products straight into the result or the gradient buffer.
 
 use candle_core::{D, Result, Tensor};
 
 use crate::GradBuffer;
-use crate::cpu::{Real, Slice, add_assign, from_vec, par_chunks, par_reduce, threads};
+use crate::cpu::{Real, Slice, add_assign, from_vec, par_chunks, par_reduce, product};
 
 /// Rows that one task of the bias loops takes.
 const ROWS: usize = 256;
@@ -23,11 +23,12 @@ pub(super) fn forward<T: Real>(x: &Tensor, weight: &Tensor, bias: Option<&Tensor
     }
     let accumulate = bias.is_some();
     product(
-        &mut y,
+        (&mut y, outputs),
         accumulate,
         (rows, outputs, inputs),
         (&xs, inputs, 1),
         (&ws, 1, inputs),
+        true,
     );
     let mut shape = x.dims().to_vec();
     shape[x.rank() - 1] = outputs;
@@ -49,14 +50,22 @@ pub(super) fn backward<T: Real>(
     let (xs, ws, dys) = (Slice::<T>::new(x)?, Slice::<T>::new(weight)?, Slice::<T>::new(dy)?);
     let mut dx = vec![T::zero(); rows * inputs];
     product(
-        &mut dx,
+        (&mut dx, inputs),
         false,
         (rows, inputs, outputs),
         (&dys, outputs, 1),
         (&ws, inputs, 1),
+        true,
     );
     d_weight.update_on_cpu(|dw: &mut [T]| {
-        product(dw, true, (outputs, inputs, rows), (&dys, 1, outputs), (&xs, inputs, 1));
+        product(
+            (dw, inputs),
+            true,
+            (outputs, inputs, rows),
+            (&dys, 1, outputs),
+            (&xs, inputs, 1),
+            true,
+        );
     })?;
     if let Some(d_bias) = d_bias {
         d_bias.update_on_cpu(|db: &mut [T]| {
@@ -68,55 +77,4 @@ pub(super) fn backward<T: Real>(
         })?;
     }
     from_vec(dx, x.dims())
-}
-
-/// out (m, n) = [out +] a (m, k) · b (k, n); `a` and `b` as (data, row stride, column stride), `out` row-major.
-fn product<T: Real>(
-    out: &mut [T],
-    accumulate: bool,
-    (m, n, k): (usize, usize, usize),
-    (a, a_row, a_column): (&[T], usize, usize),
-    (b, b_row, b_column): (&[T], usize, usize),
-) {
-    if m == 0 || n == 0 {
-        return;
-    }
-    if k == 0 {
-        if !accumulate {
-            out.fill(T::zero());
-        }
-        return;
-    }
-    assert!(out.len() >= m * n);
-    assert!(a.len() > (m - 1) * a_row + (k - 1) * a_column);
-    assert!(b.len() > (k - 1) * b_row + (n - 1) * b_column);
-    let parallelism = match threads() {
-        1 => gemm::Parallelism::None,
-        threads => gemm::Parallelism::Rayon(threads),
-    };
-    // SAFETY: the assertions above keep every element that the strides reach inside its slice, and `out` is borrowed
-    // mutably, so it overlaps neither input.
-    unsafe {
-        gemm::gemm(
-            m,
-            n,
-            k,
-            out.as_mut_ptr(),
-            1,
-            n as isize,
-            accumulate,
-            a.as_ptr(),
-            a_column as isize,
-            a_row as isize,
-            b.as_ptr(),
-            b_column as isize,
-            b_row as isize,
-            T::one(),
-            T::one(),
-            false,
-            false,
-            false,
-            parallelism,
-        );
-    }
 }
