@@ -1,0 +1,18 @@
+//! Generating ids from logits, one at a time.
+//!
+//! | file | holds |
+//! |---|---|
+//! | [`sample`] | logits → the next id: filters and draw, seeded per stream |
+//! | [`token_set`] | sets of ids, such as those that may be produced |
+//! | [`constraint`] | what may come next for the stream to stay valid UTF-8 |
+//! | [`stop`] | where a stream ends: stop strings and stop ids |
+
+pub mod constraint;
+pub mod sample;
+pub mod stop;
+pub mod token_set;
+
+pub use constraint::Utf8Only;
+pub use sample::{Sampler, Sampling};
+pub use stop::{StopReason, StopRules, StopScanner};
+pub use token_set::TokenSet;
