@@ -2,6 +2,7 @@
 
 pub mod bytes;
 pub mod generate;
+pub mod checkpoint;
 
 mod error;
 

@@ -1,0 +1,231 @@
+//! A model folder: what the model is and its parameters.
+//!
+//! | file | holds |
+//! |---|---|
+//! | `config.json` | `{"format": 1, "kind": "decoder" or "encoder", "config": {the package's model keys}}` |
+//! | `model.safetensors` | the parameters as `f32`, under the names of the Python package |
+
+use std::path::Path;
+
+use candle_core::Tensor;
+use serde::Deserialize;
+use serde_json::{Value, json};
+
+use super::{Weights, atomic, names, safetensors};
+use crate::{Error, Result};
+
+/// The version of the folder's format that is written, the newest that is read.
+pub const FORMAT: u64 = 1;
+
+/// The name of the configuration in a model folder.
+pub const CONFIG_FILE: &str = "config.json";
+
+/// The name of the parameters in a model folder.
+pub const WEIGHTS_FILE: &str = "model.safetensors";
+
+const KINDS: [&str; 2] = ["decoder", "encoder"];
+
+/// An open model folder.
+#[derive(Debug)]
+pub struct Folder {
+    /// `decoder` or `encoder`.
+    pub kind: String,
+    /// The model's configuration, in the keys of the Python package.
+    pub config: Value,
+    /// The model's parameters.
+    pub weights: Weights,
+}
+
+#[derive(Deserialize)]
+struct Version {
+    format: u64,
+}
+
+#[derive(Deserialize)]
+struct Document {
+    kind: String,
+    config: Value,
+}
+
+impl Folder {
+    /// Opens a model folder.
+    ///
+    /// Fails when a file is missing or damaged, and when the folder was written by a newer version of this program.
+    pub fn open(path: &Path) -> Result<Self> {
+        let metadata = std::fs::metadata(path).map_err(|error| Error::file(path, error))?;
+        if !metadata.is_dir() {
+            return Err(Error::file(
+                path,
+                "expected a model folder, found a file; try `mblm convert`",
+            ));
+        }
+        let missing: Vec<String> = [CONFIG_FILE, WEIGHTS_FILE]
+            .iter()
+            .filter(|name| !path.join(name).is_file())
+            .map(|name| format!("`{name}`"))
+            .collect();
+        if !missing.is_empty() {
+            return Err(Error::file(
+                path,
+                format!(
+                    "expected a model folder, but it lacks {}; give the folder that `mblm train` wrote, \
+                     or make one of a .pth file with `mblm convert`",
+                    missing.join(" and ")
+                ),
+            ));
+        }
+        let (kind, config) = read_config(&path.join(CONFIG_FILE))?;
+        let weights = Weights::open(&path.join(WEIGHTS_FILE))?;
+        Ok(Self { kind, config, weights })
+    }
+}
+
+/// Kind and configuration.
+fn read_config(path: &Path) -> Result<(String, Value)> {
+    let text = std::fs::read(path).map_err(|error| Error::file(path, error))?;
+    let damaged = |error: serde_json::Error| Error::file(path, format!("not the configuration of a model: {error}"));
+    // The version first: a newer format may hold anything besides.
+    let Version { format } = serde_json::from_slice(&text).map_err(damaged)?;
+    if format != FORMAT {
+        return Err(Error::file(
+            path,
+            format!(
+                "expected format {FORMAT}, found format {format}; use the version of mblm that wrote it, or a newer one"
+            ),
+        ));
+    }
+    let Document { kind, config } = serde_json::from_slice(&text).map_err(damaged)?;
+    check_kind(&kind).map_err(|message| Error::file(path, message))?;
+    Ok((kind, config))
+}
+
+fn check_kind(kind: &str) -> Result<(), String> {
+    if KINDS.contains(&kind) {
+        return Ok(());
+    }
+    Err(format!("expected the kind `decoder` or `encoder`, found `{kind}`"))
+}
+
+/// Writes a model folder, made if it is not there: floating-point tensors as `f32`, each name once.
+///
+/// Each of the two files is replaced in one step, the configuration last: a new folder is complete when it has both.
+pub fn save(path: &Path, kind: &str, config: &Value, tensors: &[(String, Tensor)]) -> Result<()> {
+    check_kind(kind).map_err(Error::input)?;
+    names::check_writable(tensors).map_err(|message| Error::file(path, message))?;
+    std::fs::create_dir_all(path).map_err(|error| Error::file(path, format!("cannot make the folder: {error}")))?;
+    atomic::write(&path.join(WEIGHTS_FILE), |out| safetensors::write(tensors, out))?;
+    let document = json!({"format": FORMAT, "kind": kind, "config": config});
+    atomic::write(&path.join(CONFIG_FILE), |out| writeln!(out, "{document:#}"))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use candle_core::{DType, Device};
+
+    fn tensors() -> Vec<(String, Tensor)> {
+        let w = Tensor::arange(0f32, 6., &Device::Cpu).unwrap().reshape((2, 3)).unwrap();
+        vec![
+            ("to_logits.weight".into(), w.t().unwrap()),
+            ("start_tokens.0".into(), w),
+        ]
+    }
+
+    fn saved() -> tempfile::TempDir {
+        let folder = tempfile::tempdir().unwrap();
+        save(
+            folder.path(),
+            "decoder",
+            &json!({"seq_lens": [16, 8], "num_tokens": 257}),
+            &tensors(),
+        )
+        .unwrap();
+        folder
+    }
+
+    /// The error of opening the folder after its configuration has been replaced.
+    fn error_with(config: &str) -> String {
+        let folder = saved();
+        std::fs::write(folder.path().join(CONFIG_FILE), config).unwrap();
+        Folder::open(folder.path()).unwrap_err().to_string()
+    }
+
+    #[test]
+    fn what_is_saved_is_opened() {
+        let parent = tempfile::tempdir().unwrap();
+        let path = parent.path().join("a").join("model");
+        let config = json!({"seq_lens": [16, 8], "num_tokens": 257});
+        save(&path, "encoder", &config, &tensors()).unwrap();
+        let folder = Folder::open(&path).unwrap();
+        assert_eq!((folder.kind.as_str(), &folder.config), ("encoder", &config));
+        for (name, tensor) in tensors() {
+            let loaded = folder
+                .weights
+                .load(&name, tensor.dims(), DType::F32, &Device::Cpu)
+                .unwrap();
+            assert_eq!(loaded.to_vec2::<f32>().unwrap(), tensor.to_vec2::<f32>().unwrap());
+        }
+        assert_eq!(
+            Weights::open(&path).unwrap().names().len(),
+            2,
+            "the weights of a folder"
+        );
+    }
+
+    #[test]
+    fn a_folder_without_model_says_what_it_lacks() {
+        let folder = tempfile::tempdir().unwrap();
+        let message = Folder::open(folder.path()).unwrap_err().to_string();
+        assert!(
+            message.contains("lacks `config.json` and `model.safetensors`"),
+            "{message}"
+        );
+        assert!(message.contains("mblm convert"), "{message}");
+        let folder = saved();
+        std::fs::remove_file(folder.path().join(CONFIG_FILE)).unwrap();
+        let message = Folder::open(folder.path()).unwrap_err().to_string();
+        assert!(message.contains("lacks `config.json`;"), "{message}");
+        let message = Folder::open(&folder.path().join(WEIGHTS_FILE)).unwrap_err().to_string();
+        assert!(message.contains("found a file"), "{message}");
+        assert!(Folder::open(&folder.path().join("missing")).is_err());
+    }
+
+    #[test]
+    fn a_damaged_configuration_names_file_line_and_column() {
+        let message = error_with("{\"format\": 1,\n  \"kind\": decoder}");
+        assert!(
+            message.contains("config.json: ") && message.contains("line 2 column 11"),
+            "{message}"
+        );
+        let message = error_with("{\"format\": 1, \"kind\": \"decoder\"}");
+        assert!(message.contains("missing field `config`"), "{message}");
+        assert!(error_with("").contains("line 1 column 0"));
+    }
+
+    #[test]
+    fn other_formats_and_kinds_are_refused() {
+        let message = error_with("{\"format\": 2, \"layout\": []}");
+        assert!(message.contains("expected format 1, found format 2"), "{message}");
+        let message = error_with("{\"format\": 1, \"kind\": \"both\", \"config\": {}}");
+        assert!(message.contains("`decoder` or `encoder`, found `both`"), "{message}");
+        let folder = tempfile::tempdir().unwrap();
+        assert!(save(folder.path(), "both", &json!({}), &[]).is_err());
+    }
+
+    #[test]
+    fn tensors_that_cannot_be_written_are_refused() {
+        let folder = tempfile::tempdir().unwrap();
+        let (_, tensor) = tensors().remove(0);
+        let twice = [("w".into(), tensor.clone()), ("w".into(), tensor.clone())];
+        let message = save(folder.path(), "decoder", &json!({}), &twice)
+            .unwrap_err()
+            .to_string();
+        assert!(message.contains("`w` is given twice"), "{message}");
+        let integers = [("w".into(), tensor.to_dtype(DType::U32).unwrap())];
+        let message = save(folder.path(), "decoder", &json!({}), &integers)
+            .unwrap_err()
+            .to_string();
+        assert!(message.contains("`w` has elements of type U32"), "{message}");
+        assert!(!folder.path().join(WEIGHTS_FILE).exists());
+    }
+}

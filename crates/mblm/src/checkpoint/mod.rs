@@ -1,0 +1,35 @@
+//! Model files: named tensors with their configuration, read from and written to disk.
+//!
+//! | file | holds |
+//! |---|---|
+//! | `weights.rs` | [`Weights`]: an open file of named tensors, whatever its format |
+//! | `stored.rs` | where one tensor lies in a file, how its bytes become a [`Tensor`](candle_core::Tensor) and come from one |
+//! | `safetensors.rs` | the safetensors format: reading a header, writing a file |
+//! | `pickle.rs` | the part of Python's pickle language that a torch file needs, read into a flat arena |
+//! | `torch.rs` | torch's zip format: from the unpickled objects to tensors |
+//! | `torch_write.rs` | the same format, written: [`write_torch`], and [`rotary_buffers`] that go with it |
+//! | `names.rs` | the parameter names of older files, brought up to date |
+//! | `folder.rs` | a model folder, `config.json` and `model.safetensors`: [`Folder`], [`save`] |
+//! | `atomic.rs` | files that appear complete or not at all: [`atomic::write`] |
+//!
+//! Files are mapped, not read: opening costs the header alone. No input makes these readers panic, recurse, or allocate
+//! more than a small multiple of the file's size: every size that a file claims is checked against the file's length first.
+
+pub mod atomic;
+
+mod folder;
+mod names;
+mod pickle;
+mod safetensors;
+mod stored;
+mod torch;
+mod torch_write;
+mod weights;
+
+#[cfg(test)]
+mod hostile;
+
+pub use ::safetensors::Dtype as StoredType;
+pub use folder::{CONFIG_FILE, FORMAT, Folder, WEIGHTS_FILE, save};
+pub use torch_write::{rotary_buffers, write as write_torch};
+pub use weights::Weights;

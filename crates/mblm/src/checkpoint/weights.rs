@@ -1,0 +1,278 @@
+//! An open file of named tensors, whatever its format.
+
+use std::fs::File;
+use std::path::{Path, PathBuf};
+
+use candle_core::{DType, Device, Tensor};
+use indexmap::IndexMap;
+use memmap2::Mmap;
+
+use super::stored::Stored;
+use super::{StoredType, WEIGHTS_FILE, names, safetensors, torch};
+use crate::{Error, Result};
+
+/// The named tensors of an open, memory-mapped file.
+///
+/// The file is read as tensors are loaded. It must stay as it is while it is open: a file that another process shortens
+/// meanwhile ends this one (`SIGBUS`), as with every mapped file. Files that this crate writes are replaced, never changed.
+#[derive(Debug)]
+pub struct Weights {
+    path: PathBuf,
+    map: Mmap,
+    tensors: IndexMap<String, Stored>,
+}
+
+impl Weights {
+    /// Opens a `.safetensors` file, a torch file (`.pth`, `.pt`, `.bin`: a state dict or a training checkpoint), told apart by
+    /// their content, or the `model.safetensors` of a model folder.
+    ///
+    /// Names of older files are brought up to date; buffers that follow from the configuration are left out.
+    pub fn open(path: &Path) -> Result<Self> {
+        let metadata = std::fs::metadata(path).map_err(|error| Error::file(path, error))?;
+        if metadata.is_dir() {
+            let file = path.join(WEIGHTS_FILE);
+            if !file.is_file() {
+                return Err(Error::file(
+                    path,
+                    format!("a folder without `{WEIGHTS_FILE}`; give a model folder, a .safetensors or a torch file"),
+                ));
+            }
+            return Self::open(&file);
+        }
+        if !metadata.is_file() {
+            return Err(Error::file(
+                path,
+                "neither a file nor a folder; give a .safetensors or a torch file",
+            ));
+        }
+        if metadata.len() == 0 {
+            return Err(Error::file(
+                path,
+                "the file is empty; expected a .safetensors or a torch file",
+            ));
+        }
+        let file = File::open(path).map_err(|error| Error::file(path, error))?;
+        // SAFETY: the map is only ever read, as bytes. That nobody changes the file meanwhile is the condition stated above.
+        let map = unsafe { Mmap::map(&file) }.map_err(|error| Error::file(path, error))?;
+        let tensors = index(&map).map_err(|message| Error::file(path, message))?;
+        Ok(Self {
+            path: path.to_path_buf(),
+            map,
+            tensors,
+        })
+    }
+
+    /// The file that the tensors are in.
+    pub fn path(&self) -> &Path {
+        &self.path
+    }
+
+    /// The names of the tensors, in the order of the file.
+    pub fn names(&self) -> impl ExactSizeIterator<Item = &str> {
+        self.tensors.keys().map(String::as_str)
+    }
+
+    /// The shape of a tensor; `None` if there is none of that name.
+    pub fn shape(&self, name: &str) -> Option<&[usize]> {
+        self.tensors.get(name).map(|stored| stored.shape.as_slice())
+    }
+
+    /// The type by which the elements of a tensor are stored; `None` if there is none of that name.
+    pub fn dtype(&self, name: &str) -> Option<StoredType> {
+        self.tensors.get(name).map(|stored| stored.dtype)
+    }
+
+    /// Loads a tensor of floating-point numbers, converted to `dtype`: `F16`, `BF16`, `F32` or `F64`.
+    ///
+    /// Fails, with the tensor's name, when there is none of that name, when its shape is not `expected_shape`, and when its
+    /// elements are not floating-point numbers.
+    pub fn load(&self, name: &str, expected_shape: &[usize], dtype: DType, device: &Device) -> Result<Tensor> {
+        if !matches!(dtype, DType::F16 | DType::BF16 | DType::F32 | DType::F64) {
+            return Err(Error::input(format!(
+                "tensor `{name}`: asked for as {dtype:?}, expected F16, BF16, F32 or F64"
+            )));
+        }
+        let Some(stored) = self.tensors.get(name) else {
+            return Err(Error::file(&self.path, self.missing(name, expected_shape)));
+        };
+        if stored.shape != expected_shape || !stored.is_float() {
+            return Err(Error::file(
+                &self.path,
+                format!(
+                    "tensor `{name}`: expected shape {expected_shape:?} of floating-point numbers, \
+                     found shape {:?} of {}; does the configuration belong to this file?",
+                    stored.shape, stored.dtype
+                ),
+            ));
+        }
+        stored
+            .load(&self.map, dtype, device)
+            .map_err(|error| Error::file(&self.path, format!("tensor `{name}`: {error}")))
+    }
+
+    fn missing(&self, name: &str, expected_shape: &[usize]) -> String {
+        let nearest = self
+            .names()
+            // Names of another order of length are no misspellings, and comparing them is slow.
+            .filter(|candidate| candidate.len() <= 2 * name.len())
+            .map(|candidate| (strsim::normalized_levenshtein(candidate, name), candidate))
+            .max_by(|(near, _), (far, _)| near.total_cmp(far));
+        let found = match nearest {
+            Some((_, nearest)) => format!("the nearest name is `{nearest}`"),
+            None if self.tensors.is_empty() => "the file has no tensors".into(),
+            None => "no name is near".to_owned(),
+        };
+        format!(
+            "tensor `{name}`: expected with shape {expected_shape:?}, found none; {found} among {}",
+            self.tensors.len()
+        )
+    }
+}
+
+/// Finds the tensors in a file's bytes, whatever the format.
+pub(super) fn index(file: &[u8]) -> Result<IndexMap<String, Stored>, String> {
+    let tensors = if torch::is_format(file) {
+        torch::read(file)?
+    } else if safetensors::is_format(file) {
+        safetensors::read(file)?
+    } else if torch::is_legacy_format(file) {
+        return Err(
+            "a torch file in the format from before torch 1.6; re-save it in Python: \
+                    `torch.save(torch.load(path, map_location=\"cpu\"), new_path)`"
+                .into(),
+        );
+    } else if file.starts_with(b"version https://git-lfs") {
+        return Err("a Git LFS pointer in place of the file; fetch the file with `git lfs pull`".into());
+    } else {
+        return Err(format!(
+            "expected a .safetensors or a torch file, found {} bytes of neither, beginning with `{}`",
+            file.len(),
+            file[..file.len().min(16)].escape_ascii()
+        ));
+    };
+    names::current(tensors)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const FIXTURES: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/tests/fixtures");
+
+    fn fixture(name: &str) -> Weights {
+        Weights::open(&Path::new(FIXTURES).join(name)).unwrap()
+    }
+
+    fn values(weights: &Weights, name: &str, shape: &[usize]) -> Vec<f32> {
+        let tensor = weights.load(name, shape, DType::F32, &Device::Cpu).unwrap();
+        tensor.flatten_all().unwrap().to_vec1().unwrap()
+    }
+
+    /// The error of opening a file with this content.
+    fn error_of(content: &[u8]) -> String {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("model.pth");
+        std::fs::write(&path, content).unwrap();
+        Weights::open(&path).unwrap_err().to_string()
+    }
+
+    #[test]
+    fn both_formats_hold_the_same_parameters() {
+        let (torch, safe) = (fixture("decoder_2d_st.pth"), fixture("decoder_2d_st.safetensors"));
+        let mut parameters: Vec<&str> = safe.names().filter_map(|name| name.strip_prefix("param.")).collect();
+        let mut names: Vec<&str> = torch.names().collect();
+        assert_eq!(names[0], "start_tokens.0", "in the file's order");
+        parameters.sort_unstable();
+        names.sort_unstable();
+        assert_eq!(names, parameters);
+        for name in names {
+            let shape = torch.shape(name).unwrap();
+            assert_eq!(
+                values(&torch, name, shape),
+                values(&safe, &format!("param.{name}"), shape),
+                "{name}"
+            );
+        }
+    }
+
+    #[test]
+    fn every_way_of_storing_a_tensor_is_read() {
+        // Made by tests/fixtures/torch_views.py.
+        let weights = fixture("torch_views.pth");
+        let whole: Vec<f32> = (0u8..24).map(f32::from).collect();
+        assert_eq!(values(&weights, "whole", &[4, 6]), whole);
+        let transposed: Vec<f32> = (0..24).map(|i| whole[i % 4 * 6 + i / 4]).collect();
+        assert_eq!(values(&weights, "transposed", &[6, 4]), transposed);
+        assert_eq!(values(&weights, "slice", &[2, 2]), [8., 10., 14., 16.]);
+        assert_eq!(values(&weights, "row", &[6]), whole[18..]);
+        assert_eq!(values(&weights, "scalar", &[]), [13.]);
+        let permuted: Vec<f32> = (0..24).map(|i| whole[i % 6 * 4 + i / 6]).collect();
+        assert_eq!(values(&weights, "permuted", &[4, 2, 3]), permuted);
+        assert_eq!(values(&weights, "half", &[3]), [0.5, -1.5, 65504.]);
+        assert_eq!(
+            values(&weights, "brain", &[3]),
+            [0.5, -1.5, half::bf16::from_f32(3e38).to_f32()]
+        );
+        assert_eq!(values(&weights, "parameter", &[2, 2]), [1., 2., 3., 4.]);
+        assert_eq!(values(&weights, "tagged", &[2]), [7., 8.]);
+        assert!(values(&weights, "empty", &[0, 3]).is_empty());
+        assert_eq!(values(&weights, "token_embs_rev.1.embedding.weight", &[2, 2]), [1.; 4]);
+        assert!(!weights.names().any(|name| name.contains("inv_freq")));
+        assert_eq!(weights.dtype("permuted"), Some(StoredType::F64));
+        assert_eq!((weights.dtype("absent"), weights.shape("absent")), (None, None));
+        let half = weights.load("whole", &[4, 6], DType::BF16, &Device::Cpu).unwrap();
+        assert_eq!(half.dtype(), DType::BF16);
+    }
+
+    #[test]
+    fn errors_name_the_tensor_and_what_was_expected_and_found() {
+        let weights = fixture("torch_views.pth");
+        let message = |name: &str, shape: &[usize], dtype| {
+            weights.load(name, shape, dtype, &Device::Cpu).unwrap_err().to_string()
+        };
+        let missing = message("transponsed", &[6, 4], DType::F32);
+        assert!(
+            missing.contains("torch_views.pth: tensor `transponsed`: expected with shape [6, 4]"),
+            "{missing}"
+        );
+        assert!(missing.contains("the nearest name is `transposed`"), "{missing}");
+        let shape = message("transposed", &[4, 6], DType::F32);
+        assert!(shape.contains("`transposed`: expected shape [4, 6]"), "{shape}");
+        assert!(shape.contains("found shape [6, 4] of F32"), "{shape}");
+        let integers = message("count", &[3], DType::F32);
+        assert!(
+            integers.contains("`count`: expected shape [3] of floating-point numbers"),
+            "{integers}"
+        );
+        assert!(integers.contains("found shape [3] of I64"), "{integers}");
+        assert!(message("whole", &[4, 6], DType::U8).contains("asked for as U8"));
+    }
+
+    #[test]
+    fn what_is_no_weights_file_is_told() {
+        assert!(error_of(b"").contains("the file is empty"));
+        assert!(error_of(b"seq_lens: [1, 2]").contains("of neither, beginning with `seq_lens: [1, 2]`"));
+        assert!(error_of(b"\x80\x02\x8a\x0al\xfc\x9cF\xf9 j\xa8P\x19.").contains("before torch 1.6; re-save"));
+        assert!(error_of(b"version https://git-lfs.github.com/spec/v1\n").contains("git lfs pull"));
+        let folder = tempfile::tempdir().unwrap();
+        let message = Weights::open(folder.path()).unwrap_err().to_string();
+        assert!(message.contains("a folder without `model.safetensors`"), "{message}");
+        std::fs::create_dir(folder.path().join(WEIGHTS_FILE)).unwrap();
+        assert!(Weights::open(folder.path()).is_err(), "a folder in the file's place");
+        let message = Weights::open(&folder.path().join("absent.pth"))
+            .unwrap_err()
+            .to_string();
+        assert!(message.contains("absent.pth"), "{message}");
+    }
+
+    #[test]
+    fn a_file_cut_short_says_so() {
+        for name in ["decoder_2d_st.pth", "decoder_2d_st.safetensors"] {
+            let file = std::fs::read(Path::new(FIXTURES).join(name)).unwrap();
+            for length in [file.len() - 1, file.len() / 2, 3000] {
+                let message = error_of(&file[..length]);
+                assert!(message.contains("cut short"), "{name} cut to {length}: {message}");
+            }
+        }
+    }
+}
