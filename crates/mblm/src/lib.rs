@@ -3,6 +3,7 @@
 pub mod bytes;
 pub mod generate;
 pub mod checkpoint;
+pub mod data;
 
 mod error;
 

@@ -1,0 +1,253 @@
+//! Data set `bytes`: a file or folder of anything.
+//!
+//! The files of a folder are one sequence, in the order of their names (hidden files left out, subfolders included).
+//! `.gz` and `.zst` files are decompressed; with the option `text_field`, `.jsonl` files give the texts in that field.
+//!
+//! **Splits.** A folder with subfolders `train` and `validation` is split so, with `test` where there is one. Anything else
+//! is split by position, with T bytes and the option `held_out` = s (default 0.05): the last H = ⌊s·T⌋ bytes are held out,
+//! of which the first ⌈H/2⌉ are the validation split and the others the test split. Without held-out bytes there are neither.
+
+use std::ops::Range;
+use std::path::PathBuf;
+use std::sync::{Arc, Mutex, PoisonError, Weak};
+
+use serde::Deserialize;
+
+use super::dataset::{Dataset, DatasetArgs, Split};
+use super::files::{Files, Reading};
+use super::sequential::Sequential;
+use super::source::ByteSource;
+use super::walk::regular_files;
+use crate::{Error, Result};
+
+const DEFAULT_HELD_OUT: f64 = 0.05;
+
+#[derive(Debug, Default, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+struct Options {
+    held_out: Option<f64>,
+    text_field: Option<String>,
+}
+
+/// Opens splits. Splits by position of the same files share them, so that compressed data is decoded once.
+#[derive(Default)]
+pub(super) struct Opener {
+    latest: Mutex<Option<(PathBuf, Reading, Weak<Files>)>>,
+}
+
+impl Opener {
+    /// The split that `args` ask for; `None` if the data has no such split.
+    pub(super) fn open(&self, args: &DatasetArgs) -> Result<Option<Arc<dyn Dataset>>> {
+        let options: Options = args.parse_options()?;
+        let reading = Reading {
+            decompress: true,
+            text_field: options.text_field,
+        };
+        let name = format!("bytes ({} split of {})", args.split, args.dir.display());
+        let has = |split: Split| args.dir.join(split.name()).is_dir();
+        let (files, bytes) = if has(Split::Train) && has(Split::Validation) {
+            if options.held_out.is_some() {
+                return Err(Error::config(format!(
+                    "dataset_args: held_out splits data without splits of its own, but {} has the folders train and \
+                     validation; remove held_out or those folders",
+                    args.dir.display()
+                )));
+            }
+            if !has(args.split) {
+                return Ok(None);
+            }
+            let paths = regular_files(&args.dir.join(args.split.name()))?;
+            let files = Arc::new(Files::open(&paths, &reading, args.on_opening.clone())?);
+            let bytes = 0..files.len();
+            (files, bytes)
+        } else {
+            let held_out = options.held_out.unwrap_or(DEFAULT_HELD_OUT);
+            if !(0.0..1.0).contains(&held_out) {
+                return Err(Error::config(format!(
+                    "dataset_args: held_out is {held_out}: expected the share of the bytes kept for validation and test, 0 \
+                     or more and below 1"
+                )));
+            }
+            let files = self.whole(args, reading)?;
+            let bytes = split_by_position(files.len(), held_out, args.split);
+            if bytes.is_empty() && args.split != Split::Train {
+                return Ok(None);
+            }
+            (files, bytes)
+        };
+        let set = Sequential::new(files, bytes, args, &name).map_err(|error| match args.split {
+            Split::Train => error,
+            _ => Error::input(format!(
+                "{error}; or raise held_out, the share kept for validation and test"
+            )),
+        })?;
+        Ok(Some(Arc::new(set)))
+    }
+
+    /// All files of the path, the same object as long as another split still has it.
+    fn whole(&self, args: &DatasetArgs, reading: Reading) -> Result<Arc<Files>> {
+        // poisoned only by a panic between the reads and writes of one value: it is whole at any time
+        let mut latest = self.latest.lock().unwrap_or_else(PoisonError::into_inner);
+        if let Some((dir, earlier, files)) = &*latest
+            && *dir == args.dir
+            && *earlier == reading
+            && let Some(files) = files.upgrade()
+        {
+            return Ok(files);
+        }
+        let paths = regular_files(&args.dir)?;
+        let files = Arc::new(Files::open(&paths, &reading, args.on_opening.clone())?);
+        *latest = Some((args.dir.clone(), reading, Arc::downgrade(&files)));
+        Ok(files)
+    }
+}
+
+/// Which of `total` bytes belong to a split when the last share `held_out` is kept for validation and test.
+fn split_by_position(total: u64, held_out: f64, split: Split) -> Range<u64> {
+    // exact below 2^53 bytes; never above the total, since held_out < 1
+    let held = ((total as f64 * held_out) as u64).min(total);
+    let validation = total - held;
+    let test = validation + held.div_ceil(2);
+    match split {
+        Split::Train => 0..validation,
+        Split::Validation => validation..test,
+        Split::Test => test..total,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::data::Registry;
+    use proptest::prelude::*;
+    use serde_json::json;
+    use std::path::Path;
+
+    proptest! {
+        #[test]
+        fn splits_by_position_are_neighbours(total in 0u64..1 << 50, held_out in 0.0..1.0) {
+            let [train, validation, test] =
+                [Split::Train, Split::Validation, Split::Test].map(|split| split_by_position(total, held_out, split));
+            prop_assert_eq!((train.start, test.end), (0, total));
+            prop_assert_eq!((train.end, validation.end), (validation.start, test.start));
+            let (validation, test) = (validation.end - validation.start, test.end - test.start);
+            prop_assert!(validation == test || validation == test + 1);
+            prop_assert!(((validation + test) as f64 - total as f64 * held_out).abs() <= 1.0);
+        }
+    }
+
+    fn open(dir: &Path, split: Split, options: serde_json::Value) -> Result<Option<Arc<dyn Dataset>>> {
+        let args = DatasetArgs {
+            options: options.as_object().unwrap().clone(),
+            ..DatasetArgs::new(dir, split, 4)
+        };
+        Registry::default().open("bytes", &args)
+    }
+
+    fn failure(dir: &Path, split: Split, options: serde_json::Value) -> String {
+        open(dir, split, options)
+            .err()
+            .expect("opening should fail")
+            .to_string()
+    }
+
+    fn first(set: Option<Arc<dyn Dataset>>) -> (u64, Vec<u32>) {
+        let set = set.unwrap();
+        (set.bytes(), set.sample(0, 0).unwrap().ids)
+    }
+
+    #[test]
+    fn a_file_is_split_by_position() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("file.bin");
+        std::fs::write(&path, (0..200).collect::<Vec<u8>>()).unwrap();
+        let of = |split, options| first(open(&path, split, options).unwrap());
+        assert_eq!(of(Split::Train, json!({})), (190, vec![0, 1, 2, 3]));
+        assert_eq!(of(Split::Validation, json!({})), (5, vec![190, 191, 192, 193]));
+        assert_eq!(of(Split::Test, json!({})), (5, vec![195, 196, 197, 198]));
+        assert_eq!(
+            of(Split::Test, json!({"held_out": 0.5})),
+            (50, vec![150, 151, 152, 153])
+        );
+        assert_eq!(of(Split::Train, json!({"held_out": 0})).0, 200);
+        assert!(
+            open(&path, Split::Validation, json!({"held_out": 0}))
+                .unwrap()
+                .is_none()
+        );
+    }
+
+    #[test]
+    fn subfolders_are_splits() {
+        let folder = tempfile::tempdir().unwrap();
+        for (split, text) in [("train", "train text"), ("validation", "valid text")] {
+            std::fs::create_dir(folder.path().join(split)).unwrap();
+            std::fs::write(folder.path().join(split).join("a.txt"), text).unwrap();
+        }
+        let of = |split| open(folder.path(), split, json!({})).unwrap();
+        assert_eq!(first(of(Split::Train)).1, [116, 114, 97, 105]);
+        assert_eq!(first(of(Split::Validation)), (10, vec![118, 97, 108, 105]));
+        assert!(of(Split::Test).is_none());
+        let message = failure(folder.path(), Split::Train, json!({"held_out": 0.1}));
+        assert!(message.contains("remove held_out"), "{message}");
+    }
+
+    #[test]
+    fn splits_of_compressed_data_decode_it_once() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("text.zst");
+        std::fs::write(&path, zstd::encode_all(&[65u8; 1000][..], 1).unwrap()).unwrap();
+        let opener = Opener::default();
+        let args = DatasetArgs::new(&path, Split::Train, 4);
+        let train = opener.open(&args).unwrap();
+        let files = opener
+            .whole(
+                &args,
+                Reading {
+                    decompress: true,
+                    text_field: None,
+                },
+            )
+            .unwrap();
+        std::fs::remove_file(&path).unwrap();
+        let validation = opener
+            .open(&DatasetArgs {
+                split: Split::Validation,
+                ..args.clone()
+            })
+            .unwrap();
+        assert_eq!(
+            (first(train), first(validation)),
+            ((950, vec![65; 4]), (25, vec![65; 4]))
+        );
+        drop(files);
+        assert!(opener.open(&args).err().unwrap().to_string().contains("no such file"));
+    }
+
+    #[test]
+    fn errors_say_what_to_change() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("file");
+        assert!(failure(&path, Split::Train, json!({})).contains("no such file or folder"));
+        std::fs::write(&path, "").unwrap();
+        assert!(failure(&path, Split::Train, json!({})).contains("file: the file is empty"));
+        std::fs::write(&path, "abc").unwrap();
+        let message = failure(&path, Split::Train, json!({}));
+        assert!(message.contains("3 bytes are fewer"), "{message}");
+        std::fs::write(&path, [0; 100]).unwrap();
+        let message = failure(&path, Split::Validation, json!({}));
+        assert!(
+            message.contains("3 bytes are fewer") && message.contains("raise held_out"),
+            "{message}"
+        );
+        for held_out in [-0.1, 1.0, 2.0] {
+            let message = failure(&path, Split::Train, json!({"held_out": held_out}));
+            assert!(message.contains("held_out is"), "{message}");
+        }
+        let message = failure(&path, Split::Train, json!({"held_oot": 0.1}));
+        assert!(
+            message.contains("unknown field `held_oot`, expected `held_out`"),
+            "{message}"
+        );
+    }
+}

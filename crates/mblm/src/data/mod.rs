@@ -1,0 +1,34 @@
+//! Data: from files on disk to batches of ids.
+//!
+//! ```text
+//! files ──▶ ByteSource ──▶ Sequential ──▶ (Masked) ──▶ Dataset ──▶ Loader ──▶ Batch
+//!           any number     samples of one  masked-byte   trait,     another    (rows, len)
+//!           of bytes       worker          training      registry   thread
+//! ```
+//!
+//! A [`Dataset`] gives sample `index` of epoch `epoch` and nothing else decides what that sample is: neither the order of
+//! calls nor the thread. So a run that resumes at an epoch and a batch sees exactly what it would have seen.
+//! Data sets are opened by name through a [`Registry`], to which a program adds its own.
+
+mod bytes;
+mod dataset;
+mod decode;
+mod files;
+mod hash;
+mod loader;
+mod masked;
+mod permutation;
+mod pg19;
+mod registry;
+mod sequential;
+mod source;
+mod walk;
+
+pub use dataset::{Dataset, DatasetArgs, Masking, OnOpening, Opening, Sample, Split};
+pub use files::{Files, Reading};
+pub use loader::{Batch, Loader, LoaderOptions, Order, Position};
+pub use masked::Masked;
+pub use permutation::Permutation;
+pub use registry::Registry;
+pub use sequential::{Ranges, Sequential};
+pub use source::ByteSource;

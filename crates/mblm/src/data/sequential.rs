@@ -1,0 +1,261 @@
+//! One long sequence of bytes as samples.
+//!
+//! Worker w of W owns the w-th of W equal ranges, the remainder dropped. With L = `sample_len`, sample i of epoch e is the
+//! L bytes from range start + i·L + (e mod L): each epoch starts one byte later, so that over L epochs every byte is
+//! predicted at every place of a sample. A last partial sample is dropped.
+
+use std::ops::Range;
+use std::sync::Arc;
+
+use super::dataset::{Dataset, DatasetArgs, Sample};
+use super::source::ByteSource;
+use crate::{Error, Result};
+
+/// Where the samples of one worker lie.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Ranges {
+    start: u64,
+    len: u64,
+    sample_len: u64,
+}
+
+impl Ranges {
+    /// The range of `worker` of `workers` within `bytes`.
+    ///
+    /// # Errors
+    /// The arguments make no sense, or a worker's range is shorter than one sample.
+    pub fn new(bytes: Range<u64>, worker: usize, workers: usize, sample_len: usize) -> Result<Self> {
+        if worker >= workers || sample_len == 0 {
+            return Err(Error::input(format!(
+                "worker {worker} of {workers} with samples of {sample_len} bytes: expected a worker below the number of \
+                 workers and samples of at least one byte"
+            )));
+        }
+        let total = bytes.end.saturating_sub(bytes.start);
+        let (worker, workers, sample_len) = (worker as u64, workers as u64, sample_len as u64);
+        let len = total / workers;
+        if len < sample_len {
+            let needed = sample_len.saturating_mul(workers);
+            let shared = if workers > 1 {
+                format!(" ({len} for each of {workers} workers)")
+            } else {
+                String::new()
+            };
+            return Err(Error::input(format!(
+                "{total} bytes{shared} are fewer than one sample needs: input_seq_len is {sample_len}, so at least {needed} \
+                 bytes are needed; give more data or lower input_seq_len"
+            )));
+        }
+        Ok(Self {
+            start: bytes.start + worker * len,
+            len,
+            sample_len,
+        })
+    }
+
+    /// Samples of an epoch.
+    pub fn samples(&self, epoch: usize) -> usize {
+        let count = (self.len - self.shift(epoch)) / self.sample_len;
+        usize::try_from(count).unwrap_or(usize::MAX)
+    }
+
+    /// The offset of a sample's first byte; `None` beyond the last sample of the epoch.
+    pub fn offset(&self, index: usize, epoch: usize) -> Option<u64> {
+        (index < self.samples(epoch)).then(|| self.start + index as u64 * self.sample_len + self.shift(epoch))
+    }
+
+    /// By how many bytes the epoch is shifted: below `sample_len`, which is at most `len`.
+    fn shift(&self, epoch: usize) -> u64 {
+        epoch as u64 % self.sample_len
+    }
+}
+
+/// The data set of a byte source: every byte is an id.
+pub struct Sequential<S> {
+    source: Arc<S>,
+    ranges: Ranges,
+    bytes: Range<u64>,
+    sample_len: usize,
+    num_tokens: usize,
+    description: String,
+}
+
+impl<S: ByteSource> Sequential<S> {
+    /// The part `bytes` of a source as the split that `args` ask for.
+    ///
+    /// `name` is how messages call the data, for example `bytes (train split of data/)`.
+    ///
+    /// # Errors
+    /// Fewer bytes than one sample for each worker.
+    pub fn new(source: Arc<S>, bytes: Range<u64>, args: &DatasetArgs, name: &str) -> Result<Self> {
+        let ranges = Ranges::new(bytes.clone(), args.worker, args.workers, args.sample_len)
+            .map_err(|error| Error::input(format!("{name}: {error}")))?;
+        let description = format!(
+            "{name}: {} bytes, worker {} of {} reads {} samples of {} bytes",
+            bytes.end - bytes.start,
+            args.worker,
+            args.workers,
+            ranges.samples(0),
+            args.sample_len
+        );
+        Ok(Self {
+            source,
+            ranges,
+            bytes,
+            sample_len: args.sample_len,
+            num_tokens: args.num_tokens,
+            description,
+        })
+    }
+
+    fn check_vocabulary(&self, bytes: &[u8], offset: u64) -> Result<()> {
+        let Some(index) = bytes.iter().position(|&byte| usize::from(byte) >= self.num_tokens) else {
+            return Ok(());
+        };
+        let (path, offset) = self.source.locate(offset + index as u64);
+        Err(Error::file(
+            path,
+            format!(
+                "byte {} at offset {offset} is no id of the model: num_tokens is {}; set it to at least 256 to read any file",
+                bytes[index], self.num_tokens
+            ),
+        ))
+    }
+}
+
+impl<S: ByteSource> Dataset for Sequential<S> {
+    fn len(&self, epoch: usize) -> usize {
+        self.ranges.samples(epoch)
+    }
+
+    fn sample(&self, index: usize, epoch: usize) -> Result<Sample> {
+        let offset = self.ranges.offset(index, epoch).ok_or_else(|| {
+            Error::input(format!(
+                "sample {index} of epoch {epoch} was asked for, which has {} samples",
+                self.ranges.samples(epoch)
+            ))
+        })?;
+        let mut bytes = vec![0; self.sample_len];
+        self.source.read(offset, &mut bytes)?;
+        if self.num_tokens < 256 {
+            self.check_vocabulary(&bytes, offset)?;
+        }
+        Ok(Sample {
+            ids: bytes.into_iter().map(u32::from).collect(),
+            ..Sample::default()
+        })
+    }
+
+    fn bytes(&self) -> u64 {
+        self.bytes.end - self.bytes.start
+    }
+
+    fn describe(&self) -> String {
+        self.description.clone()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::data::Split;
+    use proptest::prelude::*;
+
+    proptest! {
+        #[test]
+        fn samples_of_all_workers_are_disjoint_and_leave_little_out(
+            start in 0u64..100, total in 1u64..500, workers in 1usize..6, sample_len in 1usize..20, epoch in 0usize..50
+        ) {
+            prop_assume!(total / workers as u64 >= sample_len as u64);
+            let bytes = start..start + total;
+            let mut uses = vec![0; total as usize];
+            for worker in 0..workers {
+                let ranges = Ranges::new(bytes.clone(), worker, workers, sample_len).unwrap();
+                for index in 0..ranges.samples(epoch) {
+                    let offset = ranges.offset(index, epoch).unwrap();
+                    for position in offset..offset + sample_len as u64 {
+                        uses[(position - start) as usize] += 1;
+                    }
+                }
+                prop_assert_eq!(ranges.offset(ranges.samples(epoch), epoch), None);
+            }
+            prop_assert!(uses.iter().all(|&count| count <= 1));
+            // left out: the remainder of the workers; for each worker less than a sample at either end
+            let used: usize = uses.iter().sum();
+            prop_assert!(used + workers * (2 * sample_len - 1) > total as usize);
+        }
+
+        #[test]
+        fn each_epoch_starts_one_byte_later(total in 60u64..500, sample_len in 1usize..20, epoch in 0usize..100) {
+            let ranges = Ranges::new(7..7 + total, 0, 1, sample_len).unwrap();
+            let shift = (epoch % sample_len) as u64;
+            prop_assert_eq!(ranges.offset(0, epoch), Some(7 + shift));
+            prop_assert_eq!(ranges.offset(1, epoch), Some(7 + shift + sample_len as u64));
+            prop_assert_eq!(ranges.samples(epoch) as u64, (total - shift) / sample_len as u64);
+        }
+    }
+
+    fn opened(source: Vec<u8>, args: &DatasetArgs) -> Result<Sequential<Vec<u8>>> {
+        let bytes = 0..source.len() as u64;
+        Sequential::new(Arc::new(source), bytes, args, "letters")
+    }
+
+    #[test]
+    fn samples_are_the_bytes_of_the_workers_range() {
+        let args = DatasetArgs {
+            worker: 1,
+            workers: 2,
+            ..DatasetArgs::new("", Split::Train, 3)
+        };
+        let set = opened(b"abcdefghijklmnopqrstu".to_vec(), &args).unwrap();
+        let text = |index, epoch| -> String {
+            let ids = set.sample(index, epoch).unwrap().ids;
+            ids.iter().map(|&id| char::from(id as u8)).collect()
+        };
+        // 21 bytes for 2 workers: the second reads k…t
+        assert_eq!(set.len(0), 3);
+        assert_eq!([text(0, 0), text(1, 0), text(2, 0)], ["klm", "nop", "qrs"]);
+        assert_eq!([text(0, 1), text(2, 1)], ["lmn", "rst"]);
+        assert_eq!(set.len(2), 2);
+        assert_eq!([text(0, 2), text(1, 2)], ["mno", "pqr"]);
+        assert_eq!(text(0, 3), "klm");
+        let message = set.sample(2, 2).unwrap_err().to_string();
+        assert_eq!(message, "sample 2 of epoch 2 was asked for, which has 2 samples");
+        assert_eq!(
+            set.describe(),
+            "letters: 21 bytes, worker 1 of 2 reads 3 samples of 3 bytes"
+        );
+    }
+
+    #[test]
+    fn too_few_bytes_are_counted_in_the_message() {
+        let mut args = DatasetArgs::new("", Split::Train, 10);
+        let message = opened(b"abcdefghi".to_vec(), &args).err().unwrap().to_string();
+        assert!(message.contains("letters: 9 bytes are fewer"), "{message}");
+        assert!(message.contains("at least 10 bytes"), "{message}");
+        args.workers = 2;
+        let message = opened(vec![0; 19], &args).err().unwrap().to_string();
+        assert!(message.contains("(9 for each of 2 workers)"), "{message}");
+        assert!(message.contains("at least 20 bytes"), "{message}");
+    }
+
+    #[test]
+    fn bytes_beyond_the_vocabulary_are_named() {
+        let args = DatasetArgs {
+            num_tokens: 100,
+            ..DatasetArgs::new("", Split::Train, 4)
+        };
+        let set = opened(vec![1, 2, 3, 99, 5, 6, 100, 8], &args).unwrap();
+        assert_eq!(set.sample(0, 0).unwrap().ids, [1, 2, 3, 99]);
+        let message = set.sample(1, 0).unwrap_err().to_string();
+        assert!(message.contains("byte 100 at offset 6"), "{message}");
+        assert!(message.contains("num_tokens is 100"), "{message}");
+    }
+
+    #[test]
+    fn senseless_ranges_are_errors() {
+        assert!(Ranges::new(0..100, 2, 2, 10).is_err());
+        assert!(Ranges::new(0..100, 0, 0, 10).is_err());
+        assert!(Ranges::new(0..100, 0, 1, 0).is_err());
+    }
+}

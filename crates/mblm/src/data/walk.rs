@@ -1,0 +1,98 @@
+//! Which files a path stands for: the file itself, or every file below the folder, in the order of their names.
+
+use std::path::{Path, PathBuf};
+
+use walkdir::WalkDir;
+
+use crate::{Error, Result};
+
+/// The regular files of `root`, folders included, hidden ones (`.name`) left out.
+///
+/// Each folder is read in the byte order of its names, a subfolder at the place of its own name. Links are followed.
+///
+/// # Errors
+/// The path is missing, is neither file nor folder, cannot be listed, or holds no file.
+pub(super) fn regular_files(root: &Path) -> Result<Vec<PathBuf>> {
+    let metadata = root.metadata().map_err(|error| match error.kind() {
+        std::io::ErrorKind::NotFound => Error::file(root, "no such file or folder; expected the data set here"),
+        _ => Error::file(root, error),
+    })?;
+    if metadata.is_file() {
+        return Ok(vec![root.to_path_buf()]);
+    }
+    if !metadata.is_dir() {
+        return Err(Error::file(root, "expected a regular file or a folder, found neither"));
+    }
+    let hidden = |name: &std::ffi::OsStr| name.as_encoded_bytes().starts_with(b".");
+    let mut files = Vec::new();
+    let entries = WalkDir::new(root)
+        .follow_links(true)
+        .sort_by_file_name()
+        .into_iter()
+        .filter_entry(|entry| entry.depth() == 0 || !hidden(entry.file_name()));
+    for entry in entries {
+        let entry = entry.map_err(|error| Error::file(error.path().unwrap_or(root), &error))?;
+        if entry.file_type().is_file() {
+            files.push(entry.into_path());
+        } else if !entry.file_type().is_dir() {
+            tracing::warn!("{}: not a regular file, skipped", entry.path().display());
+        }
+    }
+    if files.is_empty() {
+        return Err(Error::file(
+            root,
+            "the folder holds no files (hidden ones do not count); expected the data set here",
+        ));
+    }
+    Ok(files)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn files_come_in_the_order_of_their_names_without_hidden_ones() {
+        let folder = tempfile::tempdir().unwrap();
+        for path in ["b/x", "a2", "a10", "b/.hidden", ".git/config", "c", "B"] {
+            let path = folder.path().join(path);
+            std::fs::create_dir_all(path.parent().unwrap()).unwrap();
+            std::fs::write(path, "text").unwrap();
+        }
+        let found: Vec<_> = regular_files(folder.path())
+            .unwrap()
+            .iter()
+            .map(|path| path.strip_prefix(folder.path()).unwrap().display().to_string())
+            .collect();
+        assert_eq!(found, ["B", "a10", "a2", "b/x", "c"]);
+    }
+
+    #[test]
+    fn a_file_stands_for_itself_even_when_hidden() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join(".notes");
+        std::fs::write(&path, "text").unwrap();
+        assert_eq!(regular_files(&path).unwrap(), [path]);
+    }
+
+    #[test]
+    fn a_missing_path_and_an_empty_folder_are_errors() {
+        let folder = tempfile::tempdir().unwrap();
+        let message = regular_files(folder.path()).unwrap_err().to_string();
+        assert!(message.contains("the folder holds no files"), "{message}");
+        let message = regular_files(&folder.path().join("missing")).unwrap_err().to_string();
+        assert!(message.contains("missing: no such file or folder"), "{message}");
+    }
+
+    #[cfg(unix)]
+    #[test]
+    fn sockets_are_skipped_and_loops_of_links_are_errors() {
+        let folder = tempfile::tempdir().unwrap();
+        std::fs::write(folder.path().join("a"), "text").unwrap();
+        let _socket = std::os::unix::net::UnixListener::bind(folder.path().join("socket")).unwrap();
+        assert_eq!(regular_files(folder.path()).unwrap(), [folder.path().join("a")]);
+        std::os::unix::fs::symlink(folder.path(), folder.path().join("loop")).unwrap();
+        let message = regular_files(folder.path()).unwrap_err().to_string();
+        assert!(message.contains("loop"), "{message}");
+    }
+}
