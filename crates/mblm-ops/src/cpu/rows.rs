@@ -15,8 +15,9 @@ const COLUMNS: usize = 256;
 
 /// Calls `work(range, parts, partial)` for consecutive ranges covering `0..rows`, in parallel.
 ///
-/// `results` are tables with their row widths, of which `work` gets the rows of its range (an empty table gives empty
-/// parts). What it adds to the zeroed `partial` is added to `sum`, in the order of the ranges.
+/// `results` are tables with their row widths, of which `work` gets the rows of its range; the widest decides how many
+/// rows make a piece. An empty table gives empty parts, but its width counts. What `work` adds to the zeroed `partial`
+/// is added to `sum`, in the order of the ranges.
 pub fn par_rows<T: Real, const N: usize>(
     rows: usize,
     results: [(&mut [T], usize); N],

@@ -15,7 +15,9 @@ pub(super) fn losses<T: Real>(logits: &Tensor, targets: &Tensor) -> Result<Tenso
     let (xs, targets) = (Slice::<T>::new(logits)?, Slice::<u32>::new(targets)?);
     let (xs, targets): (&[T], &[u32]) = (&xs, &targets);
     let mut losses = vec![T::zero(); rows];
-    par_rows(rows, [(&mut losses, 1)], &mut [], |rows, [losses], _| {
+    // the empty table makes pieces as small as rows of logits ask for
+    let results = [(&mut losses[..], 1), (&mut [], vocabulary)];
+    par_rows(rows, results, &mut [], |rows, [losses, _], _| {
         let x = &xs[rows.start * vocabulary..rows.end * vocabulary];
         loss_rows(x, &targets[rows], vocabulary, losses);
     });
@@ -87,9 +89,9 @@ fn gradient_rows<T: Real>(
         let weight = T::of(input.scale * f64::from(input.weights[row]));
         let factor = weight / total;
         for d in d_logits.iter_mut() {
-            *d = *d * factor;
+            *d *= factor;
         }
-        d_logits[target] = d_logits[target] - weight;
+        d_logits[target] -= weight;
     }
 }
 
