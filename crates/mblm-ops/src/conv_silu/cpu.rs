@@ -215,7 +215,7 @@ fn add_product<T: Real>(to: &mut [T], a: &[T], b: &[T]) {
 #[multiversion(targets("x86_64+avx512f+avx512vl+fma", "x86_64+avx2+fma"))]
 fn silu<T: Real>(p: &mut [T]) {
     for p in p {
-        *p = *p * p.sigmoid();
+        *p *= p.sigmoid();
     }
 }
 

@@ -173,7 +173,8 @@ impl<T: Real> Backward<'_, T> {
         reverse(
             d_h,
             history,
-            (&u, a, b, c, d),
+            (&u, a, d),
+            (b, c),
             (&mut result.d_u[own.clone()], &mut result.d_delta[own.clone()]),
             (&mut result.d_b[entries.clone()], &mut result.d_c[entries]),
             (&mut d_a, &mut result.d_d),
@@ -262,7 +263,8 @@ fn gate<T: Real>(d_z: &mut [Lanes<T>], history: &mut History<T>, z: &[Lanes<T>],
 fn reverse<T: Real>(
     d_h: &mut [Lanes<T>],
     history: &History<T>,
-    (u, a, b, c, d): (&[Lanes<T>], &[Lanes<T>], &[T], &[T], &Lanes<T>),
+    (u, a, d): (&[Lanes<T>], &[Lanes<T>], &Lanes<T>),
+    (b, c): (&[T], &[T]),
     (d_u, d_delta): (&mut [Lanes<T>], &mut [Lanes<T>]),
     (d_b, d_c): (&mut [T], &mut [T]),
     (d_a, d_d): (&mut [Lanes<T>], &mut Lanes<T>),
@@ -321,7 +323,7 @@ fn sum_lanes<T: Real>(lanes: &mut Lanes<T>) -> T {
 fn through_softplus<T: Real>(d_delta: &mut [Lanes<T>], raw: &[Lanes<T>]) {
     for (d_delta, raw) in d_delta.iter_mut().zip(raw) {
         for lane in 0..LANES {
-            d_delta[lane] = d_delta[lane] * raw[lane].sigmoid();
+            d_delta[lane] *= raw[lane].sigmoid();
         }
     }
 }

@@ -52,11 +52,22 @@ pub(super) struct Scan<'a, T> {
     pub(super) d: &'a [T],
     initial: Option<&'a [T]>,
     pub(super) initial_is_shared: bool,
+    /// The shared initial state as (N, H·P): laid out once for all sequences as their products read it fastest.
+    shared_transposed: Option<Vec<T>>,
 }
 
 impl<'a, T: Real> Scan<'a, T> {
     pub(super) fn new(s: &Ssd, inputs: &Inputs, slices: &'a Slices<'_, T>) -> Result<Self> {
         let (sequences, positions, _) = inputs.xbc.dims3()?;
+        let shared = inputs.initial.filter(|initial| initial.dims()[0] == 1);
+        let shared_transposed = match shared {
+            // (1, H, P, N) -> (N, H·P)
+            Some(initial) if positions > recurrence::POSITIONS => {
+                let state = initial.reshape((s.heads * s.head_dim, s.state))?.t()?;
+                Some(state.flatten_all()?.to_vec1()?)
+            }
+            _ => None,
+        };
         Ok(Self {
             sequences,
             positions,
@@ -75,7 +86,8 @@ impl<'a, T: Real> Scan<'a, T> {
                 .collect(),
             d: &slices.d,
             initial: slices.initial.as_deref(),
-            initial_is_shared: inputs.initial.is_some_and(|initial| initial.dims()[0] == 1),
+            initial_is_shared: shared.is_some(),
+            shared_transposed,
         })
     }
 
@@ -135,6 +147,14 @@ impl<'a, T: Real> Scan<'a, T> {
         Some(&borders[first..first + self.size()])
     }
 
+    /// The transpose (N, H·P) of the state `before` a task's first row, with its strides.
+    pub(super) fn transposed<'b>(&'b self, task: usize, before: &'b [T]) -> (&'b [T], usize, usize) {
+        match &self.shared_transposed {
+            Some(transposed) if task.is_multiple_of(self.pieces) => (transposed, self.width(), 1),
+            _ => (before, 1, self.state),
+        }
+    }
+
     /// x (q, H·P), B (q, N) and C (q, N) of the rows from `first` on, as slices whose rows are [`Scan::row`] apart.
     pub(super) fn xbc(&self, first: usize) -> (&'a [T], &'a [T], &'a [T]) {
         let x = &self.xbc[first * self.row()..];
@@ -175,8 +195,9 @@ impl<'a, T: Real> Scan<'a, T> {
     }
 
     /// y of a task, given the state before it, into `y` (q, H·P) of zeros.
-    fn outputs(&self, first: usize, steps: &Steps<T>, before: Option<&[T]>, y: &mut [T]) {
+    fn outputs(&self, task: usize, steps: &Steps<T>, before: Option<&[T]>, y: &mut [T]) {
         let (width, state, rows, row) = (self.width(), self.state, steps.rows, self.row());
+        let first = self.rows(task).0;
         let (x, b, c) = self.xbc(first);
         if let Some(before) = before {
             product(
@@ -184,10 +205,10 @@ impl<'a, T: Real> Scan<'a, T> {
                 false,
                 (rows, width, state),
                 (c, row, 1),
-                (before, 1, state),
+                self.transposed(task, before),
                 false,
             );
-            scale_heads_in_place(y, &steps.by_row(|head, row| steps.from_start(head, row)));
+            scale_heads_in_place(y, &steps.by_row(|head, row| steps.since_start(head, row)));
         }
         let scaled = self.scaled(first, steps);
         let mut overlap = vec![T::zero(); rows * rows]; // C Bᵀ
@@ -265,7 +286,7 @@ impl<T: Real> Steps<T> {
     }
 
     /// exp(c_row): what is left of the state before the chunk.
-    pub(super) fn from_start(&self, head: usize, row: usize) -> T {
+    pub(super) fn since_start(&self, head: usize, row: usize) -> T {
         (self.high(head)[row] + self.low(head)[row]).fast_exp()
     }
 
@@ -277,7 +298,7 @@ impl<T: Real> Steps<T> {
 
     /// exp(c_Q).
     pub(super) fn total(&self, head: usize) -> T {
-        self.from_start(head, self.rows - 1)
+        self.since_start(head, self.rows - 1)
     }
 
     /// `factor(head, row)` as (q, H).
@@ -345,7 +366,7 @@ fn chunked<T: Real>(scan: &Scan<T>) -> (Vec<T>, Vec<T>, Vec<T>) {
 
     let mut y = vec![T::zero(); scan.sequences * scan.positions * scan.width()];
     par_map(split(&mut y, scan.lengths(scan.width())), true, |task, y| {
-        scan.outputs(scan.rows(task).0, &steps[task], scan.before(task, &borders), y);
+        scan.outputs(task, &steps[task], scan.before(task, &borders), y);
     });
     (y, borders, last)
 }

@@ -124,7 +124,7 @@ impl<T: Real> Backward<'_, T> {
         let (scan, steps, dy) = (self.scan, &self.steps[task], self.dy(task));
         let (width, state) = (scan.width(), scan.state);
         let (_, _, c) = scan.xbc(scan.rows(task).0);
-        let factors = steps.by_row(|head, row| steps.from_start(head, row));
+        let factors = steps.by_row(|head, row| steps.since_start(head, row));
         let mut weighed = vec![T::zero(); dy.len()];
         scale_heads(&mut weighed, dy, width, &factors, scan.heads);
         product(
@@ -195,6 +195,7 @@ impl<T: Real> Backward<'_, T> {
         let mut gradients = Chunk {
             scan,
             steps,
+            task,
             first,
             dy: self.dy(task),
             d_scaled: vec![T::zero(); scaled.len()],
@@ -219,6 +220,7 @@ impl<T: Real> Backward<'_, T> {
 struct Chunk<'a, T> {
     scan: &'a Scan<'a, T>,
     steps: &'a Steps<T>,
+    task: usize,
     first: usize,
     /// (q, H·P).
     dy: &'a [T],
@@ -278,10 +280,10 @@ impl<T: Real> Chunk<'_, T> {
             false,
             (rows, width, state),
             (c, row, 1),
-            (before, 1, state),
+            scan.transposed(self.task, before),
             false,
         );
-        let factors = self.steps.by_row(|head, row| self.steps.from_start(head, row));
+        let factors = self.steps.by_row(|head, row| self.steps.since_start(head, row));
         let mut weighed = vec![T::zero(); rows * width];
         scale_heads(&mut weighed, self.dy, width, &factors, heads);
         let mut shares = vec![T::zero(); rows * heads];
