@@ -25,6 +25,7 @@
 
 pub mod adam;
 pub mod add_norm;
+pub mod attention;
 pub mod conv_silu;
 pub mod cpu;
 pub mod cross_entropy;
@@ -34,6 +35,7 @@ pub mod gated_norm;
 pub mod gelu;
 pub mod layer_norm;
 pub mod linear;
+pub mod rope;
 pub mod selective_scan;
 pub mod ssd;
 pub mod testing;

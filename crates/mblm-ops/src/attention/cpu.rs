@@ -1,0 +1,144 @@
+//! The CPU kernels, in two forms that share this preparation: [`dense`] for short sequences and for decoding, one small
+//! matrix of weights for each head; [`blocked`] for long sequences, tile after tile with running softmax statistics.
+
+mod blocked;
+mod dense;
+mod problem;
+mod rows;
+
+use candle_core::{Result, Tensor};
+
+use super::{Call, Gradients, Sizes};
+use crate::cpu::{Real, Slice, from_vec};
+use problem::Problem;
+use rows::{Strided, with_unit_stride};
+
+/// Which kernel computes a call.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub(super) enum Plan {
+    Dense,
+    Blocked(Tiles),
+}
+
+/// The tile sizes of the blocked kernel.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub(super) struct Tiles {
+    /// Queries of a tile.
+    pub(super) queries: usize,
+    /// Keys of a tile.
+    pub(super) keys: usize,
+    /// Parts that the keys of a head are cut into backward, each with a gradient of the queries of its own.
+    pub(super) strips: usize,
+}
+
+/// Queries times keys of a head up to which the dense kernel is at least as fast (measured with heads of 64 channels).
+const DENSE: usize = 72 * 72;
+
+/// Tasks that the backward pass of the blocked kernel aims at.
+const TASKS: usize = 64;
+
+impl Plan {
+    /// The faster kernel for these sizes.
+    pub(super) fn for_sizes(sizes: &Sizes) -> Self {
+        if sizes.queries == 1 || sizes.queries * sizes.keys() <= DENSE {
+            return Self::Dense;
+        }
+        let heads = sizes.sequences * sizes.heads;
+        Self::Blocked(Tiles {
+            queries: 128,
+            keys: 128,
+            strips: TASKS.div_ceil(heads).min(8).min(sizes.keys().div_ceil(256)),
+        })
+    }
+}
+
+/// What the kernels keep for the backward pass.
+pub(super) enum Saved {
+    /// The weights (n, h, t, s + t) before dropout.
+    Dense { weights: Tensor },
+    /// The output (n, t, h·d_h), and (n, h, t, 2): the greatest score and the inverse of the sum of e^(score - greatest).
+    Blocked {
+        tiles: Tiles,
+        out: Tensor,
+        statistics: Tensor,
+    },
+}
+
+pub(super) fn forward<T: Real>(call: &Call, plan: Plan) -> Result<(Tensor, Tensor, Saved)> {
+    with_problem(call, |problem: &Problem<T>| {
+        let Sizes {
+            sequences: n,
+            queries: t,
+            heads,
+            ..
+        } = call.sizes;
+        let width = call.sizes.width();
+        match plan {
+            Plan::Dense => {
+                let (out, present, weights) = dense::forward(problem);
+                let weights = from_vec(weights, (n, heads, t, call.sizes.keys()))?;
+                let (out, present) = (from_vec(out, (n, t, width))?, from_vec(present, (n, t, 2 * width))?);
+                Ok((out, present, Saved::Dense { weights }))
+            }
+            Plan::Blocked(tiles) => {
+                let (out, present, statistics) = blocked::forward(problem, tiles);
+                let (out, present) = (from_vec(out, (n, t, width))?, from_vec(present, (n, t, 2 * width))?);
+                let saved = Saved::Blocked {
+                    tiles,
+                    out: out.clone(),
+                    statistics: from_vec(statistics, (n, heads, t, 2))?,
+                };
+                Ok((out, present, saved))
+            }
+        }
+    })
+}
+
+pub(super) fn backward<T: Real>(
+    call: &Call,
+    saved: &Saved,
+    d_out: &Tensor,
+    d_present: Option<&Tensor>,
+) -> Result<Gradients> {
+    let d_out = Slice::<T>::new(d_out)?;
+    let d_present = d_present.map(Slice::<T>::new).transpose()?;
+    let d_present = d_present.as_deref();
+    let (n, t) = (call.sizes.sequences, call.sizes.queries);
+    let kept = match saved {
+        Saved::Dense { weights: kept } | Saved::Blocked { statistics: kept, .. } => kept,
+    };
+    let heads = (kept.dim(0)?, kept.dim(1)?, kept.dim(2)?);
+    let keys = match saved {
+        Saved::Dense { weights } => weights.dim(3)?,
+        Saved::Blocked { .. } => call.sizes.keys(),
+    };
+    if heads != (n, call.sizes.heads, t) || keys != call.sizes.keys() {
+        candle_core::bail!("attention: saved by a call of other sizes, found {:?}", call.sizes);
+    }
+    let kept = Slice::<T>::new(kept)?;
+    with_problem(call, |problem: &Problem<T>| {
+        let (d_q, d_kv, d_past) = match saved {
+            Saved::Dense { .. } => dense::backward(problem, &kept, &d_out, d_present),
+            Saved::Blocked { tiles, out, .. } => {
+                let out = Slice::<T>::new(out)?;
+                blocked::backward(problem, *tiles, (&out, &kept), &d_out, d_present)
+            }
+        };
+        Ok(Gradients {
+            d_q: from_vec(d_q, call.q.shape())?,
+            d_kv: from_vec(d_kv, call.kv.shape())?,
+            d_past: call.past.map(|past| from_vec(d_past, past.shape())).transpose()?,
+        })
+    })
+}
+
+/// Calls `work` with the data of the tensors of `call`.
+fn with_problem<T: Real, R>(call: &Call, work: impl FnOnce(&Problem<T>) -> Result<R>) -> Result<R> {
+    let (q, kv) = (with_unit_stride(call.q)?, with_unit_stride(call.kv)?);
+    let past = call.past.map(with_unit_stride).transpose()?;
+    let (q, kv) = (Strided::<T>::new(&q)?, Strided::<T>::new(&kv)?);
+    let past = past.as_ref().map(Strided::<T>::new).transpose()?;
+    let past = past.as_ref().map(Strided::rows).transpose()?;
+    let visible = call.visible.map(Slice::<u8>::new).transpose()?;
+    work(&Problem::new(call, q.rows()?, kv.rows()?, past, visible.as_deref()))
+}

@@ -1,0 +1,554 @@
+//! Long sequences: tiles of queries and keys, memory linear in their number.
+//!
+//! Forward keeps for each query the greatest score m and the sum l of e^(score - m) over the tiles so far, and rescales
+//! the output when m grows. Backward computes the weights again from m and 1/l, and with D = dout·out
+//!
+//! ```text
+//! dv = wᵀ dout      dscore = w ⊙ (dout vᵀ - D)      dq̂ = dscore k̂ / √d_h      dk̂ = dscoreᵀ q̂ / √d_h
+//! ```
+//!
+//! Backward cuts the keys of each head into strips, one task each, that own the gradients of their keys; their shares of
+//! the gradient of the queries are added in order.
+
+use std::ops::Range;
+
+use multiversion::multiversion;
+use rayon::prelude::*;
+
+use super::Tiles;
+use super::problem::Problem;
+use super::rows::{Rows, Run, maximum};
+use crate::cpu::{Real, add_assign, dot, par_chunks, product, sum};
+
+/// Rows that one task of the loops over rows takes.
+const ROWS: usize = 64;
+
+/// A matrix as [`product`] takes it: data, row stride, column stride.
+type Matrix<'a, T> = (&'a [T], usize, usize);
+
+/// Row-major with `columns` columns.
+fn tile_of<T>(data: &[T], columns: usize) -> Matrix<'_, T> {
+    (data, columns, 1)
+}
+
+/// The rows of a head.
+fn rows_of<T>(run: Run<'_, T>) -> Matrix<'_, T> {
+    (run.data, run.stride, 1)
+}
+
+fn transposed<T>((data, row, column): Matrix<'_, T>) -> Matrix<'_, T> {
+    (data, column, row)
+}
+
+/// One head of one sequence.
+struct Head<'a, T> {
+    sequence: usize,
+    /// Among the heads of all sequences.
+    index: usize,
+    past: (Run<'a, T>, Run<'a, T>),
+    new: (Run<'a, T>, Run<'a, T>),
+    /// How many past rows there are.
+    split: usize,
+}
+
+impl<'a, T: Real> Head<'a, T> {
+    /// Head `index` among those of all sequences; `keys` (n, t, …) rotated, its head's channels from `channel` on.
+    fn new(p: &Problem<'a, T>, index: usize, keys: Run<'a, T>, values: Run<'a, T>) -> Self {
+        let (sequence, head) = (index / p.sizes.heads, index % p.sizes.heads);
+        Self {
+            sequence,
+            index,
+            past: p.past(sequence, head),
+            new: (keys, values),
+            split: p.sizes.past,
+        }
+    }
+
+    /// Keys and values from key `key` on: as far as the past or the new rows go.
+    fn rows(&self, key: usize) -> (Run<'a, T>, Run<'a, T>) {
+        match key.checked_sub(self.split) {
+            Some(row) => (self.new.0.from(row), self.new.1.from(row)),
+            None => (self.past.0.from(key), self.past.1.from(key)),
+        }
+    }
+}
+
+/// Cuts a range of keys into tiles of at most `len` that lie in the past or in the new rows.
+fn key_tiles(range: Range<usize>, len: usize, past: usize) -> impl Iterator<Item = Range<usize>> {
+    let mut from = range.start;
+    std::iter::from_fn(move || {
+        let mut to = (from + len).min(range.end);
+        if from < past {
+            to = to.min(past);
+        }
+        let tile = from..to;
+        from = to;
+        (!tile.is_empty()).then_some(tile)
+    })
+}
+
+/// A tile of scores: which queries and keys it holds, and what hides some of them.
+struct Tile<'a> {
+    /// Its first query.
+    query: usize,
+    keys: Range<usize>,
+    /// Elements from one row to the next.
+    stride: usize,
+    /// One number a key, 0 hides; none in the past.
+    visible: Option<&'a [u8]>,
+}
+
+impl<'a> Tile<'a> {
+    fn new<T: Real>(p: &Problem<'a, T>, head: &Head<T>, query: usize, keys: Range<usize>, stride: usize) -> Self {
+        let visible = match keys.start.checked_sub(p.sizes.past) {
+            Some(row) => p.visible(head.sequence).map(|visible| &visible[row..][..keys.len()]),
+            None => None,
+        };
+        Self {
+            query,
+            keys,
+            stride,
+            visible,
+        }
+    }
+
+    /// How many keys of the tile its row `row` sees.
+    #[inline(always)]
+    fn limit<T: Real>(&self, p: &Problem<T>, row: usize) -> usize {
+        p.limit(self.query + row)
+            .saturating_sub(self.keys.start)
+            .min(self.keys.len())
+    }
+
+    /// Gives hidden keys the lowest finite score.
+    #[inline(always)]
+    fn hide<T: Real>(&self, scores: &mut [T]) {
+        if let Some(visible) = self.visible {
+            for (score, visible) in scores.iter_mut().zip(visible) {
+                *score = if *visible == 0 { T::min_value() } else { *score };
+            }
+        }
+    }
+
+    /// Dropout of `rows` rows of weights, or of the gradients of the weights after dropout.
+    fn drop<T: Real>(&self, p: &Problem<T>, head: &Head<T>, rows: usize, weights: &mut [T]) {
+        if p.a.dropout.is_some() {
+            for (row, weights) in weights.chunks_mut(self.stride).take(rows).enumerate() {
+                let weights = &mut weights[..self.keys.len()];
+                p.drop(head.index, self.query + row, self.keys.start, weights);
+            }
+        }
+    }
+}
+
+/// Output, present and statistics (n, h, t, 2).
+pub(super) fn forward<T: Real>(p: &Problem<T>, tiles: Tiles) -> (Vec<T>, Vec<T>, Vec<T>) {
+    let (n, t, heads, dh) = (p.sizes.sequences, p.sizes.queries, p.sizes.heads, p.sizes.head_dim);
+    let width = p.sizes.width();
+    let present = p.present();
+    let rows = Rows::contiguous(&present, t, 2 * width);
+    let mut mixed = vec![T::zero(); n * heads * t * dh]; // (n, h, t, d_h)
+    let mut statistics = vec![T::zero(); n * heads * t * 2];
+    mixed
+        .par_chunks_mut(t * dh)
+        .zip(statistics.par_chunks_mut(t * 2))
+        .enumerate()
+        .for_each(|(index, (mixed, statistics))| {
+            let (sequence, channel) = (index / heads, index % heads * dh);
+            let (keys, values) = (rows.run(sequence, channel), rows.run(sequence, width + channel));
+            let head = Head::new(p, index, keys, values);
+            mixed
+                .par_chunks_mut(tiles.queries * dh)
+                .zip(statistics.par_chunks_mut(tiles.queries * 2))
+                .enumerate()
+                .for_each(|(block, (mixed, statistics))| {
+                    forward_block(p, tiles, &head, block * tiles.queries, mixed, statistics);
+                });
+        });
+    let mut out = vec![T::zero(); n * t * width];
+    par_chunks(&mut out, ROWS * width, |chunk, out| {
+        for (index, out) in out.chunks_exact_mut(width).enumerate() {
+            let (sequence, row) = ((chunk * ROWS + index) / t, (chunk * ROWS + index) % t);
+            for (head, out) in out.chunks_exact_mut(dh).enumerate() {
+                out.copy_from_slice(&mixed[((sequence * heads + head) * t + row) * dh..][..dh]);
+            }
+        }
+    });
+    (out, present, statistics)
+}
+
+/// The queries of a head from `first` on: as many as `out` (rows, d_h), zero before, holds.
+fn forward_block<T: Real>(
+    p: &Problem<T>,
+    tiles: Tiles,
+    head: &Head<T>,
+    first: usize,
+    out: &mut [T],
+    statistics: &mut [T],
+) {
+    let dh = p.sizes.head_dim;
+    let rows = out.len() / dh;
+    let mut queries = vec![T::zero(); rows * dh];
+    rotate_queries(p, head.index, first, &mut queries);
+    let mut scores = vec![T::zero(); rows * tiles.keys];
+    for statistics in statistics.chunks_exact_mut(2) {
+        statistics[0] = T::neg_infinity();
+    }
+    for keys in key_tiles(0..p.limit(first + rows - 1), tiles.keys, p.sizes.past) {
+        let (k, v) = head.rows(keys.start);
+        let count = keys.len();
+        let tile = Tile::new(p, head, first, keys, tiles.keys);
+        product(
+            (&mut scores, tile.stride),
+            false,
+            (rows, count, dh),
+            tile_of(&queries, dh),
+            transposed(rows_of(k)),
+            false,
+        );
+        softmax_tile(p, &tile, &mut scores, statistics, out);
+        tile.drop(p, head, rows, &mut scores);
+        product(
+            (out, dh),
+            true,
+            (rows, dh, count),
+            tile_of(&scores, tile.stride),
+            rows_of(v),
+            false,
+        );
+    }
+    for (out, statistics) in out.chunks_exact_mut(dh).zip(statistics.chunks_exact_mut(2)) {
+        statistics[1] = T::one() / statistics[1];
+        for out in out {
+            *out *= statistics[1];
+        }
+    }
+}
+
+/// Rotated and scaled queries of a head from row `first` on, to `out` (rows, d_h).
+#[multiversion(targets("x86_64+avx512f+avx512vl+fma", "x86_64+avx2+fma"))]
+fn rotate_queries<T: Real>(p: &Problem<T>, head: usize, first: usize, out: &mut [T]) {
+    let dh = p.sizes.head_dim;
+    let q = p.q.run(head / p.sizes.heads, head % p.sizes.heads * dh);
+    for (row, out) in out.chunks_exact_mut(dh).enumerate() {
+        p.rotate(out, q.row(first + row, dh), first + row, p.scale);
+    }
+}
+
+/// Turns a tile of scores into e^(score - m), updates (m, l) of each row and rescales its output when m grew.
+#[multiversion(targets("x86_64+avx512f+avx512vl+fma", "x86_64+avx2+fma"))]
+fn softmax_tile<T: Real>(p: &Problem<T>, tile: &Tile, scores: &mut [T], statistics: &mut [T], out: &mut [T]) {
+    let rows = statistics
+        .chunks_exact_mut(2)
+        .zip(out.chunks_exact_mut(p.sizes.head_dim))
+        .zip(scores.chunks_exact_mut(tile.stride));
+    for (row, ((statistics, out), scores)) in rows.enumerate() {
+        let (seen, unseen) = scores[..tile.keys.len()].split_at_mut(tile.limit(p, row));
+        unseen.fill(T::zero());
+        // the first tile always holds a key that the query sees, so that m is finite from then on
+        if seen.is_empty() {
+            continue;
+        }
+        tile.hide(seen);
+        let before = statistics[0];
+        let tile_maximum = maximum(seen);
+        let after = if tile_maximum > before { tile_maximum } else { before };
+        for score in seen.iter_mut() {
+            *score = (*score - after).fast_exp();
+        }
+        let mut total = sum(seen);
+        if after > before {
+            let factor = (before - after).fast_exp();
+            total += statistics[1] * factor;
+            for out in out {
+                *out *= factor;
+            }
+        } else {
+            total += statistics[1];
+        }
+        statistics[0] = after;
+        statistics[1] = total;
+    }
+}
+
+/// What all strips of the backward pass read, by head.
+struct Prepared<T> {
+    /// Rotated and scaled queries (n, h, t, d_h).
+    queries: Vec<T>,
+    /// Rotated keys (n, h, t, d_h).
+    keys: Vec<T>,
+    /// dout · out (n, h, t).
+    deltas: Vec<T>,
+}
+
+/// What a strip of keys gives.
+struct StripGradients<T> {
+    /// Its keys.
+    keys: Range<usize>,
+    /// The first query that sees one of them.
+    first: usize,
+    /// Of the rotated and scaled queries from `first` on (t - first, d_h).
+    d_q: Vec<T>,
+    /// Of its rotated keys (keys, d_h).
+    d_k: Vec<T>,
+    /// Of its values (keys, d_h).
+    d_v: Vec<T>,
+}
+
+/// Gradients of q, of kv and of the past, from output and statistics of [`forward`].
+pub(super) fn backward<T: Real>(
+    p: &Problem<T>,
+    tiles: Tiles,
+    (out, statistics): (&[T], &[T]),
+    d_out: &[T],
+    d_present: Option<&[T]>,
+) -> (Vec<T>, Vec<T>, Vec<T>) {
+    let (n, t, heads, dh) = (p.sizes.sequences, p.sizes.queries, p.sizes.heads, p.sizes.head_dim);
+    let (keys, width) = (p.sizes.keys(), p.sizes.width());
+    let prepared = prepare(p, out, d_out);
+    let d_outs = Rows::contiguous(d_out, t, width);
+    let len = keys.div_ceil(tiles.strips.max(1));
+    let strips = keys.div_ceil(len);
+    let gradients: Vec<StripGradients<T>> = (0..n * heads * strips)
+        .into_par_iter()
+        .map(|task| {
+            let (index, strip) = (task / strips, task % strips);
+            let (sequence, channel) = (index / heads, index % heads * dh);
+            let values = p.kv.run(sequence, width + channel);
+            let own = Run {
+                data: &prepared.keys[index * t * dh..][..t * dh],
+                stride: dh,
+            };
+            let head = Head::new(p, index, own, values);
+            let range = strip * len..((strip + 1) * len).min(keys);
+            let queries = &prepared.queries[index * t * dh..][..t * dh];
+            let statistics = (
+                &statistics[index * t * 2..][..t * 2],
+                &prepared.deltas[index * t..][..t],
+            );
+            backward_strip(
+                p,
+                tiles,
+                &head,
+                range,
+                queries,
+                statistics,
+                d_outs.run(sequence, channel),
+            )
+        })
+        .collect();
+    gather(p, &gradients, strips, d_present)
+}
+
+fn prepare<T: Real>(p: &Problem<T>, out: &[T], d_out: &[T]) -> Prepared<T> {
+    let (n, t, heads, dh) = (p.sizes.sequences, p.sizes.queries, p.sizes.heads, p.sizes.head_dim);
+    let mut prepared = Prepared {
+        queries: vec![T::zero(); n * heads * t * dh],
+        keys: vec![T::zero(); n * heads * t * dh],
+        deltas: vec![T::zero(); n * heads * t],
+    };
+    prepared
+        .queries
+        .par_chunks_mut(t * dh)
+        .zip(prepared.keys.par_chunks_mut(t * dh))
+        .zip(prepared.deltas.par_chunks_mut(t))
+        .enumerate()
+        .for_each(|(head, ((queries, keys), deltas))| {
+            rotate_queries(p, head, 0, queries);
+            prepare_head(p, head, (out, d_out), keys, deltas);
+        });
+    prepared
+}
+
+/// Rotated keys of a head and dout · out of its queries.
+#[multiversion(targets("x86_64+avx512f+avx512vl+fma", "x86_64+avx2+fma"))]
+fn prepare_head<T: Real>(p: &Problem<T>, head: usize, (out, d_out): (&[T], &[T]), keys: &mut [T], deltas: &mut [T]) {
+    let (t, dh, width) = (p.sizes.queries, p.sizes.head_dim, p.sizes.width());
+    let (sequence, channel) = (head / p.sizes.heads, head % p.sizes.heads * dh);
+    let k = p.kv.run(sequence, channel);
+    let out = Rows::contiguous(out, t, width).run(sequence, channel);
+    let d_out = Rows::contiguous(d_out, t, width).run(sequence, channel);
+    for (row, (key, delta)) in keys.chunks_exact_mut(dh).zip(deltas).enumerate() {
+        p.rotate(key, k.row(row, dh), row, T::one());
+        *delta = dot(out.row(row, dh), d_out.row(row, dh));
+    }
+}
+
+/// Gradients that flow through the keys `range` of a head; `queries` rotated and scaled.
+fn backward_strip<T: Real>(
+    p: &Problem<T>,
+    tiles: Tiles,
+    head: &Head<T>,
+    range: Range<usize>,
+    queries: &[T],
+    (statistics, deltas): (&[T], &[T]),
+    d_out: Run<T>,
+) -> StripGradients<T> {
+    let (t, dh) = (p.sizes.queries, p.sizes.head_dim);
+    let first_of = |key: usize| {
+        if p.a.causal {
+            key.saturating_sub(p.sizes.past)
+        } else {
+            0
+        }
+    };
+    let first = first_of(range.start);
+    let mut gradients = StripGradients {
+        keys: range.clone(),
+        first,
+        d_q: vec![T::zero(); (t - first) * dh],
+        d_k: vec![T::zero(); range.len() * dh],
+        d_v: vec![T::zero(); range.len() * dh],
+    };
+    let mut scores = vec![T::zero(); tiles.queries * tiles.keys];
+    let mut d_scores = vec![T::zero(); tiles.queries * tiles.keys];
+    let mut columns = vec![T::zero(); 2 * dh * tiles.keys];
+    let (k_t, v_t) = columns.split_at_mut(dh * tiles.keys);
+    for keys in key_tiles(range.clone(), tiles.keys, p.sizes.past) {
+        let (k, v) = head.rows(keys.start);
+        let count = keys.len();
+        transpose(k_t, k, count, dh);
+        transpose(v_t, v, count, dh);
+        let (k, k_t, v_t) = (rows_of(k), tile_of(k_t, count), tile_of(v_t, count));
+        let d_k = &mut gradients.d_k[(keys.start - range.start) * dh..][..count * dh];
+        let d_v = &mut gradients.d_v[(keys.start - range.start) * dh..][..count * dh];
+        for query in (first_of(keys.start)..t).step_by(tiles.queries) {
+            let rows = tiles.queries.min(t - query);
+            let q = tile_of(&queries[query * dh..][..rows * dh], dh);
+            let d_out = rows_of(d_out.from(query));
+            let tile = Tile::new(p, head, query, keys.clone(), tiles.keys);
+            let stride = tile.stride;
+            product((&mut scores, stride), false, (rows, count, dh), q, k_t, false);
+            product((&mut d_scores, stride), false, (rows, count, dh), d_out, v_t, false);
+            tile.drop(p, head, rows, &mut d_scores);
+            let kept = (&statistics[query * 2..][..rows * 2], &deltas[query..][..rows]);
+            gradient_tile(p, &tile, &mut scores, &mut d_scores, kept);
+            tile.drop(p, head, rows, &mut scores);
+            let (w, dw) = (tile_of(&scores, stride), tile_of(&d_scores, stride));
+            product((d_v, dh), true, (count, dh, rows), transposed(w), d_out, false);
+            product((d_k, dh), true, (count, dh, rows), transposed(dw), q, false);
+            let d_q = &mut gradients.d_q[(query - first) * dh..][..rows * dh];
+            product((d_q, dh), true, (rows, dh, count), dw, k, false);
+        }
+    }
+    gradients
+}
+
+/// `to` (d_h, count) from the first `count` rows of a head: the form that products take without rearranging it themselves.
+fn transpose<T: Real>(to: &mut [T], rows: Run<T>, count: usize, dh: usize) {
+    for row in 0..count {
+        for (to, value) in to[row..].iter_mut().step_by(count).zip(rows.row(row, dh)) {
+            *to = *value;
+        }
+    }
+}
+
+/// Turns scores into weights, and gradients of weights into gradients of scores.
+#[multiversion(targets("x86_64+avx512f+avx512vl+fma", "x86_64+avx2+fma"))]
+fn gradient_tile<T: Real>(
+    p: &Problem<T>,
+    tile: &Tile,
+    scores: &mut [T],
+    d_scores: &mut [T],
+    (statistics, deltas): (&[T], &[T]),
+) {
+    let rows = scores
+        .chunks_exact_mut(tile.stride)
+        .zip(d_scores.chunks_exact_mut(tile.stride))
+        .zip(statistics.chunks_exact(2).zip(deltas));
+    for (row, ((scores, d_scores), (statistics, delta))) in rows.enumerate() {
+        let limit = tile.limit(p, row);
+        let (scores, unseen) = scores[..tile.keys.len()].split_at_mut(limit);
+        unseen.fill(T::zero());
+        let (d_scores, unseen) = d_scores[..tile.keys.len()].split_at_mut(limit);
+        unseen.fill(T::zero());
+        tile.hide(scores);
+        let (maximum, inverse) = (statistics[0], statistics[1]);
+        for (score, d_score) in scores.iter_mut().zip(d_scores.iter_mut()) {
+            *score = (*score - maximum).fast_exp() * inverse;
+            *d_score = *score * (*d_score - *delta);
+        }
+        if let Some(visible) = tile.visible {
+            for (d_score, visible) in d_scores.iter_mut().zip(visible) {
+                *d_score = if *visible == 0 { T::zero() } else { *d_score };
+            }
+        }
+    }
+}
+
+/// Adds the strips up, in order, and turns gradients of rotated rows into those of raw ones.
+fn gather<T: Real>(
+    p: &Problem<T>,
+    gradients: &[StripGradients<T>],
+    strips: usize,
+    d_present: Option<&[T]>,
+) -> (Vec<T>, Vec<T>, Vec<T>) {
+    let (n, t, past, heads, dh) = (
+        p.sizes.sequences,
+        p.sizes.queries,
+        p.sizes.past,
+        p.sizes.heads,
+        p.sizes.head_dim,
+    );
+    let width = p.sizes.width();
+    let strips_of = |sequence: usize, head: usize| &gradients[(sequence * heads + head) * strips..][..strips];
+    let mut d_q = vec![T::zero(); n * t * width];
+    par_chunks(&mut d_q, ROWS * width, |chunk, d_q| {
+        let mut total = vec![T::zero(); dh];
+        for (index, d_q) in d_q.chunks_exact_mut(width).enumerate() {
+            let (sequence, row) = ((chunk * ROWS + index) / t, (chunk * ROWS + index) % t);
+            for (head, d_q) in d_q.chunks_exact_mut(dh).enumerate() {
+                total.fill(T::zero());
+                for strip in strips_of(sequence, head).iter().filter(|strip| strip.first <= row) {
+                    add_assign(&mut total, &strip.d_q[(row - strip.first) * dh..][..dh]);
+                }
+                p.rotate_back(d_q, &total, row, p.scale);
+            }
+        }
+    });
+    let mut d_kv = match d_present {
+        Some(d_present) => d_present.to_vec(),
+        None => vec![T::zero(); n * t * 2 * width],
+    };
+    par_chunks(&mut d_kv, ROWS * 2 * width, |chunk, d_kv| {
+        let mut total = vec![T::zero(); dh];
+        for (index, d_kv) in d_kv.chunks_exact_mut(2 * width).enumerate() {
+            let (sequence, row) = ((chunk * ROWS + index) / t, (chunk * ROWS + index) % t);
+            add_key(p, |head| strips_of(sequence, head), past + row, d_kv);
+            for d_k in d_kv[..width].chunks_exact_mut(dh) {
+                total.copy_from_slice(d_k);
+                p.rotate_back(d_k, &total, row, T::one());
+            }
+        }
+    });
+    let batch = if p.shared { 1 } else { n };
+    let mut d_past = vec![T::zero(); batch * past * 2 * width];
+    par_chunks(&mut d_past, ROWS * 2 * width, |chunk, d_past| {
+        for (index, d_past) in d_past.chunks_exact_mut(2 * width).enumerate() {
+            let (sequence, row) = ((chunk * ROWS + index) / past, (chunk * ROWS + index) % past);
+            let sequences = if p.shared { 0..n } else { sequence..sequence + 1 };
+            for sequence in sequences {
+                add_key(p, |head| strips_of(sequence, head), row, d_past);
+            }
+        }
+    });
+    (d_q, d_kv, d_past)
+}
+
+/// Adds the gradients of key `key` and its value, all heads of a sequence, to `to` (2·h·d_h).
+fn add_key<'a, T: Real>(
+    p: &Problem<T>,
+    strips_of: impl Fn(usize) -> &'a [StripGradients<T>],
+    key: usize,
+    to: &mut [T],
+) {
+    let dh = p.sizes.head_dim;
+    let (d_k, d_v) = to.split_at_mut(p.sizes.width());
+    for (head, (d_k, d_v)) in d_k.chunks_exact_mut(dh).zip(d_v.chunks_exact_mut(dh)).enumerate() {
+        for strip in strips_of(head).iter().filter(|strip| strip.keys.contains(&key)) {
+            let offset = (key - strip.keys.start) * dh;
+            add_assign(d_k, &strip.d_k[offset..][..dh]);
+            add_assign(d_v, &strip.d_v[offset..][..dh]);
+        }
+    }
+}

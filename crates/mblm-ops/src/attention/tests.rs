@@ -1,0 +1,323 @@
+//! Both kernels against the reference and finite differences, at sizes that no tile divides.
+
+use candle_core::{DType, Device, Result, Tensor};
+
+use super::{Attention, Call, Saved, backward, cpu, forward, forward_as, reference};
+use crate::GradBuffer;
+use crate::dropout::Dropout;
+use crate::op_test;
+use crate::testing::{Harness, relative_error, uniform};
+
+/// A kind of attention, the sizes of a call and the kernel to take.
+#[derive(Clone)]
+struct Case {
+    a: Attention,
+    sequences: usize,
+    queries: usize,
+    /// Sequences (1 or all) and rows of the past.
+    past: Option<(usize, usize)>,
+    start: usize,
+    visible: Option<Vec<u8>>,
+    plan: Option<cpu::Plan>,
+}
+
+/// Two heads of four channels, rotary and causal, without past.
+fn case(sequences: usize, queries: usize) -> Case {
+    Case {
+        a: Attention {
+            heads: 2,
+            head_dim: 4,
+            rotary: true,
+            causal: true,
+            dropout: None,
+        },
+        sequences,
+        queries,
+        past: None,
+        start: 0,
+        visible: None,
+        plan: None,
+    }
+}
+
+impl Case {
+    fn heads(mut self, heads: usize, head_dim: usize) -> Self {
+        (self.a.heads, self.a.head_dim) = (heads, head_dim);
+        self
+    }
+
+    fn plain(mut self) -> Self {
+        self.a.rotary = false;
+        self
+    }
+
+    fn both_ways(mut self) -> Self {
+        self.a.causal = false;
+        self
+    }
+
+    fn dropout(mut self) -> Self {
+        self.a.dropout = Some(Dropout {
+            probability: 0.3,
+            key: 7,
+            first: 5,
+        });
+        self
+    }
+
+    /// A past of `rows` rows for `sequences` sequences, and new rows that follow it at a distance.
+    fn past(mut self, sequences: usize, rows: usize) -> Self {
+        self.past = Some((sequences, rows));
+        self.start = rows + 3;
+        self
+    }
+
+    fn visible(mut self, visible: &[u8]) -> Self {
+        self.visible = Some(visible.to_vec());
+        self
+    }
+
+    fn blocked(mut self, queries: usize, keys: usize, strips: usize) -> Self {
+        self.plan = Some(cpu::Plan::Blocked(cpu::Tiles { queries, keys, strips }));
+        self
+    }
+
+    fn mask(&self) -> Option<Tensor> {
+        let shape = (self.sequences, self.queries);
+        self.visible
+            .as_ref()
+            .map(|visible| Tensor::from_slice(visible, shape, &Device::Cpu).expect("a number for each row"))
+    }
+
+    fn check(
+        self,
+    ) -> crate::testing::Check<
+        impl Fn(&[Tensor]) -> Result<Vec<Tensor>>,
+        impl Fn(&[Tensor]) -> Result<(Vec<Tensor>, Saved)>,
+        impl Fn(&[Tensor], Saved, &[&Tensor], &mut [GradBuffer]) -> Result<Vec<Option<Tensor>>>,
+    > {
+        let width = self.a.heads * self.a.head_dim;
+        let (n, t) = (self.sequences, self.queries);
+        let mut shapes = vec![vec![n, t, width], vec![n, t, 2 * width]];
+        shapes.extend(self.past.map(|(n, s)| vec![n, s, 2 * width]));
+        let shapes: Vec<&[usize]> = shapes.iter().map(Vec::as_slice).collect();
+        let (expected, found, gradients) = (self.clone(), self.clone(), self);
+        // queries three times as long, so that weights are far from even
+        Harness::new("attention", &shapes)
+            .affine(0, 3.0, 0.0)
+            .reference(move |t| {
+                let Case { a, start, .. } = &expected;
+                let (out, present) = reference::forward(a, &t[0], &t[1], t.get(2), *start, expected.mask().as_ref())?;
+                Ok(vec![out, present])
+            })
+            .fused(move |t| {
+                let (start, mask) = (found.start, found.mask());
+                let call = Call::new(&found.a, &t[0], &t[1], t.get(2), start, mask.as_ref())?;
+                let output = forward_as(&call, found.plan)?;
+                Ok((vec![output.out, output.present], output.saved))
+            })
+            .backward(move |t, saved, dy, _| {
+                let Case { a, start, .. } = &gradients;
+                let mask = gradients.mask();
+                let (past, mask) = (t.get(2), mask.as_ref());
+                let found = backward(a, &t[0], &t[1], past, *start, mask, saved, dy[0], Some(dy[1]))?;
+                let d_past = found.d_past.map(Some);
+                Ok([Some(found.d_q), Some(found.d_kv)].into_iter().chain(d_past).collect())
+            })
+    }
+}
+
+op_test! {
+    one_row: case(1, 1).check()
+    one_row_after_a_past: case(3, 1).past(3, 7).check()
+    one_row_after_a_shared_past_with_dropout: case(3, 1).past(1, 5).dropout().check()
+    causal: case(3, 5).check()
+    one_way_without_rotation_odd_width: case(2, 5).plain().heads(3, 5).check()
+    wide_heads: case(1, 3).heads(1, 46).check()
+    both_ways: case(2, 6).both_ways().check()
+    after_a_past: case(2, 4).past(2, 3).check()
+    after_a_shared_start_row: case(5, 3).past(1, 1).check()
+    both_ways_after_a_shared_past: case(3, 2).both_ways().past(1, 4).check()
+    with_dropout: case(2, 4).past(2, 2).dropout().check()
+    with_hidden_keys: case(2, 4).both_ways().visible(&[1, 0, 1, 1, 0, 0, 1, 0]).check()
+    with_every_key_hidden: case(2, 3).both_ways().visible(&[0, 0, 0, 1, 0, 1]).check()
+    with_hidden_keys_causal_after_a_past: case(2, 3).past(2, 2).visible(&[0, 1, 0, 1, 0, 0]).check()
+    causal_with_the_first_keys_hidden: case(1, 4).visible(&[0, 0, 1, 1]).check()
+}
+
+op_test! {
+    blocked_causal: case(2, 7).blocked(3, 2, 3).check()
+    blocked_one_tile: case(2, 3).blocked(8, 8, 1).check()
+    blocked_one_way_without_rotation_odd_width: case(1, 5).plain().heads(2, 5).blocked(2, 4, 2).check()
+    blocked_both_ways: case(2, 6).both_ways().blocked(4, 4, 2).check()
+    blocked_after_a_past: case(2, 5).past(2, 3).blocked(2, 2, 3).check()
+    blocked_after_a_shared_past: case(3, 4).past(1, 5).blocked(3, 4, 2).check()
+    blocked_with_dropout: case(2, 5).past(1, 2).dropout().blocked(2, 3, 2).check()
+    blocked_with_hidden_keys: case(2, 4).both_ways().visible(&[1, 0, 1, 1, 0, 0, 1, 0]).blocked(3, 2, 2).check()
+    blocked_with_every_key_hidden: case(2, 3).both_ways().visible(&[0, 0, 0, 1, 0, 1]).blocked(2, 2, 1).check()
+    blocked_with_hidden_keys_causal_after_a_past:
+        case(2, 3).past(2, 2).visible(&[0, 1, 0, 1, 0, 0]).dropout().blocked(2, 2, 2).check()
+    blocked_causal_with_the_first_keys_hidden: case(1, 5).visible(&[0, 0, 0, 1, 1]).blocked(2, 2, 2).check()
+}
+
+#[test]
+fn sizes_of_practice_equal_the_reference() -> Result<()> {
+    let cases = [
+        case(40, 9).heads(4, 64),
+        case(70, 8).heads(2, 32).past(1, 1).dropout(),
+        case(3, 17).heads(2, 16).past(3, 21).both_ways(),
+        case(2, 1).heads(4, 64).past(1, 700),
+        case(2, 143).heads(2, 64).past(1, 70).dropout(),
+        case(1, 300).heads(2, 24).past(1, 211),
+        case(1, 257)
+            .heads(1, 18)
+            .both_ways()
+            .visible(&[[0, 1].repeat(128), vec![1]].concat()),
+    ];
+    for case in cases {
+        for dtype in [DType::F32, DType::F64] {
+            case.clone().check().against_reference(dtype, &Device::Cpu)?;
+        }
+    }
+    Ok(())
+}
+
+#[test]
+fn sizes_choose_the_kernel() {
+    let plan = |queries, past| {
+        cpu::Plan::for_sizes(&super::Sizes {
+            sequences: 2,
+            queries,
+            past,
+            heads: 4,
+            head_dim: 64,
+        })
+    };
+    assert_eq!(plan(8, 1), cpu::Plan::Dense);
+    assert_eq!(plan(1, 5000), cpu::Plan::Dense);
+    assert!(matches!(plan(2048, 0), cpu::Plan::Blocked(_)));
+}
+
+/// Rows in one call, or some first and the rest after their `present`, give the same output.
+#[test]
+fn a_call_equals_its_steps() -> Result<()> {
+    let Case { a, .. } = case(2, 9);
+    let (q, kv) = (uniform(&[2, 9, 8], 1)?, uniform(&[2, 9, 16], 2)?);
+    let whole = forward(&a, &q, &kv, None, 0, None)?;
+    let mut past: Option<Tensor> = None;
+    for (from, rows) in [(0, 4), (4, 1), (5, 1), (6, 3)] {
+        let (q, kv) = (q.narrow(1, from, rows)?, kv.narrow(1, from, rows)?);
+        let step = forward(&a, &q, &kv, past.as_ref(), from, None)?;
+        let expected = whole.out.narrow(1, from, rows)?;
+        assert!(relative_error(&step.out, &expected, 1e-6)? < 1e-14);
+        past = Some(match past {
+            Some(past) => Tensor::cat(&[&past, &step.present], 1)?,
+            None => step.present,
+        });
+    }
+    Ok(())
+}
+
+/// Parts of larger tensors give what copies of them give.
+#[test]
+fn inputs_may_be_parts_of_larger_tensors() -> Result<()> {
+    let Case { a, .. } = case(2, 3);
+    let packed = uniform(&[2, 3, 24], 1)?;
+    let (q, kv) = (packed.narrow(2, 0, 8)?, packed.narrow(2, 8, 16)?);
+    let past = uniform(&[2, 9, 16], 2)?.narrow(1, 2, 5)?;
+    let backwards = uniform(&[2, 16, 5], 3)?.transpose(1, 2)?;
+    for past in [past, backwards] {
+        let found = forward(&a, &q, &kv, Some(&past), 5, None)?;
+        let past = past.force_contiguous()?;
+        let expected = forward(
+            &a,
+            &q.force_contiguous()?,
+            &kv.force_contiguous()?,
+            Some(&past),
+            5,
+            None,
+        )?;
+        assert_eq!(relative_error(&found.out, &expected.out, 1e-6)?, 0.0);
+        assert_eq!(relative_error(&found.present, &expected.present, 1e-6)?, 0.0);
+    }
+    Ok(())
+}
+
+#[test]
+fn types_without_a_kernel_take_the_reference() -> Result<()> {
+    let Case { a, .. } = case(2, 3);
+    let [q, kv, past, d_out] = [
+        uniform(&[2, 3, 8], 1)?,
+        uniform(&[2, 3, 16], 2)?,
+        uniform(&[1, 2, 16], 3)?,
+        uniform(&[2, 3, 8], 4)?,
+    ]
+    .map(|tensor| tensor.to_dtype(DType::BF16));
+    let (q, kv, past, d_out) = (q?, kv?, past?, d_out?);
+    let exact = |tensor: &Tensor| tensor.to_dtype(DType::F64);
+    let found = forward(&a, &q, &kv, Some(&past), 2, None)?;
+    let found = (
+        found.out.clone(),
+        backward(&a, &q, &kv, Some(&past), 2, None, found.saved, &d_out, None)?,
+    );
+    let (q, kv, past, d_out) = (exact(&q)?, exact(&kv)?, exact(&past)?, exact(&d_out)?);
+    let expected = forward(&a, &q, &kv, Some(&past), 2, None)?;
+    let out = expected.out.clone();
+    let expected = backward(&a, &q, &kv, Some(&past), 2, None, expected.saved, &d_out, None)?;
+    assert!(relative_error(&found.0, &out, 1e-6)? < 1e-2);
+    assert!(relative_error(&found.1.d_q, &expected.d_q, 1e-6)? < 1e-2);
+    assert!(relative_error(&found.1.d_kv, &expected.d_kv, 1e-6)? < 1e-2);
+    let (Some(found), Some(expected)) = (found.1.d_past, expected.d_past) else {
+        panic!("no gradient of the past");
+    };
+    assert!(relative_error(&found, &expected, 1e-6)? < 1e-2);
+    Ok(())
+}
+
+#[test]
+fn nothing_to_attend_gives_nothing() -> Result<()> {
+    let Case { a, .. } = case(2, 3);
+    let (q, kv) = (uniform(&[0, 3, 8], 1)?, uniform(&[0, 3, 16], 2)?);
+    let output = forward(&a, &q, &kv, None, 0, None)?;
+    assert_eq!((output.out.dims(), output.present.dims()), (q.dims(), kv.dims()));
+    let gradients = backward(&a, &q, &kv, None, 0, None, output.saved, &q, None)?;
+    assert_eq!((gradients.d_q.dims(), gradients.d_kv.dims()), (q.dims(), kv.dims()));
+    let (q, kv, past) = (
+        uniform(&[2, 3, 8], 1)?,
+        uniform(&[2, 3, 16], 2)?,
+        uniform(&[2, 0, 16], 3)?,
+    );
+    let output = forward(&a, &q, &kv, Some(&past), 0, None)?;
+    let gradients = backward(&a, &q, &kv, Some(&past), 0, None, output.saved, &q, None)?;
+    assert_eq!(gradients.d_past.as_ref().map(Tensor::dims), Some(past.dims()));
+    Ok(())
+}
+
+#[test]
+fn wrong_inputs_are_errors() -> Result<()> {
+    let Case { a, .. } = case(2, 3);
+    let (q, kv) = (uniform(&[2, 3, 8], 1)?, uniform(&[2, 3, 16], 2)?);
+    let fails = |a: &Attention, q: &Tensor, kv: &Tensor, past: Option<&Tensor>, visible: Option<&Tensor>| {
+        forward(a, q, kv, past, 0, visible).is_err()
+    };
+    assert!(!fails(&a, &q, &kv, None, None));
+    let odd = case(2, 3).heads(8, 1).a;
+    assert!(fails(&odd, &q, &kv, None, None));
+    assert!(fails(&case(2, 3).heads(0, 8).a, &q, &kv, None, None));
+    assert!(fails(&case(2, 3).heads(3, 4).a, &q, &kv, None, None));
+    assert!(fails(&a, &q, &q, None, None));
+    assert!(fails(&a, &q, &kv.to_dtype(DType::F32)?, None, None));
+    assert!(fails(&a, &q, &kv, Some(&uniform(&[3, 1, 16], 3)?), None));
+    assert!(fails(&a, &q, &kv, Some(&uniform(&[2, 1, 8], 3)?), None));
+    assert!(fails(&a, &q, &kv, None, Some(&uniform(&[2, 3], 3)?)));
+    let mut beyond = case(2, 3).dropout().a;
+    beyond.dropout = beyond.dropout.map(|dropout| Dropout {
+        probability: 1.5,
+        ..dropout
+    });
+    assert!(fails(&beyond, &q, &kv, None, None));
+    let saved = forward(&a, &q, &kv, None, 0, None)?.saved;
+    let past = uniform(&[2, 1, 16], 3)?;
+    assert!(backward(&a, &q, &kv, Some(&past), 0, None, saved, &q, None).is_err());
+    Ok(())
+}
