@@ -1,0 +1,241 @@
+//! The number of parameters, from the configuration alone.
+//!
+//! With V = `num_tokens`, p = P_{n+1}·…·P_N the bytes of a patch, stage n of a hierarchy has
+//!
+//! ```text
+//! token embedding        V·D_N                            + for n < N: 2·p·D_N + p·D_N·D_n + D_n + 2·D_n
+//! position table         P_n·D_n                          if `fixed`
+//! start token            D_n                              decoders only
+//! block                  its layers and final norm
+//! projection to n + 1    (D_n + 1)·D_{n+1}·P_{n+1}        for n < N
+//! ```
+//!
+//! and the logits add (D_N + 1)·V. Sums and products saturate, so that no configuration overflows.
+
+use super::block::{BlockConfig, MambaConfig, PositionEmbedding, TransformerConfig};
+use super::model::{Architecture, ModelConfig};
+
+/// Parameters of a model, counted without making it.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct ParameterCounts {
+    /// Of each stage: token embedding, position table, start token, block, projection to the next stage.
+    pub per_stage: Vec<u64>,
+    /// Of the logits layer.
+    pub to_logits: u64,
+    /// Stages with a custom block: its parameters are known only once it is built and are in none of these counts.
+    pub uncounted: Vec<usize>,
+    /// Of everything counted.
+    pub total: u64,
+}
+
+impl Architecture {
+    /// Counts the model's parameters. Those of custom blocks are left out, see [`ParameterCounts::uncounted`].
+    pub fn parameter_counts(&self) -> ParameterCounts {
+        count(self.model(), matches!(self, Self::Decoder(_)))
+    }
+}
+
+impl ModelConfig {
+    /// Counts a decoder's parameters. Those of custom blocks are left out, see [`ParameterCounts::uncounted`].
+    pub fn parameter_counts(&self) -> ParameterCounts {
+        count(self, true)
+    }
+}
+
+fn count(model: &ModelConfig, start_tokens: bool) -> ParameterCounts {
+    let vocabulary = Count::of(model.num_tokens);
+    let local = Count::of(model.hidden_dims.last().copied().unwrap_or(0));
+    let stages = model
+        .hidden_dims
+        .iter()
+        .zip(&model.num_layers)
+        .zip(&model.seq_lens)
+        .zip(&model.block);
+    let mut uncounted = Vec::new();
+    let per_stage: Vec<u64> = stages
+        .enumerate()
+        .map(|(stage, (((dim, layers), length), block))| {
+            let (dim, length) = (Count::of(*dim), Count::of(*length));
+            let mut total = vocabulary * local;
+            if let (Some(next_dim), Some(next_length)) =
+                (model.hidden_dims.get(stage + 1), model.seq_lens.get(stage + 1))
+            {
+                let patch = Count::of(model.patch_bytes(stage)) * local;
+                let projected = Count::of(*next_dim) * Count::of(*next_length);
+                total = total + patch * TWO + patch * dim + dim + dim * TWO; // norm, linear, norm
+                total = total + dim * projected + projected;
+            }
+            if block.pos_emb_type() == Some(PositionEmbedding::Fixed) {
+                total = total + length * dim;
+            }
+            if start_tokens {
+                total = total + dim;
+            }
+            match block_parameters(block, Count::of(*layers), dim) {
+                Some(parameters) => total = total + parameters,
+                None => uncounted.push(stage),
+            }
+            total.0
+        })
+        .collect();
+    let to_logits = (local * vocabulary + vocabulary).0;
+    let total = per_stage
+        .iter()
+        .fold(to_logits, |total, stage| total.saturating_add(*stage));
+    ParameterCounts {
+        per_stage,
+        to_logits,
+        uncounted,
+        total,
+    }
+}
+
+fn block_parameters(block: &BlockConfig, layers: Count, dim: Count) -> Option<Count> {
+    match block {
+        BlockConfig::Transformer(block) | BlockConfig::TransformerEncoder(block) => {
+            Some(layers * transformer_layer(block, dim) + dim)
+        }
+        BlockConfig::Mamba2(block) => Some(layers * mamba2_layer(block, dim) + dim),
+        BlockConfig::Mamba1(block) => Some(layers * mamba1_layer(block, dim)),
+        BlockConfig::Custom(_) => None,
+    }
+}
+
+/// Norm, W_q, W_kv, W_o; norm and two linear layers with biases.
+fn transformer_layer(block: &TransformerConfig, dim: Count) -> Count {
+    let heads = Count::of(block.attn_num_heads) * Count::of(block.attn_head_dims);
+    let hidden = Count::of(block.ff_multiplier) * dim;
+    let attention = dim + Count(4) * heads * dim;
+    let feed_forward = dim + TWO * hidden * dim + hidden + dim;
+    attention + feed_forward
+}
+
+/// Norm, W_in, convolution with bias, A_log, D and dt_bias per head, gated norm, W_out.
+fn mamba2_layer(block: &MambaConfig, dim: Count) -> Count {
+    let inner = Count::of(block.expand) * dim;
+    let heads = Count(inner.0.checked_div(block.headdim as u64).unwrap_or(0));
+    let convolved = inner + TWO * Count::of(block.d_state);
+    let w_in = (inner + convolved + heads) * dim;
+    let convolution = convolved * Count::of(block.d_conv) + convolved;
+    dim + w_in + convolution + Count(3) * heads + inner + dim * inner
+}
+
+/// Norm, W_in, convolution with bias, W_x, W_dt with bias, A_log, D, W_out. The rank of Δ is ⌈D/16⌉.
+fn mamba1_layer(block: &MambaConfig, dim: Count) -> Count {
+    let (inner, state) = (Count::of(block.expand) * dim, Count::of(block.d_state));
+    let rank = Count(dim.0.div_ceil(16));
+    let convolution = inner * Count::of(block.d_conv) + inner;
+    let w_x = (rank + TWO * state) * inner;
+    let w_dt = rank * inner + inner;
+    dim + TWO * inner * dim + convolution + w_x + w_dt + inner * state + inner + dim * inner
+}
+
+const TWO: Count = Count(2);
+
+/// A number of parameters, with saturating sums and products.
+#[derive(Clone, Copy)]
+struct Count(u64);
+
+impl Count {
+    fn of(number: usize) -> Self {
+        Self(number as u64)
+    }
+}
+
+impl std::ops::Add for Count {
+    type Output = Self;
+
+    fn add(self, other: Self) -> Self {
+        Self(self.0.saturating_add(other.0))
+    }
+}
+
+impl std::ops::Mul for Count {
+    type Output = Self;
+
+    fn mul(self, other: Self) -> Self {
+        Self(self.0.saturating_mul(other.0))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::super::{Architecture, ParameterCounts};
+
+    /// Configurations written by the published Python package, and the sum of the sizes of its model's parameters.
+    #[rustfmt::skip]
+    const PUBLISHED: [(&str, u64); 7] = [
+        // `decoder_1d_t`
+        (r#"{"num_tokens": 257, "pad_token_id": 256, "hidden_dims": [32], "num_layers": [2], "seq_lens": [64], "train_checkpoint_chunks": null, "block": [{"block_type": "transformer", "pos_emb_type": "fixed", "attn_head_dims": 16, "attn_num_heads": 2, "attn_use_rot_embs": true, "attn_dropout": 0.0, "ff_multiplier": 2, "ff_dropout": 0.0, "use_flash_attn": false}]}"#, 35521),
+        // `decoder_2d_m1t`
+        (r#"{"num_tokens": 257, "pad_token_id": 256, "hidden_dims": [32, 32], "num_layers": [2, 2], "seq_lens": [16, 8], "train_checkpoint_chunks": null, "block": [{"block_type": "mamba1", "pos_emb_type": null, "d_state": 16, "d_conv": 4, "expand": 2, "headdim": 16, "dropout": 0.0}, {"block_type": "transformer", "pos_emb_type": "fixed", "attn_head_dims": 16, "attn_num_heads": 2, "attn_use_rot_embs": true, "attn_dropout": 0.0, "ff_multiplier": 2, "ff_dropout": 0.0, "use_flash_attn": false}]}"#, 79137),
+        // `decoder_2d_st`
+        (r#"{"num_tokens": 257, "pad_token_id": 256, "hidden_dims": [32, 32], "num_layers": [2, 2], "seq_lens": [16, 8], "train_checkpoint_chunks": null, "block": [{"block_type": "mamba2", "pos_emb_type": null, "d_state": 16, "d_conv": 4, "expand": 2, "headdim": 16, "dropout": 0.0}, {"block_type": "transformer", "pos_emb_type": "fixed", "attn_head_dims": 16, "attn_num_heads": 2, "attn_use_rot_embs": true, "attn_dropout": 0.0, "ff_multiplier": 2, "ff_dropout": 0.0, "use_flash_attn": false}]}"#, 75033),
+        // `decoder_2d_tt`
+        (r#"{"num_tokens": 257, "pad_token_id": 256, "hidden_dims": [48, 32], "num_layers": [2, 2], "seq_lens": [16, 8], "train_checkpoint_chunks": null, "block": [{"block_type": "transformer", "pos_emb_type": "fixed", "attn_head_dims": 16, "attn_num_heads": 2, "attn_use_rot_embs": true, "attn_dropout": 0.0, "ff_multiplier": 2, "ff_dropout": 0.0, "use_flash_attn": false}, {"block_type": "transformer", "pos_emb_type": "fixed", "attn_head_dims": 8, "attn_num_heads": 4, "attn_use_rot_embs": true, "attn_dropout": 0.0, "ff_multiplier": 4, "ff_dropout": 0.0, "use_flash_attn": false}]}"#, 107825),
+        // `decoder_2d_tt_rope`
+        (r#"{"num_tokens": 200, "pad_token_id": 199, "hidden_dims": [32, 32], "num_layers": [1, 2], "seq_lens": [12, 6], "train_checkpoint_chunks": null, "block": [{"block_type": "transformer", "pos_emb_type": "rope", "attn_head_dims": 16, "attn_num_heads": 2, "attn_use_rot_embs": true, "attn_dropout": 0.0, "ff_multiplier": 2, "ff_dropout": 0.0, "use_flash_attn": false}, {"block_type": "transformer", "pos_emb_type": "rope", "attn_head_dims": 16, "attn_num_heads": 2, "attn_use_rot_embs": false, "attn_dropout": 0.0, "ff_multiplier": 2, "ff_dropout": 0.0, "use_flash_attn": false}]}"#, 57544),
+        // `decoder_3d_stt`
+        (r#"{"num_tokens": 257, "pad_token_id": 256, "hidden_dims": [48, 32, 32], "num_layers": [2, 1, 2], "seq_lens": [6, 4, 8], "train_checkpoint_chunks": null, "block": [{"block_type": "mamba2", "pos_emb_type": null, "d_state": 16, "d_conv": 4, "expand": 2, "headdim": 16, "dropout": 0.0}, {"block_type": "transformer", "pos_emb_type": "fixed", "attn_head_dims": 16, "attn_num_heads": 2, "attn_use_rot_embs": true, "attn_dropout": 0.0, "ff_multiplier": 2, "ff_dropout": 0.0, "use_flash_attn": false}, {"block_type": "transformer", "pos_emb_type": "fixed", "attn_head_dims": 16, "attn_num_heads": 2, "attn_use_rot_embs": false, "attn_dropout": 0.0, "ff_multiplier": 2, "ff_dropout": 0.0, "use_flash_attn": false}]}"#, 166581),
+        // `encoder_2d_ee`
+        (r#"{"mask_token_id": 257, "mblm_config": {"num_tokens": 258, "pad_token_id": 256, "hidden_dims": [48, 32], "num_layers": [2, 2], "seq_lens": [16, 8], "train_checkpoint_chunks": null, "block": [{"block_type": "transformerEncoder", "pos_emb_type": "fixed", "attn_head_dims": 16, "attn_num_heads": 2, "attn_use_rot_embs": true, "attn_dropout": 0.0, "ff_multiplier": 2, "ff_dropout": 0.0, "use_flash_attn": false}, {"block_type": "transformerEncoder", "pos_emb_type": "fixed", "attn_head_dims": 8, "attn_num_heads": 4, "attn_use_rot_embs": true, "attn_dropout": 0.0, "ff_multiplier": 2, "ff_dropout": 0.0, "use_flash_attn": false}]}}"#, 99522),
+    ];
+
+    fn counts(json: &str) -> ParameterCounts {
+        let architecture: Architecture = serde_json::from_str(json).unwrap();
+        architecture.validate().unwrap();
+        architecture.parameter_counts()
+    }
+
+    #[test]
+    fn equals_the_published_models() {
+        for (json, parameters) in PUBLISHED {
+            let counts = counts(json);
+            assert_eq!(counts.total, parameters, "{json}");
+            assert_eq!(counts.per_stage.iter().sum::<u64>() + counts.to_logits, parameters);
+            assert!(counts.uncounted.is_empty());
+        }
+    }
+
+    /// The sizes the MBLM paper's experiments are known by, in units of 0.1 million.
+    #[test]
+    fn equals_the_known_large_models() {
+        let mamba = r#"{"d_state": 128, "d_conv": 4, "expand": 2, "headdim": 64}"#;
+        let transformer =
+            r#"{"attn_head_dims": 64, "attn_num_heads": 16, "attn_use_rot_embs": true, "pos_emb_type": "fixed"}"#;
+        let tenths = |seq_lens: &str, dims: &str, layers: &str, blocks: &[&str]| {
+            let json = format!(
+                r#"{{"num_tokens": 256, "pad_token_id": 0, "hidden_dims": {dims}, "num_layers": {layers},
+                    "seq_lens": {seq_lens}, "block": [{}]}}"#,
+                blocks.join(", ")
+            );
+            (counts(&json).total as f64 / 1e5).round() / 10.0
+        };
+        assert_eq!(
+            tenths("[1024, 8]", "[1024, 1024]", "[25, 21]", &[mamba, transformer]),
+            358.9
+        );
+        let blocks = [mamba, transformer, transformer];
+        assert_eq!(
+            tenths("[8192, 16, 8]", "[1024, 1024, 1024]", "[9, 8, 8]", &blocks),
+            362.9
+        );
+        assert_eq!(tenths("[8192]", "[1024]", "[42]", &[transformer]), 361.5);
+    }
+
+    #[test]
+    fn leaves_custom_blocks_out_and_says_so() {
+        let json = |block: &str| {
+            format!(
+                r#"{{"num_tokens": 10, "pad_token_id": 0, "hidden_dims": [4, 2], "num_layers": [1, 1],
+                    "seq_lens": [5, 3], "block": [{block}, {{"block_type": "mamba1", "d_state": 1, "d_conv": 1,
+                    "expand": 1, "headdim": 1}}]}}"#
+            )
+        };
+        let custom = counts(&json(r#"{"block_type": "lstm", "bias": true}"#));
+        assert_eq!(custom.uncounted, [0]);
+        // table 10·2, norm 2·6, linear 6·4 + 4, norm 2·4; start token 4; projection (4 + 1)·(2·3)
+        assert_eq!(custom.per_stage[0], 20 + 12 + 28 + 8 + 4 + 30);
+        assert_eq!(custom.to_logits, 10 * 2 + 10);
+    }
+}

@@ -1,0 +1,34 @@
+//! Configurations: what a model is, and how it is trained.
+//!
+//! | file | holds |
+//! |---|---|
+//! | `experiment.rs` | [`Experiment`]: the YAML file with its maps `io`, `params`, `train`, `resume`, and its checks |
+//! | `model.rs` | [`Architecture`], [`ModelConfig`], [`EncoderConfig`]: the hierarchy, in YAML and in a model's `config.json` |
+//! | `block.rs` | [`BlockConfig`]: what one stage computes |
+//! | `count.rs` | [`ParameterCounts`]: parameters of a model that does not exist yet |
+//! | `preset.rs` | [`Preset`]: ready-made experiments for training with no configuration file |
+//! | `yaml.rs`, `tree.rs` | text and overrides into a tree of values that know where they were written |
+//! | `suggest.rs` | the nearest known name to a misspelt one |
+//!
+//! Reading goes from text to a tree to typed values to checked values. An error of any of these steps names the file,
+//! the line and the key. All keys are those of the published Python package; this project's own are optional.
+
+mod block;
+mod count;
+mod experiment;
+mod model;
+mod preset;
+pub mod suggest;
+mod tree;
+mod yaml;
+
+pub use block::{BlockConfig, CustomBlockConfig, MambaConfig, PositionEmbedding, TransformerConfig};
+pub use count::ParameterCounts;
+pub use experiment::{
+    ElementCount, Experiment, IoConfig, OptimizerKind, Params, Precision, ResumeConfig, Summary, TrainConfig,
+};
+pub use model::{Architecture, EncoderConfig, MaskReduce, ModelConfig};
+pub use preset::Preset;
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,185 @@
+//! Ready-made experiments: two-stage byte models for training on any file or folder with no configuration.
+
+use std::fmt;
+use std::path::Path;
+use std::str::FromStr;
+
+use super::block::{BlockConfig, PositionEmbedding, TransformerConfig};
+use super::experiment::{ElementCount, Experiment, IoConfig, OptimizerKind, Params, Precision, TrainConfig};
+use super::model::{Architecture, ModelConfig};
+use super::suggest;
+use crate::{Error, Result};
+
+/// A ready-made experiment.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Preset {
+    /// 1.2 M parameters, 512 bytes of context: a couple of minutes on two laptop cores.
+    Tiny,
+    /// 5.5 M parameters, 2048 bytes of context: hours on a laptop.
+    Small,
+}
+
+impl Preset {
+    /// All presets, smallest first.
+    pub const ALL: [Self; 2] = [Self::Tiny, Self::Small];
+
+    /// The preset's name on the command line.
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::Tiny => "tiny",
+            Self::Small => "small",
+        }
+    }
+
+    /// The experiment that trains this preset on `data`, a file or folder of anything, with its runs in `output_dir`.
+    ///
+    /// A twentieth of the data is held out for validation.
+    pub fn experiment(self, data: &Path, output_dir: &Path) -> Experiment {
+        let size = self.size();
+        let held_out = serde_json::Map::from_iter([("held_out".to_string(), serde_json::Value::from(0.05))]);
+        let model = size.model();
+        Experiment {
+            io: IoConfig {
+                name_model: self.name().to_string(),
+                output_dir: output_dir.to_path_buf(),
+                dataset_dir: data.to_path_buf(),
+                dataset_id: "bytes".to_string(),
+                dataset_args: Some(held_out),
+                num_models_to_save: 1,
+                validate_amount: 10,
+                log_train_loss_amount: 100,
+                enabled_loss_log_for_gpus: vec![0],
+                description: None,
+            },
+            params: Params {
+                input_seq_len: model.context(),
+                architecture: Architecture::Decoder(model),
+            },
+            train: TrainConfig {
+                target_elements: size.target_bytes,
+                target_elements_strategy: ElementCount::Sequence,
+                warmup_steps_perc: 0.1,
+                batch_size: size.batch_size,
+                shuffle_train: true,
+                shuffle_eval: false,
+                max_eval_steps: Some(16),
+                learning_rate: size.learning_rate,
+                gradient_clipping: Some(1.0),
+                gradient_accumulate_every: 1,
+                masking_proba: None,
+                seed: 0,
+                precision: Precision::Float32,
+                optimizer: OptimizerKind::Adam,
+                weight_decay: 0.0,
+                save_state_every: None,
+            },
+            resume: None,
+            summary: None,
+        }
+    }
+
+    fn size(self) -> Size {
+        match self {
+            Self::Tiny => Size {
+                dim: 128,
+                layers: [4, 2],
+                patches: 64,
+                head_dim: 32,
+                batch_size: 16,
+                learning_rate: 2e-3,
+                target_bytes: 3_000_000,
+            },
+            Self::Small => Size {
+                dim: 256,
+                layers: [4, 4],
+                patches: 256,
+                head_dim: 64,
+                batch_size: 8,
+                learning_rate: 1e-3,
+                target_bytes: 50_000_000,
+            },
+        }
+    }
+}
+
+/// What the presets differ in.
+struct Size {
+    dim: usize,
+    layers: [usize; 2],
+    patches: usize,
+    head_dim: usize,
+    batch_size: usize,
+    learning_rate: f64,
+    target_bytes: u64,
+}
+
+impl Size {
+    fn model(&self) -> ModelConfig {
+        let block = BlockConfig::Transformer(TransformerConfig {
+            attn_head_dims: self.head_dim,
+            attn_num_heads: 4,
+            attn_use_rot_embs: true,
+            attn_dropout: 0.0,
+            ff_multiplier: 2,
+            ff_dropout: 0.0,
+            use_flash_attn: false,
+            pos_emb_type: Some(PositionEmbedding::Fixed),
+        });
+        ModelConfig {
+            num_tokens: 257,
+            pad_token_id: 256,
+            hidden_dims: vec![self.dim; 2],
+            num_layers: self.layers.to_vec(),
+            seq_lens: vec![self.patches, 8],
+            train_checkpoint_chunks: None,
+            block: vec![block; 2],
+        }
+    }
+}
+
+impl fmt::Display for Preset {
+    fn fmt(&self, f: &mut fmt::Formatter) -> fmt::Result {
+        f.write_str(self.name())
+    }
+}
+
+impl FromStr for Preset {
+    type Err = Error;
+
+    fn from_str(name: &str) -> Result<Self> {
+        Self::ALL
+            .into_iter()
+            .find(|preset| preset.name() == name)
+            .ok_or_else(|| {
+                let known = Self::ALL.map(Self::name);
+                Error::config(format!("unknown preset {name:?}{}", suggest::hint(name, &known)))
+            })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::path::Path;
+
+    use super::Preset;
+    use crate::config::Experiment;
+
+    #[test]
+    fn presets_are_valid_and_survive_yaml() {
+        for (preset, millions) in [(Preset::Tiny, 1.2), (Preset::Small, 5.5)] {
+            let experiment = preset.experiment(Path::new("my.txt"), Path::new("runs"));
+            experiment.validate().unwrap();
+            let yaml = experiment.to_yaml_string().unwrap();
+            assert_eq!(Experiment::from_yaml_str(&yaml, "preset", &[]).unwrap(), experiment);
+            let total = experiment.params.architecture.parameter_counts().total as f64;
+            assert_eq!((total / 1e5).round() / 10.0, millions);
+            assert_eq!(preset.name().parse::<Preset>().unwrap(), preset);
+        }
+    }
+
+    #[test]
+    fn a_misspelt_preset_names_the_nearest() {
+        let error = "smal".parse::<Preset>().unwrap_err().to_string();
+        assert_eq!(error, "unknown preset \"smal\"; did you mean \"small\"?");
+    }
+}

@@ -1,0 +1,555 @@
+//! A configuration as a tree of values that know where they were written.
+//!
+//! YAML text, JSON and `--set` overrides all become a [`Node`]; typed configurations are read from it with
+//! [`Node::read`]. What goes wrong is a [`Problem`]: the key's path as it would be written in an override
+//! (`params.seq_lens.0`), the place it was written, and a message.
+
+use std::fmt;
+use std::sync::Arc;
+
+use serde::de::{self, Deserialize, DeserializeOwned, DeserializeSeed, IntoDeserializer, Unexpected, Visitor};
+use serde_saphyr::Spanned;
+
+use super::suggest;
+use crate::Error;
+
+/// Where a key or value was written.
+#[derive(Clone, Debug, Default, PartialEq)]
+pub(super) enum Origin {
+    /// Nowhere that could be named: JSON, or values made by a program.
+    #[default]
+    Unknown,
+    /// A line and a column of the text, both counted from 1.
+    Text { line: u64, column: u64 },
+    /// An override, as it was given.
+    Override(Arc<str>),
+}
+
+impl Origin {
+    pub(super) fn of(location: serde_saphyr::Location) -> Self {
+        match (location.line(), location.column()) {
+            (0, _) => Self::Unknown,
+            (line, column) => Self::Text { line, column },
+        }
+    }
+}
+
+/// A value and where it was written.
+#[derive(Clone, Debug)]
+pub(super) struct Node {
+    pub(super) at: Origin,
+    pub(super) value: Value,
+}
+
+/// What a node holds.
+#[derive(Clone, Debug)]
+pub(super) enum Value {
+    Null,
+    Bool(bool),
+    Integer(i128),
+    Float(f64),
+    Text(String),
+    List(Vec<Node>),
+    Map(Vec<(Key, Node)>),
+}
+
+/// The name of a map's entry and where it was written.
+#[derive(Clone, Debug)]
+pub(super) struct Key {
+    pub(super) at: Origin,
+    pub(super) name: String,
+}
+
+impl Node {
+    /// Reads a typed value. `also_known` are keys of this map that were taken out before; misspellings may mean them.
+    pub(super) fn read<T: DeserializeOwned>(&self, also_known: &[&str]) -> Result<T, Problem> {
+        T::deserialize(Reader { node: self, also_known })
+    }
+
+    /// Reads the value of `key` of this map.
+    pub(super) fn read_key<T: DeserializeOwned>(&self, key: &str) -> Result<T, Problem> {
+        self.require(key)?.read(&[]).map_err(|problem| problem.within(key))
+    }
+
+    /// The value of `key`, if this is a map that has it.
+    pub(super) fn get(&self, key: &str) -> Option<&Node> {
+        match &self.value {
+            Value::Map(entries) => entries.iter().find(|(k, _)| k.name == key).map(|(_, node)| node),
+            _ => None,
+        }
+    }
+
+    /// The value of `key`, or a problem that says it is missing.
+    pub(super) fn require(&self, key: &str) -> Result<&Node, Problem> {
+        self.get(key)
+            .ok_or_else(|| Problem::of_kind(Kind::MissingKey(key.to_string())).or_at(&self.at))
+    }
+
+    /// This map without some of its keys.
+    pub(super) fn without(&self, keys: &[&str]) -> Node {
+        let mut rest = self.clone();
+        if let Value::Map(entries) = &mut rest.value {
+            entries.retain(|(key, _)| !keys.contains(&key.name.as_str()));
+        }
+        rest
+    }
+
+    /// The names of this map's keys, in the order written; nothing for other values.
+    pub(super) fn keys(&self) -> impl Iterator<Item = &str> {
+        let entries = match &self.value {
+            Value::Map(entries) => entries.as_slice(),
+            _ => &[],
+        };
+        entries.iter().map(|(key, _)| key.name.as_str())
+    }
+
+    /// Where `path` was written, or the nearest map or list above it that was.
+    pub(super) fn locate(&self, path: &str) -> &Origin {
+        let mut node = self;
+        for step in path.split('.') {
+            let next = match &node.value {
+                Value::Map(_) => node.get(step),
+                Value::List(items) => step.parse::<usize>().ok().and_then(|index| items.get(index)),
+                _ => None,
+            };
+            match next {
+                Some(next) => node = next,
+                None => break,
+            }
+        }
+        &node.at
+    }
+
+    /// Marks this value and all below it as written in `origin`.
+    pub(super) fn relocate(&mut self, origin: &Origin) {
+        self.at = origin.clone();
+        match &mut self.value {
+            Value::List(items) => items.iter_mut().for_each(|item| item.relocate(origin)),
+            Value::Map(entries) => entries.iter_mut().for_each(|(key, node)| {
+                key.at = origin.clone();
+                node.relocate(origin);
+            }),
+            _ => {}
+        }
+    }
+
+    fn unexpected(&self) -> Unexpected<'_> {
+        match &self.value {
+            Value::Null => Unexpected::Unit,
+            Value::Bool(value) => Unexpected::Bool(*value),
+            Value::Integer(value) => match (u64::try_from(*value), i64::try_from(*value)) {
+                (Ok(value), _) => Unexpected::Unsigned(value),
+                (_, Ok(value)) => Unexpected::Signed(value),
+                _ => Unexpected::Other("an integer beyond 64 bits"),
+            },
+            Value::Float(value) => Unexpected::Float(*value),
+            Value::Text(value) => Unexpected::Str(value),
+            Value::List(_) => Unexpected::Seq,
+            Value::Map(_) => Unexpected::Map,
+        }
+    }
+}
+
+impl From<serde_json::Value> for Node {
+    fn from(json: serde_json::Value) -> Self {
+        let value = match json {
+            serde_json::Value::Null => Value::Null,
+            serde_json::Value::Bool(value) => Value::Bool(value),
+            serde_json::Value::Number(number) => match number.as_i128() {
+                Some(value) => Value::Integer(value),
+                None => Value::Float(number.as_f64().unwrap_or(f64::NAN)),
+            },
+            serde_json::Value::String(text) => Value::Text(text),
+            serde_json::Value::Array(items) => Value::List(items.into_iter().map(Node::from).collect()),
+            serde_json::Value::Object(map) => Value::Map(
+                map.into_iter()
+                    .map(|(name, value)| {
+                        (
+                            Key {
+                                at: Origin::Unknown,
+                                name,
+                            },
+                            value.into(),
+                        )
+                    })
+                    .collect(),
+            ),
+        };
+        Self {
+            at: Origin::Unknown,
+            value,
+        }
+    }
+}
+
+/// From YAML, with the places where values and keys stand; other formats go through [`serde_json::Value`].
+impl<'de> Deserialize<'de> for Node {
+    fn deserialize<D: de::Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        let spanned = Spanned::<Value>::deserialize(deserializer)?;
+        Ok(Self {
+            at: Origin::of(spanned.referenced),
+            value: spanned.value,
+        })
+    }
+}
+
+impl<'de> Deserialize<'de> for Value {
+    fn deserialize<D: de::Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        deserializer.deserialize_any(ValueVisitor)
+    }
+}
+
+struct ValueVisitor;
+
+impl<'de> Visitor<'de> for ValueVisitor {
+    type Value = Value;
+
+    fn expecting(&self, f: &mut fmt::Formatter) -> fmt::Result {
+        f.write_str("a value")
+    }
+
+    fn visit_unit<E>(self) -> Result<Value, E> {
+        Ok(Value::Null)
+    }
+
+    fn visit_none<E>(self) -> Result<Value, E> {
+        Ok(Value::Null)
+    }
+
+    fn visit_some<D: de::Deserializer<'de>>(self, deserializer: D) -> Result<Value, D::Error> {
+        deserializer.deserialize_any(self)
+    }
+
+    fn visit_bool<E>(self, value: bool) -> Result<Value, E> {
+        Ok(Value::Bool(value))
+    }
+
+    fn visit_i64<E>(self, value: i64) -> Result<Value, E> {
+        Ok(Value::Integer(value.into()))
+    }
+
+    fn visit_u64<E>(self, value: u64) -> Result<Value, E> {
+        Ok(Value::Integer(value.into()))
+    }
+
+    fn visit_i128<E>(self, value: i128) -> Result<Value, E> {
+        Ok(Value::Integer(value))
+    }
+
+    fn visit_u128<E>(self, value: u128) -> Result<Value, E> {
+        Ok(i128::try_from(value).map_or(Value::Float(value as f64), Value::Integer))
+    }
+
+    fn visit_f64<E>(self, value: f64) -> Result<Value, E> {
+        Ok(Value::Float(value))
+    }
+
+    fn visit_str<E>(self, value: &str) -> Result<Value, E> {
+        Ok(Value::Text(value.to_string()))
+    }
+
+    fn visit_seq<A: de::SeqAccess<'de>>(self, mut list: A) -> Result<Value, A::Error> {
+        let mut items = Vec::new();
+        while let Some(item) = list.next_element()? {
+            items.push(item);
+        }
+        Ok(Value::List(items))
+    }
+
+    fn visit_map<A: de::MapAccess<'de>>(self, mut map: A) -> Result<Value, A::Error> {
+        let mut entries = Vec::new();
+        while let Some(key) = map.next_key::<Spanned<String>>()? {
+            let key = Key {
+                at: Origin::of(key.referenced),
+                name: key.value,
+            };
+            entries.push((key, map.next_value()?));
+        }
+        Ok(Value::Map(entries))
+    }
+}
+
+/// Why a tree cannot be read as the configuration wanted.
+#[derive(Debug)]
+pub(super) struct Problem {
+    at: Origin,
+    path: String,
+    kind: Kind,
+}
+
+#[derive(Debug)]
+enum Kind {
+    Message(String),
+    UnknownKey { key: String, known: Vec<String> },
+    MissingKey(String),
+}
+
+impl Problem {
+    /// A problem with the value at `path`.
+    pub(super) fn new(path: impl Into<String>, message: impl Into<String>) -> Self {
+        Self {
+            path: path.into(),
+            ..Self::of_kind(Kind::Message(message.into()))
+        }
+    }
+
+    fn of_kind(kind: Kind) -> Self {
+        Self {
+            at: Origin::Unknown,
+            path: String::new(),
+            kind,
+        }
+    }
+
+    /// The same problem seen from the map or list whose entry `key` has it.
+    pub(super) fn within(mut self, key: impl fmt::Display) -> Self {
+        self.path = match self.path.is_empty() {
+            true => key.to_string(),
+            false => format!("{key}.{}", self.path),
+        };
+        self
+    }
+
+    /// The same problem, written at `origin` if it is not known better.
+    pub(super) fn or_at(mut self, origin: &Origin) -> Self {
+        if self.at == Origin::Unknown {
+            self.at = origin.clone();
+        }
+        self
+    }
+
+    /// The key the problem is about, as in an override.
+    pub(super) fn path(&self) -> &str {
+        &self.path
+    }
+
+    /// The error a caller sees: `source:line:column: message`.
+    pub(super) fn into_error(self, source: &str) -> Error {
+        Error::config(match &self.at {
+            Origin::Unknown => format!("{source}: {self}"),
+            Origin::Text { line, column } => format!("{source}:{line}:{column}: {self}"),
+            Origin::Override(argument) => format!("--set {argument}: {self}"),
+        })
+    }
+
+    fn also_known(mut self, more: &[&str]) -> Self {
+        if let Kind::UnknownKey { known, .. } = &mut self.kind {
+            known.extend(more.iter().map(|key| key.to_string()));
+        }
+        self
+    }
+}
+
+impl fmt::Display for Problem {
+    fn fmt(&self, f: &mut fmt::Formatter) -> fmt::Result {
+        let within = match self.path.is_empty() {
+            true => String::new(),
+            false => format!(" in {}", self.path),
+        };
+        match &self.kind {
+            Kind::Message(message) if self.path.is_empty() => f.write_str(message),
+            Kind::Message(message) => write!(f, "{}: {message}", self.path),
+            Kind::MissingKey(key) => write!(f, "missing key {key:?}{within}; it has no default"),
+            Kind::UnknownKey { key, known } => {
+                let known: Vec<&str> = known.iter().map(String::as_str).collect();
+                write!(f, "unknown key {key:?}{within}{}", suggest::hint(key, &known))
+            }
+        }
+    }
+}
+
+impl std::error::Error for Problem {}
+
+impl de::Error for Problem {
+    fn custom<T: fmt::Display>(message: T) -> Self {
+        Self::new("", message.to_string())
+    }
+
+    fn invalid_type(found: Unexpected, expected: &dyn de::Expected) -> Self {
+        Self::custom(format!(
+            "expected {}, found {}",
+            plain_expected(expected),
+            plain_found(found)
+        ))
+    }
+
+    fn invalid_value(found: Unexpected, expected: &dyn de::Expected) -> Self {
+        Self::invalid_type(found, expected)
+    }
+
+    fn unknown_variant(variant: &str, expected: &'static [&'static str]) -> Self {
+        Self::custom(format!(
+            "expected one of {}, found {variant:?}{}",
+            expected.join(", "),
+            suggest::nearest(variant, expected.iter().copied())
+                .map_or(String::new(), |name| format!("; did you mean \"{name}\"?"))
+        ))
+    }
+
+    fn unknown_field(key: &str, known: &'static [&'static str]) -> Self {
+        let known = known.iter().map(|key| key.to_string()).collect();
+        Self::of_kind(Kind::UnknownKey {
+            key: key.to_string(),
+            known,
+        })
+    }
+
+    fn missing_field(key: &'static str) -> Self {
+        Self::of_kind(Kind::MissingKey(key.to_string()))
+    }
+}
+
+/// serde's name of an expectation, in the words of a configuration's reader.
+fn plain_expected(expected: &dyn de::Expected) -> String {
+    match expected.to_string().as_str() {
+        "usize" | "u64" | "u32" => "an integer of at least 0".to_string(),
+        "f64" => "a number".to_string(),
+        "a sequence" => "a list".to_string(),
+        "a boolean" => "true or false".to_string(),
+        "path string" => "a path".to_string(),
+        name => name.to_string(),
+    }
+}
+
+fn plain_found(found: Unexpected) -> String {
+    match found {
+        Unexpected::Unit => "nothing (null)".to_string(),
+        Unexpected::Bool(value) => value.to_string(),
+        Unexpected::Unsigned(value) => value.to_string(),
+        Unexpected::Signed(value) => value.to_string(),
+        Unexpected::Float(value) => format!("the decimal number {value:?}"),
+        Unexpected::Str(value) => format!("the text {value:?}"),
+        Unexpected::Seq => "a list".to_string(),
+        Unexpected::Map => "a map".to_string(),
+        other => other.to_string(),
+    }
+}
+
+/// Reads typed values from a node through serde.
+struct Reader<'a> {
+    node: &'a Node,
+    also_known: &'a [&'a str],
+}
+
+impl<'a> Reader<'a> {
+    fn visit<'de, V: Visitor<'de>>(&self, visitor: V) -> Result<V::Value, Problem> {
+        match &self.node.value {
+            Value::Null => visitor.visit_unit(),
+            Value::Bool(value) => visitor.visit_bool(*value),
+            Value::Integer(value) => match (u64::try_from(*value), i64::try_from(*value)) {
+                (Ok(value), _) => visitor.visit_u64(value),
+                (_, Ok(value)) => visitor.visit_i64(value),
+                _ => Err(de::Error::invalid_type(self.node.unexpected(), &visitor)),
+            },
+            Value::Float(value) => visitor.visit_f64(*value),
+            Value::Text(value) => visitor.visit_str(value),
+            Value::List(items) => visitor.visit_seq(ListReader {
+                items: items.iter().enumerate(),
+            }),
+            Value::Map(entries) => visitor.visit_map(MapReader {
+                entries: entries.iter(),
+                current: None,
+                also_known: self.also_known,
+            }),
+        }
+    }
+}
+
+impl<'de> de::Deserializer<'de> for Reader<'_> {
+    type Error = Problem;
+
+    fn deserialize_any<V: Visitor<'de>>(self, visitor: V) -> Result<V::Value, Problem> {
+        self.visit(visitor).map_err(|problem| problem.or_at(&self.node.at))
+    }
+
+    fn deserialize_option<V: Visitor<'de>>(self, visitor: V) -> Result<V::Value, Problem> {
+        match self.node.value {
+            Value::Null => visitor.visit_none(),
+            _ => visitor.visit_some(self),
+        }
+    }
+
+    fn deserialize_newtype_struct<V: Visitor<'de>>(self, _: &'static str, visitor: V) -> Result<V::Value, Problem> {
+        visitor.visit_newtype_struct(self)
+    }
+
+    /// A struct is a map: serde would take a list of its values in order as well, which says nothing to a reader.
+    fn deserialize_struct<V: Visitor<'de>>(
+        self,
+        _: &'static str,
+        _: &'static [&'static str],
+        visitor: V,
+    ) -> Result<V::Value, Problem> {
+        match &self.node.value {
+            Value::Map(_) => self.deserialize_any(visitor),
+            _ => {
+                let problem: Problem = de::Error::invalid_type(self.node.unexpected(), &"a map of keys");
+                Err(problem.or_at(&self.node.at))
+            }
+        }
+    }
+
+    fn deserialize_enum<V: Visitor<'de>>(
+        self,
+        _: &'static str,
+        _: &'static [&'static str],
+        visitor: V,
+    ) -> Result<V::Value, Problem> {
+        match &self.node.value {
+            Value::Text(name) => visitor.visit_enum(name.as_str().into_deserializer()),
+            _ => Err(de::Error::invalid_type(self.node.unexpected(), &"a name")),
+        }
+        .map_err(|problem: Problem| problem.or_at(&self.node.at))
+    }
+
+    serde::forward_to_deserialize_any! {
+        bool i8 i16 i32 i64 i128 u8 u16 u32 u64 u128 f32 f64 char str string bytes byte_buf unit unit_struct seq tuple
+        tuple_struct map identifier ignored_any
+    }
+}
+
+struct ListReader<'a> {
+    items: std::iter::Enumerate<std::slice::Iter<'a, Node>>,
+}
+
+impl<'de> de::SeqAccess<'de> for ListReader<'_> {
+    type Error = Problem;
+
+    fn next_element_seed<T: DeserializeSeed<'de>>(&mut self, seed: T) -> Result<Option<T::Value>, Problem> {
+        self.items
+            .next()
+            .map(|(index, node)| {
+                seed.deserialize(Reader { node, also_known: &[] })
+                    .map_err(|problem| problem.or_at(&node.at).within(index))
+            })
+            .transpose()
+    }
+}
+
+struct MapReader<'a> {
+    entries: std::slice::Iter<'a, (Key, Node)>,
+    current: Option<&'a (Key, Node)>,
+    also_known: &'a [&'a str],
+}
+
+impl<'de> de::MapAccess<'de> for MapReader<'_> {
+    type Error = Problem;
+
+    fn next_key_seed<K: DeserializeSeed<'de>>(&mut self, seed: K) -> Result<Option<K::Value>, Problem> {
+        self.current = self.entries.next();
+        self.current
+            .map(|(key, _)| {
+                seed.deserialize(key.name.as_str().into_deserializer())
+                    .map_err(|problem: Problem| problem.also_known(self.also_known).or_at(&key.at))
+            })
+            .transpose()
+    }
+
+    fn next_value_seed<V: DeserializeSeed<'de>>(&mut self, seed: V) -> Result<V::Value, Problem> {
+        let Some((key, node)) = self.current.take() else {
+            return Err(de::Error::custom("a map's value was asked for before its key"));
+        };
+        seed.deserialize(Reader { node, also_known: &[] })
+            .map_err(|problem| problem.or_at(&node.at).within(&key.name))
+    }
+}
