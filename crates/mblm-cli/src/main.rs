@@ -1,2 +1,74 @@
-//! The `mblm` command.
-fn main() {}
+//! The `mblm` command: trains, runs and evaluates hierarchical language models over raw bytes.
+//!
+//! Glue only: arguments, progress, files and exit codes; what is computed lives in the library.
+//!
+//! Exit codes: 0 done; 1 failed; 2 wrong usage or configuration; 3 the loss was not finite; 130 and 143 on signals.
+
+mod args;
+mod commands;
+mod device;
+mod output;
+mod progress;
+mod signals;
+
+use std::process::ExitCode;
+
+use clap::Parser;
+use tracing_subscriber::EnvFilter;
+
+use args::{Cli, Command};
+
+fn main() -> ExitCode {
+    let cli = Cli::parse();
+    start_logging(&cli);
+    let result = match &cli.command {
+        Command::Train(args) => commands::train::run(args, &cli),
+        Command::Generate(args) => commands::generate::run(args),
+        Command::Eval(args) => commands::eval::run(args, &cli),
+        Command::Inspect(args) => commands::inspect::run(args),
+        Command::Convert(args) => commands::convert::run(args, &cli),
+        Command::Verify(args) => commands::verify::run(args),
+        Command::Completions(args) => commands::completions::run(args),
+    };
+    match result {
+        Ok(code) => code,
+        Err(error) => report(&error),
+    }
+}
+
+/// Logs go to stderr: warnings by default, more with `-v`, errors only with `-q`; `RUST_LOG` has the last word.
+fn start_logging(cli: &Cli) {
+    let level = match (cli.quiet, cli.verbose) {
+        (true, _) => "error",
+        (false, 0) => "warn",
+        (false, 1) => "info",
+        (false, 2) => "debug",
+        (false, _) => "trace",
+    };
+    let filter = EnvFilter::try_from_default_env().unwrap_or_else(|_| EnvFilter::new(level));
+    tracing_subscriber::fmt()
+        .with_env_filter(filter)
+        .with_writer(std::io::stderr)
+        .with_target(false)
+        .init();
+}
+
+/// Says what went wrong and gives the exit code for it.
+fn report(error: &anyhow::Error) -> ExitCode {
+    // whoever read our output has gone: nothing is wrong, and there is nobody to tell
+    let gone = |cause: &(dyn std::error::Error + 'static)| {
+        cause
+            .downcast_ref::<std::io::Error>()
+            .is_some_and(|error| error.kind() == std::io::ErrorKind::BrokenPipe)
+    };
+    if error.chain().any(gone) {
+        return ExitCode::SUCCESS;
+    }
+    eprintln!("error: {error:#}");
+    match error.downcast_ref::<mblm::Error>() {
+        Some(mblm::Error::Config(_)) => ExitCode::from(2),
+        Some(mblm::Error::NotFinite { .. }) => ExitCode::from(3),
+        _ if error.is::<args::Usage>() => ExitCode::from(2),
+        _ => ExitCode::FAILURE,
+    }
+}

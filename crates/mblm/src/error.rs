@@ -26,6 +26,17 @@ pub enum Error {
         message: String,
     },
 
+    /// A training loss that is infinite or not a number.
+    #[error(
+        "the loss is {loss} at {place}; try a lower learning rate, gradient_clipping: 1.0, or look at those samples"
+    )]
+    NotFinite {
+        /// The loss.
+        loss: f64,
+        /// The offending batch.
+        place: String,
+    },
+
     /// A tensor operation failed.
     #[error(transparent)]
     Tensor(#[from] candle_core::Error),

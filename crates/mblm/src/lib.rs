@@ -1,11 +1,32 @@
 //! The Multiscale Byte Language Model (arXiv 2502.14553): hierarchical language models over raw bytes.
+//!
+//! | module | holds |
+//! |---|---|
+//! | [`config`] | configurations: the model's, an experiment's; read from YAML and checked once |
+//! | [`bytes`] | bytes and ids, patches, output streams |
+//! | [`model`] | the hierarchy, its stages and blocks, forward and backward |
+//! | [`data`] | data sets, and batches prepared ahead |
+//! | [`train`] | schedule, optimizer, training runs |
+//! | [`generate`] | decoding with state, sampling |
+//! | [`eval`] | bits per byte of files |
+//! | [`checkpoint`] | model folders, safetensors, the Python package's `.pth` |
+//! | [`verify`] | known-good numbers, to check a machine with |
 
 pub mod bytes;
 pub mod checkpoint;
 pub mod config;
 pub mod data;
+pub mod eval;
 pub mod generate;
+pub mod model;
+pub mod train;
+pub mod verify;
 
 mod error;
 
 pub use error::{Error, Result};
+
+/// The number of threads that computation on the CPU uses: `RAYON_NUM_THREADS`, else one a core.
+pub fn threads() -> usize {
+    mblm_ops::cpu::threads()
+}

@@ -81,7 +81,7 @@ impl Folder {
 }
 
 /// Kind and configuration.
-fn read_config(path: &Path) -> Result<(String, Value)> {
+pub(super) fn read_config(path: &Path) -> Result<(String, Value)> {
     let text = std::fs::read(path).map_err(|error| Error::file(path, error))?;
     let damaged = |error: serde_json::Error| Error::file(path, format!("not the configuration of a model: {error}"));
     // The version first: a newer format may hold anything besides.

@@ -10,6 +10,7 @@
 //! | `torch_write.rs` | the same format, written: [`write_torch`], and [`rotary_buffers`] that go with it |
 //! | `names.rs` | the parameter names of older files, brought up to date |
 //! | `folder.rs` | a model folder, `config.json` and `model.safetensors`: [`Folder`], [`save`] |
+//! | `open.rs` | whole models from files and back: [`Model::open`](crate::model::Model::open) |
 //! | `atomic.rs` | files that appear complete or not at all: [`atomic::write`] |
 //!
 //! Files are mapped, not read: opening costs the header alone. No input makes these readers panic, recurse, or allocate
@@ -19,6 +20,7 @@ pub mod atomic;
 
 mod folder;
 mod names;
+mod open;
 mod pickle;
 mod safetensors;
 mod stored;
@@ -31,5 +33,6 @@ mod hostile;
 
 pub use ::safetensors::Dtype as StoredType;
 pub use folder::{CONFIG_FILE, FORMAT, Folder, WEIGHTS_FILE, save};
+pub use open::architecture_of;
 pub use torch_write::{rotary_buffers, write as write_torch};
 pub use weights::Weights;

@@ -1,0 +1,281 @@
+//! The command line as it is typed.
+
+use std::path::PathBuf;
+
+use clap::{ArgGroup, Args, Parser, Subcommand, ValueEnum};
+
+/// Train, run and evaluate hierarchical language models over raw bytes.
+#[derive(Debug, Parser)]
+#[command(name = "mblm", version, about, propagate_version = true, max_term_width = 110)]
+#[command(after_help = "\
+Examples:
+  mblm train --data book.txt --preset tiny
+  mblm train configs/quickstart.yaml --set train.learning_rate=3e-4
+  mblm generate -m runs/tiny_1700000000/model --prompt 'It was' --max-bytes 200
+  mblm eval -m runs/tiny_1700000000/model book.txt")]
+pub(crate) struct Cli {
+    #[command(subcommand)]
+    pub(crate) command: Command,
+
+    /// Say more on stderr; repeat for still more
+    #[arg(short, long, global = true, action = clap::ArgAction::Count)]
+    pub(crate) verbose: u8,
+
+    /// Say nothing on stderr but errors
+    #[arg(short, long, global = true)]
+    pub(crate) quiet: bool,
+}
+
+#[derive(Debug, Subcommand)]
+pub(crate) enum Command {
+    /// Train a model from a configuration file, or on a file of yours with a preset
+    Train(TrainArgs),
+    /// Generate bytes after a prompt
+    Generate(GenerateArgs),
+    /// Measure how well a model predicts files, in bits per byte
+    Eval(EvalArgs),
+    /// Show what a configuration, model folder or checkpoint holds
+    Inspect(InspectArgs),
+    /// Convert between the Python package's checkpoints and model folders
+    Convert(ConvertArgs),
+    /// Check that this machine reproduces the numbers of fixture files
+    Verify(VerifyArgs),
+    /// Print a completion script for a shell
+    Completions(CompletionsArgs),
+}
+
+/// The device to compute on.
+#[derive(Debug, Args)]
+pub(crate) struct DeviceArgs {
+    /// Where to compute: auto, cpu or cuda:N
+    #[arg(long, default_value = "auto", value_name = "DEVICE")]
+    pub(crate) device: String,
+}
+
+#[derive(Debug, Args)]
+#[command(group = ArgGroup::new("what").required(true).args(["config", "data"]))]
+#[command(after_help = "\
+Examples:
+  mblm train configs/quickstart.yaml
+  mblm train --data book.txt --preset small --out runs
+  mblm train my.yaml --set train.learning_rate=3e-4 --set params.seq_lens.0=512 --dry-run
+
+The run's folder holds the configuration it ran with (config.yaml) and the best model (model/).
+A first Ctrl-C ends the run after the current batch and saves the model; a second one ends it at once.")]
+pub(crate) struct TrainArgs {
+    /// Configuration file (YAML)
+    pub(crate) config: Option<PathBuf>,
+
+    /// File or folder of anything to train on, instead of a configuration
+    #[arg(long, value_name = "PATH")]
+    pub(crate) data: Option<PathBuf>,
+
+    /// Size of the model for --data
+    #[arg(long, value_enum, default_value = "tiny", requires = "data")]
+    pub(crate) preset: PresetArg,
+
+    /// Change a value of the configuration, such as train.batch_size=8; may be given several times
+    #[arg(long = "set", value_name = "KEY=VALUE")]
+    pub(crate) overrides: Vec<String>,
+
+    /// Folder for the run's folder [default: the configuration's io.output_dir, else runs]
+    #[arg(long, value_name = "DIR")]
+    pub(crate) out: Option<PathBuf>,
+
+    /// Seed of weights, shuffling and dropout [default: the configuration's train.seed]
+    #[arg(long)]
+    pub(crate) seed: Option<u64>,
+
+    #[command(flatten)]
+    pub(crate) device: DeviceArgs,
+
+    /// Bytes of the sample that a finished run prints
+    #[arg(long, value_name = "N", default_value_t = 300)]
+    pub(crate) sample_bytes: usize,
+
+    /// Print parameters, bytes per step and estimated memory, and train nothing
+    #[arg(long)]
+    pub(crate) dry_run: bool,
+
+    /// Print the result as JSON on stdout
+    #[arg(long)]
+    pub(crate) json: bool,
+}
+
+#[derive(Clone, Copy, Debug, ValueEnum)]
+pub(crate) enum PresetArg {
+    /// 1.1 M parameters, 512 bytes of context: minutes on a laptop
+    Tiny,
+    /// 5.5 M parameters, 2048 bytes of context: hours on a laptop
+    Small,
+}
+
+/// The model to use.
+#[derive(Debug, Args)]
+pub(crate) struct ModelArgs {
+    /// Model folder, or a weights file with its config.json beside it
+    #[arg(short, long, value_name = "PATH")]
+    pub(crate) model: PathBuf,
+}
+
+#[derive(Debug, Args)]
+#[command(group = ArgGroup::new("source").args(["prompt", "prompt_file"]))]
+#[command(after_help = "\
+Examples:
+  mblm generate -m MODEL --prompt 'Once upon' --max-bytes 500 --temperature 0.8
+  mblm generate -m MODEL --prompt-file start.bin --raw > continued.bin
+  head -c 4096 log.txt | mblm generate -m MODEL --prompt-file - --top-p 0.9 --seed 7")]
+pub(crate) struct GenerateArgs {
+    #[command(flatten)]
+    pub(crate) model: ModelArgs,
+
+    /// Text to continue [default: nothing]
+    #[arg(long, value_name = "TEXT")]
+    pub(crate) prompt: Option<String>,
+
+    /// File of bytes to continue; - reads stdin
+    #[arg(long, value_name = "FILE")]
+    pub(crate) prompt_file: Option<PathBuf>,
+
+    /// Bytes to generate at most [default: up to the model's context]
+    #[arg(short = 'n', long, value_name = "N")]
+    pub(crate) max_bytes: Option<usize>,
+
+    /// Divides the logits: below 1 plays safe, 0 always takes the likeliest byte
+    #[arg(long, value_name = "T", default_value_t = 1.0)]
+    pub(crate) temperature: f64,
+
+    /// Choose among the K likeliest bytes only
+    #[arg(long, value_name = "K")]
+    pub(crate) top_k: Option<usize>,
+
+    /// Choose among the likeliest bytes that together have this probability
+    #[arg(long, value_name = "P")]
+    pub(crate) top_p: Option<f64>,
+
+    /// Drop this share of the least likely bytes, as the Python package does; 1 always takes the likeliest
+    #[arg(long, value_name = "T", conflicts_with = "top_k")]
+    pub(crate) filter_thres: Option<f64>,
+
+    /// Seed of the draws [default: from the clock]
+    #[arg(long)]
+    pub(crate) seed: Option<u64>,
+
+    /// Write bytes as they are, without the prompt, also where they are no UTF-8
+    #[arg(long)]
+    pub(crate) raw: bool,
+
+    #[command(flatten)]
+    pub(crate) device: DeviceArgs,
+
+    /// Print prompt, continuation and speed as JSON instead of streaming
+    #[arg(long, conflicts_with = "raw")]
+    pub(crate) json: bool,
+}
+
+#[derive(Debug, Args)]
+#[command(after_help = "\
+Examples:
+  mblm eval -m MODEL book.txt
+  mblm eval -m MODEL --context 1024 --json logs/*.txt")]
+pub(crate) struct EvalArgs {
+    #[command(flatten)]
+    pub(crate) model: ModelArgs,
+
+    /// Files to score
+    #[arg(required = true)]
+    pub(crate) files: Vec<PathBuf>,
+
+    /// Bytes of context: files are cut into windows of this length [default: the model's context]
+    #[arg(long, value_name = "BYTES")]
+    pub(crate) context: Option<usize>,
+
+    /// Windows scored at once
+    #[arg(long, value_name = "N", default_value_t = 4)]
+    pub(crate) batch_size: usize,
+
+    #[command(flatten)]
+    pub(crate) device: DeviceArgs,
+
+    /// Print the result as JSON on stdout
+    #[arg(long)]
+    pub(crate) json: bool,
+}
+
+#[derive(Debug, Args)]
+#[command(after_help = "\
+Examples:
+  mblm inspect configs/quickstart.yaml
+  mblm inspect runs/tiny_1700000000/model
+  mblm inspect checkpoint.pth --tensors")]
+pub(crate) struct InspectArgs {
+    /// Configuration (YAML), model folder, .safetensors or .pth file
+    pub(crate) path: PathBuf,
+
+    /// List every tensor
+    #[arg(long)]
+    pub(crate) tensors: bool,
+
+    /// Print the result as JSON on stdout
+    #[arg(long)]
+    pub(crate) json: bool,
+}
+
+#[derive(Debug, Args)]
+#[command(after_help = "\
+Examples:
+  mblm convert checkpoint.pth my-model --config run/config.yaml
+  mblm convert my-model checkpoint.pth")]
+pub(crate) struct ConvertArgs {
+    /// A .pth file of the Python package (training checkpoint or bare state dict), or a model folder
+    pub(crate) from: PathBuf,
+
+    /// The model folder to write, or a .pth file if the name ends in .pth
+    pub(crate) to: PathBuf,
+
+    /// The YAML of the run that wrote the .pth file: it says what the architecture is
+    #[arg(short, long, value_name = "YAML")]
+    pub(crate) config: Option<PathBuf>,
+
+    /// Overwrite what is there
+    #[arg(long)]
+    pub(crate) force: bool,
+}
+
+#[derive(Debug, Args)]
+#[command(after_help = "\
+Example:
+  mblm verify crates/mblm/tests/fixtures/*.safetensors")]
+pub(crate) struct VerifyArgs {
+    /// Fixture files
+    #[arg(required = true)]
+    pub(crate) fixtures: Vec<PathBuf>,
+
+    #[command(flatten)]
+    pub(crate) device: DeviceArgs,
+
+    /// Print the result as JSON on stdout
+    #[arg(long)]
+    pub(crate) json: bool,
+}
+
+#[derive(Debug, Args)]
+#[command(after_help = "\
+Example:
+  mblm completions bash > ~/.local/share/bash-completion/completions/mblm")]
+pub(crate) struct CompletionsArgs {
+    /// The shell
+    pub(crate) shell: clap_complete::Shell,
+}
+
+/// A mistake in the arguments that only the files they name reveal.
+#[derive(Debug)]
+pub(crate) struct Usage(pub(crate) String);
+
+impl std::fmt::Display for Usage {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str(&self.0)
+    }
+}
+
+impl std::error::Error for Usage {}

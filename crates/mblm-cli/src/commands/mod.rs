@@ -1,0 +1,9 @@
+//! One file a command.
+
+pub(crate) mod completions;
+pub(crate) mod convert;
+pub(crate) mod eval;
+pub(crate) mod generate;
+pub(crate) mod inspect;
+pub(crate) mod train;
+pub(crate) mod verify;

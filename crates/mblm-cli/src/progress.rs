@@ -1,0 +1,138 @@
+//! Progress: bars on a terminal, plain lines elsewhere, nothing with `-q`.
+
+use std::io::IsTerminal;
+use std::time::{Duration, Instant};
+
+use indicatif::{ProgressBar, ProgressStyle};
+use mblm::train::{EvaluationKind, Event, Observer};
+
+/// How often a plain line is printed where no bar can be drawn.
+const LINE_INTERVAL: Duration = Duration::from_secs(5);
+
+/// Whether a bar can be drawn on stderr.
+fn is_terminal() -> bool {
+    std::io::stderr().is_terminal()
+}
+
+/// Shows how a training run goes.
+pub(crate) struct TrainingProgress {
+    quiet: bool,
+    bar: ProgressBar,
+    started: Instant,
+    last_line: Option<Instant>,
+    batches: u64,
+    bytes: u64,
+    /// Exponential average of the training loss in bits per byte.
+    smoothed: Option<f64>,
+    validation: Option<f64>,
+}
+
+impl TrainingProgress {
+    pub(crate) fn new(quiet: bool) -> Self {
+        Self {
+            quiet,
+            bar: ProgressBar::hidden(),
+            started: Instant::now(),
+            last_line: None,
+            batches: 0,
+            bytes: 0,
+            smoothed: None,
+            validation: None,
+        }
+    }
+
+    fn start(&mut self, batches: u64) {
+        self.batches = batches;
+        self.started = Instant::now();
+        if self.quiet || !is_terminal() {
+            return;
+        }
+        let style = ProgressStyle::with_template("{bar:30} {pos}/{len} batches  {msg}  {eta} left")
+            .unwrap_or_else(|_| ProgressStyle::default_bar());
+        self.bar = ProgressBar::new(batches).with_style(style);
+    }
+
+    fn message(&self) -> String {
+        let speed = self.bytes as f64 / self.started.elapsed().as_secs_f64().max(1e-9);
+        let mut message = String::new();
+        if let Some(bits) = self.smoothed {
+            let nats = bits * std::f64::consts::LN_2;
+            message = format!("loss {nats:.3}  {bits:.3} bits/byte");
+        }
+        if let Some(bits) = self.validation {
+            message += &format!("  held out {bits:.3}");
+        }
+        message + &format!("  {:.1} kB/s", speed / 1e3)
+    }
+
+    fn batch(&mut self, report: &mblm::train::BatchReport) {
+        self.bytes += report.bytes as u64;
+        let bits = report.loss.bits_per_byte();
+        self.smoothed = Some(self.smoothed.map_or(bits, |smoothed| 0.95 * smoothed + 0.05 * bits));
+        let done = report.cum_batch + 1;
+        self.bar.set_position(done);
+        self.bar.set_message(self.message());
+        let due = self.last_line.is_none_or(|last| last.elapsed() >= LINE_INTERVAL) || done == self.batches;
+        if !self.quiet && self.bar.is_hidden() && due {
+            self.last_line = Some(Instant::now());
+            let elapsed = self.started.elapsed();
+            let left = elapsed.mul_f64((self.batches - done) as f64 / done as f64);
+            eprintln!(
+                "batch {done}/{}  {}  {} left",
+                self.batches,
+                self.message(),
+                indicatif::HumanDuration(left)
+            );
+        }
+    }
+
+    fn say(&self, line: &str) {
+        if !self.quiet {
+            self.bar.suspend(|| eprintln!("{line}"));
+        }
+    }
+
+    /// Removes the bar.
+    pub(crate) fn finish(&self) {
+        self.bar.finish_and_clear();
+    }
+}
+
+impl Observer for TrainingProgress {
+    fn event(&mut self, event: &Event) -> mblm::Result<()> {
+        match event {
+            Event::Start { plan } => self.start(plan.batches),
+            Event::Batch(report) => self.batch(report),
+            Event::Evaluating { done, of } => {
+                if !self.bar.is_hidden() {
+                    self.bar.set_message(format!("evaluating {done}/{of}"));
+                }
+            }
+            Event::Evaluated(evaluation) => {
+                let bits = evaluation.loss.bits_per_byte();
+                let (what, place) = match evaluation.kind {
+                    EvaluationKind::Validation => {
+                        self.validation = Some(bits);
+                        ("held-out text", format!(" after batch {}", evaluation.cum_batch + 1))
+                    }
+                    EvaluationKind::Test => ("test data", String::new()),
+                };
+                let best = if evaluation.best { ", the best so far" } else { "" };
+                self.say(&format!("{what}: {bits:.3} bits per byte{place}{best}"));
+            }
+        }
+        Ok(())
+    }
+}
+
+/// A bar over bytes, for scoring files.
+pub(crate) fn byte_bar(total: u64, quiet: bool) -> ProgressBar {
+    if quiet || !is_terminal() {
+        return ProgressBar::hidden();
+    }
+    let style = ProgressStyle::with_template(
+        "{bar:30} {binary_bytes}/{binary_total_bytes}  {binary_bytes_per_sec}  {eta} left",
+    )
+    .unwrap_or_else(|_| ProgressStyle::default_bar());
+    ProgressBar::new(total).with_style(style)
+}

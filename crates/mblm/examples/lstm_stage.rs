@@ -1,0 +1,172 @@
+//! A stage of one's own: an LSTM as the local stage of a two-stage model, without a change to the library.
+//!
+//! The block writes its forward pass in candle's tensor operations, on tracked parameters; candle's autograd gives its
+//! gradients. A name in the registry makes it available to configurations.
+//!
+//! ```console
+//! cargo run --release --example lstm_stage
+//! ```
+
+use candle_core::{D, Device, Tensor};
+use mblm::config::ModelConfig;
+use mblm::model::{
+    BlockArgs, BlockRegistry, Builder, Gradients, Init, Mblm, Parameter, Seeded, StageBlock, State, TrainingPass,
+};
+use mblm::train::Optimizer;
+use mblm::{Error, Result};
+
+/// A stack of LSTM layers with residual connections.
+///
+/// ```text
+/// [i | f | g | o] = W x_t + U h_{t−1} + b;   c_t = σ(f) c_{t−1} + σ(i) tanh(g);   h_t = σ(o) tanh(c_t)
+/// ```
+///
+/// State, two slots a layer: h (n, d) and c (n, d).
+struct Lstm {
+    layers: Vec<Layer>,
+    dim: usize,
+}
+
+struct Layer {
+    input: Parameter,
+    recurrent: Parameter,
+    bias: Parameter,
+}
+
+/// The block's keys in a configuration.
+#[derive(serde::Deserialize)]
+#[serde(deny_unknown_fields)]
+struct Options {
+    /// The bias of the forget gate at the beginning.
+    #[serde(default)]
+    forget_bias: f64,
+}
+
+impl Lstm {
+    fn from_config(args: &BlockArgs<'_>) -> Result<Box<dyn StageBlock>> {
+        let options = serde_json::Value::Object(args.config.options.clone());
+        let options: Options =
+            serde_json::from_value(options).map_err(|error| Error::config(format!("block_type lstm: {error}")))?;
+        let layers = (0..args.layers).map(|index| Layer::new(&options, args.dim, &args.builder.scope(index)));
+        Ok(Box::new(Self {
+            layers: layers.collect::<Result<_>>()?,
+            dim: args.dim,
+        }))
+    }
+}
+
+impl Layer {
+    fn new(options: &Options, dim: usize, builder: &Builder<'_>) -> Result<Self> {
+        let bias = builder.parameter("bias", &[4 * dim], Init::Zeros)?;
+        let forget = (bias.value().narrow(0, dim, dim)? + options.forget_bias)?;
+        bias.set(&bias.value().slice_assign(&[dim..2 * dim], &forget)?)?;
+        Ok(Self {
+            input: builder.parameter("input", &[4 * dim, dim], Init::linear(dim))?,
+            recurrent: builder.parameter("recurrent", &[4 * dim, dim], Init::linear(dim))?,
+            bias,
+        })
+    }
+
+    fn step(&self, x: &Tensor, h: &Tensor, c: &Tensor, dim: usize) -> candle_core::Result<(Tensor, Tensor)> {
+        let gates = x
+            .matmul(&self.input.tracked().t()?)?
+            .add(&h.matmul(&self.recurrent.tracked().t()?)?)?
+            .broadcast_add(self.bias.tracked())?; // (n, 4d)
+        let gate = |index: usize| gates.narrow(D::Minus1, index * dim, dim);
+        let sigmoid = |x: Tensor| (x.neg()?.exp()? + 1.0)?.recip();
+        let keep = (sigmoid(gate(1)?)? * c)?;
+        let c = (keep + (sigmoid(gate(0)?)? * gate(2)?.tanh()?)?)?;
+        let h = (sigmoid(gate(3)?)? * c.tanh()?)?;
+        Ok((h, c))
+    }
+}
+
+impl StageBlock for Lstm {
+    fn parameters(&self) -> Vec<&Parameter> {
+        let layers = self.layers.iter();
+        layers
+            .flat_map(|layer| [&layer.input, &layer.recurrent, &layer.bias])
+            .collect()
+    }
+
+    fn initial_state(&self) -> State {
+        State::empty(2 * self.layers.len())
+    }
+
+    fn forward(&self, x: &Tensor, state: &mut State) -> Result<Tensor> {
+        let (sequences, positions, dim) = x.dims3()?;
+        let mut x = x.clone();
+        for (index, layer) in self.layers.iter().enumerate() {
+            // a slot is empty at the start, or has one row that all sequences share, or one row each
+            let slot = |slot: usize| match state.get(slot) {
+                Some(row) => row.broadcast_as((sequences, dim)),
+                None => Tensor::zeros((sequences, self.dim), x.dtype(), x.device()),
+            };
+            let (mut h, mut c) = (slot(2 * index)?, slot(2 * index + 1)?);
+            let mut rows = Vec::with_capacity(positions);
+            for position in 0..positions {
+                let row = x.narrow(1, position, 1)?.squeeze(1)?;
+                (h, c) = layer.step(&row, &h, &c, dim)?;
+                rows.push(h.clone());
+            }
+            x = (x + Tensor::stack(&rows, 1)?)?;
+            state.set(2 * index, h);
+            state.set(2 * index + 1, c);
+        }
+        state.advance(positions);
+        Ok(x)
+    }
+}
+
+/// A registry that knows `block_type: lstm`.
+pub(crate) fn registry() -> BlockRegistry {
+    let mut registry = BlockRegistry::default();
+    registry.register("lstm", Lstm::from_config);
+    registry
+}
+
+/// A two-stage model: Mamba2 over patches of 8 bytes, the LSTM inside a patch.
+pub(crate) fn config() -> Result<ModelConfig> {
+    serde_json::from_value(serde_json::json!({
+        "num_tokens": 257, "pad_token_id": 256,
+        "hidden_dims": [64, 64], "num_layers": [1, 1], "seq_lens": [32, 8], "train_checkpoint_chunks": null,
+        "block": [
+            { "d_state": 16, "d_conv": 4, "expand": 2, "headdim": 16, "pos_emb_type": null },
+            { "block_type": "lstm", "forget_bias": 1.0, "pos_emb_type": "fixed" }
+        ]
+    }))
+    .map_err(|error| Error::config(error.to_string()))
+}
+
+/// Trains for some steps on one batch of text and returns the loss before and after.
+pub(crate) fn train(model: &Mblm, steps: usize) -> Result<(f64, f64)> {
+    let text: Vec<u32> = include_str!("lstm_stage.rs")
+        .bytes()
+        .take(4 * 256)
+        .map(u32::from)
+        .collect();
+    let ids = Tensor::from_vec(text, (4, 256), &Device::Cpu)?;
+    let mut gradients = Gradients::zeros(model.parameters())?;
+    let mut optimizer = Optimizer::new(mblm::train::PUBLISHED_ADAM, model.parameters())?;
+    let before = model.loss(&ids, None)?.mean;
+    for _ in 0..steps {
+        model.loss_and_gradients(&ids, None, TrainingPass::default(), &mut gradients)?;
+        optimizer.step(&gradients, 3e-3, Some(1.0))?;
+        gradients.clear()?;
+    }
+    Ok((before, model.loss(&ids, None)?.mean))
+}
+
+#[allow(dead_code, reason = "the tests include this file for its block, not its main")]
+fn main() -> Result<()> {
+    let model = Mblm::new(
+        &config()?,
+        &registry(),
+        &Seeded(1),
+        candle_core::DType::F32,
+        &Device::Cpu,
+    )?;
+    let (before, after) = train(&model, 60)?;
+    println!("loss before {before:.3}, after 60 steps {after:.3} nats per byte");
+    Ok(())
+}

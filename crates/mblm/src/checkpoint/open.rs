@@ -1,0 +1,84 @@
+//! Whole models from files, and back.
+
+use std::path::Path;
+
+use candle_core::{DType, Device, Tensor};
+use serde_json::Value;
+
+use super::{CONFIG_FILE, Folder, Weights, folder, rotary_buffers, write_torch};
+use crate::config::Architecture;
+use crate::model::{BlockRegistry, Init, Model, ParameterSource};
+use crate::{Error, Result};
+
+/// A file's tensors as the parameters of a model.
+impl ParameterSource for Weights {
+    fn tensor(&self, name: &str, shape: &[usize], _: Init, dtype: DType, device: &Device) -> Result<Tensor> {
+        self.load(name, shape, dtype, device)
+    }
+}
+
+/// The architecture of a model folder, or of a weights file that lies in one; `None` for a weights file alone.
+pub fn architecture_of(path: &Path) -> Result<Option<Architecture>> {
+    let folder = if path.is_dir() { Some(path) } else { path.parent() };
+    match folder {
+        Some(folder) if path.is_dir() || folder.join(CONFIG_FILE).is_file() => {
+            let (_, config) = folder::read_config(&folder.join(CONFIG_FILE))?;
+            architecture(&folder.join(CONFIG_FILE), config).map(Some)
+        }
+        _ => Ok(None),
+    }
+}
+
+fn architecture(path: &Path, config: Value) -> Result<Architecture> {
+    let architecture: Architecture = serde_json::from_value(config)
+        .map_err(|error| Error::file(path, format!("the model's configuration: {error}")))?;
+    architecture.validate().map_err(|error| Error::file(path, error))?;
+    Ok(architecture)
+}
+
+impl Architecture {
+    /// The configuration as JSON, in the package's keys: what a model folder's `config.json` holds.
+    pub fn to_json(&self) -> Result<Value> {
+        serde_json::to_value(self).map_err(|error| Error::config(format!("the model's configuration: {error}")))
+    }
+}
+
+impl Model {
+    /// Opens a model folder, or a weights file with the folder's `config.json` beside it.
+    ///
+    /// # Errors
+    /// Missing or damaged files; a tensor that is missing or has another shape or type than the configuration says.
+    pub fn open(path: &Path, registry: &BlockRegistry, device: &Device) -> Result<Self> {
+        let (architecture, weights) = if path.is_dir() {
+            let folder = Folder::open(path)?;
+            (architecture(&path.join(CONFIG_FILE), folder.config)?, folder.weights)
+        } else {
+            let weights = Weights::open(path)?;
+            let Some(architecture) = architecture_of(path)? else {
+                return Err(Error::file(
+                    path,
+                    format!(
+                        "weights without a {CONFIG_FILE} beside them; make a model folder with \
+                         `mblm convert WEIGHTS FOLDER --config RUN.yaml`"
+                    ),
+                ));
+            };
+            (architecture, weights)
+        };
+        Self::new(&architecture, registry, &weights, device)
+    }
+
+    /// Writes a model folder; what was there is replaced in one step a file.
+    pub fn save(&self, path: &Path) -> Result<()> {
+        let architecture = self.architecture();
+        let tensors = self.parameters().named_tensors();
+        folder::save(path, architecture.kind(), &architecture.to_json()?, &tensors)
+    }
+
+    /// Writes a `.pth` file that the Python package loads.
+    pub fn save_torch(&self, path: &Path) -> Result<()> {
+        let mut tensors = self.parameters().named_tensors();
+        tensors.extend(rotary_buffers(&self.architecture().to_json()?)?);
+        write_torch(path, &tensors, None)
+    }
+}

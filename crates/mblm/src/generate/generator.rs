@@ -1,0 +1,264 @@
+//! Decoding with state: each stage keeps its own state and moves on only when one of its patches is complete.
+//!
+//! Bytes arrive one at a time ([`Generator::step`]) or many at once ([`Generator::prefill`]); both leave the same state.
+//! After a byte the local stage gives the logits of the next one. When the byte completes a patch of stage n, that patch
+//! becomes one position of stage n, whose output is the context of a new sequence of stage n + 1; the stages below begin
+//! their first sequence in it from constant start rows. Of the stages whose patches end with the same byte only the most
+//! global moves on: the last output of a finished sequence feeds nothing.
+//!
+//! So a prompt costs one pass of the first stage over its patches and the lower stages over its last patch only, and a
+//! byte costs the same after any number of bytes where the first stage's state does not grow.
+//!
+//! Shapes: b streams at the same position; logits (b, V); contexts (b, P_n, D_n) of the open sequence of stage n.
+
+use candle_core::Tensor;
+
+use crate::model::{Mblm, State};
+use crate::{Error, Result};
+
+/// Patches of the first stage that prefill takes through it at once: bounds its memory.
+const PREFILL_PATCHES: usize = 1024;
+
+/// A model ready to decode: its constant start rows are computed once.
+pub struct Generator<'a> {
+    model: &'a Mblm,
+    /// The state after the start row of each stage.
+    starts: Vec<State>,
+    /// The contexts (1, P_n, D_n) that the start row of stage n − 1 gives to the first sequence of stage n.
+    start_contexts: Vec<Option<Tensor>>,
+    first_logits: Tensor,
+}
+
+/// Where b streams are: the open sequence of every stage, and the bytes of the open patch of the first stage.
+#[derive(Clone, Debug)]
+pub struct GeneratorState {
+    position: usize,
+    streams: usize,
+    sequences: Vec<OpenSequence>,
+    patch: Vec<Vec<u32>>,
+}
+
+/// The sequence of a stage that the next byte belongs to.
+#[derive(Clone, Debug)]
+struct OpenSequence {
+    state: State,
+    /// From the stage above, for all positions of the sequence.
+    context: Option<Tensor>,
+    /// Positions that have been run.
+    positions: usize,
+}
+
+impl OpenSequence {
+    fn new(start: &State, context: Option<Tensor>) -> Self {
+        Self {
+            state: start.clone(),
+            context,
+            positions: 0,
+        }
+    }
+}
+
+impl GeneratorState {
+    /// The number of bytes that each stream has consumed.
+    pub fn position(&self) -> usize {
+        self.position
+    }
+
+    /// The number of streams.
+    pub fn streams(&self) -> usize {
+        self.streams
+    }
+
+    /// Bytes in the open patch of the first stage.
+    fn open_patch(&self) -> usize {
+        self.patch.first().map_or(0, Vec::len)
+    }
+}
+
+impl<'a> Generator<'a> {
+    /// Prepares `model` for decoding.
+    pub fn new(model: &'a Mblm) -> Result<Self> {
+        let mut starts = Vec::with_capacity(model.stage_count());
+        let mut start_contexts = vec![None];
+        for stage in 0..model.stage_count() {
+            let (first, state) = model.begin_stage(stage)?;
+            starts.push(state);
+            start_contexts.push(model.next_contexts(stage, &first)?);
+        }
+        start_contexts.truncate(model.stage_count());
+        Ok(Self {
+            model,
+            starts,
+            start_contexts,
+            first_logits: model.first_logits()?,
+        })
+    }
+
+    /// The model.
+    pub fn model(&self) -> &'a Mblm {
+        self.model
+    }
+
+    /// The state of `streams` streams before their first byte.
+    pub fn begin(&self, streams: usize) -> GeneratorState {
+        let sequences = self.starts.iter().zip(&self.start_contexts);
+        GeneratorState {
+            position: 0,
+            streams,
+            sequences: sequences
+                .map(|(state, context)| OpenSequence::new(state, context.clone()))
+                .collect(),
+            patch: vec![Vec::new(); streams],
+        }
+    }
+
+    /// Logits (b, V) of the first byte.
+    pub fn first_logits(&self, streams: usize) -> Result<Tensor> {
+        let logits = self.first_logits.unsqueeze(0)?;
+        Ok(logits.broadcast_as((streams, logits.dim(1)?))?.contiguous()?)
+    }
+
+    /// Consumes the same number of ids of every stream and returns the logits (b, V) of the next one.
+    ///
+    /// Fails for streams of unequal length, without any id, outside the vocabulary, or longer than a fixed position table of
+    /// the first stage allows; the state is then as it was before.
+    pub fn prefill(&self, state: &mut GeneratorState, ids: &[&[u32]]) -> Result<Tensor> {
+        let len = ids.first().map_or(0, |ids| ids.len());
+        if ids.len() != state.streams || ids.iter().any(|ids| ids.len() != len) || len == 0 {
+            return Err(Error::input(format!(
+                "prefill: expected {} streams of the same number of ids, at least one; found lengths {:?}",
+                state.streams,
+                ids.iter().map(|ids| ids.len()).collect::<Vec<_>>()
+            )));
+        }
+        self.check(ids)?;
+        let mut next = state.clone();
+        let stride = PREFILL_PATCHES * self.model.stage_bytes(0);
+        // the last id goes through `step`, which gives the logits
+        for from in (0..len - 1).step_by(stride) {
+            let to = (from + stride).min(len - 1);
+            let piece: Vec<&[u32]> = ids.iter().map(|ids| &ids[from..to]).collect();
+            self.advance(&mut next, &piece)?;
+        }
+        let last: Vec<u32> = ids.iter().map(|ids| ids[len - 1]).collect();
+        let logits = self.step_checked(&mut next, &last)?;
+        *state = next;
+        Ok(logits)
+    }
+
+    /// Consumes one id of every stream and returns the logits (b, V) of the next one.
+    pub fn step(&self, state: &mut GeneratorState, ids: &[u32]) -> Result<Tensor> {
+        if ids.len() != state.streams {
+            return Err(Error::input(format!(
+                "step: expected one id for each of {} streams, found {}",
+                state.streams,
+                ids.len()
+            )));
+        }
+        self.check(&[ids])?;
+        self.step_checked(state, ids)
+    }
+
+    fn check(&self, ids: &[&[u32]]) -> Result<()> {
+        let tokens = self.model.config().num_tokens;
+        match ids.iter().flat_map(|ids| ids.iter()).find(|id| **id as usize >= tokens) {
+            Some(id) => Err(Error::input(format!(
+                "id {id} is outside the model's vocabulary of {tokens} (0 to {})",
+                tokens - 1
+            ))),
+            None => Ok(()),
+        }
+    }
+
+    /// Runs positions of the open sequence of a stage: ids (b, t, p) → outputs (b, t, D).
+    fn run(&self, state: &mut GeneratorState, stage: usize, ids: Vec<u32>, patches: usize) -> Result<Tensor> {
+        let bytes = self.model.stage_bytes(stage);
+        let ids = Tensor::from_vec(ids, (state.streams, patches, bytes), self.model.device())?;
+        let open = &mut state.sequences[stage];
+        let start = open.positions;
+        let context = match &open.context {
+            Some(context) => Some(context.narrow(1, start, patches)?),
+            None => None,
+        };
+        open.positions += patches;
+        self.model
+            .run_stage(stage, &ids, start, context.as_ref(), &mut open.state)
+    }
+
+    /// Begins a sequence of `stage` whose contexts come from `output` (b, 1, D) of the stage above, and below it the first
+    /// sequence of every stage.
+    fn open(&self, state: &mut GeneratorState, stage: usize, output: &Tensor) -> Result<()> {
+        for below in stage..self.starts.len() {
+            let context = if below == stage {
+                self.model.next_contexts(stage - 1, output)?
+            } else {
+                self.start_contexts[below].clone()
+            };
+            state.sequences[below] = OpenSequence::new(&self.starts[below], context);
+        }
+        Ok(())
+    }
+
+    /// Consumes ids without asking for logits: of a patch that they complete only the stage that it belongs to is run.
+    fn advance(&self, state: &mut GeneratorState, ids: &[&[u32]]) -> Result<()> {
+        let count = ids.first().map_or(0, |ids| ids.len());
+        let stages = self.starts.len();
+        let mut done = 0; // new ids inside complete patches of the stages above
+        let mut first_stage = 0; // the same for the first stage alone
+        for stage in 0..stages {
+            let bytes = self.model.stage_bytes(stage);
+            // ids of earlier calls that begin the open patch of this stage
+            let pending = if done == 0 { state.open_patch() % bytes } else { 0 };
+            let patches = (pending + count - done) / bytes;
+            if patches == 0 {
+                continue;
+            }
+            let take = patches * bytes - pending;
+            let mut tokens = Vec::with_capacity(state.streams * patches * bytes);
+            for (patch, ids) in state.patch.iter().zip(ids) {
+                tokens.extend_from_slice(&patch[patch.len() - pending..]);
+                tokens.extend_from_slice(&ids[done..done + take]);
+            }
+            let y = self.run(state, stage, tokens, patches)?;
+            done += take;
+            if stage == 0 {
+                first_stage = done;
+            }
+            if stage + 1 < stages {
+                self.open(state, stage + 1, &y.narrow(1, patches - 1, 1)?)?;
+            }
+        }
+        for (patch, ids) in state.patch.iter_mut().zip(ids) {
+            if first_stage > 0 {
+                patch.clear();
+            }
+            patch.extend_from_slice(&ids[first_stage..]);
+        }
+        state.position += count;
+        Ok(())
+    }
+
+    fn step_checked(&self, state: &mut GeneratorState, ids: &[u32]) -> Result<Tensor> {
+        let local = self.starts.len() - 1;
+        let y = self.run(state, local, ids.to_vec(), 1)?;
+        let logits = self.model.logits_of(&y)?.squeeze(1)?; // (b, V)
+        state.position += 1;
+        for (patch, id) in state.patch.iter_mut().zip(ids) {
+            patch.push(*id);
+        }
+        // the most global stage for which this byte completes a patch moves on
+        let open = state.open_patch();
+        let complete = (0..local).find(|stage| open.is_multiple_of(self.model.stage_bytes(*stage)));
+        if let Some(stage) = complete {
+            let bytes = self.model.stage_bytes(stage);
+            let patches = state.patch.iter().flat_map(|patch| &patch[open - bytes..]);
+            let tokens = patches.copied().collect();
+            let y = self.run(state, stage, tokens, 1)?;
+            self.open(state, stage + 1, &y)?;
+        }
+        if open == self.model.stage_bytes(0) {
+            state.patch.iter_mut().for_each(Vec::clear);
+        }
+        Ok(logits)
+    }
+}

@@ -1,0 +1,398 @@
+//! Training passes of the decoder: loss and gradients, depth first, with a shared start row.
+//!
+//! **Depth first.** Sequences of a stage are independent given the outputs of the stage above, so the stages below the first
+//! run group by group: forward, everything below, backward; only the gradient for the stage above stays. Nothing is
+//! computed twice, and memory below the first stage is that of one group. `train_checkpoint_chunks` sets the number of groups
+//! of a stage; by default a group has about [`GROUP_ROWS`](super::decoder::GROUP_ROWS) rows.
+//!
+//! **Shared start row.** A start token gets nothing from the stage above and blocks are causal: its row is the same for all
+//! sequences of a stage. It runs once a pass, all sequences go on from its state, and the gradients that come back to its
+//! output and its state are summed before its own backward pass. With dropout the masks differ, so each sequence then has
+//! a start row of its own.
+//!
+//! The loss is summed and its gradient divided by the number of predictions that count, which is known from the start.
+
+use candle_core::Tensor;
+use mblm_ops::cross_entropy;
+
+use super::block::{Pass, Saved};
+use super::decoder::{Mblm, group_size};
+use super::ids::{Ids, Targets};
+use super::parameter::Gradients;
+use super::stage::zero_rows;
+use super::state::{State, StateGradient};
+use crate::Result;
+
+/// The loss of one batch.
+#[derive(Clone, Copy, Debug, Default, PartialEq)]
+pub struct Loss {
+    /// Mean over the predictions that count, in nats per byte; 0 when there are none.
+    pub mean: f64,
+    /// The number of predictions that count: target not padding, weight not 0.
+    pub count: usize,
+}
+
+/// What a training pass may vary.
+#[derive(Clone, Copy, Debug)]
+pub struct TrainingPass {
+    /// Factor on all gradients, such as 1 / accumulated batches.
+    pub scale: f64,
+    /// Seed of the dropout masks; another one for every batch.
+    pub seed: u64,
+}
+
+impl Default for TrainingPass {
+    fn default() -> Self {
+        Self { scale: 1.0, seed: 0 }
+    }
+}
+
+/// The start row of a stage, run once for all its sequences.
+struct Start {
+    /// Its output (1, 1, D).
+    y: Tensor,
+    state: State,
+    saved: Saved,
+    /// Gradient of the output, summed over all sequences.
+    d_y: Option<Tensor>,
+    d_state: StateGradient,
+}
+
+/// One training pass: the batch, what is shared by its groups, and what they add up.
+struct Run<'a> {
+    model: &'a Mblm,
+    ids: Ids,
+    targets: Targets,
+    pass: TrainingPass,
+    /// Sequences of a group, for each stage.
+    groups: Vec<usize>,
+    /// The shared start row of each stage, `None` for stages with dropout.
+    starts: Vec<Option<Start>>,
+    loss: f64,
+}
+
+impl Mblm {
+    /// The loss of a batch of ids (B, L), weighed with `mask` (B, L), without gradients.
+    pub fn loss(&self, ids: &Tensor, mask: Option<&Tensor>) -> Result<Loss> {
+        let checked = self.checked(ids)?;
+        let targets = Targets::new(&self.config, &checked, mask)?;
+        let losses: Vec<f32> = self
+            .losses(ids)?
+            .to_dtype(candle_core::DType::F32)?
+            .flatten_all()?
+            .to_vec1()?;
+        let mut sum = 0.0;
+        for (sample, losses) in losses.chunks(checked.len.max(1)).enumerate() {
+            let weights = &targets.weights[sample * checked.padded..];
+            let weights = std::iter::once(&targets.first[sample].1).chain(weights);
+            // weight 0 means not counted, even where the loss is not finite
+            let counted = losses.iter().zip(weights).filter(|(_, weight)| **weight != 0.0);
+            sum += counted
+                .map(|(loss, weight)| f64::from(*loss) * f64::from(*weight))
+                .sum::<f64>();
+        }
+        Ok(Loss::mean(sum, targets.count))
+    }
+
+    /// The loss of a batch of ids (B, L), weighed with `mask` (B, L); adds its gradients, times `pass.scale`, to `gradients`.
+    pub fn loss_and_gradients(
+        &self,
+        ids: &Tensor,
+        mask: Option<&Tensor>,
+        pass: TrainingPass,
+        gradients: &mut Gradients,
+    ) -> Result<Loss> {
+        let ids = self.checked(ids)?;
+        let targets = Targets::new(&self.config, &ids, mask)?;
+        if targets.count == 0 {
+            return Ok(Loss::mean(0.0, 0));
+        }
+        let mut run = Run::new(self, ids, targets, pass)?;
+        let positions = run.ids.padded / self.stages[0].bytes;
+        let group = group_size(positions);
+        for first in (0..run.ids.batch).step_by(group) {
+            let count = group.min(run.ids.batch - first);
+            run.stage(0, first, count, positions, None, gradients)?;
+        }
+        run.finish(gradients)?;
+        Ok(Loss::mean(run.loss, run.targets.count))
+    }
+}
+
+impl Loss {
+    pub(super) fn mean(sum: f64, count: usize) -> Self {
+        Self {
+            mean: if count == 0 { 0.0 } else { sum / count as f64 },
+            count,
+        }
+    }
+
+    /// The mean in bits per byte.
+    pub fn bits_per_byte(&self) -> f64 {
+        self.mean / std::f64::consts::LN_2
+    }
+}
+
+impl<'a> Run<'a> {
+    fn new(model: &'a Mblm, ids: Ids, targets: Targets, pass: TrainingPass) -> Result<Self> {
+        let mut groups = Vec::with_capacity(model.stages.len());
+        for (index, stage) in model.stages.iter().enumerate() {
+            let chunks = match &model.config.train_checkpoint_chunks {
+                Some(chunks) if index > 0 => Some(chunks[index - 1]),
+                _ => None,
+            };
+            let sequences = ids.host.len() / (stage.positions * stage.bytes).max(1);
+            groups.push(match chunks {
+                Some(chunks) => sequences.div_ceil(chunks).max(1),
+                None => group_size(stage.positions),
+            });
+        }
+        let mut run = Self {
+            model,
+            ids,
+            targets,
+            pass,
+            groups,
+            starts: Vec::with_capacity(model.stages.len()),
+            loss: 0.0,
+        };
+        for (index, stage) in model.stages.iter().enumerate() {
+            let start = if stage.block.has_dropout() {
+                None
+            } else {
+                let mut state = stage.block.initial_state();
+                let (y, saved) = stage
+                    .block
+                    .forward_train(&stage.start_row()?, &mut state, &run.pass_of(index, 0))?;
+                Some(Start {
+                    y,
+                    state,
+                    saved,
+                    d_y: None,
+                    d_state: StateGradient::none(),
+                })
+            };
+            run.starts.push(start);
+        }
+        Ok(run)
+    }
+
+    /// The factor from summed losses to the gradient that is asked for.
+    fn scale(&self) -> f64 {
+        self.pass.scale / self.targets.count as f64
+    }
+
+    fn pass_of(&self, stage: usize, first_sequence: usize) -> Pass {
+        Pass {
+            seed: self.pass.seed.wrapping_mul(0x9e37_79b9_7f4a_7c15) ^ stage as u64,
+            first_sequence,
+        }
+    }
+
+    /// One group of sequences of a stage and everything below it, forward and backward.
+    ///
+    /// Returns the gradient of `context` (count, positions, D), or nothing when no prediction below counts.
+    fn stage(
+        &mut self,
+        index: usize,
+        first: usize,
+        count: usize,
+        positions: usize,
+        context: Option<&Tensor>,
+        gradients: &mut Gradients,
+    ) -> Result<Option<Tensor>> {
+        let stage = &self.model.stages[index];
+        let (from, to) = (
+            first * positions * stage.bytes,
+            (first + count) * positions * stage.bytes,
+        );
+        let counts = |weight: &f32| *weight != 0.0;
+        // byte 0 hangs on the first sequences too when start rows are not shared
+        let firsts = self.starts[index].is_none() && self.targets.first.iter().any(|(_, weight)| counts(weight));
+        if !firsts && !self.targets.weights[from..to].iter().any(counts) {
+            return Ok(None);
+        }
+        let ids = self.ids.sequences(first, count, positions, stage.bytes)?;
+        let (mut x, embedded) = stage.embedding.forward_train(&ids, 0)?; // (count, positions, D)
+        if let Some(context) = context {
+            x = (x + context)?;
+        }
+        let pass = self.pass_of(index, first);
+        let shared = self.starts[index]
+            .as_ref()
+            .map(|start| (start.y.clone(), start.state.clone()));
+        let dx = if let Some((first_y, mut state)) = shared {
+            let (y, saved) = stage.block.forward_train(&x, &mut state, &pass)?;
+            let Some((d_first, d_y)) = self.below(index, first, &first_y, &y, gradients)? else {
+                return Ok(None);
+            };
+            let (dx, d_state) = stage.block.backward(saved, &d_y, &StateGradient::none(), gradients)?;
+            if let Some(start) = &mut self.starts[index] {
+                start.d_state.add(d_state)?;
+                if let Some(d_first) = d_first {
+                    add_to(&mut start.d_y, d_first.sum_keepdim(0)?)?;
+                }
+            }
+            dx
+        } else {
+            let start = stage.start_row()?.broadcast_as((count, 1, stage.dim))?;
+            let x = Tensor::cat(&[&start, &x], 1)?; // (count, 1 + positions, D)
+            let (y, saved) = stage.block.forward_train(&x, &mut stage.block.initial_state(), &pass)?;
+            let (first_y, y) = (y.narrow(1, 0, 1)?, y.narrow(1, 1, positions)?.contiguous()?);
+            let Some((d_first, d_y)) = self.below(index, first, &first_y, &y, gradients)? else {
+                return Ok(None);
+            };
+            let d_first = match d_first {
+                Some(d_first) => d_first,
+                None => zero_rows(count, stage.dim, d_y.dtype(), &d_y)?,
+            };
+            let dy = Tensor::cat(&[&d_first, &d_y], 1)?;
+            let (dx, _) = stage.block.backward(saved, &dy, &StateGradient::none(), gradients)?;
+            gradients.of(&stage.start).add(&dx.narrow(1, 0, 1)?.sum(0)?)?;
+            dx.narrow(1, 1, positions)?.contiguous()?
+        };
+        stage.embedding.backward(embedded, &dx, gradients)?;
+        Ok(Some(dx))
+    }
+
+    /// The gradients of a group's outputs: of the start row's (count or 1, 1, D), if any, and of `y` (count, positions, D).
+    fn below(
+        &mut self,
+        index: usize,
+        first: usize,
+        first_y: &Tensor,
+        y: &Tensor,
+        gradients: &mut Gradients,
+    ) -> Result<Option<(Option<Tensor>, Tensor)>> {
+        let (count, positions, _) = y.dims3()?;
+        let model = self.model;
+        let stage = &model.stages[index];
+        let (Some(next), Some(to_next)) = (model.stages.get(index + 1), &stage.to_next) else {
+            return self.predict(first, first_y, y, gradients).map(Some);
+        };
+        let feed = stage.feed(first_y, y)?; // (count · positions, D)
+        let group = self.groups[index + 1];
+        let mut pieces = Vec::new();
+        let mut any = false;
+        for row in (0..count * positions).step_by(group) {
+            let sequences = group.min(count * positions - row);
+            let feed = feed.narrow(0, row, sequences)?;
+            let context = stage.contexts(&feed, next)?;
+            let d_context = self.stage(
+                index + 1,
+                first * positions + row,
+                sequences,
+                next.positions,
+                context.as_ref(),
+                gradients,
+            )?;
+            pieces.push(match d_context {
+                Some(d_context) => {
+                    any = true;
+                    let d_context = d_context.reshape((sequences, next.positions * next.dim))?;
+                    to_next.backward(&feed, &d_context, gradients)?
+                }
+                None => feed.zeros_like()?,
+            });
+        }
+        if !any {
+            return Ok(None);
+        }
+        let (d_first, d_y) = stage.feed_backward(&Tensor::cat(&pieces, 0)?, count)?;
+        Ok(Some((Some(d_first), d_y)))
+    }
+
+    /// Loss of the rows of the local stage, and the gradients of its outputs.
+    fn predict(
+        &mut self,
+        first: usize,
+        first_y: &Tensor,
+        y: &Tensor,
+        gradients: &mut Gradients,
+    ) -> Result<(Option<Tensor>, Tensor)> {
+        let (count, positions, dim) = y.dims3()?;
+        let range = first * positions..(first + count) * positions;
+        let rows = y.reshape((count * positions, dim))?;
+        let targets = self.targets.ids[range.clone()].to_vec();
+        let weights = self.targets.weights[range].to_vec();
+        let d_rows = self.rows(&rows, targets, weights, gradients)?;
+        let d_y = d_rows.reshape((count, positions, dim))?;
+        let local = self.model.stages.len() - 1;
+        if self.starts[local].is_some() {
+            return Ok((None, d_y)); // byte 0 is predicted by the shared row, in `finish`
+        }
+        // start rows of the first patch of each sample in this group
+        let per_sample = self.ids.padded / positions;
+        let samples = first.div_ceil(per_sample)..(first + count).div_ceil(per_sample);
+        if samples.is_empty() {
+            return Ok((None, d_y));
+        }
+        let sequences: Vec<u32> = samples
+            .clone()
+            .map(|sample| (sample * per_sample - first) as u32)
+            .collect();
+        let (targets, weights) = self.targets.first[samples].iter().copied().unzip();
+        let sequences = Tensor::from_vec(sequences.clone(), sequences.len(), y.device())?;
+        let rows = first_y.squeeze(1)?.index_select(&sequences, 0)?; // (samples, D)
+        let d_rows = self.rows(&rows, targets, weights, gradients)?;
+        let zeros = zero_rows(count, dim, d_rows.dtype(), &d_rows)?.squeeze(1)?;
+        let d_first = zeros.index_add(&sequences, &d_rows, 0)?.unsqueeze(1)?;
+        Ok((Some(d_first), d_y))
+    }
+
+    /// Adds the loss of rows (m, D) that predict `targets`, and returns their gradient.
+    fn rows(
+        &mut self,
+        rows: &Tensor,
+        targets: Vec<u32>,
+        weights: Vec<f32>,
+        gradients: &mut Gradients,
+    ) -> Result<Tensor> {
+        let to_logits = &self.model.to_logits;
+        let count = targets.len();
+        let logits = to_logits.forward(rows)?; // (m, V)
+        let targets = Tensor::from_vec(targets, count, rows.device())?;
+        let weights = Tensor::from_vec(weights, count, rows.device())?;
+        let (loss, d_logits) = cross_entropy::loss_and_gradient(&logits, &targets, &weights, self.scale())?;
+        self.loss += loss;
+        to_logits.backward(rows, &d_logits, gradients)
+    }
+
+    /// The first bytes of all samples, and the backward passes of the shared start rows.
+    fn finish(&mut self, gradients: &mut Gradients) -> Result<()> {
+        let model = self.model;
+        let local = model.stages.len() - 1;
+        if let Some(start) = &self.starts[local] {
+            let dim = model.stages[local].dim;
+            let row = start.y.reshape((1, dim))?;
+            let batch = self.targets.first.len();
+            let rows = row.broadcast_as((batch, dim))?.contiguous()?;
+            let (targets, weights) = self.targets.first.iter().copied().unzip();
+            let d_rows = self.rows(&rows, targets, weights, gradients)?;
+            if let Some(start) = &mut self.starts[local] {
+                add_to(&mut start.d_y, d_rows.sum_keepdim(0)?.unsqueeze(0)?)?;
+            }
+        }
+        for (stage, start) in model.stages.iter().zip(std::mem::take(&mut self.starts)) {
+            let Some(start) = start else { continue };
+            if start.d_y.is_none() && start.d_state.is_none() {
+                continue;
+            }
+            let d_y = match start.d_y {
+                Some(d_y) => d_y,
+                None => start.y.zeros_like()?,
+            };
+            let (dx, _) = stage.block.backward(start.saved, &d_y, &start.d_state, gradients)?;
+            gradients.of(&stage.start).add(&dx)?;
+        }
+        Ok(())
+    }
+}
+
+fn add_to(sum: &mut Option<Tensor>, term: Tensor) -> Result<()> {
+    *sum = Some(match sum.take() {
+        Some(sum) => (sum + term)?,
+        None => term,
+    });
+    Ok(())
+}

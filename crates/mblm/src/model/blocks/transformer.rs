@@ -1,0 +1,480 @@
+//! Transformer stack, as a decoder (causal, with token shift) and as an encoder (bidirectional, with a key mask).
+//!
+//! ```text
+//! each layer   x = x + W_o · attention(q, k, v)      q = W_q a, [k | v] = W_kv a,  a = RMSNorm(shift(x))
+//!              x = x + W_2 · gelu(W_1 f + b_1) + b_2                               f = RMSNorm(shift(x))
+//! at the end   RMSNorm(x)
+//! ```
+//!
+//! `shift` takes the second half of the channels from the position before; the encoder has none. Shapes: x (n, t, d),
+//! q (n, t, h·d_h), [k | v] (n, t, 2·h·d_h), inner activations (n, t, m·d).
+//!
+//! State of the decoder, three slots a layer: the last row that entered the attention's shift (n, 1, d); the keys (rotated)
+//! and values of all positions so far (n, s, 2·h·d_h); the last row that entered the feed-forward's shift (n, 1, d).
+
+use candle_core::Tensor;
+use mblm_ops::add_norm::{self, Norm};
+use mblm_ops::attention::{self, Attention};
+use mblm_ops::dropout::{self, Dropout};
+use mblm_ops::{gelu, linear};
+
+use crate::Result;
+use crate::config::TransformerConfig;
+use crate::model::block::{Pass, Saved, StageBlock};
+use crate::model::init::Init;
+use crate::model::parameter::{Builder, Gradients, Parameter};
+use crate::model::state::{State, StateGradient};
+
+/// Slots of the state that one layer of the decoder has.
+const SLOTS: usize = 3;
+const ATTENTION_SHIFT: usize = 0;
+const KEYS_VALUES: usize = 1;
+const FEED_FORWARD_SHIFT: usize = 2;
+
+/// A stack of Transformer layers with its final norm.
+pub struct Transformer {
+    layers: Vec<Layer>,
+    norm: Parameter,
+    attention: Attention,
+    attention_dropout: f64,
+    feed_forward_dropout: f64,
+    dim: usize,
+}
+
+struct Layer {
+    attention_norm: Parameter,
+    to_q: Parameter,
+    to_kv: Parameter,
+    to_out: Parameter,
+    feed_forward_norm: Parameter,
+    inner: Parameter,
+    inner_bias: Parameter,
+    outer: Parameter,
+    outer_bias: Parameter,
+}
+
+/// What one layer keeps for its backward pass.
+struct SavedLayer {
+    attention_residual: Tensor,
+    attention_norm: add_norm::Saved,
+    attention_input: Tensor,
+    attention_shift: Option<Tensor>,
+    q: Tensor,
+    kv: Tensor,
+    past: Option<Tensor>,
+    attention: attention::Saved,
+    attended: Tensor,
+    feed_forward_residual: Tensor,
+    feed_forward_norm: add_norm::Saved,
+    feed_forward_input: Tensor,
+    feed_forward_shift: Option<Tensor>,
+    inner: Tensor,
+    activated: Tensor,
+}
+
+struct SavedStack {
+    layers: Vec<SavedLayer>,
+    last: Tensor,
+    norm: add_norm::Saved,
+    start: usize,
+    pass: Pass,
+    visible: Option<Tensor>,
+}
+
+impl Transformer {
+    /// A causal stack of `layers` layers of width `dim`, for a decoder's stage.
+    pub fn decoder(config: &TransformerConfig, dim: usize, layers: usize, builder: &Builder<'_>) -> Result<Self> {
+        Self::new(config, dim, layers, builder, true)
+    }
+
+    /// A bidirectional stack of `layers` layers of width `dim`, for an encoder's stage.
+    pub fn encoder(config: &TransformerConfig, dim: usize, layers: usize, builder: &Builder<'_>) -> Result<Self> {
+        Self::new(config, dim, layers, builder, false)
+    }
+
+    fn new(config: &TransformerConfig, dim: usize, layers: usize, builder: &Builder<'_>, causal: bool) -> Result<Self> {
+        let width = config.attn_num_heads * config.attn_head_dims;
+        let inner = config.ff_multiplier * dim;
+        let layers = (0..layers)
+            .map(|index| {
+                let layer = builder.scope("layers").scope(index);
+                let (attention, feed_forward) = (layer.scope(0), layer.scope(1));
+                Ok(Layer {
+                    attention_norm: attention.parameter("norm.g", &[dim], Init::Ones)?,
+                    to_q: attention.parameter("to_q.weight", &[width, dim], Init::linear(dim))?,
+                    to_kv: attention.parameter("to_kv.weight", &[2 * width, dim], Init::linear(dim))?,
+                    to_out: attention.parameter("to_out.weight", &[dim, width], Init::linear(width))?,
+                    feed_forward_norm: feed_forward.parameter("0.g", &[dim], Init::Ones)?,
+                    inner: feed_forward.parameter("1.weight", &[inner, dim], Init::linear(dim))?,
+                    inner_bias: feed_forward.parameter("1.bias", &[inner], Init::linear(dim))?,
+                    outer: feed_forward.parameter("4.weight", &[dim, inner], Init::linear(inner))?,
+                    outer_bias: feed_forward.parameter("4.bias", &[dim], Init::linear(inner))?,
+                })
+            })
+            .collect::<Result<Vec<_>>>()?;
+        Ok(Self {
+            layers,
+            norm: builder.parameter("norm.g", &[dim], Init::Ones)?,
+            attention: Attention {
+                heads: config.attn_num_heads,
+                head_dim: config.attn_head_dims,
+                rotary: config.attn_use_rot_embs,
+                causal,
+                dropout: None,
+            },
+            attention_dropout: config.attn_dropout,
+            feed_forward_dropout: config.ff_dropout,
+            dim,
+        })
+    }
+
+    /// Maps `x` (n, t, d) to (n, t, d), every position seeing all positions that `visible` (n, t) `u8` does not hide.
+    pub fn encode(&self, x: &Tensor, visible: Option<&Tensor>) -> Result<Tensor> {
+        let (x, delta) = self.run(x, &mut self.initial_state(), visible, None, drop)?;
+        Ok(self.final_norm(&x, delta.as_ref())?.normed)
+    }
+
+    /// [`encode`](Self::encode) that keeps what the backward pass needs.
+    pub fn encode_train(&self, x: &Tensor, visible: Option<&Tensor>, pass: &Pass) -> Result<(Tensor, Saved)> {
+        self.train(x, &mut self.initial_state(), visible, pass)
+    }
+
+    /// The gradient of the input of [`encode_train`](Self::encode_train), from that of its result.
+    pub fn encode_backward(&self, saved: Saved, dy: &Tensor, gradients: &mut Gradients) -> Result<Tensor> {
+        Ok(self.backward(saved, dy, &StateGradient::none(), gradients)?.0)
+    }
+
+    fn train(&self, x: &Tensor, state: &mut State, visible: Option<&Tensor>, pass: &Pass) -> Result<(Tensor, Saved)> {
+        let start = state.position();
+        let mut layers = Vec::with_capacity(self.layers.len());
+        let (x, delta) = self.run(x, state, visible, Some(pass), |saved| layers.push(saved))?;
+        let last = self.final_norm(&x, delta.as_ref())?;
+        let saved = SavedStack {
+            layers,
+            last: last.residual,
+            norm: last.saved,
+            start,
+            pass: *pass,
+            visible: visible.cloned(),
+        };
+        Ok((last.normed, Saved::new(saved)))
+    }
+
+    /// All layers: the residual stream and the last layer's output, still to be added to it.
+    fn run(
+        &self,
+        x: &Tensor,
+        state: &mut State,
+        visible: Option<&Tensor>,
+        pass: Option<&Pass>,
+        mut keep: impl FnMut(SavedLayer),
+    ) -> Result<(Tensor, Option<Tensor>)> {
+        let positions = x.dim(1)?;
+        let (mut x, mut delta) = (x.clone(), None);
+        for (index, layer) in self.layers.iter().enumerate() {
+            let (residual, added, saved) = self.layer(layer, index, &x, delta.as_ref(), state, visible, pass)?;
+            (x, delta) = (residual, Some(added));
+            keep(saved);
+        }
+        state.advance(positions);
+        Ok((x, delta))
+    }
+
+    fn final_norm(&self, x: &Tensor, delta: Option<&Tensor>) -> Result<add_norm::Output> {
+        Ok(add_norm::forward(x, delta, self.norm.value(), Norm::Clamped, None)?)
+    }
+
+    /// The attention's parameters for one layer of a training pass, or of inference.
+    fn attention_for(&self, index: usize, pass: Option<&Pass>, positions: usize, keys: usize) -> Attention {
+        let dropout = pass.filter(|_| self.attention_dropout > 0.0).map(|pass| Dropout {
+            probability: self.attention_dropout,
+            key: pass.key(index, 0),
+            first: (pass.first_sequence * self.attention.heads * positions * keys) as u64,
+        });
+        Attention {
+            dropout,
+            ..self.attention.clone()
+        }
+    }
+
+    fn feed_forward_dropout(&self, index: usize, pass: Option<&Pass>, inner: &Tensor) -> Result<Option<Dropout>> {
+        let per_sequence = inner.dim(1)? * inner.dim(2)?;
+        Ok(pass.filter(|_| self.feed_forward_dropout > 0.0).map(|pass| Dropout {
+            probability: self.feed_forward_dropout,
+            key: pass.key(index, 1),
+            first: (pass.first_sequence * per_sequence) as u64,
+        }))
+    }
+
+    /// The row before the first for a token shift, zeros at the beginning; nothing for the encoder.
+    fn shift_row(&self, state: &State, slot: usize, like: &Tensor) -> Result<Option<Tensor>> {
+        if !self.attention.causal {
+            return Ok(None);
+        }
+        match state.get(slot) {
+            Some(row) => Ok(Some(row.clone())),
+            None => Ok(Some(Tensor::zeros((1, 1, self.dim), like.dtype(), like.device())?)),
+        }
+    }
+
+    /// One layer: from (x, delta), whose sum is the residual stream, to the next such pair.
+    fn layer(
+        &self,
+        layer: &Layer,
+        index: usize,
+        x: &Tensor,
+        delta: Option<&Tensor>,
+        state: &mut State,
+        visible: Option<&Tensor>,
+        pass: Option<&Pass>,
+    ) -> Result<(Tensor, Tensor, SavedLayer)> {
+        let slot = SLOTS * index;
+        let positions = x.dim(1)?;
+        let shift = self.shift_row(state, slot + ATTENTION_SHIFT, x)?;
+        let a = add_norm::forward(x, delta, layer.attention_norm.value(), Norm::Clamped, shift.as_ref())?;
+        let q = linear::forward(&a.normed, layer.to_q.value(), None)?; // (n, t, h·d_h)
+        let kv = linear::forward(&a.normed, layer.to_kv.value(), None)?; // (n, t, 2·h·d_h)
+        let past = state.get(slot + KEYS_VALUES).cloned();
+        let keys = positions + past.as_ref().map_or(Ok(0), |past| past.dim(1))?;
+        let settings = self.attention_for(index, pass, positions, keys);
+        let attended = attention::forward(&settings, &q, &kv, past.as_ref(), state.position(), visible)?;
+        let out = linear::forward(&attended.out, layer.to_out.value(), None)?; // (n, t, d)
+
+        let feed_forward_shift = self.shift_row(state, slot + FEED_FORWARD_SHIFT, x)?;
+        let f = add_norm::forward(
+            &a.residual,
+            Some(&out),
+            layer.feed_forward_norm.value(),
+            Norm::Clamped,
+            feed_forward_shift.as_ref(),
+        )?;
+        let inner = linear::forward(&f.normed, layer.inner.value(), None)?; // (n, t, m·d)
+        let mut activated = gelu::forward(&inner, Some(layer.inner_bias.value()))?;
+        if let Some(dropout) = self.feed_forward_dropout(index, pass, &activated)? {
+            activated = dropout::apply(&activated, &dropout)?;
+        }
+        let added = linear::forward(&activated, layer.outer.value(), Some(layer.outer_bias.value()))?;
+
+        if self.attention.causal {
+            let last = |rows: &Tensor| rows.narrow(1, positions - 1, 1)?.contiguous();
+            state.set(slot + ATTENTION_SHIFT, last(&a.residual)?);
+            state.set(slot + KEYS_VALUES, append(past.as_ref(), &attended.present)?);
+            state.set(slot + FEED_FORWARD_SHIFT, last(&f.residual)?);
+        }
+        let saved = SavedLayer {
+            attention_residual: a.residual,
+            attention_norm: a.saved,
+            attention_input: a.normed,
+            attention_shift: shift,
+            q,
+            kv,
+            past,
+            attention: attended.saved,
+            attended: attended.out,
+            feed_forward_residual: f.residual.clone(),
+            feed_forward_norm: f.saved,
+            feed_forward_input: f.normed,
+            feed_forward_shift,
+            inner,
+            activated,
+        };
+        Ok((f.residual, added, saved))
+    }
+
+    /// The backward pass of [`layer`](Self::layer): from the gradients of the pair it returned to that of the pair it got
+    /// (the same for both, since the layer sees their sum only).
+    fn layer_backward(
+        &self,
+        layer: &Layer,
+        index: usize,
+        saved: SavedLayer,
+        stack: (usize, &Pass, Option<&Tensor>),
+        d_residual: &Tensor,
+        d_added: &Tensor,
+        d_state: &StateGradient,
+        d_begin: &mut StateGradient,
+        gradients: &mut Gradients,
+    ) -> Result<Tensor> {
+        let (start, pass, visible) = stack;
+        let slot = SLOTS * index;
+        let [d_outer, d_outer_bias] = gradients.of_each([&layer.outer, &layer.outer_bias]);
+        let mut d_activated = linear::backward(
+            &saved.activated,
+            layer.outer.value(),
+            d_added,
+            d_outer,
+            Some(d_outer_bias),
+        )?;
+        if let Some(dropout) = self.feed_forward_dropout(index, Some(pass), &d_activated)? {
+            d_activated = dropout::apply(&d_activated, &dropout)?;
+        }
+        let d_inner = gelu::backward(
+            &saved.inner,
+            Some(layer.inner_bias.value()),
+            &d_activated,
+            Some(gradients.of(&layer.inner_bias)),
+        )?;
+        let d_input = linear::backward(
+            &saved.feed_forward_input,
+            layer.inner.value(),
+            &d_inner,
+            gradients.of(&layer.inner),
+            None,
+        )?;
+        let f = add_norm::backward(
+            &saved.feed_forward_residual,
+            layer.feed_forward_norm.value(),
+            Norm::Clamped,
+            saved.feed_forward_shift.as_ref(),
+            &saved.feed_forward_norm,
+            &d_input,
+            Some(d_residual),
+            d_state.get(slot + FEED_FORWARD_SHIFT),
+            gradients.of(&layer.feed_forward_norm),
+        )?;
+        d_begin.set(slot + FEED_FORWARD_SHIFT, f.d_previous);
+
+        let d_attended = linear::backward(
+            &saved.attended,
+            layer.to_out.value(),
+            &f.d_x,
+            gradients.of(&layer.to_out),
+            None,
+        )?;
+        let positions = saved.q.dim(1)?;
+        let before = saved.past.as_ref().map_or(Ok(0), |past| past.dim(1))?;
+        let settings = self.attention_for(index, Some(pass), positions, before + positions);
+        let d_cache = d_state.get(slot + KEYS_VALUES);
+        let d_present = d_cache
+            .map(|d_cache| d_cache.narrow(1, before, positions))
+            .transpose()?;
+        let attended = attention::backward(
+            &settings,
+            &saved.q,
+            &saved.kv,
+            saved.past.as_ref(),
+            start,
+            visible,
+            saved.attention,
+            &d_attended,
+            d_present.as_ref(),
+        )?;
+        let mut d_past = attended.d_past;
+        if let (Some(d_cache), Some(past)) = (d_cache, &saved.past) {
+            // the rows that were there before are in the cache afterwards too
+            let mut kept = d_cache.narrow(1, 0, before)?;
+            if past.dim(0)? == 1 {
+                kept = kept.sum_keepdim(0)?;
+            }
+            d_past = Some(match d_past {
+                Some(d_past) => (d_past + kept)?,
+                None => kept,
+            });
+        }
+        d_begin.set(slot + KEYS_VALUES, d_past);
+        let d_from_q = linear::backward(
+            &saved.attention_input,
+            layer.to_q.value(),
+            &attended.d_q,
+            gradients.of(&layer.to_q),
+            None,
+        )?;
+        let d_from_kv = linear::backward(
+            &saved.attention_input,
+            layer.to_kv.value(),
+            &attended.d_kv,
+            gradients.of(&layer.to_kv),
+            None,
+        )?;
+        let a = add_norm::backward(
+            &saved.attention_residual,
+            layer.attention_norm.value(),
+            Norm::Clamped,
+            saved.attention_shift.as_ref(),
+            &saved.attention_norm,
+            &(d_from_q + d_from_kv)?,
+            Some(&f.d_x),
+            d_state.get(slot + ATTENTION_SHIFT),
+            gradients.of(&layer.attention_norm),
+        )?;
+        d_begin.set(slot + ATTENTION_SHIFT, a.d_previous);
+        Ok(a.d_x)
+    }
+}
+
+/// `past` (n|1, s, w) with the rows of `present` (n, t, w) after it.
+fn append(past: Option<&Tensor>, present: &Tensor) -> Result<Tensor> {
+    let Some(past) = past else {
+        return Ok(present.clone());
+    };
+    let (sequences, _, width) = present.dims3()?;
+    let past = past.broadcast_as((sequences, past.dim(1)?, width))?;
+    Ok(Tensor::cat(&[&past, present], 1)?) // (n, s + t, w)
+}
+
+impl StageBlock for Transformer {
+    fn parameters(&self) -> Vec<&Parameter> {
+        let mut parameters = Vec::new();
+        for layer in &self.layers {
+            parameters.extend([
+                &layer.attention_norm,
+                &layer.to_q,
+                &layer.to_kv,
+                &layer.to_out,
+                &layer.feed_forward_norm,
+                &layer.inner,
+                &layer.inner_bias,
+                &layer.outer,
+                &layer.outer_bias,
+            ]);
+        }
+        parameters.push(&self.norm);
+        parameters
+    }
+
+    fn initial_state(&self) -> State {
+        State::empty(SLOTS * self.layers.len())
+    }
+
+    fn forward(&self, x: &Tensor, state: &mut State) -> Result<Tensor> {
+        let (x, delta) = self.run(x, state, None, None, drop)?;
+        Ok(self.final_norm(&x, delta.as_ref())?.normed)
+    }
+
+    fn has_dropout(&self) -> bool {
+        self.attention_dropout > 0.0 || self.feed_forward_dropout > 0.0
+    }
+
+    fn forward_train(&self, x: &Tensor, state: &mut State, pass: &Pass) -> Result<(Tensor, Saved)> {
+        self.train(x, state, None, pass)
+    }
+
+    fn backward(
+        &self,
+        saved: Saved,
+        dy: &Tensor,
+        d_state: &StateGradient,
+        gradients: &mut Gradients,
+    ) -> Result<(Tensor, StateGradient)> {
+        let saved = saved.take::<SavedStack>()?;
+        let last = add_norm::backward(
+            &saved.last,
+            self.norm.value(),
+            Norm::Clamped,
+            None,
+            &saved.norm,
+            dy,
+            None,
+            None,
+            gradients.of(&self.norm),
+        )?;
+        let mut d_begin = StateGradient::none();
+        // residual stream and pending delta have the same gradient: the next norm sees their sum
+        let mut d_x = last.d_x;
+        let stack = (saved.start, &saved.pass, saved.visible.as_ref());
+        for (index, (layer, saved)) in self.layers.iter().zip(saved.layers).enumerate().rev() {
+            d_x = self.layer_backward(layer, index, saved, stack, &d_x, &d_x, d_state, &mut d_begin, gradients)?;
+        }
+        Ok((d_x, d_begin))
+    }
+}

@@ -1,0 +1,355 @@
+//! The decoder: a hierarchy of causal stages over bytes.
+//!
+//! Stage 1 reads whole patches, the local stage (N) single bytes; each stage's outputs, one position late, are the context
+//! of the next stage's sequences (see [`Stage`]). Rows of the local stage are flattened over all patches: row j of a sample
+//! is the output after byte j and predicts byte j + 1, also across patch borders; byte 0 is predicted by the local start
+//! row.
+//!
+//! Shapes: ids (B, L), padded to L' = P1' · P_2 · … · P_N; stage n has B · P1' · … · P_{n−1} sequences of P_n positions; rows
+//! (B · L', D_N).
+
+use candle_core::{DType, Device, Tensor};
+use mblm_ops::cross_entropy;
+
+use super::ids::Ids;
+use super::init::Seeded;
+use super::parameter::{Builder, ParameterSource, Parameters};
+use super::registry::BlockRegistry;
+use super::stage::{Linear, Stage};
+use super::state::State;
+use crate::config::ModelConfig;
+use crate::{Error, Result};
+
+/// Rows (positions of all sequences together) that one group of sequences of a stage has at most, unless one sequence
+/// alone has more. Bounds the memory of everything below the first stage.
+pub(super) const GROUP_ROWS: usize = 4096;
+
+/// A decoder: the Multiscale Byte Language Model (arXiv 2502.14553).
+pub struct Mblm {
+    pub(super) config: ModelConfig,
+    pub(super) stages: Vec<Stage>,
+    pub(super) to_logits: Linear,
+    parameters: Parameters,
+    device: Device,
+    dtype: DType,
+}
+
+/// Where the embedded tokens of each stage come from.
+enum Tokens<'a> {
+    Ids(&'a Ids),
+    /// One tensor (sequences, positions, D_n) a stage.
+    Embedded(Vec<Tensor>),
+}
+
+impl Mblm {
+    /// A model whose parameters come from `source`: a seed ([`Seeded`]) or a file.
+    pub fn new(
+        config: &ModelConfig,
+        registry: &BlockRegistry,
+        source: &dyn ParameterSource,
+        dtype: DType,
+        device: &Device,
+    ) -> Result<Self> {
+        config.validate()?;
+        let builder = Builder::new(source, dtype, device);
+        let stages = (0..config.num_stages())
+            .map(|stage| Stage::new(config, stage, registry, &builder))
+            .collect::<Result<Vec<_>>>()?;
+        let local_dim = config.hidden_dims[config.num_stages() - 1];
+        let to_logits = Linear::new(&builder.scope("to_logits"), local_dim, config.num_tokens)?;
+        Ok(Self {
+            config: config.clone(),
+            stages,
+            to_logits,
+            parameters: builder.parameters(),
+            device: device.clone(),
+            dtype,
+        })
+    }
+
+    /// A new float32 model of built-in blocks.
+    pub fn seeded(config: &ModelConfig, seed: u64, device: &Device) -> Result<Self> {
+        Self::new(config, &BlockRegistry::default(), &Seeded(seed), DType::F32, device)
+    }
+
+    /// The configuration.
+    pub fn config(&self) -> &ModelConfig {
+        &self.config
+    }
+
+    /// All parameters.
+    pub fn parameters(&self) -> &Parameters {
+        &self.parameters
+    }
+
+    /// The device that the parameters are on.
+    pub fn device(&self) -> &Device {
+        &self.device
+    }
+
+    /// The type of the parameters.
+    pub fn dtype(&self) -> DType {
+        self.dtype
+    }
+
+    /// Logits (B, L, V) for ids (B, L) or (B, P1', P_2, …, P_N); row j predicts byte j + 1.
+    pub fn logits(&self, ids: &Tensor) -> Result<Tensor> {
+        self.to_logits.forward(&self.hidden_states(ids)?)
+    }
+
+    /// The outputs of the local stage (B, L, D_N), before the logits layer.
+    pub fn hidden_states(&self, ids: &Tensor) -> Result<Tensor> {
+        let ids = self.checked(ids)?;
+        let local_dim = self.local().dim;
+        if ids.batch == 0 || ids.len == 0 {
+            return Ok(Tensor::zeros(
+                (ids.batch, ids.len, local_dim),
+                self.dtype,
+                &self.device,
+            )?);
+        }
+        let rows = self.all_rows(&Tokens::Ids(&ids), ids.batch)?;
+        Ok(rows
+            .reshape((ids.batch, ids.padded, local_dim))?
+            .narrow(1, 0, ids.len)?)
+    }
+
+    /// Logits (V) of the first byte, which no input precedes.
+    pub fn first_logits(&self) -> Result<Tensor> {
+        let (first, _) = self.local().begin()?;
+        Ok(self.to_logits.forward(&first)?.flatten_all()?)
+    }
+
+    /// The loss in nats of each byte (B, L) given the bytes before it; padding and masks are not looked at.
+    pub fn losses(&self, ids: &Tensor) -> Result<Tensor> {
+        let ids = self.checked(ids)?;
+        if ids.batch == 0 || ids.len == 0 {
+            return Ok(Tensor::zeros((ids.batch, ids.len), self.dtype, &self.device)?);
+        }
+        let first_logits = self.first_logits()?.unsqueeze(0)?; // (1, V)
+        let mut pieces = Vec::new();
+        self.rows(&Tokens::Ids(&ids), ids.batch, &mut |first, rows| {
+            let count = rows.dim(0)?;
+            let targets: Vec<u32> = (first..first + count)
+                .map(|row| ids.host.get(row + 1).copied().unwrap_or(self.config.pad_token_id))
+                .collect();
+            let targets = Tensor::from_vec(targets, count, &self.device)?;
+            pieces.push(cross_entropy::losses(&self.to_logits.forward(&rows)?, &targets)?);
+            Ok(())
+        })?;
+        let losses = Tensor::cat(&pieces, 0)?.reshape((ids.batch, ids.padded))?;
+        let firsts: Vec<u32> = ids.host.iter().step_by(ids.padded).copied().collect();
+        let firsts = Tensor::from_vec(firsts, ids.batch, &self.device)?;
+        let first_logits = first_logits
+            .broadcast_as((ids.batch, self.config.num_tokens))?
+            .contiguous()?;
+        let first_losses = cross_entropy::losses(&first_logits, &firsts)?.unsqueeze(1)?; // (B, 1)
+        Ok(Tensor::cat(&[&first_losses, &losses.narrow(1, 0, ids.len - 1)?], 1)?)
+    }
+
+    /// The embedded tokens of each stage, from the most global to the local one, without positions: stage n has
+    /// (B, P1', P_2, …, P_n, D_n).
+    pub fn embed(&self, ids: &Tensor) -> Result<Vec<Tensor>> {
+        let ids = self.checked(ids)?;
+        let mut dims = vec![ids.batch, ids.padded / self.stages[0].bytes];
+        let mut embedded = Vec::with_capacity(self.stages.len());
+        for (index, stage) in self.stages.iter().enumerate() {
+            if index > 0 {
+                dims.push(stage.positions);
+            }
+            let positions = dims[dims.len() - 1];
+            let sequences = dims[..dims.len() - 1].iter().product();
+            let tokens = stage
+                .embedding
+                .tokens(&ids.sequences(0, sequences, positions, stage.bytes)?)?;
+            let shape: Vec<usize> = dims.iter().copied().chain([stage.dim]).collect();
+            embedded.push(tokens.reshape(shape)?);
+        }
+        Ok(embedded)
+    }
+
+    /// Hidden states (B, P1' · P_2 · … · P_N, D_N) from embedded tokens instead of ids, one tensor a stage as
+    /// [`embed`](Self::embed) returns them.
+    pub fn hidden_states_from_embeddings(&self, embedded: &[Tensor]) -> Result<Tensor> {
+        let stages = self.stages.len();
+        if embedded.len() != stages {
+            return Err(Error::input(format!(
+                "embeddings: expected one tensor for each of {stages} stages, found {}",
+                embedded.len()
+            )));
+        }
+        let leading = embedded[0].dims().get(..2).unwrap_or_default().to_vec();
+        let mut flat = Vec::with_capacity(stages);
+        for (index, (tokens, stage)) in embedded.iter().zip(&self.stages).enumerate() {
+            let inner = self.config.seq_lens[1..=index].iter().copied();
+            let expected: Vec<usize> = leading.iter().copied().chain(inner).chain([stage.dim]).collect();
+            if tokens.dims() != expected || leading.len() != 2 {
+                return Err(Error::input(format!(
+                    "embeddings of stage {}: expected shape {expected:?} (batch, patches, …, width), found {:?}",
+                    index + 1,
+                    tokens.dims()
+                )));
+            }
+            let positions = expected[expected.len() - 2];
+            let sequences = expected[..expected.len() - 2].iter().product::<usize>();
+            flat.push(tokens.reshape((sequences, positions, stage.dim))?);
+        }
+        let (batch, patches) = (leading[0], leading[1]);
+        let padded = patches * self.stages[0].bytes;
+        let rows = self.all_rows(&Tokens::Embedded(flat), batch)?;
+        Ok(rows.reshape((batch, padded, self.local().dim))?)
+    }
+
+    /// The number of stages.
+    pub(crate) fn stage_count(&self) -> usize {
+        self.stages.len()
+    }
+
+    /// Bytes of one position of a stage.
+    pub(crate) fn stage_bytes(&self, stage: usize) -> usize {
+        self.stages[stage].bytes
+    }
+
+    /// The output of a stage's start row (1, 1, D) and the state after it.
+    pub(crate) fn begin_stage(&self, stage: usize) -> Result<(Tensor, State)> {
+        self.stages[stage].begin()
+    }
+
+    /// The contexts (b, P, D) of a sequence of the stage after `stage`, from an output (b, 1, D); `None` after the last.
+    pub(crate) fn next_contexts(&self, stage: usize, output: &Tensor) -> Result<Option<Tensor>> {
+        match self.stages.get(stage + 1) {
+            Some(next) => self.stages[stage].contexts(&output.squeeze(1)?, next),
+            None => Ok(None),
+        }
+    }
+
+    /// Positions `start` and on of a stage's sequences, from ids (b, t, p) and contexts (b or 1, t, D): (b, t, D).
+    pub(crate) fn run_stage(
+        &self,
+        stage: usize,
+        ids: &Tensor,
+        start: usize,
+        context: Option<&Tensor>,
+        state: &mut State,
+    ) -> Result<Tensor> {
+        let stage = &self.stages[stage];
+        let mut x = stage.embedding.forward(ids, start)?;
+        if let Some(context) = context {
+            x = x.broadcast_add(context)?;
+        }
+        stage.forward(&x, state)
+    }
+
+    /// Logits (…, V) from outputs of the local stage (…, D_N).
+    pub(crate) fn logits_of(&self, rows: &Tensor) -> Result<Tensor> {
+        self.to_logits.forward(rows)
+    }
+
+    pub(super) fn local(&self) -> &Stage {
+        &self.stages[self.stages.len() - 1]
+    }
+
+    /// Checks and pads ids, and that the first stage has room for them.
+    pub(super) fn checked(&self, ids: &Tensor) -> Result<Ids> {
+        let ids = Ids::new(&self.config, ids, &self.device)?;
+        let (patches, bytes) = (ids.padded / self.stages[0].bytes, self.stages[0].bytes);
+        match self.stages[0].embedding.max_positions() {
+            Some(rows) if patches > rows => Err(Error::input(format!(
+                "an input of {} bytes needs {patches} positions in the first stage, whose fixed position table has \
+                 {rows}; at most {} bytes fit. Shorten the input, or train with pos_emb_type rope or none there",
+                ids.len,
+                rows * bytes
+            ))),
+            _ => Ok(ids),
+        }
+    }
+
+    fn all_rows(&self, tokens: &Tokens<'_>, batch: usize) -> Result<Tensor> {
+        let mut pieces = Vec::new();
+        self.rows(tokens, batch, &mut |_, rows| {
+            pieces.push(rows);
+            Ok(())
+        })?;
+        Ok(Tensor::cat(&pieces, 0)?)
+    }
+
+    /// Calls `visit(first row, rows)` for consecutive rows of the local stage, (rows, D_N), groups of sequences at a time.
+    fn rows(
+        &self,
+        tokens: &Tokens<'_>,
+        batch: usize,
+        visit: &mut dyn FnMut(usize, Tensor) -> Result<()>,
+    ) -> Result<()> {
+        let starts = self.stages.iter().map(Stage::begin).collect::<Result<Vec<_>>>()?;
+        let positions = match tokens {
+            Tokens::Ids(ids) => ids.padded / self.stages[0].bytes,
+            Tokens::Embedded(embedded) => embedded[0].dim(1)?,
+        };
+        let group = group_size(positions);
+        for first in (0..batch).step_by(group) {
+            let count = group.min(batch - first);
+            self.stage_rows(0, first, count, positions, None, tokens, &starts, visit)?;
+        }
+        Ok(())
+    }
+
+    /// One group of sequences of a stage, and then, group by group, the sequences of the stages below it.
+    fn stage_rows(
+        &self,
+        index: usize,
+        first: usize,
+        count: usize,
+        positions: usize,
+        context: Option<&Tensor>,
+        tokens: &Tokens<'_>,
+        starts: &[(Tensor, State)],
+        visit: &mut dyn FnMut(usize, Tensor) -> Result<()>,
+    ) -> Result<()> {
+        let stage = &self.stages[index];
+        let mut x = match tokens {
+            Tokens::Ids(ids) => {
+                let ids = ids.sequences(first, count, positions, stage.bytes)?;
+                stage.embedding.forward(&ids, 0)?
+            }
+            Tokens::Embedded(embedded) => {
+                let tokens = embedded[index].narrow(0, first, count)?;
+                stage.embedding.with_positions(&tokens, 0)?
+            }
+        }; // (count, positions, D)
+        if let Some(context) = context {
+            x = (x + context)?;
+        }
+        let (start, state) = &starts[index];
+        let y = stage.forward(&x, &mut state.clone())?;
+        let Some(next) = self.stages.get(index + 1) else {
+            return visit(first * positions, y.reshape((count * positions, stage.dim))?);
+        };
+        let feed = stage.feed(start, &y)?; // (count · positions, D)
+        let group = group_size(next.positions);
+        for row in (0..count * positions).step_by(group) {
+            let sequences = group.min(count * positions - row);
+            let context = stage.contexts(&feed.narrow(0, row, sequences)?, next)?;
+            self.stage_rows(
+                index + 1,
+                first * positions + row,
+                sequences,
+                next.positions,
+                context.as_ref(),
+                tokens,
+                starts,
+                visit,
+            )?;
+        }
+        Ok(())
+    }
+}
+
+/// How many sequences of `positions` each make one group.
+pub(super) fn group_size(positions: usize) -> usize {
+    (GROUP_ROWS / positions.max(1)).max(1)
+}
+
+/// How many rows one group of sequences of `positions` each has.
+pub(crate) fn group_rows(positions: usize) -> usize {
+    group_size(positions) * positions
+}

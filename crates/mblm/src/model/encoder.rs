@@ -1,0 +1,370 @@
+//! The encoder: the same hierarchy without start tokens, bidirectional, for masked-byte training.
+//!
+//! Stage n sees its embedded tokens plus the projection of all outputs of stage n − 1: output i feeds sequence i. An
+//! attention mask (B, L) hides bytes; a patch of a higher stage is visible if any (or all) of its bytes are. Bytes added to
+//! fill the last patch are hidden. Shapes as in the decoder.
+
+use candle_core::{DType, Device, Tensor};
+use mblm_ops::cross_entropy;
+
+use super::backward::{Loss, TrainingPass};
+use super::block::Pass;
+use super::blocks::Transformer;
+use super::decoder::group_size;
+use super::embedding::TokenEmbedding;
+use super::ids::Ids;
+use super::init::Seeded;
+use super::parameter::{Builder, Gradients, ParameterSource, Parameters};
+use super::stage::Linear;
+use crate::config::{BlockConfig, EncoderConfig, MaskReduce};
+use crate::{Error, Result};
+
+/// A masked-byte model.
+pub struct MblmEncoder {
+    config: EncoderConfig,
+    stages: Vec<EncoderStage>,
+    to_logits: Linear,
+    parameters: Parameters,
+    device: Device,
+    dtype: DType,
+}
+
+struct EncoderStage {
+    embedding: TokenEmbedding,
+    block: Transformer,
+    to_next: Option<Linear>,
+    positions: usize,
+    bytes: usize,
+    dim: usize,
+}
+
+/// A masked-byte batch: what the model reads, what it may see, and what it is to restore.
+#[derive(Clone, Copy, Debug)]
+pub struct MaskedBatch<'a> {
+    /// Ids (B, L) as the model reads them, some replaced by the mask id.
+    pub ids: &'a Tensor,
+    /// Which ids may be seen (B, L), any integer type, 0 = hidden; `None` = all.
+    pub attention_mask: Option<&'a Tensor>,
+    /// The original ids (B, L).
+    pub labels: &'a Tensor,
+    /// Weight of the loss at each position (B, L); 0 where nothing is to be restored.
+    pub loss_mask: &'a Tensor,
+}
+
+/// A batch with its masks on the host.
+struct Checked {
+    ids: Ids,
+    /// Visibility of each byte, (B · padded).
+    visible: Vec<bool>,
+}
+
+struct Run<'a> {
+    model: &'a MblmEncoder,
+    batch: Checked,
+    labels: Vec<u32>,
+    weights: Vec<f32>,
+    count: usize,
+    pass: TrainingPass,
+    loss: f64,
+}
+
+impl MblmEncoder {
+    /// A model whose parameters come from `source`.
+    pub fn new(config: &EncoderConfig, source: &dyn ParameterSource, dtype: DType, device: &Device) -> Result<Self> {
+        config.validate()?;
+        let model = &config.mblm_config;
+        let builder = Builder::new(source, dtype, device);
+        let mut stages = Vec::with_capacity(model.num_stages());
+        for index in 0..model.num_stages() {
+            let dim = model.hidden_dims[index];
+            let scope = builder.scope("stage_models").scope(index);
+            let BlockConfig::TransformerEncoder(block) = &model.block[index] else {
+                return Err(Error::config(format!(
+                    "stage {} of an encoder: expected block_type transformerEncoder, found {}",
+                    index + 1,
+                    model.block[index].block_type()
+                )));
+            };
+            let to_next = if index + 1 < model.num_stages() {
+                let scope = builder.scope("to_next_stage_proj").scope(index).scope(1);
+                let width = model.hidden_dims[index + 1] * model.seq_lens[index + 1];
+                Some(Linear::new(&scope, dim, width)?)
+            } else {
+                None
+            };
+            stages.push(EncoderStage {
+                embedding: TokenEmbedding::new(model, index, &builder)?,
+                block: Transformer::encoder(block, dim, model.num_layers[index], &scope)?,
+                to_next,
+                positions: model.seq_lens[index],
+                bytes: model.patch_bytes(index),
+                dim,
+            });
+        }
+        let local_dim = model.hidden_dims[model.num_stages() - 1];
+        Ok(Self {
+            config: config.clone(),
+            stages,
+            to_logits: Linear::new(&builder.scope("to_logits"), local_dim, model.num_tokens)?,
+            parameters: builder.parameters(),
+            device: device.clone(),
+            dtype,
+        })
+    }
+
+    /// A new float32 model.
+    pub fn seeded(config: &EncoderConfig, seed: u64, device: &Device) -> Result<Self> {
+        Self::new(config, &Seeded(seed), DType::F32, device)
+    }
+
+    /// The configuration.
+    pub fn config(&self) -> &EncoderConfig {
+        &self.config
+    }
+
+    /// All parameters.
+    pub fn parameters(&self) -> &Parameters {
+        &self.parameters
+    }
+
+    /// The device that the parameters are on.
+    pub fn device(&self) -> &Device {
+        &self.device
+    }
+
+    /// Logits (B, L, V) of the byte at each position.
+    pub fn logits(&self, ids: &Tensor, attention_mask: Option<&Tensor>) -> Result<Tensor> {
+        self.to_logits.forward(&self.hidden_states(ids, attention_mask)?)
+    }
+
+    /// The outputs of the local stage (B, L, D_N), before the logits layer.
+    pub fn hidden_states(&self, ids: &Tensor, attention_mask: Option<&Tensor>) -> Result<Tensor> {
+        let batch = self.checked(ids, attention_mask)?;
+        let dim = self.stages[self.stages.len() - 1].dim;
+        let (samples, len, padded) = (batch.ids.batch, batch.ids.len, batch.ids.padded);
+        if samples == 0 || len == 0 {
+            return Ok(Tensor::zeros((samples, len, dim), self.dtype, &self.device)?);
+        }
+        let mut pieces = Vec::new();
+        let positions = padded / self.stages[0].bytes;
+        for first in 0..samples {
+            self.rows(&batch, 0, first, 1, positions, None, &mut pieces)?;
+        }
+        let rows = Tensor::cat(&pieces, 0)?.reshape((samples, padded, dim))?;
+        Ok(rows.narrow(1, 0, len)?)
+    }
+
+    /// The mean loss of restoring the marked bytes.
+    pub fn loss(&self, batch: &MaskedBatch<'_>) -> Result<Loss> {
+        let run = Run::new(self, batch, TrainingPass::default())?;
+        if run.count == 0 {
+            return Ok(Loss::mean(0.0, 0));
+        }
+        let (samples, len, padded) = (run.batch.ids.batch, run.batch.ids.len, run.batch.ids.padded);
+        let logits = self.logits(batch.ids, batch.attention_mask)?; // (B, L, V)
+        let mut sum = 0.0;
+        for sample in 0..samples {
+            let range = sample * padded..sample * padded + len;
+            let labels = Tensor::from_slice(&run.labels[range.clone()], len, &self.device)?;
+            let losses = cross_entropy::losses(&logits.get(sample)?, &labels)?;
+            let losses: Vec<f32> = losses.to_dtype(DType::F32)?.to_vec1()?;
+            let counted = losses
+                .iter()
+                .zip(&run.weights[range])
+                .filter(|(_, weight)| **weight != 0.0);
+            sum += counted
+                .map(|(loss, weight)| f64::from(*loss) * f64::from(*weight))
+                .sum::<f64>();
+        }
+        Ok(Loss::mean(sum, run.count))
+    }
+
+    /// The mean loss of restoring the marked bytes; adds its gradients, times `pass.scale`, to `gradients`.
+    pub fn loss_and_gradients(
+        &self,
+        batch: &MaskedBatch<'_>,
+        pass: TrainingPass,
+        gradients: &mut Gradients,
+    ) -> Result<Loss> {
+        let mut run = Run::new(self, batch, pass)?;
+        if run.count == 0 {
+            return Ok(Loss::mean(0.0, 0));
+        }
+        let positions = run.batch.ids.padded / self.stages[0].bytes;
+        let group = group_size(positions);
+        for first in (0..run.batch.ids.batch).step_by(group) {
+            let count = group.min(run.batch.ids.batch - first);
+            run.stage(0, first, count, positions, None, gradients)?;
+        }
+        Ok(Loss::mean(run.loss, run.count))
+    }
+
+    fn checked(&self, ids: &Tensor, attention_mask: Option<&Tensor>) -> Result<Checked> {
+        let ids = Ids::new(&self.config.mblm_config, ids, &self.device)?;
+        let visible = match attention_mask {
+            Some(mask) => ids
+                .per_byte("attention mask", mask)?
+                .iter()
+                .map(|visible| *visible != 0.0)
+                .collect(),
+            None => (0..ids.batch * ids.padded)
+                .map(|byte| byte % ids.padded < ids.len)
+                .collect(),
+        };
+        Ok(Checked { ids, visible })
+    }
+
+    /// The visible positions (count, positions) of a group of sequences, or `None` when all are.
+    fn visible(
+        &self,
+        batch: &Checked,
+        index: usize,
+        first: usize,
+        count: usize,
+        positions: usize,
+    ) -> Result<Option<Tensor>> {
+        let bytes = self.stages[index].bytes;
+        let range = first * positions * bytes..(first + count) * positions * bytes;
+        let visible: Vec<u8> = batch.visible[range]
+            .chunks(bytes)
+            .map(|patch| match self.config.mask_reduce_strat {
+                MaskReduce::Any => u8::from(patch.contains(&true)),
+                MaskReduce::All => u8::from(!patch.contains(&false)),
+            })
+            .collect();
+        if !visible.contains(&0) {
+            return Ok(None);
+        }
+        Ok(Some(Tensor::from_vec(visible, (count, positions), &self.device)?))
+    }
+
+    fn rows(
+        &self,
+        batch: &Checked,
+        index: usize,
+        first: usize,
+        count: usize,
+        positions: usize,
+        context: Option<&Tensor>,
+        out: &mut Vec<Tensor>,
+    ) -> Result<()> {
+        let stage = &self.stages[index];
+        let ids = batch.ids.sequences(first, count, positions, stage.bytes)?;
+        let mut x = stage.embedding.forward(&ids, 0)?; // (count, positions, D)
+        if let Some(context) = context {
+            x = (x + context)?;
+        }
+        let visible = self.visible(batch, index, first, count, positions)?;
+        let y = stage.block.encode(&x, visible.as_ref())?;
+        let feed = y.reshape((count * positions, stage.dim))?;
+        let (Some(next), Some(to_next)) = (self.stages.get(index + 1), &stage.to_next) else {
+            out.push(feed);
+            return Ok(());
+        };
+        let group = group_size(next.positions);
+        for row in (0..count * positions).step_by(group) {
+            let sequences = group.min(count * positions - row);
+            let context = to_next.forward(&feed.narrow(0, row, sequences)?)?;
+            let context = context.reshape((sequences, next.positions, next.dim))?;
+            let first = first * positions + row;
+            self.rows(batch, index + 1, first, sequences, next.positions, Some(&context), out)?;
+        }
+        Ok(())
+    }
+}
+
+impl<'a> Run<'a> {
+    fn new(model: &'a MblmEncoder, batch: &MaskedBatch<'_>, pass: TrainingPass) -> Result<Self> {
+        let checked = model.checked(batch.ids, batch.attention_mask)?;
+        let labels = Ids::new(&model.config.mblm_config, batch.labels, &model.device)?;
+        if (labels.batch, labels.len) != (checked.ids.batch, checked.ids.len) {
+            return Err(Error::input(format!(
+                "labels: expected one for each of ({}, {}) ids, found ({}, {})",
+                checked.ids.batch, checked.ids.len, labels.batch, labels.len
+            )));
+        }
+        let weights = checked.ids.per_byte("loss mask", batch.loss_mask)?;
+        Ok(Self {
+            model,
+            count: weights.iter().filter(|weight| **weight != 0.0).count(),
+            batch: checked,
+            labels: labels.host,
+            weights,
+            pass,
+            loss: 0.0,
+        })
+    }
+
+    /// One group of sequences and everything below, forward and backward; the gradient of `context`.
+    fn stage(
+        &mut self,
+        index: usize,
+        first: usize,
+        count: usize,
+        positions: usize,
+        context: Option<&Tensor>,
+        gradients: &mut Gradients,
+    ) -> Result<Option<Tensor>> {
+        let model = self.model;
+        let stage = &model.stages[index];
+        let bytes = first * positions * stage.bytes..(first + count) * positions * stage.bytes;
+        if self.weights[bytes].iter().all(|weight| *weight == 0.0) {
+            return Ok(None);
+        }
+        let ids = self.batch.ids.sequences(first, count, positions, stage.bytes)?;
+        let (mut x, embedded) = stage.embedding.forward_train(&ids, 0)?; // (count, positions, D)
+        if let Some(context) = context {
+            x = (x + context)?;
+        }
+        let visible = model.visible(&self.batch, index, first, count, positions)?;
+        let pass = Pass {
+            seed: self.pass.seed.wrapping_mul(0x9e37_79b9_7f4a_7c15) ^ index as u64,
+            first_sequence: first,
+        };
+        let (y, saved) = stage.block.encode_train(&x, visible.as_ref(), &pass)?;
+        let rows = y.reshape((count * positions, stage.dim))?;
+        let d_rows = self.below(index, first * positions, &rows, gradients)?;
+        let d_y = d_rows.reshape((count, positions, stage.dim))?;
+        let dx = stage.block.encode_backward(saved, &d_y, gradients)?;
+        stage.embedding.backward(embedded, &dx, gradients)?;
+        Ok(Some(dx))
+    }
+
+    /// The gradient of a group's outputs (rows, D), the first of which is row `first` of the stage.
+    fn below(&mut self, index: usize, first: usize, rows: &Tensor, gradients: &mut Gradients) -> Result<Tensor> {
+        let model = self.model;
+        let count = rows.dim(0)?;
+        let (Some(next), Some(to_next)) = (model.stages.get(index + 1), &model.stages[index].to_next) else {
+            let logits = model.to_logits.forward(rows)?; // (rows, V)
+            let labels = Tensor::from_slice(&self.labels[first..first + count], count, rows.device())?;
+            let weights = Tensor::from_slice(&self.weights[first..first + count], count, rows.device())?;
+            let scale = self.pass.scale / self.count as f64;
+            let (loss, d_logits) = cross_entropy::loss_and_gradient(&logits, &labels, &weights, scale)?;
+            self.loss += loss;
+            return model.to_logits.backward(rows, &d_logits, gradients);
+        };
+        let group = group_size(next.positions);
+        let mut pieces = Vec::new();
+        for row in (0..count).step_by(group) {
+            let sequences = group.min(count - row);
+            let feed = rows.narrow(0, row, sequences)?;
+            let context = to_next.forward(&feed)?.reshape((sequences, next.positions, next.dim))?;
+            let d_context = self.stage(
+                index + 1,
+                first + row,
+                sequences,
+                next.positions,
+                Some(&context),
+                gradients,
+            )?;
+            pieces.push(match d_context {
+                Some(d_context) => {
+                    let d_context = d_context.reshape((sequences, next.positions * next.dim))?;
+                    to_next.backward(&feed, &d_context, gradients)?
+                }
+                None => feed.zeros_like()?,
+            });
+        }
+        Ok(Tensor::cat(&pieces, 0)?)
+    }
+}

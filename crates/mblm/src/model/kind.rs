@@ -1,0 +1,121 @@
+//! A model of either kind, decoder or encoder, behind the calls that training and evaluation need.
+
+use candle_core::{DType, Device, Tensor};
+
+use super::backward::{Loss, TrainingPass};
+use super::decoder::Mblm;
+use super::encoder::{MaskedBatch, MblmEncoder};
+use super::parameter::{Gradients, ParameterSource, Parameters};
+use super::registry::BlockRegistry;
+use crate::config::Architecture;
+use crate::{Error, Result};
+
+/// A decoder or an encoder.
+pub enum Model {
+    /// Predicts each byte from the bytes before it.
+    Decoder(Box<Mblm>),
+    /// Restores masked bytes from those around them.
+    Encoder(Box<MblmEncoder>),
+}
+
+/// A batch for a model of either kind; tensors (B, L).
+#[derive(Clone, Debug)]
+pub struct ModelBatch {
+    /// Ids as the model reads them.
+    pub ids: Tensor,
+    /// Weights of the loss; required by an encoder, where they mark the bytes to restore.
+    pub loss_mask: Option<Tensor>,
+    /// For an encoder: the original ids.
+    pub labels: Option<Tensor>,
+}
+
+impl Model {
+    /// A float32 model whose parameters come from `source`.
+    pub fn new(
+        architecture: &Architecture,
+        registry: &BlockRegistry,
+        source: &dyn ParameterSource,
+        device: &Device,
+    ) -> Result<Self> {
+        Ok(match architecture {
+            Architecture::Decoder(config) => {
+                Self::Decoder(Box::new(Mblm::new(config, registry, source, DType::F32, device)?))
+            }
+            Architecture::Encoder(config) => {
+                Self::Encoder(Box::new(MblmEncoder::new(config, source, DType::F32, device)?))
+            }
+        })
+    }
+
+    /// What the model was made from.
+    pub fn architecture(&self) -> Architecture {
+        match self {
+            Self::Decoder(model) => Architecture::Decoder(model.config().clone()),
+            Self::Encoder(model) => Architecture::Encoder(model.config().clone()),
+        }
+    }
+
+    /// All parameters.
+    pub fn parameters(&self) -> &Parameters {
+        match self {
+            Self::Decoder(model) => model.parameters(),
+            Self::Encoder(model) => model.parameters(),
+        }
+    }
+
+    /// The device that the parameters are on.
+    pub fn device(&self) -> &Device {
+        match self {
+            Self::Decoder(model) => model.device(),
+            Self::Encoder(model) => model.device(),
+        }
+    }
+
+    /// The decoder, or an error that says what needs one.
+    pub fn decoder(&self, purpose: &str) -> Result<&Mblm> {
+        match self {
+            Self::Decoder(model) => Ok(model),
+            Self::Encoder(_) => Err(Error::input(format!(
+                "{purpose} needs a decoder; this model is an encoder, which restores masked bytes"
+            ))),
+        }
+    }
+
+    /// The loss of a batch without gradients.
+    pub fn loss(&self, batch: &ModelBatch) -> Result<Loss> {
+        match self {
+            Self::Decoder(model) => model.loss(&batch.ids, batch.loss_mask.as_ref()),
+            Self::Encoder(model) => model.loss(&batch.masked()?),
+        }
+    }
+
+    /// The loss of a batch; adds its gradients to `gradients`.
+    pub fn loss_and_gradients(
+        &self,
+        batch: &ModelBatch,
+        pass: TrainingPass,
+        gradients: &mut Gradients,
+    ) -> Result<Loss> {
+        match self {
+            Self::Decoder(model) => model.loss_and_gradients(&batch.ids, batch.loss_mask.as_ref(), pass, gradients),
+            Self::Encoder(model) => model.loss_and_gradients(&batch.masked()?, pass, gradients),
+        }
+    }
+}
+
+impl ModelBatch {
+    fn masked(&self) -> Result<MaskedBatch<'_>> {
+        match (&self.labels, &self.loss_mask) {
+            (Some(labels), Some(loss_mask)) => Ok(MaskedBatch {
+                ids: &self.ids,
+                attention_mask: None,
+                labels,
+                loss_mask,
+            }),
+            _ => Err(Error::input(
+                "an encoder trains on masked bytes: expected labels and a loss mask in the batch; use a masked data \
+                 set such as pg19masked",
+            )),
+        }
+    }
+}

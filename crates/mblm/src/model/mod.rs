@@ -1,0 +1,28 @@
+//! The model: a hierarchy of stages over bytes, and the blocks that make them up.
+//!
+//! Read [`decoder`](Mblm) for what is computed, `backward` for how it is trained, [`StageBlock`] for what a block is.
+
+mod backward;
+mod block;
+pub mod blocks;
+mod decoder;
+mod embedding;
+mod encoder;
+mod ids;
+mod init;
+mod kind;
+mod parameter;
+mod registry;
+mod stage;
+mod state;
+
+pub use backward::{Loss, TrainingPass};
+pub use block::{Pass, Saved, StageBlock};
+pub use decoder::Mblm;
+pub(crate) use decoder::group_rows;
+pub use encoder::{MaskedBatch, MblmEncoder};
+pub use init::{Init, Seeded};
+pub use kind::{Model, ModelBatch};
+pub use parameter::{Builder, Gradients, Parameter, ParameterSource, Parameters};
+pub use registry::{BlockArgs, BlockRegistry};
+pub use state::{State, StateGradient};

@@ -1,0 +1,202 @@
+//! Parameters, where their first values come from, and the buffers of their gradients.
+//!
+//! A [`Parameter`] is a named tensor that is updated in place. Layers hold their own parameters; the model holds the list of
+//! all of them, in the order in which they were made, and a parameter's place in that list is its index in [`Gradients`].
+
+use std::cell::RefCell;
+use std::rc::Rc;
+use std::sync::Arc;
+
+use candle_core::{DType, Device, Tensor, Var};
+use mblm_ops::GradBuffer;
+
+use super::init::Init;
+use crate::{Error, Result};
+
+/// A named tensor of the model that training changes in place.
+#[derive(Clone, Debug)]
+pub struct Parameter {
+    name: Arc<str>,
+    index: usize,
+    var: Var,
+    value: Tensor,
+}
+
+impl Parameter {
+    /// The name in model files, such as `stage_models.0.norm.g`.
+    pub fn name(&self) -> &str {
+        &self.name
+    }
+
+    /// The values, outside every autograd graph.
+    pub fn value(&self) -> &Tensor {
+        &self.value
+    }
+
+    /// The same storage as a variable of candle's autograd, for blocks that leave their gradients to candle.
+    pub fn tracked(&self) -> &Tensor {
+        self.var.as_tensor()
+    }
+
+    /// Replaces the values; every holder of the parameter sees them.
+    pub fn set(&self, value: &Tensor) -> Result<()> {
+        Ok(self
+            .var
+            .set(&value.to_dtype(self.value.dtype())?.to_device(self.value.device())?)?)
+    }
+}
+
+/// All parameters of a model, in a fixed order.
+#[derive(Clone, Debug, Default)]
+pub struct Parameters(Vec<Parameter>);
+
+impl Parameters {
+    /// The parameters in the order in which the model was built.
+    pub fn iter(&self) -> std::slice::Iter<'_, Parameter> {
+        self.0.iter()
+    }
+
+    /// The number of parameter tensors.
+    pub fn len(&self) -> usize {
+        self.0.len()
+    }
+
+    /// Whether there is no parameter at all.
+    pub fn is_empty(&self) -> bool {
+        self.0.is_empty()
+    }
+
+    /// The number of scalar parameters.
+    pub fn elements(&self) -> usize {
+        self.iter().map(|parameter| parameter.value().elem_count()).sum()
+    }
+
+    /// The parameter of this name.
+    pub fn get(&self, name: &str) -> Option<&Parameter> {
+        self.iter().find(|parameter| parameter.name() == name)
+    }
+
+    /// Names and values, as a model file holds them.
+    pub fn named_tensors(&self) -> Vec<(String, Tensor)> {
+        self.iter()
+            .map(|parameter| (parameter.name().to_string(), parameter.value().clone()))
+            .collect()
+    }
+}
+
+/// One gradient buffer for each parameter of a model.
+#[derive(Debug)]
+pub struct Gradients(Vec<GradBuffer>);
+
+impl Gradients {
+    /// Buffers of zeros.
+    pub fn zeros(parameters: &Parameters) -> Result<Self> {
+        let buffers = parameters
+            .iter()
+            .map(|parameter| GradBuffer::zeros_like(parameter.value()))
+            .collect::<candle_core::Result<_>>()?;
+        Ok(Self(buffers))
+    }
+
+    /// The buffer of one parameter.
+    pub fn of(&mut self, parameter: &Parameter) -> &mut GradBuffer {
+        &mut self.0[parameter.index]
+    }
+
+    /// The buffers of several different parameters at once.
+    pub fn of_each<const N: usize>(&mut self, parameters: [&Parameter; N]) -> [&mut GradBuffer; N] {
+        self.0
+            .get_disjoint_mut(parameters.map(|parameter| parameter.index))
+            .expect("a builder gives each of its parameters another index")
+    }
+
+    /// The buffers in the order of the parameters.
+    pub fn iter(&self) -> std::slice::Iter<'_, GradBuffer> {
+        self.0.iter()
+    }
+
+    /// Sets every gradient to zero, to begin the next step.
+    pub fn clear(&mut self) -> Result<()> {
+        for buffer in &mut self.0 {
+            buffer.clear()?;
+        }
+        Ok(())
+    }
+}
+
+/// Where the first values of parameters come from: a seed or a file.
+pub trait ParameterSource {
+    /// The tensor of this name and shape. `init` says how it starts in a new model.
+    fn tensor(&self, name: &str, shape: &[usize], init: Init, dtype: DType, device: &Device) -> Result<Tensor>;
+}
+
+/// Makes the parameters of a model and keeps the list of them; scopes make up the names.
+#[derive(Clone)]
+pub struct Builder<'a> {
+    source: &'a dyn ParameterSource,
+    dtype: DType,
+    device: Device,
+    prefix: String,
+    made: Rc<RefCell<Vec<Parameter>>>,
+}
+
+impl<'a> Builder<'a> {
+    /// A builder that takes first values from `source`.
+    pub fn new(source: &'a dyn ParameterSource, dtype: DType, device: &Device) -> Self {
+        Self {
+            source,
+            dtype,
+            device: device.clone(),
+            prefix: String::new(),
+            made: Rc::default(),
+        }
+    }
+
+    /// The scope `name` inside this one: its parameters are called `….name.…`.
+    pub fn scope(&self, name: impl std::fmt::Display) -> Self {
+        let prefix = if self.prefix.is_empty() {
+            name.to_string()
+        } else {
+            format!("{}.{name}", self.prefix)
+        };
+        Self { prefix, ..self.clone() }
+    }
+
+    /// The device that parameters are made on.
+    pub fn device(&self) -> &Device {
+        &self.device
+    }
+
+    /// The type of the parameters.
+    pub fn dtype(&self) -> DType {
+        self.dtype
+    }
+
+    /// Makes the parameter `name` of this scope.
+    pub fn parameter(&self, name: &str, shape: &[usize], init: Init) -> Result<Parameter> {
+        let name = self.scope(name).prefix;
+        let tensor = self.source.tensor(&name, shape, init, self.dtype, &self.device)?;
+        if tensor.dims() != shape {
+            return Err(Error::input(format!(
+                "tensor {name}: expected shape {shape:?}, found {:?}",
+                tensor.dims()
+            )));
+        }
+        // contiguous and a copy of its own: parameters change in place
+        let var = Var::from_tensor(&tensor.contiguous()?.detach())?;
+        let mut made = self.made.borrow_mut();
+        let parameter = Parameter {
+            name: name.into(),
+            index: made.len(),
+            value: var.as_detached_tensor(),
+            var,
+        };
+        made.push(parameter.clone());
+        Ok(parameter)
+    }
+
+    /// The parameters made so far, by this builder and all its scopes.
+    pub fn parameters(&self) -> Parameters {
+        Parameters(self.made.borrow().clone())
+    }
+}

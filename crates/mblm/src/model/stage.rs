@@ -1,0 +1,139 @@
+//! One stage of the hierarchy: token embedding, start token, block, and the projection to the next stage.
+
+use candle_core::{DType, Tensor};
+use mblm_ops::linear;
+
+use super::block::StageBlock;
+use super::embedding::TokenEmbedding;
+use super::init::Init;
+use super::parameter::{Builder, Gradients, Parameter};
+use super::registry::BlockRegistry;
+use super::state::State;
+use crate::Result;
+use crate::config::ModelConfig;
+
+/// A linear layer with bias.
+pub(super) struct Linear {
+    weight: Parameter,
+    bias: Parameter,
+}
+
+impl Linear {
+    pub(super) fn new(builder: &Builder<'_>, inputs: usize, outputs: usize) -> Result<Self> {
+        Ok(Self {
+            weight: builder.parameter("weight", &[outputs, inputs], Init::linear(inputs))?,
+            bias: builder.parameter("bias", &[outputs], Init::linear(inputs))?,
+        })
+    }
+
+    /// (…, inputs) → (…, outputs).
+    pub(super) fn forward(&self, x: &Tensor) -> Result<Tensor> {
+        Ok(linear::forward(x, self.weight.value(), Some(self.bias.value()))?)
+    }
+
+    /// The gradient of `x`; those of weight and bias go to their buffers.
+    pub(super) fn backward(&self, x: &Tensor, dy: &Tensor, gradients: &mut Gradients) -> Result<Tensor> {
+        let [d_weight, d_bias] = gradients.of_each([&self.weight, &self.bias]);
+        Ok(linear::backward(x, self.weight.value(), dy, d_weight, Some(d_bias))?)
+    }
+}
+
+/// One stage of a decoder.
+pub(super) struct Stage {
+    pub(super) embedding: TokenEmbedding,
+    pub(super) block: Box<dyn StageBlock>,
+    pub(super) start: Parameter,
+    /// To the contexts of the next stage's sequence: (…, D_n) → (…, P_{n+1} · D_{n+1}). None for the local stage.
+    pub(super) to_next: Option<Linear>,
+    /// Positions of one sequence, P_n.
+    pub(super) positions: usize,
+    /// Bytes of one position, P_{n+1} · … · P_N.
+    pub(super) bytes: usize,
+    /// Width, D_n.
+    pub(super) dim: usize,
+}
+
+impl Stage {
+    pub(super) fn new(
+        config: &ModelConfig,
+        stage: usize,
+        registry: &BlockRegistry,
+        builder: &Builder<'_>,
+    ) -> Result<Self> {
+        let dim = config.hidden_dims[stage];
+        let to_next = if stage + 1 < config.num_stages() {
+            let next = config.hidden_dims[stage + 1] * config.seq_lens[stage + 1];
+            Some(Linear::new(
+                &builder.scope("to_next_stage_proj").scope(stage).scope(1),
+                dim,
+                next,
+            )?)
+        } else {
+            None
+        };
+        let scope = builder.scope("stage_models").scope(stage);
+        Ok(Self {
+            embedding: TokenEmbedding::new(config, stage, builder)?,
+            block: registry.build(&config.block[stage], dim, config.num_layers[stage], &scope)?,
+            start: builder
+                .scope("start_tokens")
+                .parameter(&stage.to_string(), &[dim], Init::Normal(1.0))?,
+            to_next,
+            positions: config.seq_lens[stage],
+            bytes: config.patch_bytes(stage),
+            dim,
+        })
+    }
+
+    /// The start token as a row (1, 1, D).
+    pub(super) fn start_row(&self) -> Result<Tensor> {
+        Ok(self.start.value().reshape((1, 1, self.dim))?)
+    }
+
+    /// The output of the start row, (1, 1, D), and the state after it, which every sequence of the stage shares.
+    ///
+    /// A start token gets nothing from the stage above and blocks are causal, so both are the same for all sequences.
+    pub(super) fn begin(&self) -> Result<(Tensor, State)> {
+        let mut state = self.block.initial_state();
+        let y = self.forward(&self.start_row()?, &mut state)?;
+        Ok((y, state))
+    }
+
+    /// The block's forward pass outside every autograd graph, which a custom block's tracked parameters would start.
+    pub(super) fn forward(&self, x: &Tensor, state: &mut State) -> Result<Tensor> {
+        let y = self.block.forward(x, state)?.detach();
+        *state = state.detach();
+        Ok(y)
+    }
+
+    /// The outputs that feed the next stage, (n · t, D): those of the start row and of all positions but the last.
+    pub(super) fn feed(&self, first: &Tensor, y: &Tensor) -> Result<Tensor> {
+        let (sequences, positions, dim) = y.dims3()?;
+        let first = first.broadcast_as((sequences, 1, dim))?;
+        let feed = Tensor::cat(&[&first, &y.narrow(1, 0, positions - 1)?], 1)?; // (n, t, D)
+        Ok(feed.reshape((sequences * positions, dim))?)
+    }
+
+    /// The gradients of the start row's outputs (n, 1, D) and of `y` (n, t, D), from that of [`feed`](Self::feed).
+    pub(super) fn feed_backward(&self, d_feed: &Tensor, sequences: usize) -> Result<(Tensor, Tensor)> {
+        let (rows, dim) = d_feed.dims2()?;
+        let d_feed = d_feed.reshape((sequences, rows / sequences, dim))?;
+        let d_first = d_feed.narrow(1, 0, 1)?;
+        let d_y = d_feed.narrow(1, 1, rows / sequences - 1)?.pad_with_zeros(1, 0, 1)?;
+        Ok((d_first, d_y))
+    }
+
+    /// The contexts (m, P_{n+1}, D_{n+1}) of the next stage's sequences from rows (m, D) of the feed.
+    pub(super) fn contexts(&self, feed: &Tensor, next: &Stage) -> Result<Option<Tensor>> {
+        let Some(to_next) = &self.to_next else {
+            return Ok(None);
+        };
+        let contexts = to_next.forward(feed)?;
+        Ok(Some(contexts.reshape((feed.dim(0)?, next.positions, next.dim))?))
+    }
+}
+
+/// Zeros of one row per sequence.
+pub(super) fn zero_rows(sequences: usize, dim: usize, dtype: DType, like: &Tensor) -> Result<Tensor> {
+    Ok(Tensor::zeros((sequences, 1, dim), dtype, like.device())?)
+}

@@ -1,0 +1,88 @@
+//! Reading a fixture file, and a model's parameters out of it.
+
+use std::collections::HashMap;
+use std::path::{Path, PathBuf};
+
+use candle_core::{DType, Device, Tensor};
+use safetensors::SafeTensors;
+use serde::de::DeserializeOwned;
+
+use crate::model::{Init, ParameterSource};
+use crate::{Error, Result};
+
+/// A fixture file in memory.
+pub struct Fixture {
+    path: PathBuf,
+    metadata: HashMap<String, String>,
+    tensors: HashMap<String, Tensor>,
+}
+
+impl Fixture {
+    /// Reads a fixture. Fails when the file is no safetensors file or lacks its metadata.
+    pub fn open(path: &Path) -> Result<Self> {
+        let bytes = std::fs::read(path).map_err(|error| Error::file(path, error))?;
+        let foreign = |error: &dyn std::fmt::Display| {
+            Error::file(path, format!("expected a fixture in the safetensors format: {error}"))
+        };
+        let (_, header) = SafeTensors::read_metadata(&bytes).map_err(|error| foreign(&error))?;
+        let tensors = candle_core::safetensors::load_buffer(&bytes, &Device::Cpu).map_err(|error| foreign(&error))?;
+        let fixture = Self {
+            path: path.to_path_buf(),
+            metadata: header.metadata().clone().unwrap_or_default(),
+            tensors,
+        };
+        fixture.text("kind")?;
+        fixture.text("config")?;
+        Ok(fixture)
+    }
+
+    /// `decoder`, `encoder` or `train`.
+    pub fn kind(&self) -> &str {
+        self.metadata.get("kind").map_or("", String::as_str)
+    }
+
+    fn text(&self, key: &str) -> Result<&str> {
+        self.metadata.get(key).map(String::as_str).ok_or_else(|| {
+            Error::file(
+                &self.path,
+                format!("no metadata {key:?}: this safetensors file is no fixture"),
+            )
+        })
+    }
+
+    /// A metadata entry that holds JSON.
+    pub fn json<T: DeserializeOwned>(&self, key: &str) -> Result<T> {
+        serde_json::from_str(self.text(key)?)
+            .map_err(|error| Error::file(&self.path, format!("metadata {key:?}: {error}")))
+    }
+
+    /// A tensor, in its own type, on the CPU.
+    pub fn tensor(&self, name: &str) -> Result<&Tensor> {
+        self.tensors
+            .get(name)
+            .ok_or_else(|| Error::file(&self.path, format!("the fixture has no tensor {name:?}")))
+    }
+
+    /// The elements of a tensor as numbers.
+    pub fn numbers(&self, name: &str) -> Result<Vec<f64>> {
+        Ok(self.tensor(name)?.to_dtype(DType::F64)?.flatten_all()?.to_vec1()?)
+    }
+
+    /// The parameters that are stored under a prefix such as `param.`.
+    pub fn parameters<'a>(&'a self, prefix: &'a str) -> FixtureParameters<'a> {
+        FixtureParameters { fixture: self, prefix }
+    }
+}
+
+/// The parameters of a fixture as the source of a model's.
+pub struct FixtureParameters<'a> {
+    fixture: &'a Fixture,
+    prefix: &'a str,
+}
+
+impl ParameterSource for FixtureParameters<'_> {
+    fn tensor(&self, name: &str, _: &[usize], _: Init, dtype: DType, device: &Device) -> Result<Tensor> {
+        let tensor = self.fixture.tensor(&format!("{}{name}", self.prefix))?;
+        Ok(tensor.to_dtype(dtype)?.to_device(device)?)
+    }
+}
