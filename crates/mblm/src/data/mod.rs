@@ -10,6 +10,7 @@
 //! calls nor the thread. So a run that resumes at an epoch and a batch sees exactly what it would have seen.
 //! Data sets are opened by name through a [`Registry`], to which a program adds its own.
 
+mod batch;
 mod bytes;
 mod dataset;
 mod decode;
@@ -24,9 +25,10 @@ mod sequential;
 mod source;
 mod walk;
 
+pub use batch::{Batch, Position};
 pub use dataset::{Dataset, DatasetArgs, Masking, OnOpening, Opening, Sample, Split};
 pub use files::{Files, Reading};
-pub use loader::{Batch, Loader, LoaderOptions, Order, Position};
+pub use loader::{Loader, LoaderOptions, Order};
 pub use masked::Masked;
 pub use permutation::Permutation;
 pub use registry::Registry;
