@@ -104,7 +104,7 @@ pub(crate) struct TrainArgs {
 
 #[derive(Clone, Copy, Debug, ValueEnum)]
 pub(crate) enum PresetArg {
-    /// 1.1 M parameters, 512 bytes of context: minutes on a laptop
+    /// 1.2 M parameters, 512 bytes of context: minutes on a laptop
     Tiny,
     /// 5.5 M parameters, 2048 bytes of context: hours on a laptop
     Small,

@@ -18,6 +18,11 @@ use tracing_subscriber::EnvFilter;
 
 use args::{Cli, Command};
 
+/// Every operation makes a new tensor; this allocator keeps their memory, where the system's gives large blocks back and
+/// pays for fresh pages each time.
+#[global_allocator]
+static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
+
 fn main() -> ExitCode {
     let cli = Cli::parse();
     start_logging(&cli);

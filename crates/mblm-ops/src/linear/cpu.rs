@@ -1,18 +1,32 @@
 //! Matrix products straight into the result or the gradient buffer.
+//!
+//! Decoding has a row per stream, too few for a tiled product: it then costs one reading of the weights, so each row of
+//! the weight is read once and multiplied with all rows of the input.
 
 use candle_core::{D, Result, Tensor};
+use multiversion::multiversion;
 
 use crate::GradBuffer;
-use crate::cpu::{Real, Slice, add_assign, from_vec, par_chunks, par_reduce, product};
+use crate::cpu::{Real, Slice, add_assign, dot, from_vec, par_chunks, par_reduce, product};
 
 /// Rows that one task of the bias loops takes.
 const ROWS: usize = 256;
+/// Most rows that are multiplied with the weights row by row.
+const FEW_ROWS: usize = 8;
+/// Weights that one task of a product with few rows reads.
+const FEW_ROWS_WEIGHTS: usize = 1 << 15;
 
 pub(super) fn forward<T: Real>(x: &Tensor, weight: &Tensor, bias: Option<&Tensor>) -> Result<Tensor> {
     let (outputs, inputs) = weight.dims2()?;
     let rows = x.elem_count() / inputs;
-    let mut y = vec![T::zero(); rows * outputs];
     let (xs, ws) = (Slice::<T>::new(x)?, Slice::<T>::new(weight)?);
+    let mut shape = x.dims().to_vec();
+    shape[x.rank() - 1] = outputs;
+    if rows <= FEW_ROWS {
+        let bias = bias.map(Slice::<T>::new).transpose()?;
+        return from_vec(few_rows(&xs, &ws, bias.as_deref(), (rows, outputs, inputs)), shape);
+    }
+    let mut y = vec![T::zero(); rows * outputs];
     if let Some(bias) = bias {
         let bias = Slice::<T>::new(bias)?;
         par_chunks(&mut y, ROWS * outputs, |_, rows| {
@@ -30,9 +44,53 @@ pub(super) fn forward<T: Real>(x: &Tensor, weight: &Tensor, bias: Option<&Tensor
         (&ws, 1, inputs),
         true,
     );
-    let mut shape = x.dims().to_vec();
-    shape[x.rank() - 1] = outputs;
     from_vec(y, shape)
+}
+
+/// y (rows, outputs) = x (rows, inputs) · Wᵀ + b, with tasks over the rows of W.
+fn few_rows<T: Real>(
+    x: &[T],
+    weight: &[T],
+    bias: Option<&[T]>,
+    (rows, outputs, inputs): (usize, usize, usize),
+) -> Vec<T> {
+    let mut columns = vec![T::zero(); outputs * rows]; // (outputs, rows)
+    if columns.is_empty() {
+        return columns;
+    }
+    let piece = (FEW_ROWS_WEIGHTS / inputs).max(1);
+    par_chunks(&mut columns, piece * rows, |index, columns| {
+        let first = index * piece;
+        let count = columns.len() / rows;
+        let weight = &weight[first * inputs..(first + count) * inputs];
+        dot_all(x, weight, inputs, columns);
+        if let Some(bias) = bias {
+            for (column, bias) in columns.chunks_exact_mut(rows).zip(&bias[first..]) {
+                column.iter_mut().for_each(|y| *y += *bias);
+            }
+        }
+    });
+    if rows == 1 {
+        return columns;
+    }
+    let mut y = vec![T::zero(); rows * outputs];
+    for (output, column) in columns.chunks_exact(rows).enumerate() {
+        for (row, value) in column.iter().enumerate() {
+            y[row * outputs + output] = *value;
+        }
+    }
+    y
+}
+
+/// The products of every row of `weight` with every row of `x`, (rows of weight, rows of x).
+#[multiversion(targets("x86_64+avx512f+avx512vl+fma", "x86_64+avx2+fma"))]
+fn dot_all<T: Real>(x: &[T], weight: &[T], inputs: usize, out: &mut [T]) {
+    let rows = x.len() / inputs;
+    for (weight, out) in weight.chunks_exact(inputs).zip(out.chunks_exact_mut(rows)) {
+        for (x, out) in x.chunks_exact(inputs).zip(out) {
+            *out = dot(x, weight);
+        }
+    }
 }
 
 pub(super) fn backward<T: Real>(

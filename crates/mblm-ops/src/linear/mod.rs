@@ -53,7 +53,7 @@ pub fn backward(
 
 fn check(x: &Tensor, weight: &Tensor) -> Result<()> {
     let (_, inputs) = weight.dims2()?;
-    if x.rank() < 2 || x.dim(candle_core::D::Minus1)? != inputs {
+    if inputs == 0 || x.rank() < 2 || x.dim(candle_core::D::Minus1)? != inputs {
         candle_core::bail!(
             "linear: expected (…, {inputs}) for a weight of {:?}, found {:?}",
             weight.dims(),
@@ -68,15 +68,26 @@ mod tests {
     use crate::testing::Harness;
     use crate::{linear, op_test};
 
+    /// The layer with bias on inputs of one shape.
+    macro_rules! with_bias {
+        ($shape:expr) => {
+            Harness::new("linear", &[$shape, &[7, 5], &[7]])
+                .reference(|t| Ok(vec![linear::reference::forward(&t[0], &t[1], Some(&t[2]))?]))
+                .fused(|t| Ok((vec![linear::forward(&t[0], &t[1], Some(&t[2]))?], ())))
+                .backward(|t, (), dy, grads| {
+                    let [_, dw, db] = grads else {
+                        unreachable!("three inputs")
+                    };
+                    let dx = linear::backward(&t[0], &t[1], dy[0], dw, Some(db))?;
+                    Ok(vec![Some(dx), None, None])
+                })
+        };
+    }
+
     op_test! {
-        with_bias: Harness::new("linear", &[&[2, 3, 5], &[7, 5], &[7]])
-            .reference(|t| Ok(vec![linear::reference::forward(&t[0], &t[1], Some(&t[2]))?]))
-            .fused(|t| Ok((vec![linear::forward(&t[0], &t[1], Some(&t[2]))?], ())))
-            .backward(|t, (), dy, grads| {
-                let [_, dw, db] = grads else { unreachable!("three inputs") };
-                let dx = linear::backward(&t[0], &t[1], dy[0], dw, Some(db))?;
-                Ok(vec![Some(dx), None, None])
-            })
+        with_bias: with_bias!(&[3, 4, 5])
+        one_row: with_bias!(&[1, 5])
+        few_rows: with_bias!(&[2, 3, 5])
     }
 
     op_test! {

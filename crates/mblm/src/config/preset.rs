@@ -36,7 +36,6 @@ impl Preset {
     /// A twentieth of the data is held out for validation.
     pub fn experiment(self, data: &Path, output_dir: &Path) -> Experiment {
         let size = self.size();
-        let held_out = serde_json::Map::from_iter([("held_out".to_string(), serde_json::Value::from(0.05))]);
         let model = size.model();
         Experiment {
             io: IoConfig {
@@ -44,7 +43,7 @@ impl Preset {
                 output_dir: output_dir.to_path_buf(),
                 dataset_dir: data.to_path_buf(),
                 dataset_id: "bytes".to_string(),
-                dataset_args: Some(held_out),
+                dataset_args: None,
                 num_models_to_save: 1,
                 validate_amount: 10,
                 log_train_loss_amount: 100,

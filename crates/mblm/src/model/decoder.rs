@@ -13,9 +13,10 @@ use mblm_ops::cross_entropy;
 
 use super::ids::Ids;
 use super::init::Seeded;
+use super::layers::Linear;
 use super::parameter::{Builder, ParameterSource, Parameters};
 use super::registry::BlockRegistry;
-use super::stage::{Linear, Stage};
+use super::stage::Stage;
 use super::state::State;
 use crate::config::ModelConfig;
 use crate::{Error, Result};

@@ -14,8 +14,8 @@ use super::decoder::group_size;
 use super::embedding::TokenEmbedding;
 use super::ids::Ids;
 use super::init::Seeded;
+use super::layers::Linear;
 use super::parameter::{Builder, Gradients, ParameterSource, Parameters};
-use super::stage::Linear;
 use crate::config::{BlockConfig, EncoderConfig, MaskReduce};
 use crate::{Error, Result};
 

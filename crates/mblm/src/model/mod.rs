@@ -11,6 +11,7 @@ mod encoder;
 mod ids;
 mod init;
 mod kind;
+mod layers;
 mod parameter;
 mod registry;
 mod stage;

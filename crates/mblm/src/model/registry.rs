@@ -7,7 +7,7 @@ use std::sync::Arc;
 use super::block::StageBlock;
 use super::blocks::{Mamba1, Mamba2, Transformer};
 use super::parameter::Builder;
-use crate::config::{BlockConfig, CustomBlockConfig};
+use crate::config::{BlockConfig, CustomBlockConfig, suggest};
 use crate::{Error, Result};
 
 /// What a custom block is made from.
@@ -73,12 +73,14 @@ impl BlockRegistry {
     }
 
     fn unknown(&self, name: &str) -> Error {
-        let builtin = ["transformer", "mamba2", "mamba1"].map(String::from);
-        let known: Vec<String> = builtin.into_iter().chain(self.constructors.keys().cloned()).collect();
+        let builtin = ["transformer", "mamba2", "mamba1"];
+        let known: Vec<&str> = builtin
+            .into_iter()
+            .chain(self.constructors.keys().map(String::as_str))
+            .collect();
         Error::config(format!(
-            "block_type {name:?} is not known; known are {}. A block of your own is registered with \
-             BlockRegistry::register",
-            known.join(", ")
+            "block_type {name:?} is not known{}. A block of your own is registered with BlockRegistry::register",
+            suggest::hint(name, &known)
         ))
     }
 }

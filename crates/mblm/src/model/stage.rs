@@ -1,42 +1,16 @@
 //! One stage of the hierarchy: token embedding, start token, block, and the projection to the next stage.
 
 use candle_core::{DType, Tensor};
-use mblm_ops::linear;
 
 use super::block::StageBlock;
 use super::embedding::TokenEmbedding;
 use super::init::Init;
-use super::parameter::{Builder, Gradients, Parameter};
+use super::layers::Linear;
+use super::parameter::{Builder, Parameter};
 use super::registry::BlockRegistry;
 use super::state::State;
 use crate::Result;
 use crate::config::ModelConfig;
-
-/// A linear layer with bias.
-pub(super) struct Linear {
-    weight: Parameter,
-    bias: Parameter,
-}
-
-impl Linear {
-    pub(super) fn new(builder: &Builder<'_>, inputs: usize, outputs: usize) -> Result<Self> {
-        Ok(Self {
-            weight: builder.parameter("weight", &[outputs, inputs], Init::linear(inputs))?,
-            bias: builder.parameter("bias", &[outputs], Init::linear(inputs))?,
-        })
-    }
-
-    /// (…, inputs) → (…, outputs).
-    pub(super) fn forward(&self, x: &Tensor) -> Result<Tensor> {
-        Ok(linear::forward(x, self.weight.value(), Some(self.bias.value()))?)
-    }
-
-    /// The gradient of `x`; those of weight and bias go to their buffers.
-    pub(super) fn backward(&self, x: &Tensor, dy: &Tensor, gradients: &mut Gradients) -> Result<Tensor> {
-        let [d_weight, d_bias] = gradients.of_each([&self.weight, &self.bias]);
-        Ok(linear::backward(x, self.weight.value(), dy, d_weight, Some(d_bias))?)
-    }
-}
 
 /// One stage of a decoder.
 pub(super) struct Stage {

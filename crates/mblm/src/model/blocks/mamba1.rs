@@ -12,14 +12,15 @@
 //! (n, i, N).
 
 use candle_core::{D, Tensor};
-use mblm_ops::add_norm::{self, Norm};
+use mblm_ops::add_norm::Norm;
+use mblm_ops::conv_silu;
 use mblm_ops::selective_scan::{self, Inputs};
-use mblm_ops::{conv_silu, linear};
 
 use crate::Result;
 use crate::config::MambaConfig;
 use crate::model::block::{Pass, Saved, StageBlock};
 use crate::model::init::Init;
+use crate::model::layers::{AddNorm, Linear, SavedNorm};
 use crate::model::parameter::{Builder, Gradients, Parameter};
 use crate::model::state::{State, StateGradient};
 
@@ -37,21 +38,19 @@ pub struct Mamba1 {
 }
 
 struct Layer {
-    norm: Parameter,
-    in_proj: Parameter,
+    norm: AddNorm,
+    in_proj: Linear,
     conv: Parameter,
     conv_bias: Parameter,
-    x_proj: Parameter,
-    dt_proj: Parameter,
-    dt_bias: Parameter,
+    x_proj: Linear,
+    dt_proj: Linear,
     a_log: Parameter,
     d: Parameter,
-    out_proj: Parameter,
+    out_proj: Linear,
 }
 
 struct SavedLayer {
-    residual: Tensor,
-    norm: add_norm::Saved,
+    norm: SavedNorm,
     input: Tensor,
     convolution_input: Tensor,
     tail: Option<Tensor>,
@@ -77,17 +76,19 @@ impl Mamba1 {
                 let layer = builder.scope("layers").scope(index);
                 let mixer = layer.scope("mixer");
                 let taps = Init::linear(config.d_conv);
+                let projection = |name, inputs, outputs| {
+                    Linear::without_bias(&mixer.scope(name), inputs, outputs, Init::linear(inputs))
+                };
                 Ok(Layer {
-                    norm: layer.parameter("norm.weight", &[dim], Init::Ones)?,
-                    in_proj: mixer.parameter("in_proj.weight", &[2 * inner, dim], Init::linear(dim))?,
+                    norm: AddNorm::new(&layer, "norm.weight", dim, Norm::Eps)?,
+                    in_proj: projection("in_proj", dim, 2 * inner)?,
                     conv: mixer.parameter("conv1d.weight", &[inner, 1, config.d_conv], taps)?,
                     conv_bias: mixer.parameter("conv1d.bias", &[inner], taps)?,
-                    x_proj: mixer.parameter("x_proj.weight", &[rank + 2 * states, inner], Init::linear(inner))?,
-                    dt_proj: mixer.parameter("dt_proj.weight", &[inner, rank], Init::linear(rank))?,
-                    dt_bias: mixer.parameter("dt_proj.bias", &[inner], Init::TimeStepBias)?,
+                    x_proj: projection("x_proj", inner, rank + 2 * states)?,
+                    dt_proj: Linear::with_bias(&mixer.scope("dt_proj"), rank, inner, Init::TimeStepBias)?,
                     a_log: mixer.parameter("A_log", &[inner, states], Init::LogCount)?,
                     d: mixer.parameter("D", &[inner], Init::Ones)?,
-                    out_proj: mixer.parameter("out_proj.weight", &[dim, inner], Init::linear(inner))?,
+                    out_proj: projection("out_proj", inner, dim)?,
                 })
             })
             .collect::<Result<Vec<_>>>()?;
@@ -109,8 +110,8 @@ impl Mamba1 {
     ) -> Result<(Tensor, Tensor, SavedLayer)> {
         let slot = SLOTS * index;
         let part = |from: &Tensor, start: usize, width: usize| from.narrow(D::Minus1, start, width)?.contiguous();
-        let a = add_norm::forward(x, delta, layer.norm.value(), Norm::Eps, None)?;
-        let projected = linear::forward(&a.normed, layer.in_proj.value(), None)?; // (n, t, 2i)
+        let a = layer.norm.forward(x, delta, None)?;
+        let projected = layer.in_proj.forward(&a.out)?; // (n, t, 2i)
         let convolution_input = part(&projected, 0, self.inner)?;
         let z = part(&projected, self.inner, self.inner)?;
         let tail = state.get(slot + CONVOLUTION).cloned();
@@ -120,11 +121,11 @@ impl Mamba1 {
             layer.conv_bias.value(),
             tail.as_ref(),
         )?;
-        let selected = linear::forward(&u, layer.x_proj.value(), None)?; // (n, t, rank + 2N)
+        let selected = layer.x_proj.forward(&u)?; // (n, t, rank + 2N)
         let low_rank = part(&selected, 0, self.rank)?;
         let b = part(&selected, self.rank, self.states)?;
         let c = part(&selected, self.rank + self.states, self.states)?;
-        let delta = linear::forward(&low_rank, layer.dt_proj.value(), Some(layer.dt_bias.value()))?; // (n, t, i)
+        let delta = layer.dt_proj.forward(&low_rank)?; // (n, t, i)
         let initial = state.get(slot + SCAN).cloned();
         let scanned = selective_scan::forward(&Inputs {
             u: &u,
@@ -136,13 +137,13 @@ impl Mamba1 {
             z: &z,
             initial: initial.as_ref(),
         })?;
-        let added = linear::forward(&scanned.y, layer.out_proj.value(), None)?; // (n, t, d)
+        let added = layer.out_proj.forward(&scanned.y)?; // (n, t, d)
         state.set(slot + CONVOLUTION, new_tail);
         state.set(slot + SCAN, scanned.last);
+        let residual = a.saved.residual.clone();
         let saved = SavedLayer {
-            residual: a.residual.clone(),
             norm: a.saved,
-            input: a.normed,
+            input: a.out,
             convolution_input,
             tail,
             u,
@@ -155,7 +156,7 @@ impl Mamba1 {
             scan: scanned.saved,
             y: scanned.y,
         };
-        Ok((a.residual, added, saved))
+        Ok((residual, added, saved))
     }
 
     fn layer_backward(
@@ -169,13 +170,7 @@ impl Mamba1 {
         gradients: &mut Gradients,
     ) -> Result<Tensor> {
         let slot = SLOTS * index;
-        let d_y = linear::backward(
-            &saved.y,
-            layer.out_proj.value(),
-            d_out,
-            gradients.of(&layer.out_proj),
-            None,
-        )?;
+        let d_y = layer.out_proj.backward(&saved.y, d_out, gradients)?;
         let [d_a_log, d_d] = gradients.of_each([&layer.a_log, &layer.d]);
         let scanned = selective_scan::backward(
             &Inputs {
@@ -195,22 +190,9 @@ impl Mamba1 {
             d_d,
         )?;
         d_begin.set(slot + SCAN, scanned.d_initial);
-        let [d_dt_proj, d_dt_bias] = gradients.of_each([&layer.dt_proj, &layer.dt_bias]);
-        let d_low_rank = linear::backward(
-            &saved.low_rank,
-            layer.dt_proj.value(),
-            &scanned.d_delta,
-            d_dt_proj,
-            Some(d_dt_bias),
-        )?;
+        let d_low_rank = layer.dt_proj.backward(&saved.low_rank, &scanned.d_delta, gradients)?;
         let d_selected = Tensor::cat(&[&d_low_rank, &scanned.d_b, &scanned.d_c], D::Minus1)?;
-        let d_from_selected = linear::backward(
-            &saved.u,
-            layer.x_proj.value(),
-            &d_selected,
-            gradients.of(&layer.x_proj),
-            None,
-        )?;
+        let d_from_selected = layer.x_proj.backward(&saved.u, &d_selected, gradients)?;
         let [d_conv, d_conv_bias] = gradients.of_each([&layer.conv, &layer.conv_bias]);
         let (d_convolution_input, d_tail) = conv_silu::backward(
             &saved.convolution_input,
@@ -224,24 +206,10 @@ impl Mamba1 {
         )?;
         d_begin.set(slot + CONVOLUTION, d_tail);
         let d_projected = Tensor::cat(&[&d_convolution_input, &scanned.d_z], D::Minus1)?;
-        let d_input = linear::backward(
-            &saved.input,
-            layer.in_proj.value(),
-            &d_projected,
-            gradients.of(&layer.in_proj),
-            None,
-        )?;
-        let a = add_norm::backward(
-            &saved.residual,
-            layer.norm.value(),
-            Norm::Eps,
-            None,
-            &saved.norm,
-            &d_input,
-            Some(d_out),
-            None,
-            gradients.of(&layer.norm),
-        )?;
+        let d_input = layer.in_proj.backward(&saved.input, &d_projected, gradients)?;
+        let a = layer
+            .norm
+            .backward(&saved.norm, &d_input, Some(d_out), None, gradients)?;
         Ok(a.d_x)
     }
 
@@ -266,18 +234,11 @@ impl StageBlock for Mamba1 {
     fn parameters(&self) -> Vec<&Parameter> {
         let mut parameters = Vec::new();
         for layer in &self.layers {
-            parameters.extend([
-                &layer.norm,
-                &layer.in_proj,
-                &layer.conv,
-                &layer.conv_bias,
-                &layer.x_proj,
-                &layer.dt_proj,
-                &layer.dt_bias,
-                &layer.a_log,
-                &layer.d,
-                &layer.out_proj,
-            ]);
+            parameters.push(layer.norm.parameter());
+            for linear in [&layer.in_proj, &layer.x_proj, &layer.dt_proj, &layer.out_proj] {
+                parameters.extend(linear.parameters());
+            }
+            parameters.extend([&layer.conv, &layer.conv_bias, &layer.a_log, &layer.d]);
         }
         parameters
     }

@@ -12,15 +12,16 @@
 //! state (n, H, headdim, N).
 
 use candle_core::{D, Tensor};
-use mblm_ops::add_norm::{self, Norm};
+use mblm_ops::add_norm::Norm;
 use mblm_ops::dropout::{self, Dropout};
 use mblm_ops::ssd::{self, Ssd};
-use mblm_ops::{conv_silu, gated_norm, linear};
+use mblm_ops::{conv_silu, gated_norm};
 
 use crate::Result;
 use crate::config::MambaConfig;
 use crate::model::block::{Pass, Saved, StageBlock};
 use crate::model::init::Init;
+use crate::model::layers::{AddNorm, Linear, Normed, SavedNorm};
 use crate::model::parameter::{Builder, Gradients, Parameter};
 use crate::model::state::{State, StateGradient};
 
@@ -34,27 +35,26 @@ const SCAN: usize = 1;
 /// A stack of Mamba2 layers with its final norm.
 pub struct Mamba2 {
     layers: Vec<Layer>,
-    norm: Parameter,
+    norm: AddNorm,
     scan: Ssd,
     inner: usize,
     dropout: f64,
 }
 
 struct Layer {
-    norm: Parameter,
-    in_proj: Parameter,
+    norm: AddNorm,
+    in_proj: Linear,
     conv: Parameter,
     conv_bias: Parameter,
     dt_bias: Parameter,
     a_log: Parameter,
     d: Parameter,
     gated_norm: Parameter,
-    out_proj: Parameter,
+    out_proj: Linear,
 }
 
 struct SavedLayer {
-    residual: Tensor,
-    norm: add_norm::Saved,
+    norm: SavedNorm,
     input: Tensor,
     z: Tensor,
     convolution_input: Tensor,
@@ -70,8 +70,7 @@ struct SavedLayer {
 
 struct SavedStack {
     layers: Vec<SavedLayer>,
-    last: Tensor,
-    norm: add_norm::Saved,
+    norm: SavedNorm,
     dropout: Option<Dropout>,
 }
 
@@ -88,17 +87,23 @@ impl Mamba2 {
                 let mixer = layer.scope("mixer");
                 let taps = Init::linear(config.d_conv);
                 Ok(Layer {
-                    norm: layer.parameter("norm.weight", &[dim], Init::Ones)?,
-                    in_proj: mixer.parameter("in_proj.weight", &[inner + mixed + heads, dim], Init::linear(dim))?,
+                    norm: AddNorm::new(&layer, "norm.weight", dim, Norm::Eps)?,
+                    in_proj: Linear::without_bias(
+                        &mixer.scope("in_proj"),
+                        dim,
+                        inner + mixed + heads,
+                        Init::linear(dim),
+                    )?,
                     conv: mixer.parameter("conv1d.weight", &[mixed, 1, config.d_conv], taps)?,
                     conv_bias: mixer.parameter("conv1d.bias", &[mixed], taps)?,
                     dt_bias: mixer.parameter("dt_bias", &[heads], Init::TimeStepBias)?,
                     a_log: mixer.parameter("A_log", &[heads], Init::LogUniform)?,
                     d: mixer.parameter("D", &[heads], Init::Ones)?,
                     gated_norm: mixer.parameter("norm.weight", &[inner], Init::Ones)?,
-                    out_proj: mixer.parameter(
-                        "out_proj.weight",
-                        &[dim, inner],
+                    out_proj: Linear::without_bias(
+                        &mixer.scope("out_proj"),
+                        inner,
+                        dim,
                         Init::Uniform(1.0 / (inner as f64 * depth).sqrt()),
                     )?,
                 })
@@ -106,7 +111,7 @@ impl Mamba2 {
             .collect::<Result<Vec<_>>>()?;
         Ok(Self {
             layers,
-            norm: builder.parameter("norm_f.weight", &[dim], Init::Ones)?,
+            norm: AddNorm::new(builder, "norm_f.weight", dim, Norm::Eps)?,
             scan: Ssd {
                 heads,
                 head_dim: config.headdim,
@@ -128,8 +133,8 @@ impl Mamba2 {
     ) -> Result<(Tensor, Tensor, SavedLayer)> {
         let slot = SLOTS * index;
         let mixed = self.inner + 2 * self.scan.state;
-        let a = add_norm::forward(x, delta, layer.norm.value(), Norm::Eps, None)?;
-        let projected = linear::forward(&a.normed, layer.in_proj.value(), None)?; // (n, t, i + (i + 2N) + H)
+        let a = layer.norm.forward(x, delta, None)?;
+        let projected = layer.in_proj.forward(&a.out)?; // (n, t, i + (i + 2N) + H)
         let z = projected.narrow(D::Minus1, 0, self.inner)?.contiguous()?;
         let convolution_input = projected.narrow(D::Minus1, self.inner, mixed)?.contiguous()?;
         let dt = projected
@@ -145,13 +150,13 @@ impl Mamba2 {
         let initial = state.get(slot + SCAN).cloned();
         let scanned = ssd::forward(&self.scan, &inputs(layer, &xbc, &dt, initial.as_ref()))?;
         let (output, gated) = gated_norm::forward(&scanned.y, &z, layer.gated_norm.value())?;
-        let added = linear::forward(&output, layer.out_proj.value(), None)?; // (n, t, d)
+        let added = layer.out_proj.forward(&output)?; // (n, t, d)
         state.set(slot + CONVOLUTION, new_tail);
         state.set(slot + SCAN, scanned.last);
+        let residual = a.saved.residual.clone();
         let saved = SavedLayer {
-            residual: a.residual.clone(),
             norm: a.saved,
-            input: a.normed,
+            input: a.out,
             z,
             convolution_input,
             tail,
@@ -163,7 +168,7 @@ impl Mamba2 {
             gated,
             output,
         };
-        Ok((a.residual, added, saved))
+        Ok((residual, added, saved))
     }
 
     fn layer_backward(
@@ -178,13 +183,7 @@ impl Mamba2 {
         gradients: &mut Gradients,
     ) -> Result<Tensor> {
         let slot = SLOTS * index;
-        let d_output = linear::backward(
-            &saved.output,
-            layer.out_proj.value(),
-            d_added,
-            gradients.of(&layer.out_proj),
-            None,
-        )?;
+        let d_output = layer.out_proj.backward(&saved.output, d_added, gradients)?;
         let (d_y, d_z) = gated_norm::backward(
             &saved.y,
             &saved.z,
@@ -216,24 +215,10 @@ impl Mamba2 {
         )?;
         d_begin.set(slot + CONVOLUTION, d_tail);
         let d_projected = Tensor::cat(&[&d_z, &d_convolution_input, &scanned.d_dt], D::Minus1)?;
-        let d_input = linear::backward(
-            &saved.input,
-            layer.in_proj.value(),
-            &d_projected,
-            gradients.of(&layer.in_proj),
-            None,
-        )?;
-        let a = add_norm::backward(
-            &saved.residual,
-            layer.norm.value(),
-            Norm::Eps,
-            None,
-            &saved.norm,
-            &d_input,
-            Some(d_residual),
-            None,
-            gradients.of(&layer.norm),
-        )?;
+        let d_input = layer.in_proj.backward(&saved.input, &d_projected, gradients)?;
+        let a = layer
+            .norm
+            .backward(&saved.norm, &d_input, Some(d_residual), None, gradients)?;
         Ok(a.d_x)
     }
 
@@ -251,18 +236,12 @@ impl Mamba2 {
     }
 
     /// The final norm, after dropout of the last mixer's output.
-    fn finish(&self, x: &Tensor, delta: Option<Tensor>, dropout: Option<&Dropout>) -> Result<add_norm::Output> {
+    fn finish(&self, x: &Tensor, delta: Option<Tensor>, dropout: Option<&Dropout>) -> Result<Normed> {
         let delta = match (delta, dropout) {
             (Some(delta), Some(dropout)) => Some(dropout::apply(&delta, dropout)?),
             (delta, _) => delta,
         };
-        Ok(add_norm::forward(
-            x,
-            delta.as_ref(),
-            self.norm.value(),
-            Norm::Eps,
-            None,
-        )?)
+        self.norm.forward(x, delta.as_ref(), None)
     }
 }
 
@@ -281,19 +260,18 @@ impl StageBlock for Mamba2 {
     fn parameters(&self) -> Vec<&Parameter> {
         let mut parameters = Vec::new();
         for layer in &self.layers {
+            parameters.push(layer.norm.parameter());
+            parameters.extend(layer.in_proj.parameters().chain(layer.out_proj.parameters()));
             parameters.extend([
-                &layer.norm,
-                &layer.in_proj,
                 &layer.conv,
                 &layer.conv_bias,
                 &layer.dt_bias,
                 &layer.a_log,
                 &layer.d,
                 &layer.gated_norm,
-                &layer.out_proj,
             ]);
         }
-        parameters.push(&self.norm);
+        parameters.push(self.norm.parameter());
         parameters
     }
 
@@ -303,7 +281,7 @@ impl StageBlock for Mamba2 {
 
     fn forward(&self, x: &Tensor, state: &mut State) -> Result<Tensor> {
         let (x, delta) = self.run(x, state, drop)?;
-        Ok(self.finish(&x, delta, None)?.normed)
+        Ok(self.finish(&x, delta, None)?.out)
     }
 
     fn has_dropout(&self) -> bool {
@@ -319,14 +297,9 @@ impl StageBlock for Mamba2 {
             key: pass.key(self.layers.len(), 0),
             first: (pass.first_sequence * positions * dim) as u64,
         });
-        let last = self.finish(&x, delta, dropout.as_ref())?;
-        let saved = SavedStack {
-            layers,
-            last: last.residual,
-            norm: last.saved,
-            dropout,
-        };
-        Ok((last.normed, Saved::new(saved)))
+        let Normed { out, saved: norm } = self.finish(&x, delta, dropout.as_ref())?;
+        let saved = SavedStack { layers, norm, dropout };
+        Ok((out, Saved::new(saved)))
     }
 
     fn backward(
@@ -337,17 +310,7 @@ impl StageBlock for Mamba2 {
         gradients: &mut Gradients,
     ) -> Result<(Tensor, StateGradient)> {
         let saved = saved.take::<SavedStack>()?;
-        let last = add_norm::backward(
-            &saved.last,
-            self.norm.value(),
-            Norm::Eps,
-            None,
-            &saved.norm,
-            dy,
-            None,
-            None,
-            gradients.of(&self.norm),
-        )?;
+        let last = self.norm.backward(&saved.norm, dy, None, None, gradients)?;
         let mut d_begin = StateGradient::none();
         let mut d_x = last.d_x;
         let mut d_added = match &saved.dropout {

@@ -13,15 +13,16 @@
 //! and values of all positions so far (n, s, 2·h·d_h); the last row that entered the feed-forward's shift (n, 1, d).
 
 use candle_core::Tensor;
-use mblm_ops::add_norm::{self, Norm};
+use mblm_ops::add_norm::Norm;
 use mblm_ops::attention::{self, Attention};
 use mblm_ops::dropout::{self, Dropout};
-use mblm_ops::{gelu, linear};
+use mblm_ops::gelu;
 
 use crate::Result;
 use crate::config::TransformerConfig;
 use crate::model::block::{Pass, Saved, StageBlock};
 use crate::model::init::Init;
+use crate::model::layers::{AddNorm, Linear, Normed, SavedNorm};
 use crate::model::parameter::{Builder, Gradients, Parameter};
 use crate::model::state::{State, StateGradient};
 
@@ -34,7 +35,7 @@ const FEED_FORWARD_SHIFT: usize = 2;
 /// A stack of Transformer layers with its final norm.
 pub struct Transformer {
     layers: Vec<Layer>,
-    norm: Parameter,
+    norm: AddNorm,
     attention: Attention,
     attention_dropout: f64,
     feed_forward_dropout: f64,
@@ -42,40 +43,35 @@ pub struct Transformer {
 }
 
 struct Layer {
-    attention_norm: Parameter,
-    to_q: Parameter,
-    to_kv: Parameter,
-    to_out: Parameter,
-    feed_forward_norm: Parameter,
-    inner: Parameter,
+    attention_norm: AddNorm,
+    to_q: Linear,
+    to_kv: Linear,
+    to_out: Linear,
+    feed_forward_norm: AddNorm,
+    inner: Linear,
+    /// Of `inner`; added together with the activation.
     inner_bias: Parameter,
-    outer: Parameter,
-    outer_bias: Parameter,
+    outer: Linear,
 }
 
 /// What one layer keeps for its backward pass.
 struct SavedLayer {
-    attention_residual: Tensor,
-    attention_norm: add_norm::Saved,
+    attention_norm: SavedNorm,
     attention_input: Tensor,
-    attention_shift: Option<Tensor>,
     q: Tensor,
     kv: Tensor,
     past: Option<Tensor>,
     attention: attention::Saved,
     attended: Tensor,
-    feed_forward_residual: Tensor,
-    feed_forward_norm: add_norm::Saved,
+    feed_forward_norm: SavedNorm,
     feed_forward_input: Tensor,
-    feed_forward_shift: Option<Tensor>,
     inner: Tensor,
     activated: Tensor,
 }
 
 struct SavedStack {
     layers: Vec<SavedLayer>,
-    last: Tensor,
-    norm: add_norm::Saved,
+    norm: SavedNorm,
     start: usize,
     pass: Pass,
     visible: Option<Tensor>,
@@ -99,22 +95,24 @@ impl Transformer {
             .map(|index| {
                 let layer = builder.scope("layers").scope(index);
                 let (attention, feed_forward) = (layer.scope(0), layer.scope(1));
+                let projection = |name, inputs, outputs| {
+                    Linear::without_bias(&attention.scope(name), inputs, outputs, Init::linear(inputs))
+                };
                 Ok(Layer {
-                    attention_norm: attention.parameter("norm.g", &[dim], Init::Ones)?,
-                    to_q: attention.parameter("to_q.weight", &[width, dim], Init::linear(dim))?,
-                    to_kv: attention.parameter("to_kv.weight", &[2 * width, dim], Init::linear(dim))?,
-                    to_out: attention.parameter("to_out.weight", &[dim, width], Init::linear(width))?,
-                    feed_forward_norm: feed_forward.parameter("0.g", &[dim], Init::Ones)?,
-                    inner: feed_forward.parameter("1.weight", &[inner, dim], Init::linear(dim))?,
+                    attention_norm: AddNorm::new(&attention, "norm.g", dim, Norm::Clamped)?,
+                    to_q: projection("to_q", dim, width)?,
+                    to_kv: projection("to_kv", dim, 2 * width)?,
+                    to_out: projection("to_out", width, dim)?,
+                    feed_forward_norm: AddNorm::new(&feed_forward, "0.g", dim, Norm::Clamped)?,
+                    inner: Linear::without_bias(&feed_forward.scope(1), dim, inner, Init::linear(dim))?,
                     inner_bias: feed_forward.parameter("1.bias", &[inner], Init::linear(dim))?,
-                    outer: feed_forward.parameter("4.weight", &[dim, inner], Init::linear(inner))?,
-                    outer_bias: feed_forward.parameter("4.bias", &[dim], Init::linear(inner))?,
+                    outer: Linear::new(&feed_forward.scope(4), inner, dim)?,
                 })
             })
             .collect::<Result<Vec<_>>>()?;
         Ok(Self {
             layers,
-            norm: builder.parameter("norm.g", &[dim], Init::Ones)?,
+            norm: AddNorm::new(builder, "norm.g", dim, Norm::Clamped)?,
             attention: Attention {
                 heads: config.attn_num_heads,
                 head_dim: config.attn_head_dims,
@@ -131,7 +129,7 @@ impl Transformer {
     /// Maps `x` (n, t, d) to (n, t, d), every position seeing all positions that `visible` (n, t) `u8` does not hide.
     pub fn encode(&self, x: &Tensor, visible: Option<&Tensor>) -> Result<Tensor> {
         let (x, delta) = self.run(x, &mut self.initial_state(), visible, None, drop)?;
-        Ok(self.final_norm(&x, delta.as_ref())?.normed)
+        Ok(self.norm.forward(&x, delta.as_ref(), None)?.out)
     }
 
     /// [`encode`](Self::encode) that keeps what the backward pass needs.
@@ -148,16 +146,15 @@ impl Transformer {
         let start = state.position();
         let mut layers = Vec::with_capacity(self.layers.len());
         let (x, delta) = self.run(x, state, visible, Some(pass), |saved| layers.push(saved))?;
-        let last = self.final_norm(&x, delta.as_ref())?;
+        let Normed { out, saved: norm } = self.norm.forward(&x, delta.as_ref(), None)?;
         let saved = SavedStack {
             layers,
-            last: last.residual,
-            norm: last.saved,
+            norm,
             start,
             pass: *pass,
             visible: visible.cloned(),
         };
-        Ok((last.normed, Saved::new(saved)))
+        Ok((out, Saved::new(saved)))
     }
 
     /// All layers: the residual stream and the last layer's output, still to be added to it.
@@ -178,10 +175,6 @@ impl Transformer {
         }
         state.advance(positions);
         Ok((x, delta))
-    }
-
-    fn final_norm(&self, x: &Tensor, delta: Option<&Tensor>) -> Result<add_norm::Output> {
-        Ok(add_norm::forward(x, delta, self.norm.value(), Norm::Clamped, None)?)
     }
 
     /// The attention's parameters for one layer of a training pass, or of inference.
@@ -231,54 +224,45 @@ impl Transformer {
         let slot = SLOTS * index;
         let positions = x.dim(1)?;
         let shift = self.shift_row(state, slot + ATTENTION_SHIFT, x)?;
-        let a = add_norm::forward(x, delta, layer.attention_norm.value(), Norm::Clamped, shift.as_ref())?;
-        let q = linear::forward(&a.normed, layer.to_q.value(), None)?; // (n, t, h·d_h)
-        let kv = linear::forward(&a.normed, layer.to_kv.value(), None)?; // (n, t, 2·h·d_h)
+        let a = layer.attention_norm.forward(x, delta, shift)?;
+        let q = layer.to_q.forward(&a.out)?; // (n, t, h·d_h)
+        let kv = layer.to_kv.forward(&a.out)?; // (n, t, 2·h·d_h)
         let past = state.get(slot + KEYS_VALUES).cloned();
         let keys = positions + past.as_ref().map_or(Ok(0), |past| past.dim(1))?;
         let settings = self.attention_for(index, pass, positions, keys);
         let attended = attention::forward(&settings, &q, &kv, past.as_ref(), state.position(), visible)?;
-        let out = linear::forward(&attended.out, layer.to_out.value(), None)?; // (n, t, d)
+        let out = layer.to_out.forward(&attended.out)?; // (n, t, d)
 
-        let feed_forward_shift = self.shift_row(state, slot + FEED_FORWARD_SHIFT, x)?;
-        let f = add_norm::forward(
-            &a.residual,
-            Some(&out),
-            layer.feed_forward_norm.value(),
-            Norm::Clamped,
-            feed_forward_shift.as_ref(),
-        )?;
-        let inner = linear::forward(&f.normed, layer.inner.value(), None)?; // (n, t, m·d)
+        let shift = self.shift_row(state, slot + FEED_FORWARD_SHIFT, x)?;
+        let f = layer.feed_forward_norm.forward(&a.saved.residual, Some(&out), shift)?;
+        let inner = layer.inner.forward(&f.out)?; // (n, t, m·d)
         let mut activated = gelu::forward(&inner, Some(layer.inner_bias.value()))?;
         if let Some(dropout) = self.feed_forward_dropout(index, pass, &activated)? {
             activated = dropout::apply(&activated, &dropout)?;
         }
-        let added = linear::forward(&activated, layer.outer.value(), Some(layer.outer_bias.value()))?;
+        let added = layer.outer.forward(&activated)?;
 
         if self.attention.causal {
             let last = |rows: &Tensor| rows.narrow(1, positions - 1, 1)?.contiguous();
-            state.set(slot + ATTENTION_SHIFT, last(&a.residual)?);
+            state.set(slot + ATTENTION_SHIFT, last(&a.saved.residual)?);
             state.set(slot + KEYS_VALUES, append(past.as_ref(), &attended.present)?);
-            state.set(slot + FEED_FORWARD_SHIFT, last(&f.residual)?);
+            state.set(slot + FEED_FORWARD_SHIFT, last(&f.saved.residual)?);
         }
+        let residual = f.saved.residual.clone();
         let saved = SavedLayer {
-            attention_residual: a.residual,
             attention_norm: a.saved,
-            attention_input: a.normed,
-            attention_shift: shift,
+            attention_input: a.out,
             q,
             kv,
             past,
             attention: attended.saved,
             attended: attended.out,
-            feed_forward_residual: f.residual.clone(),
             feed_forward_norm: f.saved,
-            feed_forward_input: f.normed,
-            feed_forward_shift,
+            feed_forward_input: f.out,
             inner,
             activated,
         };
-        Ok((f.residual, added, saved))
+        Ok((residual, added, saved))
     }
 
     /// The backward pass of [`layer`](Self::layer): from the gradients of the pair it returned to that of the pair it got
@@ -297,14 +281,7 @@ impl Transformer {
     ) -> Result<Tensor> {
         let (start, pass, visible) = stack;
         let slot = SLOTS * index;
-        let [d_outer, d_outer_bias] = gradients.of_each([&layer.outer, &layer.outer_bias]);
-        let mut d_activated = linear::backward(
-            &saved.activated,
-            layer.outer.value(),
-            d_added,
-            d_outer,
-            Some(d_outer_bias),
-        )?;
+        let mut d_activated = layer.outer.backward(&saved.activated, d_added, gradients)?;
         if let Some(dropout) = self.feed_forward_dropout(index, Some(pass), &d_activated)? {
             d_activated = dropout::apply(&d_activated, &dropout)?;
         }
@@ -314,33 +291,18 @@ impl Transformer {
             &d_activated,
             Some(gradients.of(&layer.inner_bias)),
         )?;
-        let d_input = linear::backward(
-            &saved.feed_forward_input,
-            layer.inner.value(),
-            &d_inner,
-            gradients.of(&layer.inner),
-            None,
-        )?;
-        let f = add_norm::backward(
-            &saved.feed_forward_residual,
-            layer.feed_forward_norm.value(),
-            Norm::Clamped,
-            saved.feed_forward_shift.as_ref(),
+        let d_input = layer.inner.backward(&saved.feed_forward_input, &d_inner, gradients)?;
+        let d_last = d_state.get(slot + FEED_FORWARD_SHIFT);
+        let f = layer.feed_forward_norm.backward(
             &saved.feed_forward_norm,
             &d_input,
             Some(d_residual),
-            d_state.get(slot + FEED_FORWARD_SHIFT),
-            gradients.of(&layer.feed_forward_norm),
+            d_last,
+            gradients,
         )?;
         d_begin.set(slot + FEED_FORWARD_SHIFT, f.d_previous);
 
-        let d_attended = linear::backward(
-            &saved.attended,
-            layer.to_out.value(),
-            &f.d_x,
-            gradients.of(&layer.to_out),
-            None,
-        )?;
+        let d_attended = layer.to_out.backward(&saved.attended, &f.d_x, gradients)?;
         let positions = saved.q.dim(1)?;
         let before = saved.past.as_ref().map_or(Ok(0), |past| past.dim(1))?;
         let settings = self.attention_for(index, Some(pass), positions, before + positions);
@@ -372,31 +334,15 @@ impl Transformer {
             });
         }
         d_begin.set(slot + KEYS_VALUES, d_past);
-        let d_from_q = linear::backward(
-            &saved.attention_input,
-            layer.to_q.value(),
-            &attended.d_q,
-            gradients.of(&layer.to_q),
-            None,
-        )?;
-        let d_from_kv = linear::backward(
-            &saved.attention_input,
-            layer.to_kv.value(),
-            &attended.d_kv,
-            gradients.of(&layer.to_kv),
-            None,
-        )?;
-        let a = add_norm::backward(
-            &saved.attention_residual,
-            layer.attention_norm.value(),
-            Norm::Clamped,
-            saved.attention_shift.as_ref(),
-            &saved.attention_norm,
-            &(d_from_q + d_from_kv)?,
-            Some(&f.d_x),
-            d_state.get(slot + ATTENTION_SHIFT),
-            gradients.of(&layer.attention_norm),
-        )?;
+        let d_from_q = layer.to_q.backward(&saved.attention_input, &attended.d_q, gradients)?;
+        let d_from_kv = layer
+            .to_kv
+            .backward(&saved.attention_input, &attended.d_kv, gradients)?;
+        let d_last = d_state.get(slot + ATTENTION_SHIFT);
+        let d_input = (d_from_q + d_from_kv)?;
+        let a = layer
+            .attention_norm
+            .backward(&saved.attention_norm, &d_input, Some(&f.d_x), d_last, gradients)?;
         d_begin.set(slot + ATTENTION_SHIFT, a.d_previous);
         Ok(a.d_x)
     }
@@ -416,19 +362,13 @@ impl StageBlock for Transformer {
     fn parameters(&self) -> Vec<&Parameter> {
         let mut parameters = Vec::new();
         for layer in &self.layers {
-            parameters.extend([
-                &layer.attention_norm,
-                &layer.to_q,
-                &layer.to_kv,
-                &layer.to_out,
-                &layer.feed_forward_norm,
-                &layer.inner,
-                &layer.inner_bias,
-                &layer.outer,
-                &layer.outer_bias,
-            ]);
+            parameters.extend([layer.attention_norm.parameter(), layer.feed_forward_norm.parameter()]);
+            for linear in [&layer.to_q, &layer.to_kv, &layer.to_out, &layer.inner, &layer.outer] {
+                parameters.extend(linear.parameters());
+            }
+            parameters.push(&layer.inner_bias);
         }
-        parameters.push(&self.norm);
+        parameters.push(self.norm.parameter());
         parameters
     }
 
@@ -438,7 +378,7 @@ impl StageBlock for Transformer {
 
     fn forward(&self, x: &Tensor, state: &mut State) -> Result<Tensor> {
         let (x, delta) = self.run(x, state, None, None, drop)?;
-        Ok(self.final_norm(&x, delta.as_ref())?.normed)
+        Ok(self.norm.forward(&x, delta.as_ref(), None)?.out)
     }
 
     fn has_dropout(&self) -> bool {
@@ -457,17 +397,7 @@ impl StageBlock for Transformer {
         gradients: &mut Gradients,
     ) -> Result<(Tensor, StateGradient)> {
         let saved = saved.take::<SavedStack>()?;
-        let last = add_norm::backward(
-            &saved.last,
-            self.norm.value(),
-            Norm::Clamped,
-            None,
-            &saved.norm,
-            dy,
-            None,
-            None,
-            gradients.of(&self.norm),
-        )?;
+        let last = self.norm.backward(&saved.norm, dy, None, None, gradients)?;
         let mut d_begin = StateGradient::none();
         // residual stream and pending delta have the same gradient: the next norm sees their sum
         let mut d_x = last.d_x;

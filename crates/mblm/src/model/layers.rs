@@ -1,0 +1,132 @@
+//! The layers that blocks are made of: an operation together with its parameters.
+
+use candle_core::Tensor;
+use mblm_ops::add_norm::{self, Norm};
+use mblm_ops::linear;
+
+use super::init::Init;
+use super::parameter::{Builder, Gradients, Parameter};
+use crate::Result;
+
+/// y = x Wᵀ + b over the last dimension; W is `weight` (outputs, inputs), b is `bias` (outputs).
+pub(super) struct Linear {
+    weight: Parameter,
+    bias: Option<Parameter>,
+}
+
+impl Linear {
+    /// With bias; weight and bias start uniform in ±1/√inputs.
+    pub(super) fn new(builder: &Builder<'_>, inputs: usize, outputs: usize) -> Result<Self> {
+        Self::with_bias(builder, inputs, outputs, Init::linear(inputs))
+    }
+
+    /// With a bias that starts in a way of its own.
+    pub(super) fn with_bias(builder: &Builder<'_>, inputs: usize, outputs: usize, bias: Init) -> Result<Self> {
+        Ok(Self {
+            weight: builder.parameter("weight", &[outputs, inputs], Init::linear(inputs))?,
+            bias: Some(builder.parameter("bias", &[outputs], bias)?),
+        })
+    }
+
+    /// Without bias.
+    pub(super) fn without_bias(builder: &Builder<'_>, inputs: usize, outputs: usize, init: Init) -> Result<Self> {
+        Ok(Self {
+            weight: builder.parameter("weight", &[outputs, inputs], init)?,
+            bias: None,
+        })
+    }
+
+    pub(super) fn parameters(&self) -> impl Iterator<Item = &Parameter> {
+        std::iter::once(&self.weight).chain(&self.bias)
+    }
+
+    /// (…, inputs) → (…, outputs).
+    pub(super) fn forward(&self, x: &Tensor) -> Result<Tensor> {
+        let bias = self.bias.as_ref().map(Parameter::value);
+        Ok(linear::forward(x, self.weight.value(), bias)?)
+    }
+
+    /// The gradient of `x`; those of weight and bias go to their buffers.
+    pub(super) fn backward(&self, x: &Tensor, dy: &Tensor, gradients: &mut Gradients) -> Result<Tensor> {
+        let (d_weight, d_bias) = match &self.bias {
+            Some(bias) => {
+                let [d_weight, d_bias] = gradients.of_each([&self.weight, bias]);
+                (d_weight, Some(d_bias))
+            }
+            None => (gradients.of(&self.weight), None),
+        };
+        Ok(linear::backward(x, self.weight.value(), dy, d_weight, d_bias)?)
+    }
+}
+
+/// Adds a layer's output to the residual stream and normalises the sum, after a token shift where there is one.
+pub(super) struct AddNorm {
+    gain: Parameter,
+    norm: Norm,
+}
+
+/// What [`AddNorm`] gives its layer.
+pub(super) struct Normed {
+    /// The input of the layer (n, t, d).
+    pub(super) out: Tensor,
+    /// For the backward pass; holds the residual stream too.
+    pub(super) saved: SavedNorm,
+}
+
+/// What [`AddNorm`] keeps for its backward pass.
+pub(super) struct SavedNorm {
+    /// The residual stream (n, t, d), the addition included.
+    pub(super) residual: Tensor,
+    previous: Option<Tensor>,
+    saved: add_norm::Saved,
+}
+
+impl AddNorm {
+    /// The norm over `dim` channels whose gain is called `name`.
+    pub(super) fn new(builder: &Builder<'_>, name: &str, dim: usize, norm: Norm) -> Result<Self> {
+        Ok(Self {
+            gain: builder.parameter(name, &[dim], Init::Ones)?,
+            norm,
+        })
+    }
+
+    pub(super) fn parameter(&self) -> &Parameter {
+        &self.gain
+    }
+
+    /// Norm of x + `delta` (n, t, d); with a token shift if `previous` (n|1, 1, d) gives the row before the first.
+    pub(super) fn forward(&self, x: &Tensor, delta: Option<&Tensor>, previous: Option<Tensor>) -> Result<Normed> {
+        let output = add_norm::forward(x, delta, self.gain.value(), self.norm, previous.as_ref())?;
+        Ok(Normed {
+            out: output.normed,
+            saved: SavedNorm {
+                residual: output.residual,
+                previous,
+                saved: output.saved,
+            },
+        })
+    }
+
+    /// The gradients of x (and of `delta`, the same) and of `previous`, from that of the result, and from those that flow
+    /// along the residual stream and into its last row as a state, if any.
+    pub(super) fn backward(
+        &self,
+        saved: &SavedNorm,
+        d_out: &Tensor,
+        d_residual: Option<&Tensor>,
+        d_last: Option<&Tensor>,
+        gradients: &mut Gradients,
+    ) -> Result<add_norm::Gradients> {
+        Ok(add_norm::backward(
+            &saved.residual,
+            self.gain.value(),
+            self.norm,
+            saved.previous.as_ref(),
+            &saved.saved,
+            d_out,
+            d_residual,
+            d_last,
+            gradients.of(&self.gain),
+        )?)
+    }
+}
