@@ -30,3 +30,8 @@ pub use error::{Error, Result};
 pub fn threads() -> usize {
     mblm_ops::cpu::threads()
 }
+
+/// The examples of the README, compiled and run as tests.
+#[cfg(doctest)]
+#[doc = include_str!("../../../README.md")]
+struct Readme;
