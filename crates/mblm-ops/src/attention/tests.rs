@@ -89,6 +89,7 @@ impl Case {
             .map(|visible| Tensor::from_slice(visible, shape, &Device::Cpu).expect("a number for each row"))
     }
 
+    #[expect(clippy::type_complexity, reason = "closures have no name that an alias could hold")]
     fn check(
         self,
     ) -> crate::testing::Check<

@@ -50,6 +50,7 @@ mod tests {
     use crate::{GradBuffer, op_test, rope};
 
     /// Positions `start..start + t` of n sequences of d channels.
+    #[expect(clippy::type_complexity, reason = "closures have no name that an alias could hold")]
     fn check(
         shape: [usize; 3],
         start: usize,
