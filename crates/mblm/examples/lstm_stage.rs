@@ -58,8 +58,9 @@ impl Lstm {
 impl Layer {
     fn new(options: &Options, dim: usize, builder: &Builder<'_>) -> Result<Self> {
         let bias = builder.parameter("bias", &[4 * dim], Init::Zeros)?;
-        let forget = (bias.value().narrow(0, dim, dim)? + options.forget_bias)?;
-        bias.set(&bias.value().slice_assign(&[dim..2 * dim], &forget)?)?;
+        let gate = |value: f64| Tensor::full(value, dim, bias.value().device())?.to_dtype(bias.value().dtype());
+        let (zeros, forget) = (gate(0.0)?, gate(options.forget_bias)?);
+        bias.set(&Tensor::cat(&[&zeros, &forget, &zeros, &zeros], 0)?)?;
         Ok(Self {
             input: builder.parameter("input", &[4 * dim, dim], Init::linear(dim))?,
             recurrent: builder.parameter("recurrent", &[4 * dim, dim], Init::linear(dim))?,

@@ -79,7 +79,7 @@ impl Real for f32 {
         let p = p * r + 8.333_452e-3;
         let p = p * r + 4.166_579_6e-2;
         let p = p * r + 1.666_666_5e-1;
-        let p = p * r + 5.000_000_1e-1;
+        let p = p * r + 0.5;
         let p = p * r * r + r + 1.0;
         // 2^exponent in two factors, so that neither leaves the range of normal numbers
         let half = exponent >> 1;
@@ -99,7 +99,7 @@ impl Real for f32 {
         let p = p * x2 - 2.101_024e-6;
         let p = p * x2 - 5.692_506_4e-5;
         let p = p * x2 - 7.349_906_3e-4;
-        let p = p * x2 - 2.954_599_8e-3;
+        let p = p * x2 - 2.954_6e-3;
         let p = p * x2 - 1.609_603_3e-2;
         let q = -1.456_607_2e-5;
         let q = q * x2 - 2.133_740_5e-4;

@@ -145,8 +145,8 @@ impl Targets {
                 weight
             };
             targets.first.push((row[0], weight(0)));
-            for position in 1..row.len() {
-                targets.ids.push(row[position]);
+            for (position, id) in row.iter().enumerate().skip(1) {
+                targets.ids.push(*id);
                 targets.weights.push(weight(position));
             }
             targets.ids.push(config.pad_token_id);
