@@ -187,11 +187,11 @@ pub(crate) struct EvalArgs {
     pub(crate) files: Vec<PathBuf>,
 
     /// Bytes of context: files are cut into windows of this length [default: the model's context]
-    #[arg(long, value_name = "BYTES")]
+    #[arg(long, value_name = "BYTES", value_parser = at_least_one())]
     pub(crate) context: Option<usize>,
 
     /// Windows scored at once
-    #[arg(long, value_name = "N", default_value_t = 4)]
+    #[arg(long, value_name = "N", default_value_t = 4, value_parser = at_least_one())]
     pub(crate) batch_size: usize,
 
     #[command(flatten)]
@@ -266,6 +266,10 @@ Example:
 pub(crate) struct CompletionsArgs {
     /// The shell
     pub(crate) shell: clap_complete::Shell,
+}
+
+fn at_least_one() -> clap::builder::RangedU64ValueParser<usize> {
+    clap::builder::RangedU64ValueParser::new().range(1..)
 }
 
 /// A mistake in the arguments that only the files they name reveal.

@@ -2,10 +2,17 @@
 //!
 //! Glue only: arguments, progress, files and exit codes; what is computed lives in the library.
 //!
-//! Exit codes: 0 done; 1 failed; 2 wrong usage or configuration; 3 the loss was not finite; 130 and 143 on signals.
+//! | exit code | meaning |
+//! |---|---|
+//! | 0 | done |
+//! | 1 | failed: a file that cannot be read, written or understood, data that do not fit the model |
+//! | 2 | wrong usage or configuration |
+//! | 3 | the loss was not finite |
+//! | 130, 143 | ended by SIGINT (Ctrl-C), SIGTERM |
 
 mod args;
 mod commands;
+mod config;
 mod device;
 mod output;
 mod progress;
@@ -55,6 +62,8 @@ fn start_logging(cli: &Cli) {
         .with_env_filter(filter)
         .with_writer(std::io::stderr)
         .with_target(false)
+        // a log that cannot be written is no reason to end the work
+        .log_internal_errors(false)
         .init();
 }
 
@@ -69,7 +78,7 @@ fn report(error: &anyhow::Error) -> ExitCode {
     if error.chain().any(gone) {
         return ExitCode::SUCCESS;
     }
-    eprintln!("error: {error:#}");
+    output::note(&format!("error: {error:#}"));
     match error.downcast_ref::<mblm::Error>() {
         Some(mblm::Error::Config(_)) => ExitCode::from(2),
         Some(mblm::Error::NotFinite { .. }) => ExitCode::from(3),

@@ -1,4 +1,4 @@
-//! What goes to stdout: JSON with a schema version, or text.
+//! What is printed: results to stdout, as JSON with a schema version or as text, and notes to stderr.
 
 use std::io::{self, Write};
 
@@ -22,6 +22,11 @@ pub(crate) fn line(text: &str) -> io::Result<()> {
     let mut out = io::stdout().lock();
     writeln!(out, "{text}")?;
     out.flush()
+}
+
+/// Says a line on stderr. That nobody listens there any more is no reason to end the work, so errors are passed over.
+pub(crate) fn note(text: &str) {
+    let _ = writeln!(io::stderr().lock(), "{text}");
 }
 
 /// A number with thousands separators: 1_234_567.

@@ -1,10 +1,14 @@
 //! Progress: bars on a terminal, plain lines elsewhere, nothing with `-q`.
 
 use std::io::IsTerminal;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
 
 use indicatif::{ProgressBar, ProgressStyle};
 use mblm::train::{EvaluationKind, Event, Observer};
+
+use crate::output::{grouped, note};
 
 /// How often a plain line is printed where no bar can be drawn.
 const LINE_INTERVAL: Duration = Duration::from_secs(5);
@@ -17,6 +21,9 @@ fn is_terminal() -> bool {
 /// Shows how a training run goes.
 pub(crate) struct TrainingProgress {
     quiet: bool,
+    /// Set when the run was asked to stop.
+    stop: Arc<AtomicBool>,
+    stopping: bool,
     bar: ProgressBar,
     started: Instant,
     last_line: Option<Instant>,
@@ -28,9 +35,11 @@ pub(crate) struct TrainingProgress {
 }
 
 impl TrainingProgress {
-    pub(crate) fn new(quiet: bool) -> Self {
+    pub(crate) fn new(quiet: bool, stop: Arc<AtomicBool>) -> Self {
         Self {
             quiet,
+            stop,
+            stopping: false,
             bar: ProgressBar::hidden(),
             started: Instant::now(),
             last_line: None,
@@ -77,18 +86,23 @@ impl TrainingProgress {
             self.last_line = Some(Instant::now());
             let elapsed = self.started.elapsed();
             let left = elapsed.mul_f64((self.batches - done) as f64 / done as f64);
-            eprintln!(
-                "batch {done}/{}  {}  {} left",
-                self.batches,
+            note(&format!(
+                "batch {}/{}  {}  {} left",
+                grouped(done),
+                grouped(self.batches),
                 self.message(),
                 indicatif::HumanDuration(left)
-            );
+            ));
+        }
+        if self.stop.load(Ordering::Relaxed) && !self.stopping {
+            self.stopping = true;
+            self.say("stopping: the model is being saved; a second signal ends the program at once");
         }
     }
 
     fn say(&self, line: &str) {
         if !self.quiet {
-            self.bar.suspend(|| eprintln!("{line}"));
+            self.bar.suspend(|| note(line));
         }
     }
 
@@ -113,7 +127,7 @@ impl Observer for TrainingProgress {
                 let (what, place) = match evaluation.kind {
                     EvaluationKind::Validation => {
                         self.validation = Some(bits);
-                        ("held-out text", format!(" after batch {}", evaluation.cum_batch + 1))
+                        ("held-out data", format!(" after batch {}", evaluation.cum_batch + 1))
                     }
                     EvaluationKind::Test => ("test data", String::new()),
                 };

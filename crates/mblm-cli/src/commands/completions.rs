@@ -1,5 +1,6 @@
 //! `mblm completions`: a completion script for a shell.
 
+use std::io::Write;
 use std::process::ExitCode;
 
 use clap::CommandFactory;
@@ -7,6 +8,8 @@ use clap::CommandFactory;
 use crate::args::{Cli, CompletionsArgs};
 
 pub(crate) fn run(args: &CompletionsArgs) -> anyhow::Result<ExitCode> {
-    clap_complete::generate(args.shell, &mut Cli::command(), "mblm", &mut std::io::stdout());
+    let mut script = Vec::new(); // in memory first: the generator panics where a write fails
+    clap_complete::generate(args.shell, &mut Cli::command(), "mblm", &mut script);
+    std::io::stdout().write_all(&script)?;
     Ok(ExitCode::SUCCESS)
 }

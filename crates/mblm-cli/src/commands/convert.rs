@@ -6,22 +6,22 @@ use std::process::ExitCode;
 use anyhow::Result;
 use candle_core::Device;
 use mblm::checkpoint;
-use mblm::config::{Architecture, Experiment};
+use mblm::config::Architecture;
 use mblm::model::{BlockRegistry, Model};
 
 use crate::args::{Cli, ConvertArgs, Usage};
+use crate::{config, output};
 
 pub(crate) fn run(args: &ConvertArgs, cli: &Cli) -> Result<ExitCode> {
+    let to_pth = is_pth(&args.to)?;
     if args.to.exists() && !args.force {
         return Err(Usage(format!("{} exists; give --force to overwrite it", args.to.display())).into());
     }
-    let to_pth = args.to.extension().is_some_and(|extension| extension == "pth");
     let model = match &args.config {
-        Some(config) => {
-            let architecture = Experiment::from_file(config, &[])?.params.architecture;
-            load(&architecture, &args.from)?
+        Some(config) => load(&config::read(config, &[])?.params.architecture, &args.from)?,
+        None if !args.from.exists() || checkpoint::architecture_of(&args.from)?.is_some() => {
+            Model::open(&args.from, &BlockRegistry::default(), &Device::Cpu)?
         }
-        None if args.from.is_dir() => Model::open(&args.from, &BlockRegistry::default(), &Device::Cpu)?,
         None => {
             return Err(Usage(format!(
                 "{} does not say what its architecture is; give the YAML of the run that wrote it with --config",
@@ -36,14 +36,27 @@ pub(crate) fn run(args: &ConvertArgs, cli: &Cli) -> Result<ExitCode> {
         model.save(&args.to)?;
     }
     if !cli.quiet {
-        eprintln!(
+        output::note(&format!(
             "wrote {}: {} parameters in {} tensors",
             args.to.display(),
-            crate::output::grouped(model.parameters().elements() as u64),
+            output::grouped(model.parameters().elements() as u64),
             model.parameters().len()
-        );
+        ));
     }
     Ok(ExitCode::SUCCESS)
+}
+
+/// Whether the target is a `.pth` file rather than a model folder; other names of weights files are mistakes.
+fn is_pth(to: &Path) -> Result<bool> {
+    match to.extension().and_then(|extension| extension.to_str()) {
+        Some("pth") => Ok(true),
+        Some(extension @ ("pt" | "bin" | "safetensors" | "json" | "yaml" | "yml")) => Err(Usage(format!(
+            "{}: expected a name ending in .pth, or a model folder to write, found the name of a .{extension} file",
+            to.display()
+        ))
+        .into()),
+        _ => Ok(false),
+    }
 }
 
 fn load(architecture: &Architecture, path: &Path) -> Result<Model> {

@@ -7,7 +7,7 @@ use mblm::eval::{EvalOptions, Score, score_file};
 use mblm::model::{BlockRegistry, Model};
 use serde_json::json;
 
-use crate::args::{Cli, EvalArgs};
+use crate::args::{Cli, EvalArgs, Usage};
 use crate::{device, output, progress};
 
 pub(crate) fn run(args: &EvalArgs, cli: &Cli) -> Result<ExitCode> {
@@ -18,6 +18,17 @@ pub(crate) fn run(args: &EvalArgs, cli: &Cli) -> Result<ExitCode> {
         context: args.context.unwrap_or_else(|| model.config().context()),
         batch_size: args.batch_size,
     };
+    if let Some(longest) = model.config().longest_input().filter(|longest| options.context > *longest) {
+        return Err(Usage(format!(
+            "--context {}: the model has fixed positions for {longest} bytes; give at most that",
+            options.context
+        ))
+        .into());
+    }
+    // a missing file is better known before the others have been scored
+    for path in &args.files {
+        std::fs::metadata(path).map_err(|error| mblm::Error::file(path, error))?;
+    }
     let mut all = Score::default();
     let mut files = Vec::with_capacity(args.files.len());
     if !args.json {

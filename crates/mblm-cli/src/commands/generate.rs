@@ -9,6 +9,7 @@ use std::time::Instant;
 use anyhow::{Context, Result};
 use mblm::bytes::{ByteStream, Format, SpecialIds, ids_from_bytes};
 use mblm::generate::{Generator, Sampler, Sampling, TokenSet};
+use mblm::config::ModelConfig;
 use mblm::model::{BlockRegistry, Mblm, Model};
 use serde_json::json;
 
@@ -25,15 +26,12 @@ pub(crate) fn run(args: &GenerateArgs) -> Result<ExitCode> {
         allowed: TokenSet::bytes(),
         ..Sampling::default()
     };
-    sampling.validate()?;
+    sampling.validate().map_err(|error| Usage(error.to_string()))?;
     let prompt = prompt(args)?;
     let device = device::open(&args.device)?;
     let model = Model::open(&args.model.model, &BlockRegistry::default(), &device)?;
     let model = model.decoder("mblm generate")?;
-    let max_bytes = match args.max_bytes {
-        Some(max_bytes) => max_bytes,
-        None => model.config().context().saturating_sub(prompt.len()),
-    };
+    let max_bytes = max_bytes(args.max_bytes, prompt.len(), model.config())?;
     let seed = args.seed.unwrap_or_else(seed_from_clock);
     let signals = Signals::listen()?;
     let mut sampler = Sampler::new(sampling, seed, 0)?;
@@ -111,6 +109,39 @@ pub(crate) fn continue_prompt(
     Ok(max_bytes)
 }
 
+/// How many bytes to generate after a prompt of `prompt` bytes: what was asked for, else what the context leaves.
+///
+/// Fails when the model has no positions for so many, and when the context leaves nothing.
+fn max_bytes(asked: Option<usize>, prompt: usize, model: &ModelConfig) -> Result<usize> {
+    let context = model.context();
+    let max_bytes = match asked {
+        Some(max_bytes) => max_bytes,
+        None if prompt < context => context - prompt,
+        None if model.longest_input().is_none() => {
+            return Err(Usage(format!(
+                "the prompt of {prompt} bytes fills the model's context of {context}; say with --max-bytes how far to go \
+                 beyond it, or shorten the prompt"
+            ))
+            .into());
+        }
+        None => 1, // too many in any case: the check below says what fits
+    };
+    match model.longest_input() {
+        Some(longest) if prompt.saturating_add(max_bytes) > longest => {
+            let advice = match longest.saturating_sub(prompt) {
+                0 => "shorten the prompt".to_string(),
+                left => format!("lower --max-bytes to {left} or shorten the prompt"),
+            };
+            Err(Usage(format!(
+                "prompt and continuation are {prompt} + {max_bytes} bytes, but the model has fixed positions for {longest}; \
+                 {advice}"
+            ))
+            .into())
+        }
+        _ => Ok(max_bytes),
+    }
+}
+
 fn prompt(args: &GenerateArgs) -> Result<Vec<u8>> {
     let mut bytes = Vec::new();
     match (&args.prompt, &args.prompt_file) {
@@ -124,7 +155,7 @@ fn prompt(args: &GenerateArgs) -> Result<Vec<u8>> {
         (None, Some(path)) => {
             File::open(path)
                 .and_then(|mut file| file.read_to_end(&mut bytes))
-                .map_err(|error| Usage(format!("--prompt-file {}: {error}", path.display())))?;
+                .with_context(|| format!("cannot read the prompt from {}", path.display()))?;
         }
         (None, None) => {}
     }

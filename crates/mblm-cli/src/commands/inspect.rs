@@ -5,10 +5,11 @@ use std::process::ExitCode;
 
 use anyhow::Result;
 use mblm::checkpoint::{self, Weights};
-use mblm::config::{Architecture, Experiment};
+use mblm::config::Architecture;
 use serde_json::{Value, json};
 
 use crate::args::InspectArgs;
+use crate::config;
 use crate::output::{self, grouped};
 
 pub(crate) fn run(args: &InspectArgs) -> Result<ExitCode> {
@@ -17,7 +18,7 @@ pub(crate) fn run(args: &InspectArgs) -> Result<ExitCode> {
         .extension()
         .is_some_and(|extension| extension == "yaml" || extension == "yml");
     let (architecture, weights) = if is_yaml {
-        (Some(Experiment::from_file(path, &[])?.params.architecture), None)
+        (Some(config::read(path, &[])?.params.architecture), None)
     } else {
         (checkpoint::architecture_of(path)?, Some(Weights::open(path)?))
     };

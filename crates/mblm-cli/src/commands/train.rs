@@ -6,7 +6,7 @@ use std::sync::Arc;
 
 use anyhow::Result;
 use candle_core::Device;
-use mblm::config::{Architecture, Experiment, Preset};
+use mblm::config::{Architecture, Experiment, IoConfig, Preset};
 use mblm::data::{Dataset, DatasetArgs, Masking, Registry, Split};
 use mblm::generate::{Sampler, Sampling, TokenSet};
 use mblm::model::{BlockRegistry, Model, Seeded};
@@ -15,6 +15,7 @@ use serde_json::json;
 
 use crate::args::{Cli, PresetArg, TrainArgs, Usage};
 use crate::commands::{generate, inspect};
+use crate::config;
 use crate::device;
 use crate::output::{self, bytes, grouped};
 use crate::progress::TrainingProgress;
@@ -23,11 +24,12 @@ use crate::signals::Signals;
 pub(crate) fn run(args: &TrainArgs, cli: &Cli) -> Result<ExitCode> {
     let experiment = experiment(args)?;
     let device = device::open(&args.device)?;
+    let (datasets, blocks) = (Registry::default(), BlockRegistry::default());
+    config::check_names(&experiment, &datasets, &blocks)?;
     if args.dry_run {
         return dry_run(args, &experiment);
     }
-    let data = open_data(&experiment)?;
-    let blocks = BlockRegistry::default();
+    let data = open_data(&experiment, &datasets)?;
     let seed = Seeded(experiment.train.seed);
     let model = Model::new(&experiment.params.architecture, &blocks, &seed, &device)?;
     let folder = make_folder(&experiment)?;
@@ -36,7 +38,7 @@ pub(crate) fn run(args: &TrainArgs, cli: &Cli) -> Result<ExitCode> {
         introduce(&experiment, &model, &trainer.plan(), &folder, &device);
     }
     let signals = Signals::listen()?;
-    let mut progress = TrainingProgress::new(cli.quiet);
+    let mut progress = TrainingProgress::new(cli.quiet, signals.stop.clone());
     let outcome = trainer.run(&mut progress, &signals.stop);
     progress.finish();
     let outcome = outcome?;
@@ -47,7 +49,7 @@ pub(crate) fn run(args: &TrainArgs, cli: &Cli) -> Result<ExitCode> {
 /// The experiment that the arguments describe.
 fn experiment(args: &TrainArgs) -> Result<Experiment> {
     let mut experiment = match (&args.config, &args.data) {
-        (Some(config), _) => Experiment::from_file(config, &args.overrides)?,
+        (Some(config), _) => config::read(config, &args.overrides)?,
         (None, Some(data)) => {
             let preset = match args.preset {
                 PresetArg::Tiny => Preset::Tiny,
@@ -71,8 +73,7 @@ fn experiment(args: &TrainArgs) -> Result<Experiment> {
 }
 
 /// Opens the splits of the experiment's data set.
-fn open_data(experiment: &Experiment) -> Result<TrainingData> {
-    let registry = Registry::default();
+fn open_data(experiment: &Experiment, registry: &Registry) -> Result<TrainingData> {
     let architecture = &experiment.params.architecture;
     let model = architecture.model();
     let masking = match (architecture, experiment.train.masking_proba) {
@@ -104,23 +105,42 @@ fn open_data(experiment: &Experiment) -> Result<TrainingData> {
 }
 
 /// Makes the run's folder, `output_dir/name_model_<run id>`, with the configuration in it.
+///
+/// The run id is the environment's `JOB_ID`, whose folder may exist, else the time: the first second from now on whose
+/// folder does not.
 fn make_folder(experiment: &Experiment) -> Result<PathBuf> {
-    let id = std::env::var("JOB_ID").unwrap_or_else(|_| {
-        let now = std::time::SystemTime::now().duration_since(std::time::UNIX_EPOCH);
-        now.map_or(0, |elapsed| elapsed.as_secs()).to_string()
-    });
-    let folder = experiment
-        .io
-        .output_dir
-        .join(format!("{}_{id}", experiment.io.name_model));
-    std::fs::create_dir_all(&folder).map_err(|error| mblm::Error::file(&folder, error))?;
+    let IoConfig {
+        output_dir, name_model, ..
+    } = &experiment.io;
+    let named = |id: &dyn std::fmt::Display| output_dir.join(format!("{name_model}_{id}"));
+    let failed = |folder: &Path, error| mblm::Error::file(folder, format!("cannot make the run's folder: {error}"));
+    std::fs::create_dir_all(output_dir).map_err(|error| failed(output_dir, error))?;
+    let folder = match std::env::var("JOB_ID") {
+        Ok(id) => {
+            let folder = named(&id);
+            std::fs::create_dir_all(&folder).map_err(|error| failed(&folder, error))?;
+            folder
+        }
+        Err(_) => {
+            let now = std::time::SystemTime::now().duration_since(std::time::UNIX_EPOCH);
+            let mut id = now.map_or(0, |elapsed| elapsed.as_secs());
+            loop {
+                let folder = named(&id);
+                match std::fs::create_dir(&folder) {
+                    Ok(()) => break folder,
+                    Err(error) if error.kind() == std::io::ErrorKind::AlreadyExists => id += 1,
+                    Err(error) => return Err(failed(&folder, error).into()),
+                }
+            }
+        }
+    };
     let config = experiment.to_yaml_string()?;
     mblm::checkpoint::atomic::write(&folder.join("config.yaml"), |out| out.write_all(config.as_bytes()))?;
     Ok(folder)
 }
 
 fn introduce(experiment: &Experiment, model: &Model, plan: &Plan, folder: &Path, device: &Device) {
-    eprintln!(
+    output::note(&format!(
         "{}: {} parameters on {}; {} batches of {} × {} bytes; output in {}",
         experiment.io.name_model,
         grouped(model.parameters().elements() as u64),
@@ -129,7 +149,7 @@ fn introduce(experiment: &Experiment, model: &Model, plan: &Plan, folder: &Path,
         experiment.train.batch_size,
         experiment.params.input_seq_len,
         folder.display()
-    );
+    ));
 }
 
 /// What a run would be, without running it.
@@ -178,22 +198,27 @@ fn finish(args: &TrainArgs, cli: &Cli, experiment: &Experiment, outcome: &Outcom
         return Ok(());
     }
     if let Some(sample) = sample {
-        output::line(&format!("\na sample of {} bytes:\n{sample}\n", args.sample_bytes))?;
+        output::line(&format!("\na sample of the model:\n{sample}\n"))?;
     }
     if let Some(best) = bits(outcome.best) {
-        output::line(&format!("held-out text: {best:.3} bits per byte"))?;
+        output::line(&format!("held-out data: {best:.3} bits per byte"))?;
     }
     if let Some(test) = bits(outcome.test) {
         output::line(&format!("test data: {test:.3} bits per byte"))?;
     }
     if !cli.quiet {
         let how = if outcome.stopped { "stopped" } else { "done" };
-        eprintln!(
-            "{how} after {} batches; the model is in {}\nmblm generate -m {} --prompt TEXT",
+        output::note(&format!(
+            "{how} after {} batches; the model is in {}",
             grouped(outcome.batches),
-            outcome.model_folder.display(),
             outcome.model_folder.display()
-        );
+        ));
+        if let Architecture::Decoder(_) = experiment.params.architecture {
+            output::note(&format!(
+                "mblm generate -m {} --prompt TEXT",
+                outcome.model_folder.display()
+            ));
+        }
     }
     Ok(())
 }
@@ -210,7 +235,8 @@ fn sample(args: &TrainArgs, outcome: &Outcome) -> Result<String> {
     let mut sampler = Sampler::new(sampling, 0, 0)?;
     let mut bytes = Vec::new();
     let model = model.decoder("a sample")?;
-    generate::continue_prompt(model, b"", args.sample_bytes, &mut sampler, &mut || true, |id| {
+    let longest = model.config().longest_input().unwrap_or(usize::MAX);
+    generate::continue_prompt(model, b"", args.sample_bytes.min(longest), &mut sampler, &mut || true, |id| {
         bytes.extend(u8::try_from(id));
         Ok(())
     })?;

@@ -23,6 +23,9 @@ pub const CONFIG_FILE: &str = "config.json";
 /// The name of the parameters in a model folder.
 pub const WEIGHTS_FILE: &str = "model.safetensors";
 
+/// The name of the model folder in a run's folder.
+pub const RUN_MODEL: &str = "model";
+
 const KINDS: [&str; 2] = ["decoder", "encoder"];
 
 /// An open model folder.
@@ -59,25 +62,32 @@ impl Folder {
                 "expected a model folder, found a file; try `mblm convert`",
             ));
         }
-        let missing: Vec<String> = [CONFIG_FILE, WEIGHTS_FILE]
-            .iter()
-            .filter(|name| !path.join(name).is_file())
-            .map(|name| format!("`{name}`"))
-            .collect();
-        if !missing.is_empty() {
-            return Err(Error::file(
-                path,
-                format!(
-                    "expected a model folder, but it lacks {}; give the folder that `mblm train` wrote, \
-                     or make one of a .pth file with `mblm convert`",
-                    missing.join(" and ")
-                ),
-            ));
-        }
+        check_complete(path)?;
         let (kind, config) = read_config(&path.join(CONFIG_FILE))?;
         let weights = Weights::open(&path.join(WEIGHTS_FILE))?;
         Ok(Self { kind, config, weights })
     }
+}
+
+/// Checks that a folder holds the files of a model.
+pub(super) fn check_complete(path: &Path) -> Result<()> {
+    let missing: Vec<String> = [CONFIG_FILE, WEIGHTS_FILE]
+        .iter()
+        .filter(|name| !path.join(name).is_file())
+        .map(|name| format!("`{name}`"))
+        .collect();
+    if missing.is_empty() {
+        return Ok(());
+    }
+    let inside = path.join(RUN_MODEL);
+    let advice = match inside.join(CONFIG_FILE).is_file() {
+        true => format!("the model of this run is in {}", inside.display()),
+        false => "give the folder that `mblm train` wrote, or make one of a .pth file with `mblm convert`".into(),
+    };
+    Err(Error::file(
+        path,
+        format!("expected a model folder, but it lacks {}; {advice}", missing.join(" and ")),
+    ))
 }
 
 /// Kind and configuration.

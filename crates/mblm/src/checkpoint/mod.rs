@@ -32,7 +32,7 @@ mod weights;
 mod hostile;
 
 pub use ::safetensors::Dtype as StoredType;
-pub use folder::{CONFIG_FILE, FORMAT, Folder, WEIGHTS_FILE, save};
+pub use folder::{CONFIG_FILE, FORMAT, Folder, RUN_MODEL, WEIGHTS_FILE, save};
 pub use open::architecture_of;
 pub use torch_write::{rotary_buffers, write as write_torch};
 pub use weights::Weights;

@@ -19,14 +19,19 @@ impl ParameterSource for Weights {
 
 /// The architecture of a model folder, or of a weights file that lies in one; `None` for a weights file alone.
 pub fn architecture_of(path: &Path) -> Result<Option<Architecture>> {
-    let folder = if path.is_dir() { Some(path) } else { path.parent() };
-    match folder {
-        Some(folder) if path.is_dir() || folder.join(CONFIG_FILE).is_file() => {
-            let (_, config) = folder::read_config(&folder.join(CONFIG_FILE))?;
-            architecture(&folder.join(CONFIG_FILE), config).map(Some)
+    let folder = match path.is_dir() {
+        true => {
+            folder::check_complete(path)?;
+            path
         }
-        _ => Ok(None),
+        false => path.parent().unwrap_or(Path::new("")),
+    };
+    let file = folder.join(CONFIG_FILE);
+    if !file.is_file() {
+        return Ok(None);
     }
+    let (_, config) = folder::read_config(&file)?;
+    architecture(&file, config).map(Some)
 }
 
 fn architecture(path: &Path, config: Value) -> Result<Architecture> {

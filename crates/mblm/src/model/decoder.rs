@@ -52,6 +52,7 @@ impl Mblm {
         device: &Device,
     ) -> Result<Self> {
         config.validate()?;
+        registry.check(config)?;
         let builder = Builder::new(source, dtype, device);
         let stages = (0..config.num_stages())
             .map(|stage| Stage::new(config, stage, registry, &builder))

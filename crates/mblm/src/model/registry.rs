@@ -7,7 +7,7 @@ use std::sync::Arc;
 use super::block::StageBlock;
 use super::blocks::{Mamba1, Mamba2, Transformer};
 use super::parameter::Builder;
-use crate::config::{BlockConfig, CustomBlockConfig, suggest};
+use crate::config::{BlockConfig, CustomBlockConfig, ModelConfig, suggest};
 use crate::{Error, Result};
 
 /// What a custom block is made from.
@@ -43,6 +43,26 @@ impl BlockRegistry {
         F: Fn(&BlockArgs<'_>) -> Result<Box<dyn StageBlock>> + Send + Sync + 'static,
     {
         self.constructors.insert(name.to_string(), Arc::new(constructor));
+    }
+
+    /// Checks that every block of a configuration is built in or registered, without making any.
+    ///
+    /// # Errors
+    /// Names the stage, the block, and the nearest known name.
+    pub fn check(&self, model: &ModelConfig) -> Result<()> {
+        for (stage, block) in model.block.iter().enumerate() {
+            match block {
+                BlockConfig::Custom(config) if !self.constructors.contains_key(&config.block_type) => {
+                    return Err(Error::config(format!(
+                        "stage {}: {}",
+                        stage + 1,
+                        self.unknown(&config.block_type)
+                    )));
+                }
+                _ => {}
+            }
+        }
+        Ok(())
     }
 
     /// Makes the block of a decoder's stage.

@@ -12,7 +12,7 @@ use super::observer::{BatchReport, Evaluation, EvaluationKind, Event, Observer};
 use super::optimizer::PUBLISHED_ADAM;
 use super::points;
 use super::schedule::{Plan, Schedule};
-use crate::checkpoint::Folder;
+use crate::checkpoint::{Folder, RUN_MODEL};
 use crate::config::{Experiment, OptimizerKind};
 use crate::data::{Batch, Dataset, Loader, LoaderOptions, Order, Position};
 use crate::model::{Loss, Model, ModelBatch};
@@ -106,7 +106,7 @@ impl<'a> Trainer<'a> {
             last_loss: None,
             best: None,
             test: None,
-            model_folder: self.folder.join("model"),
+            model_folder: self.folder.join(RUN_MODEL),
             stopped: false,
         };
         observer.event(&Event::Start { plan })?;
