@@ -71,7 +71,13 @@ pub(crate) struct TrainArgs {
     pub(crate) data: Option<PathBuf>,
 
     /// Size of the model for --data
-    #[arg(long, value_enum, default_value = "tiny", requires = "data")]
+    #[arg(
+        long,
+        value_enum,
+        default_value = "tiny",
+        requires = "data",
+        conflicts_with = "config"
+    )]
     pub(crate) preset: PresetArg,
 
     /// Change a value of the configuration, such as train.batch_size=8; may be given several times

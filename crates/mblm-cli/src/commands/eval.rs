@@ -18,7 +18,11 @@ pub(crate) fn run(args: &EvalArgs, cli: &Cli) -> Result<ExitCode> {
         context: args.context.unwrap_or_else(|| model.config().context()),
         batch_size: args.batch_size,
     };
-    if let Some(longest) = model.config().longest_input().filter(|longest| options.context > *longest) {
+    if let Some(longest) = model
+        .config()
+        .longest_input()
+        .filter(|longest| options.context > *longest)
+    {
         return Err(Usage(format!(
             "--context {}: the model has fixed positions for {longest} bytes; give at most that",
             options.context

@@ -8,8 +8,8 @@ use std::time::Instant;
 
 use anyhow::{Context, Result};
 use mblm::bytes::{ByteStream, Format, SpecialIds, ids_from_bytes};
-use mblm::generate::{Generator, Sampler, Sampling, TokenSet};
 use mblm::config::ModelConfig;
+use mblm::generate::{Generator, Sampler, Sampling, TokenSet};
 use mblm::model::{BlockRegistry, Mblm, Model};
 use serde_json::json;
 

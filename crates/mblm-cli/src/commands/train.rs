@@ -97,6 +97,15 @@ fn open_data(experiment: &Experiment, registry: &Registry) -> Result<TrainingDat
     let Some(train) = open(Split::Train)? else {
         return Err(Usage(format!("data set {} has nothing to train on", experiment.io.dataset_id)).into());
     };
+    // the first sample shows whether data and model fit, before anything is written
+    let first = train.sample(0, 0)?;
+    if let (Architecture::Encoder(_), None) = (architecture, &first.labels) {
+        return Err(Usage(format!(
+            "an encoder learns from masked bytes, but data set {} masks none; set io.dataset_id to pg19masked",
+            experiment.io.dataset_id
+        ))
+        .into());
+    }
     Ok(TrainingData {
         train,
         validation: open(Split::Validation)?,
@@ -195,16 +204,16 @@ fn finish(args: &TrainArgs, cli: &Cli, experiment: &Experiment, outcome: &Outcom
             "training_bits_per_byte": bits(outcome.last_loss), "validation_bits_per_byte": bits(outcome.best),
             "test_bits_per_byte": bits(outcome.test), "sample": sample,
         }))?;
-        return Ok(());
-    }
-    if let Some(sample) = sample {
-        output::line(&format!("\na sample of the model:\n{sample}\n"))?;
-    }
-    if let Some(best) = bits(outcome.best) {
-        output::line(&format!("held-out data: {best:.3} bits per byte"))?;
-    }
-    if let Some(test) = bits(outcome.test) {
-        output::line(&format!("test data: {test:.3} bits per byte"))?;
+    } else {
+        if let Some(sample) = sample {
+            output::line(&format!("\na sample of the model:\n{sample}\n"))?;
+        }
+        if let Some(best) = bits(outcome.best) {
+            output::line(&format!("held-out data: {best:.3} bits per byte"))?;
+        }
+        if let Some(test) = bits(outcome.test) {
+            output::line(&format!("test data: {test:.3} bits per byte"))?;
+        }
     }
     if !cli.quiet {
         let how = if outcome.stopped { "stopped" } else { "done" };
@@ -236,9 +245,16 @@ fn sample(args: &TrainArgs, outcome: &Outcome) -> Result<String> {
     let mut bytes = Vec::new();
     let model = model.decoder("a sample")?;
     let longest = model.config().longest_input().unwrap_or(usize::MAX);
-    generate::continue_prompt(model, b"", args.sample_bytes.min(longest), &mut sampler, &mut || true, |id| {
-        bytes.extend(u8::try_from(id));
-        Ok(())
-    })?;
+    generate::continue_prompt(
+        model,
+        b"",
+        args.sample_bytes.min(longest),
+        &mut sampler,
+        &mut || true,
+        |id| {
+            bytes.extend(u8::try_from(id));
+            Ok(())
+        },
+    )?;
     Ok(String::from_utf8_lossy(&bytes).into_owned())
 }

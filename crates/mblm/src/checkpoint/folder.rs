@@ -86,7 +86,10 @@ pub(super) fn check_complete(path: &Path) -> Result<()> {
     };
     Err(Error::file(
         path,
-        format!("expected a model folder, but it lacks {}; {advice}", missing.join(" and ")),
+        format!(
+            "expected a model folder, but it lacks {}; {advice}",
+            missing.join(" and ")
+        ),
     ))
 }
 

@@ -78,7 +78,8 @@ impl Opener {
         let set = Sequential::new(files, bytes, args, &name).map_err(|error| match args.split {
             Split::Train => error,
             _ => Error::input(format!(
-                "{error}; or raise held_out, the share kept for validation and test"
+                "{error}; or raise held_out in io.dataset_args (it is {}), the share kept for validation and test",
+                options.held_out.unwrap_or(DEFAULT_HELD_OUT)
             )),
         })?;
         Ok(Some(Arc::new(set)))

@@ -1,0 +1,553 @@
+//! Mistakes: each gives one error that says where, what was expected and what was found, and the right exit code.
+
+use crate::convert::fixture_folder;
+use crate::support::{CONFIG, Workplace, assert_error, fails, finish, mblm, str, trained};
+
+/// Trains with the usual configuration in which `from` is `to`; the error must hold `parts`.
+#[track_caller]
+fn train_with(from: &str, to: &str, code: i32, parts: &[&str]) {
+    assert!(CONFIG.contains(from), "{from}");
+    let workplace = Workplace::with_config(&CONFIG.replacen(from, to, 1));
+    fails(&["train", str(workplace.config())], code, parts);
+    assert!(workplace.run_folders().is_empty());
+}
+
+/// Trains with an override; the error must hold `parts`.
+#[track_caller]
+fn train_set(set: &str, code: i32, parts: &[&str]) {
+    let workplace = Workplace::new();
+    fails(&["train", str(workplace.config()), "--set", set], code, parts);
+    assert!(workplace.run_folders().is_empty());
+}
+
+#[test]
+fn a_misspelt_key_is_located_and_the_nearest_named() {
+    let parts = ["config.yaml:28:3: unknown key \"learning_rte\" in train; did you mean \"learning_rate\"?"];
+    train_with("  learning_rate:", "  learning_rte:", 2, &parts);
+    let parts = [
+        "config.yaml:18:5: unknown key \"attn_num_haeds\"",
+        "did you mean \"attn_num_heads\"?",
+    ];
+    train_with("attn_num_heads", "attn_num_haeds", 2, &parts);
+    train_with(
+        "params:",
+        "parms:",
+        2,
+        &["unknown key \"parms\"", "did you mean \"params\"?"],
+    );
+}
+
+#[test]
+fn a_missing_key_and_a_value_of_another_kind_are_named() {
+    train_with("  batch_size: 4\n", "", 2, &["missing key \"batch_size\" in train"]);
+    let parts = ["config.yaml:25:15: train.batch_size: expected an integer of at least 0, found the text \"four\""];
+    train_with("batch_size: 4", "batch_size: four", 2, &parts);
+    train_with(
+        "seq_lens: [8, 4]",
+        "seq_lens: [8, 4",
+        2,
+        &["config.yaml:", "not valid YAML"],
+    );
+}
+
+#[test]
+fn dims_of_unequal_length() {
+    let parts = [
+        "config.yaml:",
+        "params.hidden_dims: expected one entry per stage",
+        "found 3, 2 and 2",
+    ];
+    train_with("[16, 16]", "[16, 16, 16]", 2, &parts);
+    train_with("[1, 2]", "[]", 2, &["expected one entry per stage"]);
+}
+
+#[test]
+fn head_widths_that_do_not_divide() {
+    let mamba = "    d_state: 8\n    d_conv: 4\n    expand: 2\n    headdim: 12\n";
+    let (before, rest) = CONFIG.split_once("    attn_head_dims").unwrap();
+    let (_, after) = rest.split_once("train:").unwrap();
+    let workplace = Workplace::with_config(&format!("{before}{mamba}train:{after}"));
+    let parts = ["params.block.0.headdim: expected a divisor of expand × hidden dim = 2 × 16 = 32, found 12; try 8"];
+    fails(&["train", str(workplace.config())], 2, &parts);
+    let parts = ["attn_head_dims: expected an even head width", "found 7"];
+    train_with("attn_head_dims: 8", "attn_head_dims: 7", 2, &parts);
+    train_with(
+        "attn_num_heads: 2",
+        "attn_num_heads: 0",
+        2,
+        &["attn_num_heads: expected at least 1, found 0"],
+    );
+}
+
+#[test]
+fn input_longer_than_a_fixed_embedding() {
+    let parts = [
+        "params.input_seq_len: expected at most 8 · 4 = 32 bytes",
+        "found 33",
+        "pos_emb_type",
+    ];
+    train_with("input_seq_len: 32", "input_seq_len: 33", 2, &parts);
+    let model = str(&trained().model);
+    let parts = [
+        "prompt and continuation are 3 + 30 bytes",
+        "fixed positions for 32; lower --max-bytes to 29",
+    ];
+    fails(&["generate", "-m", model, "--prompt", "She", "-n", "30"], 2, &parts);
+    let long = "x".repeat(40);
+    for args in [&["--prompt", &long][..], &["--prompt", &long, "-n", "5"]] {
+        let args = [&["generate", "-m", model], args].concat();
+        fails(&args, 2, &["fixed positions for 32; shorten the prompt"]);
+    }
+    let data = trained().workplace.data();
+    let parts = ["--context 64: the model has fixed positions for 32 bytes"];
+    fails(&["eval", "-m", model, "--context", "64", str(&data)], 2, &parts);
+}
+
+#[test]
+fn a_prompt_that_fills_an_unlimited_context_needs_a_length() {
+    let workplace = Workplace::new();
+    let folder = fixture_folder(&workplace);
+    let prompt = workplace.file("prompt", "x".repeat(128));
+    let args = ["generate", "-m", str(&folder), "--prompt-file", str(&prompt)];
+    fails(
+        &args,
+        2,
+        &["the prompt of 128 bytes fills the model's context of 128; say with --max-bytes"],
+    );
+    let finished = finish(&mut mblm([&args[..], &["-n", "20", "--raw"]].concat()));
+    assert_eq!((finished.code, finished.stdout.len()), (0, 20));
+}
+
+#[test]
+fn bytes_outside_the_vocabulary() {
+    let parts = ["num_tokens is 100", "data.txt"];
+    let config = CONFIG
+        .replace("num_tokens: 257", "num_tokens: 100")
+        .replace("id: 256", "id: 99");
+    let workplace = Workplace::with_config(&config);
+    fails(&["train", str(workplace.config())], 1, &parts);
+    assert!(workplace.run_folders().is_empty());
+    // a model that knows letters up to z, but no bytes above
+    let ascii = CONFIG
+        .replace("num_tokens: 257", "num_tokens: 128")
+        .replace("id: 256", "id: 127");
+    let workplace = Workplace::with_config(&ascii);
+    let text: Vec<u8> = std::fs::read(workplace.data())
+        .unwrap()
+        .iter()
+        .map(|byte| byte % 127)
+        .collect();
+    workplace.file("data.txt", text);
+    let finished = finish(&mut mblm([
+        "train",
+        str(workplace.config()),
+        "--set",
+        "train.target_elements=128",
+    ]));
+    assert_eq!(finished.code, 0, "{finished:?}");
+    let model = workplace.run_folders()[0].join("model");
+    let parts = ["id 195 is outside the model's vocabulary of 128 (0 to 127)"];
+    fails(&["generate", "-m", str(&model), "--prompt", "é", "--raw"], 1, &parts);
+    let high = workplace.file("high", [65, 66, 200]);
+    let finished = finish(&mut mblm(["eval", "-m", str(&model), "--json", str(&high)]));
+    assert_eq!(finished.code, 1);
+    assert_error(&finished.stderr, &["high: ", "200", "128"]);
+}
+
+#[test]
+fn empty_files() {
+    let workplace = Workplace::new();
+    let empty = workplace.file("empty", "");
+    let set = format!("io.dataset_dir={}", str(&empty));
+    fails(
+        &["train", str(workplace.config()), "--set", &set],
+        1,
+        &["empty: the file is empty; expected data"],
+    );
+    fails(
+        &["train", "--data", str(&empty)],
+        1,
+        &["empty: the file is empty; expected data"],
+    );
+    let config = workplace.file("empty.yaml", "");
+    fails(&["train", str(&config)], 2, &["empty.yaml"]);
+    fails(&["inspect", str(&config)], 2, &["empty.yaml"]);
+    fails(
+        &["inspect", str(&empty)],
+        1,
+        &["empty: the file is empty; expected a .safetensors or a torch file"],
+    );
+    fails(&["generate", "-m", str(&empty)], 1, &["empty: the file is empty"]);
+    fails(&["verify", str(&empty)], 1, &["empty: expected a fixture"]);
+    let finished = finish(&mut mblm(["eval", "-m", str(&trained().model), "--json", str(&empty)]));
+    assert_eq!((finished.code, finished.stdout.len()), (1, 0));
+    assert_error(&finished.stderr, &["empty: is empty: there are no bytes to score"]);
+}
+
+#[test]
+fn data_too_short_for_a_sample() {
+    let workplace = Workplace::new();
+    let parts = [
+        "validation split",
+        "500 bytes are fewer",
+        "raise held_out in io.dataset_args (it is 0.05)",
+    ];
+    fails(&["train", "--data", str(workplace.data())], 1, &parts);
+    workplace.file("data.txt", "short");
+    let parts = ["5 bytes are fewer than one sample needs: input_seq_len is 32"];
+    fails(&["train", str(workplace.config())], 1, &parts);
+}
+
+#[test]
+fn a_folder_without_a_model() {
+    let workplace = Workplace::new();
+    std::fs::create_dir(workplace.runs()).unwrap();
+    let runs = workplace.runs();
+    let parts = [
+        "runs: expected a model folder, but it lacks `config.json` and `model.safetensors`",
+        "mblm convert",
+    ];
+    fails(&["generate", "-m", str(&runs)], 1, &parts);
+    fails(&["inspect", str(&runs)], 1, &parts);
+    fails(&["eval", "-m", str(&runs), str(workplace.data())], 1, &parts);
+    // the run's folder instead of the model's in it
+    let parts = ["the model of this run is in", str(&trained().model)];
+    fails(&["generate", "-m", str(&trained().run)], 1, &parts);
+    fails(&["inspect", str(&trained().run)], 1, &parts);
+}
+
+#[test]
+fn a_folder_in_place_of_a_file() {
+    let workplace = Workplace::new();
+    std::fs::create_dir(workplace.runs()).unwrap();
+    let (runs, model) = (workplace.runs(), str(&trained().model));
+    fails(
+        &["train", str(&runs)],
+        2,
+        &["runs: expected a YAML file, found a folder"],
+    );
+    let finished = finish(&mut mblm(["eval", "-m", model, "--json", str(&runs)]));
+    assert_eq!(finished.code, 1);
+    assert_error(&finished.stderr, &["runs: is a folder; expected a file"]);
+    fails(
+        &["generate", "-m", model, "--prompt-file", str(&runs)],
+        1,
+        &["cannot read the prompt from", "directory"],
+    );
+    fails(&["verify", str(&runs)], 1, &["runs: "]);
+    let parts = ["runs: the folder holds no files"];
+    fails(&["train", "--data", str(&runs)], 1, &parts);
+}
+
+#[test]
+fn files_that_are_not_there() {
+    let model = str(&trained().model);
+    fails(&["train", "/missing.yaml"], 2, &["/missing.yaml: No such file"]);
+    fails(&["inspect", "/missing.yaml"], 2, &["/missing.yaml: No such file"]);
+    fails(
+        &["train", "--data", "/missing.txt"],
+        1,
+        &["/missing.txt: no such file or folder"],
+    );
+    train_set("io.dataset_dir=/missing", 1, &["/missing: no such file or folder"]);
+    fails(&["generate", "-m", "/missing"], 1, &["/missing: No such file"]);
+    fails(
+        &["generate", "-m", model, "--prompt-file", "/missing"],
+        1,
+        &["prompt from /missing: No such file"],
+    );
+    fails(&["inspect", "/missing"], 1, &["/missing: No such file"]);
+    // before any other file is scored
+    let data = trained().workplace.data();
+    let finished = finish(&mut mblm(["eval", "-m", model, str(&data), "/missing"]));
+    assert_eq!((finished.code, finished.stdout.len()), (1, 0));
+    assert_error(&finished.stderr, &["/missing: No such file"]);
+}
+
+#[test]
+fn data_in_place_of_a_configuration_or_a_model() {
+    let workplace = Workplace::new();
+    let binary = workplace.file("binary", [0xff, 0xfe, 0x00, 0x80].repeat(100));
+    fails(
+        &["train", str(&binary)],
+        2,
+        &["expected YAML in UTF-8", "is this the data?"],
+    );
+    fails(&["train", str(workplace.data())], 2, &["data.txt"]);
+    fails(&["inspect", str(workplace.data())], 1, &["data.txt: "]);
+    let file = workplace.file(
+        "model.safetensors",
+        std::fs::read(trained().model.join("model.safetensors")).unwrap(),
+    );
+    fails(
+        &["generate", "-m", str(&file)],
+        1,
+        &["weights without a config.json beside them", "mblm convert"],
+    );
+}
+
+#[test]
+fn weights_cut_short_or_of_another_shape() {
+    let workplace = Workplace::new();
+    let model = workplace.path("model");
+    std::fs::create_dir(&model).unwrap();
+    let config = std::fs::read_to_string(trained().model.join("config.json")).unwrap();
+    let weights = std::fs::read(trained().model.join("model.safetensors")).unwrap();
+    workplace.file("model/config.json", &config);
+    workplace.file("model/model.safetensors", &weights[..weights.len() / 2]);
+    fails(&["generate", "-m", str(&model)], 1, &["model.safetensors: "]);
+    workplace.file("model/model.safetensors", &weights);
+    let json: serde_json::Value = serde_json::from_str(&config).unwrap();
+    let mut other = json.clone();
+    other["config"]["num_tokens"] = 300.into();
+    workplace.file("model/config.json", other.to_string());
+    fails(
+        &["generate", "-m", str(&model)],
+        1,
+        &["tensor `", "expected shape [300, 16]", "found shape [257, 16]"],
+    );
+    let mut other = json;
+    other["config"]["hidden_dims"] = serde_json::json!([16]);
+    workplace.file("model/config.json", other.to_string());
+    fails(
+        &["inspect", str(&model)],
+        1,
+        &["config.json: ", "expected one entry per stage"],
+    );
+}
+
+#[test]
+fn flags_that_do_not_exist_or_do_not_fit() {
+    let model = str(&trained().model);
+    fails(&["train"], 2, &["required arguments were not provided", "--data"]);
+    fails(&["train", "a.yaml", "--data", "b"], 2, &["cannot be used with"]);
+    fails(&["train", "a.yaml", "--preset", "tiny"], 2, &["cannot be used with"]);
+    fails(
+        &["train", "--data", "b", "--preset", "huge"],
+        2,
+        &["invalid value 'huge'", "tiny, small"],
+    );
+    fails(&["trian"], 2, &["unrecognized subcommand 'trian'", "train"]);
+    fails(
+        &["generate", "-m", model, "--max-byte", "3"],
+        2,
+        &["unexpected argument '--max-byte'", "--max-bytes"],
+    );
+    fails(&["generate", "-m", model, "-n", "-3"], 2, &["-3"]);
+    fails(
+        &["generate", "-m", model, "--prompt", "a", "--prompt-file", "b"],
+        2,
+        &["cannot be used with"],
+    );
+    fails(
+        &["generate", "-m", model, "--json", "--raw"],
+        2,
+        &["cannot be used with"],
+    );
+    fails(&["generate"], 2, &["--model <PATH>"]);
+    fails(&["eval", "-m", model], 2, &["<FILES>"]);
+    fails(
+        &["eval", "-m", model, "x", "--context", "0"],
+        2,
+        &["invalid value '0'", "--context"],
+    );
+    fails(
+        &["eval", "-m", model, "x", "--batch-size", "0"],
+        2,
+        &["invalid value '0'", "--batch-size"],
+    );
+}
+
+#[test]
+fn sampling_options_out_of_range() {
+    let generate = |args: &[&str], parts: &[&str]| {
+        fails(&[&["generate", "-m", str(&trained().model)], args].concat(), 2, parts);
+    };
+    generate(
+        &["--temperature=-1"],
+        &["temperature is -1: expected 0 (greedy) or a positive number"],
+    );
+    generate(&["--temperature", "nan"], &["temperature is NaN"]);
+    generate(&["--top-k", "0"], &["top-k is 0", "expected 1 (greedy) or more"]);
+    generate(
+        &["--top-p", "1.5"],
+        &["top-p is 1.5: expected more than 0 and at most 1"],
+    );
+    generate(&["--filter-thres", "2"], &["filter-thres is 2: expected 0 to 1"]);
+    generate(&["--filter-thres", "0.5", "--top-k", "3"], &["cannot be used with"]);
+}
+
+#[test]
+fn overrides_that_make_no_sense() {
+    train_set(
+        "train.learning_rate",
+        2,
+        &["--set train.learning_rate: expected KEY=VALUE"],
+    );
+    let parts = [
+        "--set train.lerning_rate=1: unknown key \"lerning_rate\"",
+        "did you mean \"learning_rate\"?",
+    ];
+    train_set("train.lerning_rate=1", 2, &parts);
+    train_set(
+        "params.seq_lens.5=3",
+        2,
+        &["--set params.seq_lens.5=3: params.seq_lens: expected an index below 2"],
+    );
+    train_set(
+        "train.learning_rate=fast",
+        2,
+        &["--set train.learning_rate=fast: train.learning_rate: expected a number"],
+    );
+    train_set(
+        "train.learning_rate=-1",
+        2,
+        &["train.learning_rate: expected a finite number of at least 0, found -1"],
+    );
+    train_set("=3", 2, &["--set =3"]);
+    train_set(
+        "train.target_elements=0",
+        2,
+        &["train.target_elements: expected at least one batch, 128 elements, found 0"],
+    );
+}
+
+#[test]
+fn unknown_blocks_and_data_sets_also_in_a_dry_run() {
+    let workplace = Workplace::new();
+    let config = workplace.config();
+    let block = ["--set", "params.block.block_type=transfomer"];
+    let parts = ["stage 1: unknown block_type \"transfomer\"; did you mean \"transformer\"?"];
+    for dry in [&[][..], &["--dry-run"]] {
+        fails(&[&["train", str(&config)], &block[..], dry].concat(), 2, &parts);
+        let args = [&["train", str(&config), "--set", "io.dataset_id=byte"], dry].concat();
+        fails(
+            &args,
+            2,
+            &["unknown data set `byte` (io.dataset_id)", "did you mean `bytes`?"],
+        );
+    }
+    assert!(workplace.run_folders().is_empty());
+    train_set(
+        "io.dataset_args={held_oot: 0.1}",
+        2,
+        &["dataset_args: unknown field `held_oot`, expected `held_out`"],
+    );
+}
+
+#[test]
+fn devices_that_are_not_there() {
+    let model = str(&trained().model);
+    fails(
+        &["generate", "-m", model, "--device", "tpu"],
+        2,
+        &["--device tpu: expected auto, cpu or cuda:N"],
+    );
+    let workplace = Workplace::new();
+    let parts = ["--device cuda:0: this program was built without CUDA; use --device cpu"];
+    fails(&["generate", "-m", model, "--device", "cuda:0"], 2, &parts);
+    fails(&["train", str(workplace.config()), "--device", "cuda:0"], 2, &parts);
+    fails(
+        &["eval", "-m", model, str(workplace.data()), "--device", "cuda:0"],
+        2,
+        &parts,
+    );
+}
+
+#[test]
+fn outputs_that_cannot_be_written() {
+    let workplace = Workplace::new();
+    // a file where a folder is needed fails for every user, whatever the permissions
+    let file = workplace.file("file", "in the way");
+    let inside = file.join("runs");
+    let parts = ["cannot make the run's folder: "];
+    fails(
+        &["train", str(workplace.config()), "--out", str(&inside)],
+        1,
+        &[str(&inside), parts[0]],
+    );
+    fails(
+        &["train", str(workplace.config()), "--out", str(&file)],
+        1,
+        &[str(&file), parts[0]],
+    );
+    fails(
+        &["convert", str(&trained().model), str(&file.join("model"))],
+        1,
+        &["cannot make the folder: "],
+    );
+    fails(
+        &["convert", str(&trained().model), str(&file.join("a.pth"))],
+        1,
+        &["cannot write the file: "],
+    );
+    assert_eq!(std::fs::read(&file).unwrap(), b"in the way");
+}
+
+#[test]
+fn an_encoder_neither_generates_nor_scores_text() {
+    let params = CONFIG.split_once("params:\n  input_seq_len: 32\n").unwrap();
+    let (model, train) = params.1.split_once("train:\n").unwrap();
+    let model: String = model.lines().map(|line| format!("  {line}\n")).collect();
+    let config = format!(
+        "{}params:\n  input_seq_len: 32\n  mask_token_id: 257\n  mblm_config:\n{}train:\n  masking_proba: 0.2\n{train}",
+        params.0,
+        model.replace("num_tokens: 257", "num_tokens: 258")
+    );
+    let workplace = Workplace::with_config(&config);
+    // a data set that masks nothing has nothing for an encoder to learn
+    fails(&["train", str(workplace.config())], 2, &["pg19masked"]);
+    for split in ["train", "validation"] {
+        std::fs::create_dir_all(workplace.path("books").join(split)).unwrap();
+        std::fs::copy(workplace.data(), workplace.path("books").join(split).join("a.txt")).unwrap();
+    }
+    let books = format!("io.dataset_dir={}", str(&workplace.path("books")));
+    let sets = [
+        "--set",
+        &books,
+        "--set",
+        "io.dataset_id=pg19masked",
+        "--set",
+        "io.dataset_args=null",
+    ];
+    let args = [
+        &["train", str(workplace.config()), "--set", "train.target_elements=128"],
+        &sets[..],
+    ]
+    .concat();
+    let finished = finish(&mut mblm(args));
+    assert_eq!(finished.code, 0, "{finished:?}");
+    let model = workplace.run_folders()[0].join("model");
+    fails(&["generate", "-m", str(&model)], 1, &["mblm generate", "decoder"]);
+    fails(
+        &["eval", "-m", str(&model), str(workplace.data())],
+        1,
+        &["mblm eval", "decoder"],
+    );
+    // and a decoder cannot learn from masked bytes
+    let decoder = Workplace::new();
+    let args = [&["train", str(decoder.config())], &sets[..]].concat();
+    fails(
+        &args,
+        2,
+        &["masked-byte training needs params.mask_token_id and train.masking_proba"],
+    );
+}
+
+#[test]
+fn a_loss_that_is_not_finite_has_its_own_code() {
+    let workplace = Workplace::new();
+    let sets = [
+        "--set",
+        "train.learning_rate=1e30",
+        "--set",
+        "train.gradient_clipping=null",
+    ];
+    let finished = finish(&mut mblm([&["train", str(workplace.config())], &sets[..]].concat()));
+    assert_eq!(finished.code, 3, "{finished:?}");
+    assert!(finished.stdout.is_empty());
+    assert_error(
+        &finished.stderr,
+        &["the loss is ", "at batch ", "try a lower learning rate"],
+    );
+}

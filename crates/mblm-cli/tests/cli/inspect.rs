@@ -1,0 +1,73 @@
+//! `mblm inspect`: configurations, folders and files of weights.
+
+use crate::support::{done, fixture, str, trained};
+
+#[test]
+fn a_configuration_a_folder_and_its_weights_show_the_same_stages() {
+    let config = done(&["inspect", "--json", str(trained().workplace.config())]).json();
+    let folder = done(&["inspect", "--json", str(&trained().model)]).json();
+    let file = done(&["inspect", "--json", str(&trained().model.join("model.safetensors"))]).json();
+    for json in [&config, &folder, &file] {
+        assert_eq!(json["kind"], "decoder");
+        assert_eq!(json["stages"], config["stages"]);
+        assert_eq!(json["config"]["seq_lens"], serde_json::json!([8, 4]));
+    }
+    let stage = &config["stages"][0];
+    assert_eq!((&stage["width"], &stage["layers"]), (&16.into(), &1.into()));
+    assert_eq!(
+        (&stage["positions"], &stage["bytes_per_position"]),
+        (&8.into(), &4.into())
+    );
+    assert_eq!(config["tensors"], serde_json::Value::Null);
+    // the configuration alone gives the number of parameters in the file
+    let elements = |tensor: &serde_json::Value| -> u64 {
+        tensor["shape"]
+            .as_array()
+            .unwrap()
+            .iter()
+            .map(|dim| dim.as_u64().unwrap())
+            .product()
+    };
+    let stored: u64 = folder["tensors"].as_array().unwrap().iter().map(elements).sum();
+    assert_eq!(config["parameters"].as_u64().unwrap(), stored);
+}
+
+#[test]
+fn text_is_a_table_and_tensors_on_request() {
+    let finished = done(&["inspect", str(&trained().model)]);
+    assert!(
+        finished
+            .text()
+            .contains("decoder of 2 stages, vocabulary 257, context 32 bytes")
+    );
+    assert!(!finished.text().contains("to_logits.weight"));
+    let finished = done(&["inspect", str(&trained().model), "--tensors"]);
+    let row = finished
+        .text()
+        .lines()
+        .find(|line| line.ends_with(" to_logits.weight"))
+        .unwrap()
+        .to_string();
+    assert!(row.contains("F32") && row.contains("[257, 16]"), "{row}");
+}
+
+#[test]
+fn weights_alone_are_listed() {
+    let path = fixture("decoder_2d_st.pth");
+    let finished = done(&["inspect", str(&path)]);
+    assert!(
+        finished.text().contains("weights without a configuration"),
+        "{}",
+        finished.text()
+    );
+    assert!(finished.text().contains(" to_logits.weight"));
+    let json = done(&["inspect", "--json", str(&path)]).json();
+    assert_eq!(json["stages"], serde_json::Value::Null);
+    let tensors = json["tensors"].as_array().unwrap();
+    assert!(
+        tensors
+            .iter()
+            .any(|t| t["name"] == "to_logits.weight" && t["dtype"] == "F32"),
+        "{tensors:?}"
+    );
+}

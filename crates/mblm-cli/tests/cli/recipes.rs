@@ -1,0 +1,85 @@
+//! The configurations in `configs/`: each can be used, and trains when it is made small.
+
+use std::path::{Path, PathBuf};
+
+use crate::support::{Workplace, done, root, str};
+
+fn recipes() -> Vec<PathBuf> {
+    let entries = std::fs::read_dir(root().join("configs")).unwrap();
+    let mut paths: Vec<PathBuf> = entries.map(|entry| entry.unwrap().path()).collect();
+    paths.retain(|path| path.extension().is_some_and(|extension| extension == "yaml"));
+    paths.sort();
+    assert!(paths.len() >= 4, "{paths:?}");
+    paths
+}
+
+fn name(path: &Path) -> &str {
+    path.file_stem().unwrap().to_str().unwrap()
+}
+
+#[test]
+fn every_recipe_is_valid_and_has_the_size_it_says() {
+    for path in recipes() {
+        let json = done(&["train", str(&path), "--dry-run", "--json"]).json();
+        let millions = json["parameters"].as_f64().unwrap() / 1e6;
+        let text = std::fs::read_to_string(&path).unwrap();
+        assert!(
+            text.starts_with("# "),
+            "{}: expected a comment that says what it is",
+            path.display()
+        );
+        assert!(
+            text.contains(&format!("name_model: {}\n", name(&path))),
+            "{}",
+            path.display()
+        );
+        if let Some((before, _)) = text.split_once(" M parameters") {
+            let said = before.rsplit(' ').next().unwrap();
+            assert_eq!(format!("{millions:.1}"), said, "{}", path.display());
+        }
+        assert!(json["memory_bytes"].as_u64().unwrap() > 0);
+    }
+}
+
+#[test]
+fn every_recipe_trains_when_it_is_made_small() {
+    let workplace = Workplace::new();
+    let books = workplace.path("books");
+    for split in ["train", "validation"] {
+        std::fs::create_dir_all(books.join(split)).unwrap();
+        std::fs::copy(workplace.data(), books.join(split).join("book.txt")).unwrap();
+    }
+    for path in recipes() {
+        let encoder = name(&path) == "masked-bytes";
+        let params = if encoder { "params.mblm_config" } else { "params" };
+        let mut args = vec![format!("io.dataset_dir={}", str(&books))];
+        for small in [
+            "seq_lens=[8, 8]",
+            "num_layers=[1, 1]",
+            "hidden_dims=[32, 32]",
+            "train_checkpoint_chunks=null",
+        ] {
+            args.push(format!("{params}.{small}"));
+        }
+        let train = [
+            "target_elements=256",
+            "batch_size=2",
+            "gradient_accumulate_every=1",
+            "max_eval_steps=1",
+        ];
+        args.extend(train.map(|small| format!("train.{small}")));
+        args.push("params.input_seq_len=64".into());
+        // the folder of books is split by its subfolders, so that there is no share to hold out
+        args.push("io.dataset_args=null".into());
+        let runs = workplace.runs();
+        let mut words = vec!["train", str(&path), "--json", "--out", str(&runs)];
+        for arg in &args {
+            words.extend(["--set", arg]);
+        }
+        let json = done(&words).json();
+        assert_eq!(json["batches"], 2, "{}", path.display());
+        let bits = json["validation_bits_per_byte"].as_f64().unwrap();
+        assert!((4.0..12.0).contains(&bits), "{}: {bits}", path.display());
+        assert_eq!(json["sample"].is_null(), encoder, "{}", path.display());
+    }
+}

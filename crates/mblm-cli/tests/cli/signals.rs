@@ -1,0 +1,89 @@
+//! Ctrl-C and termination of a training run, and readers of its messages that go away.
+
+use std::io::{BufRead, BufReader, Read};
+use std::process::{Child, Command, Stdio};
+
+use crate::support::{Workplace, done, str};
+
+/// Starts a run that would take hours, and waits until it has learned from its first batch.
+fn start(workplace: &Workplace, validate: &str) -> (Child, BufReader<std::process::ChildStderr>) {
+    let mut child = Command::new(assert_cmd::cargo::cargo_bin("mblm"))
+        .args([
+            "train",
+            str(workplace.config()),
+            "--json",
+            "--set",
+            "train.target_elements=1_000_000_000",
+        ])
+        .args(["--set", validate])
+        .env_remove("RUST_LOG")
+        .env_remove("JOB_ID")
+        .stdout(Stdio::piped())
+        .stderr(Stdio::piped())
+        .spawn()
+        .unwrap();
+    let mut stderr = BufReader::new(child.stderr.take().unwrap());
+    let mut line = String::new();
+    while !line.starts_with("batch 1/") {
+        line.clear();
+        assert!(
+            stderr.read_line(&mut line).unwrap() > 0,
+            "the run ended before its first batch"
+        );
+    }
+    (child, stderr)
+}
+
+fn send(signal: &str, child: &Child) {
+    let status = Command::new("kill")
+        .args([signal, &child.id().to_string()])
+        .status()
+        .unwrap();
+    assert!(status.success());
+}
+
+/// The exit code, stdout and the rest of stderr after a signal.
+fn end_by(signal: &str, validate: &str, workplace: &Workplace) -> (i32, serde_json::Value, String) {
+    let (mut child, mut stderr) = start(workplace, validate);
+    send(signal, &child);
+    let mut said = String::new();
+    stderr.read_to_string(&mut said).unwrap();
+    let mut stdout = Vec::new();
+    child.stdout.take().unwrap().read_to_end(&mut stdout).unwrap();
+    let code = child.wait().unwrap().code().unwrap();
+    (code, serde_json::from_slice(&stdout).unwrap(), said)
+}
+
+#[test]
+fn a_signal_ends_the_run_with_its_code_and_a_saved_model() {
+    for (signal, code) in [("-INT", 130), ("-TERM", 143)] {
+        for validate in ["io.validate_amount=2", "io.validate_amount=0"] {
+            let workplace = Workplace::new();
+            let (found, json, said) = end_by(signal, validate, &workplace);
+            assert_eq!(found, code, "{said}");
+            assert_eq!(json["stopped"], true);
+            assert!(json["batches"].as_u64().unwrap() >= 1);
+            assert!(said.contains("stopping: the model is being saved"), "{said}");
+            assert!(said.contains("stopped after ") && !said.contains("error"), "{said}");
+            let model = json["model"].as_str().unwrap();
+            assert_eq!(done(&["generate", "-m", model, "-n", "4", "--raw"]).stdout.len(), 4);
+        }
+    }
+}
+
+#[test]
+fn a_run_goes_on_when_nobody_reads_its_messages() {
+    let workplace = Workplace::new();
+    let mut child = Command::new(assert_cmd::cargo::cargo_bin("mblm"))
+        .args(["train", str(workplace.config()), "--json", "-v"])
+        .env_remove("RUST_LOG")
+        .stdout(Stdio::piped())
+        .stderr(Stdio::piped())
+        .spawn()
+        .unwrap();
+    drop(child.stderr.take());
+    let output = child.wait_with_output().unwrap();
+    assert_eq!(output.status.code(), Some(0));
+    let json: serde_json::Value = serde_json::from_slice(&output.stdout).unwrap();
+    assert_eq!(json["batches"], 30);
+}
