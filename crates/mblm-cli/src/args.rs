@@ -12,17 +12,20 @@ Examples:
   mblm train --data book.txt --preset tiny
   mblm train configs/quickstart.yaml --set train.learning_rate=3e-4
   mblm generate -m runs/tiny_1700000000/model --prompt 'It was' --max-bytes 200
-  mblm eval -m runs/tiny_1700000000/model book.txt")]
+  mblm eval -m runs/tiny_1700000000/model book.txt
+
+Exit codes: 0 done; 1 failed; 2 wrong usage or configuration; 3 the training loss was not finite; 130 and 143 ended by
+SIGINT (Ctrl-C) and SIGTERM.")]
 pub(crate) struct Cli {
     #[command(subcommand)]
     pub(crate) command: Command,
 
     /// Say more on stderr; repeat for still more
-    #[arg(short, long, global = true, action = clap::ArgAction::Count)]
+    #[arg(short, long, global = true, action = clap::ArgAction::Count, display_order = 900)]
     pub(crate) verbose: u8,
 
     /// Say nothing on stderr but errors
-    #[arg(short, long, global = true)]
+    #[arg(short, long, global = true, display_order = 901)]
     pub(crate) quiet: bool,
 }
 
@@ -61,7 +64,8 @@ Examples:
   mblm train my.yaml --set train.learning_rate=3e-4 --set params.seq_lens.0=512 --dry-run
 
 The run's folder holds the configuration it ran with (config.yaml) and the best model (model/).
-A first Ctrl-C ends the run after the current batch and saves the model; a second one ends it at once.")]
+A first Ctrl-C ends the run after the current batch: the model is validated once more and saved. A second one ends it at
+once.")]
 pub(crate) struct TrainArgs {
     /// Configuration file (YAML)
     pub(crate) config: Option<PathBuf>,
@@ -99,7 +103,7 @@ pub(crate) struct TrainArgs {
     #[arg(long, value_name = "N", default_value_t = 300)]
     pub(crate) sample_bytes: usize,
 
-    /// Print parameters, bytes per step and estimated memory, and train nothing
+    /// Print parameters per stage, bytes per step and estimated memory, and train nothing
     #[arg(long)]
     pub(crate) dry_run: bool,
 
@@ -130,7 +134,7 @@ pub(crate) struct ModelArgs {
 Examples:
   mblm generate -m MODEL --prompt 'Once upon' --max-bytes 500 --temperature 0.8
   mblm generate -m MODEL --prompt-file start.bin --raw > continued.bin
-  head -c 4096 log.txt | mblm generate -m MODEL --prompt-file - --top-p 0.9 --seed 7")]
+  tail -c 400 log.txt | mblm generate -m MODEL --prompt-file - --top-p 0.9 --seed 7")]
 pub(crate) struct GenerateArgs {
     #[command(flatten)]
     pub(crate) model: ModelArgs,
@@ -143,7 +147,7 @@ pub(crate) struct GenerateArgs {
     #[arg(long, value_name = "FILE")]
     pub(crate) prompt_file: Option<PathBuf>,
 
-    /// Bytes to generate at most [default: up to the model's context]
+    /// Bytes to generate [default: as many as the model's context leaves after the prompt]
     #[arg(short = 'n', long, value_name = "N")]
     pub(crate) max_bytes: Option<usize>,
 
@@ -251,9 +255,11 @@ pub(crate) struct ConvertArgs {
 #[derive(Debug, Args)]
 #[command(after_help = "\
 Example:
-  mblm verify crates/mblm/tests/fixtures/*.safetensors")]
+  mblm verify crates/mblm/tests/fixtures/*.safetensors
+
+Errors are relative; those of losses (in nats) and of final weights are absolute. The place is that of the largest error.")]
 pub(crate) struct VerifyArgs {
-    /// Fixture files
+    /// Fixture files: safetensors with a model, its inputs and the numbers that a known-good run gave
     #[arg(required = true)]
     pub(crate) fixtures: Vec<PathBuf>,
 

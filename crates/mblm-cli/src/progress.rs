@@ -13,6 +13,9 @@ use crate::output::{grouped, note};
 /// How often a plain line is printed where no bar can be drawn.
 const LINE_INTERVAL: Duration = Duration::from_secs(5);
 
+/// The share of the newest batch in the average loss that is shown; more at the beginning, where few batches are known.
+const NEWEST_WEIGHT: f64 = 0.05;
+
 /// Whether a bar can be drawn on stderr.
 fn is_terminal() -> bool {
     std::io::stderr().is_terminal()
@@ -31,7 +34,6 @@ pub(crate) struct TrainingProgress {
     bytes: u64,
     /// Exponential average of the training loss in bits per byte.
     smoothed: Option<f64>,
-    validation: Option<f64>,
 }
 
 impl TrainingProgress {
@@ -46,7 +48,6 @@ impl TrainingProgress {
             batches: 0,
             bytes: 0,
             smoothed: None,
-            validation: None,
         }
     }
 
@@ -56,29 +57,28 @@ impl TrainingProgress {
         if self.quiet || !is_terminal() {
             return;
         }
-        let style = ProgressStyle::with_template("{bar:30} {pos}/{len} batches  {msg}  {eta} left")
+        let style = ProgressStyle::with_template("{wide_bar} {pos}/{len}  {msg}  {eta} left")
             .unwrap_or_else(|_| ProgressStyle::default_bar());
         self.bar = ProgressBar::new(batches).with_style(style);
     }
 
+    /// Loss and speed: short, so that the bar and they fit into 80 columns.
     fn message(&self) -> String {
         let speed = self.bytes as f64 / self.started.elapsed().as_secs_f64().max(1e-9);
-        let mut message = String::new();
-        if let Some(bits) = self.smoothed {
-            let nats = bits * std::f64::consts::LN_2;
-            message = format!("loss {nats:.3}  {bits:.3} bits/byte");
-        }
-        if let Some(bits) = self.validation {
-            message += &format!("  held out {bits:.3}");
-        }
-        message + &format!("  {:.1} kB/s", speed / 1e3)
+        let bits = self.smoothed.unwrap_or(f64::NAN);
+        let nats = bits * std::f64::consts::LN_2;
+        format!("loss {nats:.3}  {bits:.3} bits/byte  {:.1} kB/s", speed / 1e3)
     }
 
     fn batch(&mut self, report: &mblm::train::BatchReport) {
         self.bytes += report.bytes as u64;
         let bits = report.loss.bits_per_byte();
-        self.smoothed = Some(self.smoothed.map_or(bits, |smoothed| 0.95 * smoothed + 0.05 * bits));
         let done = report.cum_batch + 1;
+        let weight = (2.0 / (done as f64 + 1.0)).max(NEWEST_WEIGHT);
+        self.smoothed = Some(
+            self.smoothed
+                .map_or(bits, |smoothed| smoothed + weight * (bits - smoothed)),
+        );
         self.bar.set_position(done);
         self.bar.set_message(self.message());
         let due = self.last_line.is_none_or(|last| last.elapsed() >= LINE_INTERVAL) || done == self.batches;
@@ -125,10 +125,10 @@ impl Observer for TrainingProgress {
             Event::Evaluated(evaluation) => {
                 let bits = evaluation.loss.bits_per_byte();
                 let (what, place) = match evaluation.kind {
-                    EvaluationKind::Validation => {
-                        self.validation = Some(bits);
-                        ("held-out data", format!(" after batch {}", evaluation.cum_batch + 1))
-                    }
+                    EvaluationKind::Validation => (
+                        "held-out data",
+                        format!(" after batch {}", grouped(evaluation.cum_batch + 1)),
+                    ),
                     EvaluationKind::Test => ("test data", String::new()),
                 };
                 let best = if evaluation.best { ", the best so far" } else { "" };

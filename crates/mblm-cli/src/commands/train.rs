@@ -224,7 +224,7 @@ fn finish(args: &TrainArgs, cli: &Cli, experiment: &Experiment, outcome: &Outcom
         ));
         if let Architecture::Decoder(_) = experiment.params.architecture {
             output::note(&format!(
-                "mblm generate -m {} --prompt TEXT",
+                "try: mblm generate -m {} --prompt TEXT",
                 outcome.model_folder.display()
             ));
         }

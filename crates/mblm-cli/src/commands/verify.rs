@@ -28,10 +28,11 @@ pub(crate) fn run(args: &VerifyArgs) -> Result<ExitCode> {
         for comparison in &comparisons {
             let verdict = if comparison.passes() { "ok" } else { "FAILED" };
             let place = comparison.place.as_deref().unwrap_or_default();
-            output::line(&format!(
+            let row = format!(
                 "  {:<34} {:>10.2e} {:>10.0e} {verdict} {place}",
                 comparison.what, comparison.error, comparison.bound
-            ))?;
+            );
+            output::line(row.trim_end())?;
         }
     }
     if args.json {

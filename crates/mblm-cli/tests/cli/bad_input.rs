@@ -25,7 +25,7 @@ fn a_misspelt_key_is_located_and_the_nearest_named() {
     let parts = ["config.yaml:28:3: unknown key \"learning_rte\" in train; did you mean \"learning_rate\"?"];
     train_with("  learning_rate:", "  learning_rte:", 2, &parts);
     let parts = [
-        "config.yaml:18:5: unknown key \"attn_num_haeds\"",
+        "config.yaml:19:5: unknown key \"attn_num_haeds\"",
         "did you mean \"attn_num_heads\"?",
     ];
     train_with("attn_num_heads", "attn_num_haeds", 2, &parts);

@@ -3,6 +3,7 @@
 use std::io::{BufRead, BufReader, Read};
 use std::process::{Child, Command, Stdio};
 
+use crate::convert::fixture_folder;
 use crate::support::{Workplace, done, str};
 
 /// Starts a run that would take hours, and waits until it has learned from its first batch.
@@ -64,6 +65,11 @@ fn a_signal_ends_the_run_with_its_code_and_a_saved_model() {
             assert_eq!(json["stopped"], true);
             assert!(json["batches"].as_u64().unwrap() >= 1);
             assert!(said.contains("stopping: the model is being saved"), "{said}");
+            if json["batches"].as_u64().unwrap() > 1 && validate.ends_with('2') {
+                // what was learned since the last validation counts
+                let last = format!("after batch {}", json["batches"]);
+                assert!(said.replace('_', "").contains(&last), "{last}: {said}");
+            }
             assert!(said.contains("stopped after ") && !said.contains("error"), "{said}");
             let model = json["model"].as_str().unwrap();
             assert_eq!(done(&["generate", "-m", model, "-n", "4", "--raw"]).stdout.len(), 4);
@@ -86,4 +92,23 @@ fn a_run_goes_on_when_nobody_reads_its_messages() {
     assert_eq!(output.status.code(), Some(0));
     let json: serde_json::Value = serde_json::from_slice(&output.stdout).unwrap();
     assert_eq!(json["batches"], 30);
+}
+
+#[test]
+fn a_signal_ends_generation_with_its_code_and_what_was_generated() {
+    let workplace = Workplace::new();
+    let folder = fixture_folder(&workplace);
+    let mut child = Command::new(assert_cmd::cargo::cargo_bin("mblm"))
+        .args(["generate", "-m", str(&folder), "-n", "1000000000", "--raw"])
+        .stdout(Stdio::piped())
+        .stderr(Stdio::piped())
+        .spawn()
+        .unwrap();
+    let mut stdout = child.stdout.take().unwrap();
+    stdout.read_exact(&mut [0; 100]).unwrap();
+    send("-INT", &child);
+    stdout.read_to_end(&mut Vec::new()).unwrap();
+    let output = child.wait_with_output().unwrap();
+    assert_eq!(output.status.code(), Some(130));
+    assert_eq!(String::from_utf8_lossy(&output.stderr), "");
 }

@@ -129,7 +129,7 @@ impl<'a> Trainer<'a> {
             self.model.save(&outcome.model_folder)?;
         }
         if let (Some(test), false) = (&self.data.test, outcome.stopped) {
-            outcome.test = Some(self.test(test, &outcome, observer, stop)?);
+            outcome.test = self.test(test, &outcome, observer, stop)?;
         }
         Ok(outcome)
     }
@@ -158,7 +158,8 @@ impl<'a> Trainer<'a> {
         })
     }
 
-    /// Evaluates on the validation data, and keeps the model if it is the best so far.
+    /// Evaluates on the validation data, and keeps the model if it is the best so far. The evaluation that ends a stopped run
+    /// is finished, so that what the run has learned is not lost; a second signal ends the program.
     fn validate(
         &self,
         cum_batch: u64,
@@ -169,6 +170,7 @@ impl<'a> Trainer<'a> {
         let Some(validation) = &self.data.validation else {
             return Ok(());
         };
+        let stop = (!outcome.stopped).then_some(stop);
         let Some(loss) = self.evaluate(validation, observer, stop)? else {
             return Ok(());
         };
@@ -186,14 +188,14 @@ impl<'a> Trainer<'a> {
         Ok(())
     }
 
-    /// The loss of the best model on the test data.
+    /// The loss of the best model on the test data; `None` when the run was asked to stop meanwhile.
     fn test(
         &self,
         test: &Arc<dyn Dataset>,
         outcome: &Outcome,
         observer: &mut dyn Observer,
         stop: &AtomicBool,
-    ) -> Result<Loss> {
+    ) -> Result<Option<Loss>> {
         let best = Folder::open(&outcome.model_folder)?;
         for parameter in self.model.parameters().iter() {
             let value = parameter.value();
@@ -202,22 +204,24 @@ impl<'a> Trainer<'a> {
                 .load(parameter.name(), value.dims(), value.dtype(), value.device())?;
             parameter.set(&saved)?;
         }
-        let loss = self.evaluate(test, observer, stop)?.unwrap_or_default();
+        let Some(loss) = self.evaluate(test, observer, Some(stop))? else {
+            return Ok(None);
+        };
         observer.event(&Event::Evaluated(Evaluation {
             kind: EvaluationKind::Test,
             cum_batch: outcome.batches.saturating_sub(1),
             loss,
             best: false,
         }))?;
-        Ok(loss)
+        Ok(Some(loss))
     }
 
-    /// The mean loss over a data set, each prediction counted once; `None` when the run was asked to stop meanwhile.
+    /// The mean loss over a data set, each prediction counted once; `None` when `stop` was set meanwhile.
     fn evaluate(
         &self,
         dataset: &Arc<dyn Dataset>,
         observer: &mut dyn Observer,
-        stop: &AtomicBool,
+        stop: Option<&AtomicBool>,
     ) -> Result<Option<Loss>> {
         let train = &self.experiment.train;
         let order = order(train.shuffle_eval, train.seed);
@@ -231,8 +235,7 @@ impl<'a> Trainer<'a> {
             sum += loss.mean * loss.count as f64;
             count += loss.count;
             observer.event(&Event::Evaluating { done: index + 1, of })?;
-            // an evaluation at the very end of a stopped run is finished; a second signal ends the program
-            if stop.load(Ordering::Relaxed) && index + 1 < of {
+            if stop.is_some_and(|stop| stop.load(Ordering::Relaxed)) && index + 1 < of {
                 return Ok(None);
             }
         }
