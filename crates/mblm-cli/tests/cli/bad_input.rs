@@ -417,7 +417,7 @@ fn unknown_blocks_and_data_sets_also_in_a_dry_run() {
     let workplace = Workplace::new();
     let config = workplace.config();
     let block = ["--set", "params.block.block_type=transfomer"];
-    let parts = ["stage 1: unknown block_type \"transfomer\"; did you mean \"transformer\"?"];
+    let parts = ["stage 1: block_type \"transfomer\" is not known; did you mean \"transformer\"?"];
     for dry in [&[][..], &["--dry-run"]] {
         fails(&[&["train", str(&config)], &block[..], dry].concat(), 2, &parts);
         let args = [&["train", str(&config), "--set", "io.dataset_id=byte"], dry].concat();
