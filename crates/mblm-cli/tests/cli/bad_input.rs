@@ -100,7 +100,7 @@ fn input_longer_than_a_fixed_embedding() {
     }
     let data = trained().workplace.data();
     let parts = ["--context 64: the model has fixed positions for 32 bytes"];
-    fails(&["eval", "-m", model, "--context", "64", str(&data)], 2, &parts);
+    fails(&["eval", "-m", model, "--context", "64", str(data)], 2, &parts);
 }
 
 #[test]
@@ -207,9 +207,9 @@ fn a_folder_without_a_model() {
         "runs: expected a model folder, but it lacks `config.json` and `model.safetensors`",
         "mblm convert",
     ];
-    fails(&["generate", "-m", str(&runs)], 1, &parts);
-    fails(&["inspect", str(&runs)], 1, &parts);
-    fails(&["eval", "-m", str(&runs), str(workplace.data())], 1, &parts);
+    fails(&["generate", "-m", str(runs)], 1, &parts);
+    fails(&["inspect", str(runs)], 1, &parts);
+    fails(&["eval", "-m", str(runs), str(workplace.data())], 1, &parts);
     // the run's folder instead of the model's in it
     let parts = ["the model of this run is in", str(&trained().model)];
     fails(&["generate", "-m", str(&trained().run)], 1, &parts);
@@ -222,21 +222,21 @@ fn a_folder_in_place_of_a_file() {
     std::fs::create_dir(workplace.runs()).unwrap();
     let (runs, model) = (workplace.runs(), str(&trained().model));
     fails(
-        &["train", str(&runs)],
+        &["train", str(runs)],
         2,
         &["runs: expected a YAML file, found a folder"],
     );
-    let finished = finish(&mut mblm(["eval", "-m", model, "--json", str(&runs)]));
+    let finished = finish(&mut mblm(["eval", "-m", model, "--json", str(runs)]));
     assert_eq!(finished.code, 1);
     assert_error(&finished.stderr, &["runs: is a folder; expected a file"]);
     fails(
-        &["generate", "-m", model, "--prompt-file", str(&runs)],
+        &["generate", "-m", model, "--prompt-file", str(runs)],
         1,
         &["cannot read the prompt from", "directory"],
     );
-    fails(&["verify", str(&runs)], 1, &["runs: "]);
+    fails(&["verify", str(runs)], 1, &["runs: "]);
     let parts = ["runs: the folder holds no files"];
-    fails(&["train", "--data", str(&runs)], 1, &parts);
+    fails(&["train", "--data", str(runs)], 1, &parts);
 }
 
 #[test]
@@ -259,7 +259,7 @@ fn files_that_are_not_there() {
     fails(&["inspect", "/missing"], 1, &["/missing: No such file"]);
     // before any other file is scored
     let data = trained().workplace.data();
-    let finished = finish(&mut mblm(["eval", "-m", model, str(&data), "/missing"]));
+    let finished = finish(&mut mblm(["eval", "-m", model, str(data), "/missing"]));
     assert_eq!((finished.code, finished.stdout.len()), (1, 0));
     assert_error(&finished.stderr, &["/missing: No such file"]);
 }
@@ -419,8 +419,8 @@ fn unknown_blocks_and_data_sets_also_in_a_dry_run() {
     let block = ["--set", "params.block.block_type=transfomer"];
     let parts = ["stage 1: block_type \"transfomer\" is not known; did you mean \"transformer\"?"];
     for dry in [&[][..], &["--dry-run"]] {
-        fails(&[&["train", str(&config)], &block[..], dry].concat(), 2, &parts);
-        let args = [&["train", str(&config), "--set", "io.dataset_id=byte"], dry].concat();
+        fails(&[&["train", str(config)], &block[..], dry].concat(), 2, &parts);
+        let args = [&["train", str(config), "--set", "io.dataset_id=byte"], dry].concat();
         fails(
             &args,
             2,

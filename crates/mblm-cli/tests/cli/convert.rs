@@ -109,9 +109,9 @@ fn nothing_is_overwritten_unless_forced() {
     done(&[&args[..], &["--force"]].concat());
     assert_equal_weights(&trained().model, &target);
     let folder = workplace.runs();
-    std::fs::create_dir(&folder).unwrap();
+    std::fs::create_dir(folder).unwrap();
     fails(
-        &["convert", str(&trained().model), str(&folder)],
+        &["convert", str(&trained().model), str(folder)],
         2,
         &["runs exists; give --force"],
     );
@@ -128,7 +128,7 @@ fn a_pth_file_needs_the_configuration_that_belongs_to_it() {
     );
     let other = workplace.config();
     let parts = ["decoder_2d_st.pth: tensor `", "expected", "found"];
-    fails(&["convert", str(&pth), str(&to), "--config", str(&other)], 1, &parts);
+    fails(&["convert", str(&pth), str(&to), "--config", str(other)], 1, &parts);
     assert!(!to.exists());
 }
 

@@ -59,7 +59,7 @@ fn the_total_in_json_is_the_mean_over_all_bytes() {
 fn the_context_and_not_the_batch_size_decides_the_score() {
     let data = trained().workplace.data();
     let score = |args: &[&str]| {
-        let json = done(&[&["eval", "-m", str(&trained().model), "--json", str(&data)], args].concat()).json();
+        let json = done(&[&["eval", "-m", str(&trained().model), "--json", str(data)], args].concat()).json();
         (
             json["context_bytes"].as_u64().unwrap(),
             json["bits_per_byte"].as_f64().unwrap(),

@@ -72,7 +72,7 @@ fn every_recipe_trains_when_it_is_made_small() {
         // the folder of books is split by its subfolders, so that there is no share to hold out
         args.push("io.dataset_args=null".into());
         let runs = workplace.runs();
-        let mut words = vec!["train", str(&path), "--json", "--out", str(&runs)];
+        let mut words = vec!["train", str(&path), "--json", "--out", str(runs)];
         for arg in &args {
             words.extend(["--set", arg]);
         }

@@ -128,7 +128,7 @@ fn overrides_reach_into_maps_and_lists_and_the_last_one_wins() {
     let config = workplace.config();
     let args = [
         "train",
-        str(&config),
+        str(config),
         "--dry-run",
         "--json",
         "--set",
@@ -185,7 +185,7 @@ fn a_preset_trains_on_a_file_without_a_configuration() {
     let args = [
         "train",
         "--data",
-        str(&data),
+        str(data),
         "--preset",
         "tiny",
         "--out",
@@ -209,7 +209,7 @@ fn a_preset_trains_on_a_file_without_a_configuration() {
         panic!("expected one run");
     };
     assert!(run.file_name().unwrap().to_str().unwrap().starts_with("tiny_"));
-    let of = |preset| done(&["train", "--data", str(&data), "--preset", preset, "--dry-run", "--json"]).json();
+    let of = |preset| done(&["train", "--data", str(data), "--preset", preset, "--dry-run", "--json"]).json();
     let millions = |preset| of(preset)["parameters"].as_f64().unwrap() / 1e6;
     assert!((1.15..1.25).contains(&millions("tiny")));
     assert!((5.45..5.55).contains(&millions("small")));

@@ -150,7 +150,7 @@ pub fn axpy<T: Real>(to: &mut [T], factor: T, from: &[T]) {
     }
 }
 
-/// Σ a[i]·b[i], in a fixed order.
+/// `Σ a[i]·b[i]`, in a fixed order.
 #[inline(always)]
 pub fn dot<T: Real>(a: &[T], b: &[T]) -> T {
     let mut lanes = [T::zero(); LANES];
@@ -171,7 +171,7 @@ pub fn dot<T: Real>(a: &[T], b: &[T]) -> T {
     total
 }
 
-/// Σ a[i], in a fixed order.
+/// `Σ a[i]`, in a fixed order.
 #[inline(always)]
 pub fn sum<T: Real>(a: &[T]) -> T {
     let mut lanes = [T::zero(); LANES];
