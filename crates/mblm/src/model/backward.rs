@@ -238,7 +238,10 @@ impl<'a> Run<'a> {
             let start = stage.start_row()?.broadcast_as((count, 1, stage.dim))?;
             let x = Tensor::cat(&[&start, &x], 1)?; // (count, 1 + positions, D)
             let (y, saved) = stage.block.forward_train(&x, &mut stage.block.initial_state(), &pass)?;
-            let (first_y, y) = (y.narrow(1, 0, 1)?, y.narrow(1, 1, positions)?.contiguous()?);
+            let (first_y, y) = (
+                y.narrow(1, 0, 1)?.contiguous()?,
+                y.narrow(1, 1, positions)?.contiguous()?,
+            );
             let Some((d_first, d_y)) = self.below(index, first, &first_y, &y, gradients)? else {
                 return Ok(None);
             };
