@@ -26,6 +26,7 @@ pub(crate) fn run(args: &TrainArgs, cli: &Cli) -> Result<ExitCode> {
     let device = device::open(&args.device)?;
     let (datasets, blocks) = (Registry::default(), BlockRegistry::default());
     config::check_names(&experiment, &datasets, &blocks)?;
+    config::check_supported(&experiment)?;
     if args.dry_run {
         return dry_run(args, &experiment);
     }

@@ -551,3 +551,18 @@ fn a_loss_that_is_not_finite_has_its_own_code() {
         &["the loss is ", "at batch ", "try a lower learning rate"],
     );
 }
+
+#[test]
+fn what_training_does_not_follow_yet() {
+    let workplace = Workplace::new();
+    let config = str(workplace.config());
+    fails(
+        &["train", config, "--set", "train.precision=bf16"],
+        2,
+        &["train.precision: expected float32, found bf16", "remove the key"],
+    );
+    let text = std::fs::read_to_string(workplace.config()).unwrap();
+    let resume = "\nresume:\n  checkpoint_file: other.pth\n  next_epoch_index: 0\n  next_batch_index: 0\n";
+    let resuming = workplace.file("resuming.yaml", (text + resume).as_bytes());
+    fails(&["train", str(&resuming)], 2, &["remove the map `resume`"]);
+}
