@@ -1,23 +1,23 @@
 //! Mistakes: each gives one error that says where, what was expected and what was found, and the right exit code.
 
 use crate::convert::fixture_folder;
-use crate::support::{CONFIG, Workplace, assert_error, fails, finish, mblm, str, trained};
+use crate::support::{CONFIG, Scratch, assert_error, fails, finish, mblm, str, trained};
 
 /// Trains with the usual configuration in which `from` is `to`; the error must hold `parts`.
 #[track_caller]
 fn train_with(from: &str, to: &str, code: i32, parts: &[&str]) {
     assert!(CONFIG.contains(from), "{from}");
-    let workplace = Workplace::with_config(&CONFIG.replacen(from, to, 1));
-    fails(&["train", str(workplace.config())], code, parts);
-    assert!(workplace.run_folders().is_empty());
+    let scratch = Scratch::with_config(&CONFIG.replacen(from, to, 1));
+    fails(&["train", str(scratch.config())], code, parts);
+    assert!(scratch.run_folders().is_empty());
 }
 
 /// Trains with an override; the error must hold `parts`.
 #[track_caller]
 fn train_set(set: &str, code: i32, parts: &[&str]) {
-    let workplace = Workplace::new();
-    fails(&["train", str(workplace.config()), "--set", set], code, parts);
-    assert!(workplace.run_folders().is_empty());
+    let scratch = Scratch::new();
+    fails(&["train", str(scratch.config()), "--set", set], code, parts);
+    assert!(scratch.run_folders().is_empty());
 }
 
 #[test]
@@ -66,9 +66,9 @@ fn head_widths_that_do_not_divide() {
     let mamba = "    d_state: 8\n    d_conv: 4\n    expand: 2\n    headdim: 12\n";
     let (before, rest) = CONFIG.split_once("    attn_head_dims").unwrap();
     let (_, after) = rest.split_once("train:").unwrap();
-    let workplace = Workplace::with_config(&format!("{before}{mamba}train:{after}"));
+    let scratch = Scratch::with_config(&format!("{before}{mamba}train:{after}"));
     let parts = ["params.block.0.headdim: expected a divisor of expand × hidden dim = 2 × 16 = 32, found 12; try 8"];
-    fails(&["train", str(workplace.config())], 2, &parts);
+    fails(&["train", str(scratch.config())], 2, &parts);
     let parts = ["attn_head_dims: expected an even head width", "found 7"];
     train_with("attn_head_dims: 8", "attn_head_dims: 7", 2, &parts);
     train_with(
@@ -98,16 +98,16 @@ fn input_longer_than_a_fixed_embedding() {
         let args = [&["generate", "-m", model], args].concat();
         fails(&args, 2, &["fixed positions for 32; shorten the prompt"]);
     }
-    let data = trained().workplace.data();
+    let data = trained().scratch.data();
     let parts = ["--context 64: the model has fixed positions for 32 bytes"];
     fails(&["eval", "-m", model, "--context", "64", str(data)], 2, &parts);
 }
 
 #[test]
 fn a_prompt_that_fills_an_unlimited_context_needs_a_length() {
-    let workplace = Workplace::new();
-    let folder = fixture_folder(&workplace);
-    let prompt = workplace.file("prompt", "x".repeat(128));
+    let scratch = Scratch::new();
+    let folder = fixture_folder(&scratch);
+    let prompt = scratch.file("prompt", "x".repeat(128));
     let args = ["generate", "-m", str(&folder), "--prompt-file", str(&prompt)];
     fails(
         &args,
@@ -124,31 +124,31 @@ fn bytes_outside_the_vocabulary() {
     let config = CONFIG
         .replace("num_tokens: 257", "num_tokens: 100")
         .replace("id: 256", "id: 99");
-    let workplace = Workplace::with_config(&config);
-    fails(&["train", str(workplace.config())], 1, &parts);
-    assert!(workplace.run_folders().is_empty());
+    let scratch = Scratch::with_config(&config);
+    fails(&["train", str(scratch.config())], 1, &parts);
+    assert!(scratch.run_folders().is_empty());
     // a model that knows letters up to z, but no bytes above
     let ascii = CONFIG
         .replace("num_tokens: 257", "num_tokens: 128")
         .replace("id: 256", "id: 127");
-    let workplace = Workplace::with_config(&ascii);
-    let text: Vec<u8> = std::fs::read(workplace.data())
+    let scratch = Scratch::with_config(&ascii);
+    let text: Vec<u8> = std::fs::read(scratch.data())
         .unwrap()
         .iter()
         .map(|byte| byte % 127)
         .collect();
-    workplace.file("data.txt", text);
+    scratch.file("data.txt", text);
     let finished = finish(&mut mblm([
         "train",
-        str(workplace.config()),
+        str(scratch.config()),
         "--set",
         "train.target_elements=128",
     ]));
     assert_eq!(finished.code, 0, "{finished:?}");
-    let model = workplace.run_folders()[0].join("model");
+    let model = scratch.run_folders()[0].join("model");
     let parts = ["id 195 is outside the model's vocabulary of 128 (0 to 127)"];
     fails(&["generate", "-m", str(&model), "--prompt", "é", "--raw"], 1, &parts);
-    let high = workplace.file("high", [65, 66, 200]);
+    let high = scratch.file("high", [65, 66, 200]);
     let finished = finish(&mut mblm(["eval", "-m", str(&model), "--json", str(&high)]));
     assert_eq!(finished.code, 1);
     assert_error(&finished.stderr, &["high: ", "200", "128"]);
@@ -156,11 +156,11 @@ fn bytes_outside_the_vocabulary() {
 
 #[test]
 fn empty_files() {
-    let workplace = Workplace::new();
-    let empty = workplace.file("empty", "");
+    let scratch = Scratch::new();
+    let empty = scratch.file("empty", "");
     let set = format!("io.dataset_dir={}", str(&empty));
     fails(
-        &["train", str(workplace.config()), "--set", &set],
+        &["train", str(scratch.config()), "--set", &set],
         1,
         &["empty: the file is empty; expected data"],
     );
@@ -169,7 +169,7 @@ fn empty_files() {
         1,
         &["empty: the file is empty; expected data"],
     );
-    let config = workplace.file("empty.yaml", "");
+    let config = scratch.file("empty.yaml", "");
     fails(&["train", str(&config)], 2, &["empty.yaml"]);
     fails(&["inspect", str(&config)], 2, &["empty.yaml"]);
     fails(
@@ -186,30 +186,30 @@ fn empty_files() {
 
 #[test]
 fn data_too_short_for_a_sample() {
-    let workplace = Workplace::new();
+    let scratch = Scratch::new();
     let parts = [
         "validation split",
         "500 bytes are fewer",
         "raise held_out in io.dataset_args (it is 0.05)",
     ];
-    fails(&["train", "--data", str(workplace.data())], 1, &parts);
-    workplace.file("data.txt", "short");
+    fails(&["train", "--data", str(scratch.data())], 1, &parts);
+    scratch.file("data.txt", "short");
     let parts = ["5 bytes are fewer than one sample needs: input_seq_len is 32"];
-    fails(&["train", str(workplace.config())], 1, &parts);
+    fails(&["train", str(scratch.config())], 1, &parts);
 }
 
 #[test]
 fn a_folder_without_a_model() {
-    let workplace = Workplace::new();
-    std::fs::create_dir(workplace.runs()).unwrap();
-    let runs = workplace.runs();
+    let scratch = Scratch::new();
+    std::fs::create_dir(scratch.runs()).unwrap();
+    let runs = scratch.runs();
     let parts = [
         "runs: expected a model folder, but it lacks `config.json` and `model.safetensors`",
         "mblm convert",
     ];
     fails(&["generate", "-m", str(runs)], 1, &parts);
     fails(&["inspect", str(runs)], 1, &parts);
-    fails(&["eval", "-m", str(runs), str(workplace.data())], 1, &parts);
+    fails(&["eval", "-m", str(runs), str(scratch.data())], 1, &parts);
     // the run's folder instead of the model's in it
     let parts = ["the model of this run is in", str(&trained().model)];
     fails(&["generate", "-m", str(&trained().run)], 1, &parts);
@@ -218,9 +218,9 @@ fn a_folder_without_a_model() {
 
 #[test]
 fn a_folder_in_place_of_a_file() {
-    let workplace = Workplace::new();
-    std::fs::create_dir(workplace.runs()).unwrap();
-    let (runs, model) = (workplace.runs(), str(&trained().model));
+    let scratch = Scratch::new();
+    std::fs::create_dir(scratch.runs()).unwrap();
+    let (runs, model) = (scratch.runs(), str(&trained().model));
     fails(
         &["train", str(runs)],
         2,
@@ -258,7 +258,7 @@ fn files_that_are_not_there() {
     );
     fails(&["inspect", "/missing"], 1, &["/missing: No such file"]);
     // before any other file is scored
-    let data = trained().workplace.data();
+    let data = trained().scratch.data();
     let finished = finish(&mut mblm(["eval", "-m", model, str(data), "/missing"]));
     assert_eq!((finished.code, finished.stdout.len()), (1, 0));
     assert_error(&finished.stderr, &["/missing: No such file"]);
@@ -266,16 +266,16 @@ fn files_that_are_not_there() {
 
 #[test]
 fn data_in_place_of_a_configuration_or_a_model() {
-    let workplace = Workplace::new();
-    let binary = workplace.file("binary", [0xff, 0xfe, 0x00, 0x80].repeat(100));
+    let scratch = Scratch::new();
+    let binary = scratch.file("binary", [0xff, 0xfe, 0x00, 0x80].repeat(100));
     fails(
         &["train", str(&binary)],
         2,
         &["expected YAML in UTF-8", "is this the data?"],
     );
-    fails(&["train", str(workplace.data())], 2, &["data.txt"]);
-    fails(&["inspect", str(workplace.data())], 1, &["data.txt: "]);
-    let file = workplace.file(
+    fails(&["train", str(scratch.data())], 2, &["data.txt"]);
+    fails(&["inspect", str(scratch.data())], 1, &["data.txt: "]);
+    let file = scratch.file(
         "model.safetensors",
         std::fs::read(trained().model.join("model.safetensors")).unwrap(),
     );
@@ -288,19 +288,19 @@ fn data_in_place_of_a_configuration_or_a_model() {
 
 #[test]
 fn weights_cut_short_or_of_another_shape() {
-    let workplace = Workplace::new();
-    let model = workplace.path("model");
+    let scratch = Scratch::new();
+    let model = scratch.path("model");
     std::fs::create_dir(&model).unwrap();
     let config = std::fs::read_to_string(trained().model.join("config.json")).unwrap();
     let weights = std::fs::read(trained().model.join("model.safetensors")).unwrap();
-    workplace.file("model/config.json", &config);
-    workplace.file("model/model.safetensors", &weights[..weights.len() / 2]);
+    scratch.file("model/config.json", &config);
+    scratch.file("model/model.safetensors", &weights[..weights.len() / 2]);
     fails(&["generate", "-m", str(&model)], 1, &["model.safetensors: "]);
-    workplace.file("model/model.safetensors", &weights);
+    scratch.file("model/model.safetensors", &weights);
     let json: serde_json::Value = serde_json::from_str(&config).unwrap();
     let mut other = json.clone();
     other["config"]["num_tokens"] = 300.into();
-    workplace.file("model/config.json", other.to_string());
+    scratch.file("model/config.json", other.to_string());
     fails(
         &["generate", "-m", str(&model)],
         1,
@@ -308,7 +308,7 @@ fn weights_cut_short_or_of_another_shape() {
     );
     let mut other = json;
     other["config"]["hidden_dims"] = serde_json::json!([16]);
-    workplace.file("model/config.json", other.to_string());
+    scratch.file("model/config.json", other.to_string());
     fails(
         &["inspect", str(&model)],
         1,
@@ -414,8 +414,8 @@ fn overrides_that_make_no_sense() {
 
 #[test]
 fn unknown_blocks_and_data_sets_also_in_a_dry_run() {
-    let workplace = Workplace::new();
-    let config = workplace.config();
+    let scratch = Scratch::new();
+    let config = scratch.config();
     let block = ["--set", "params.block.block_type=transfomer"];
     let parts = ["stage 1: block_type \"transfomer\" is not known; did you mean \"transformer\"?"];
     for dry in [&[][..], &["--dry-run"]] {
@@ -427,7 +427,7 @@ fn unknown_blocks_and_data_sets_also_in_a_dry_run() {
             &["unknown data set `byte` (io.dataset_id)", "did you mean `bytes`?"],
         );
     }
-    assert!(workplace.run_folders().is_empty());
+    assert!(scratch.run_folders().is_empty());
     train_set(
         "io.dataset_args={held_oot: 0.1}",
         2,
@@ -443,12 +443,12 @@ fn devices_that_are_not_there() {
         2,
         &["--device tpu: expected auto, cpu or cuda:N"],
     );
-    let workplace = Workplace::new();
+    let scratch = Scratch::new();
     let parts = ["--device cuda:0: this program was built without CUDA; use --device cpu"];
     fails(&["generate", "-m", model, "--device", "cuda:0"], 2, &parts);
-    fails(&["train", str(workplace.config()), "--device", "cuda:0"], 2, &parts);
+    fails(&["train", str(scratch.config()), "--device", "cuda:0"], 2, &parts);
     fails(
-        &["eval", "-m", model, str(workplace.data()), "--device", "cuda:0"],
+        &["eval", "-m", model, str(scratch.data()), "--device", "cuda:0"],
         2,
         &parts,
     );
@@ -456,18 +456,18 @@ fn devices_that_are_not_there() {
 
 #[test]
 fn outputs_that_cannot_be_written() {
-    let workplace = Workplace::new();
+    let scratch = Scratch::new();
     // a file where a folder is needed fails for every user, whatever the permissions
-    let file = workplace.file("file", "in the way");
+    let file = scratch.file("file", "in the way");
     let inside = file.join("runs");
     let parts = ["cannot make the run's folder: "];
     fails(
-        &["train", str(workplace.config()), "--out", str(&inside)],
+        &["train", str(scratch.config()), "--out", str(&inside)],
         1,
         &[str(&inside), parts[0]],
     );
     fails(
-        &["train", str(workplace.config()), "--out", str(&file)],
+        &["train", str(scratch.config()), "--out", str(&file)],
         1,
         &[str(&file), parts[0]],
     );
@@ -494,14 +494,14 @@ fn an_encoder_neither_generates_nor_scores_text() {
         params.0,
         model.replace("num_tokens: 257", "num_tokens: 258")
     );
-    let workplace = Workplace::with_config(&config);
+    let scratch = Scratch::with_config(&config);
     // a data set that masks nothing has nothing for an encoder to learn
-    fails(&["train", str(workplace.config())], 2, &["pg19masked"]);
+    fails(&["train", str(scratch.config())], 2, &["pg19masked"]);
     for split in ["train", "validation"] {
-        std::fs::create_dir_all(workplace.path("books").join(split)).unwrap();
-        std::fs::copy(workplace.data(), workplace.path("books").join(split).join("a.txt")).unwrap();
+        std::fs::create_dir_all(scratch.path("books").join(split)).unwrap();
+        std::fs::copy(scratch.data(), scratch.path("books").join(split).join("a.txt")).unwrap();
     }
-    let books = format!("io.dataset_dir={}", str(&workplace.path("books")));
+    let books = format!("io.dataset_dir={}", str(&scratch.path("books")));
     let sets = [
         "--set",
         &books,
@@ -511,21 +511,21 @@ fn an_encoder_neither_generates_nor_scores_text() {
         "io.dataset_args=null",
     ];
     let args = [
-        &["train", str(workplace.config()), "--set", "train.target_elements=128"],
+        &["train", str(scratch.config()), "--set", "train.target_elements=128"],
         &sets[..],
     ]
     .concat();
     let finished = finish(&mut mblm(args));
     assert_eq!(finished.code, 0, "{finished:?}");
-    let model = workplace.run_folders()[0].join("model");
+    let model = scratch.run_folders()[0].join("model");
     fails(&["generate", "-m", str(&model)], 1, &["mblm generate", "decoder"]);
     fails(
-        &["eval", "-m", str(&model), str(workplace.data())],
+        &["eval", "-m", str(&model), str(scratch.data())],
         1,
         &["mblm eval", "decoder"],
     );
     // and a decoder cannot learn from masked bytes
-    let decoder = Workplace::new();
+    let decoder = Scratch::new();
     let args = [&["train", str(decoder.config())], &sets[..]].concat();
     fails(
         &args,
@@ -536,14 +536,14 @@ fn an_encoder_neither_generates_nor_scores_text() {
 
 #[test]
 fn a_loss_that_is_not_finite_has_its_own_code() {
-    let workplace = Workplace::new();
+    let scratch = Scratch::new();
     let sets = [
         "--set",
         "train.learning_rate=1e30",
         "--set",
         "train.gradient_clipping=null",
     ];
-    let finished = finish(&mut mblm([&["train", str(workplace.config())], &sets[..]].concat()));
+    let finished = finish(&mut mblm([&["train", str(scratch.config())], &sets[..]].concat()));
     assert_eq!(finished.code, 3, "{finished:?}");
     assert!(finished.stdout.is_empty());
     assert_error(
@@ -554,15 +554,15 @@ fn a_loss_that_is_not_finite_has_its_own_code() {
 
 #[test]
 fn what_training_does_not_follow_yet() {
-    let workplace = Workplace::new();
-    let config = str(workplace.config());
+    let scratch = Scratch::new();
+    let config = str(scratch.config());
     fails(
         &["train", config, "--set", "train.precision=bf16"],
         2,
         &["train.precision: expected float32, found bf16", "remove the key"],
     );
-    let text = std::fs::read_to_string(workplace.config()).unwrap();
+    let text = std::fs::read_to_string(scratch.config()).unwrap();
     let resume = "\nresume:\n  checkpoint_file: other.pth\n  next_epoch_index: 0\n  next_batch_index: 0\n";
-    let resuming = workplace.file("resuming.yaml", (text + resume).as_bytes());
+    let resuming = scratch.file("resuming.yaml", (text + resume).as_bytes());
     fails(&["train", str(&resuming)], 2, &["remove the map `resume`"]);
 }

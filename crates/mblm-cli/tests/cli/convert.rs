@@ -5,10 +5,10 @@ use std::path::{Path, PathBuf};
 use candle_core::{DType, Device};
 use mblm::checkpoint::Weights;
 
-use crate::support::{CONFIG, Workplace, done, fails, fixture, str, trained};
+use crate::support::{CONFIG, Scratch, done, fails, fixture, str, trained};
 
 /// A run's YAML for the fixture `decoder_2d_st.pth`.
-pub(crate) fn fixture_config(workplace: &Workplace) -> PathBuf {
+pub(crate) fn fixture_config(scratch: &Scratch) -> PathBuf {
     let (io, rest) = CONFIG.split_once("params:").unwrap();
     let (_, train) = rest.split_once("train:").unwrap();
     let params = "params:
@@ -22,13 +22,13 @@ pub(crate) fn fixture_config(workplace: &Workplace) -> PathBuf {
     - { d_state: 16, d_conv: 4, expand: 2, headdim: 16 }
     - { attn_head_dims: 16, attn_num_heads: 2, attn_use_rot_embs: true, pos_emb_type: fixed }
 ";
-    workplace.file("run.yaml", format!("{io}{params}train:{train}"))
+    scratch.file("run.yaml", format!("{io}{params}train:{train}"))
 }
 
 /// The fixture as a model folder.
-pub(crate) fn fixture_folder(workplace: &Workplace) -> PathBuf {
-    let folder = workplace.path("from-pth");
-    let config = fixture_config(workplace);
+pub(crate) fn fixture_folder(scratch: &Scratch) -> PathBuf {
+    let folder = scratch.path("from-pth");
+    let config = fixture_config(scratch);
     done(&[
         "convert",
         str(&fixture("decoder_2d_st.pth")),
@@ -62,13 +62,13 @@ fn assert_equal_weights(a: &Path, b: &Path) {
 
 #[test]
 fn weights_survive_from_pth_to_folder_and_back_twice() {
-    let workplace = Workplace::new();
+    let scratch = Scratch::new();
     let original = fixture("decoder_2d_st.pth");
-    let config = fixture_config(&workplace);
+    let config = fixture_config(&scratch);
     let (folder, pth, again) = (
-        fixture_folder(&workplace),
-        workplace.path("back.pth"),
-        workplace.path("again"),
+        fixture_folder(&scratch),
+        scratch.path("back.pth"),
+        scratch.path("again"),
     );
     let finished = done(&["convert", str(&folder), str(&pth)]);
     assert!(
@@ -86,29 +86,29 @@ fn weights_survive_from_pth_to_folder_and_back_twice() {
         "-q",
         "convert",
         str(&again.join("model.safetensors")),
-        str(&workplace.path("third.pth")),
+        str(&scratch.path("third.pth")),
     ]);
-    assert_equal_weights(&original, &workplace.path("third.pth"));
+    assert_equal_weights(&original, &scratch.path("third.pth"));
 }
 
 #[test]
 fn a_trained_model_becomes_a_pth_file() {
-    let workplace = Workplace::new();
-    let pth = workplace.path("trained.pth");
+    let scratch = Scratch::new();
+    let pth = scratch.path("trained.pth");
     done(&["convert", str(&trained().model), str(&pth)]);
     assert_equal_weights(&trained().model, &pth);
 }
 
 #[test]
 fn nothing_is_overwritten_unless_forced() {
-    let workplace = Workplace::new();
-    let target = workplace.file("precious.pth", "precious");
+    let scratch = Scratch::new();
+    let target = scratch.file("precious.pth", "precious");
     let args = ["convert", str(&trained().model), str(&target)];
     fails(&args, 2, &["precious.pth exists; give --force to overwrite it"]);
     assert_eq!(std::fs::read(&target).unwrap(), b"precious");
     done(&[&args[..], &["--force"]].concat());
     assert_equal_weights(&trained().model, &target);
-    let folder = workplace.runs();
+    let folder = scratch.runs();
     std::fs::create_dir(folder).unwrap();
     fails(
         &["convert", str(&trained().model), str(folder)],
@@ -119,14 +119,14 @@ fn nothing_is_overwritten_unless_forced() {
 
 #[test]
 fn a_pth_file_needs_the_configuration_that_belongs_to_it() {
-    let workplace = Workplace::new();
-    let (pth, to) = (fixture("decoder_2d_st.pth"), workplace.path("model"));
+    let scratch = Scratch::new();
+    let (pth, to) = (fixture("decoder_2d_st.pth"), scratch.path("model"));
     fails(
         &["convert", str(&pth), str(&to)],
         2,
         &["decoder_2d_st.pth does not say what its architecture is", "--config"],
     );
-    let other = workplace.config();
+    let other = scratch.config();
     let parts = ["decoder_2d_st.pth: tensor `", "expected", "found"];
     fails(&["convert", str(&pth), str(&to), "--config", str(other)], 1, &parts);
     assert!(!to.exists());
@@ -134,15 +134,15 @@ fn a_pth_file_needs_the_configuration_that_belongs_to_it() {
 
 #[test]
 fn a_target_named_like_another_file_is_a_mistake() {
-    let workplace = Workplace::new();
-    let to = workplace.path("model.safetensors");
+    let scratch = Scratch::new();
+    let to = scratch.path("model.safetensors");
     fails(
         &["convert", str(&trained().model), str(&to)],
         2,
         &["ending in .pth", "found the name of a .safetensors file"],
     );
     fails(
-        &["convert", "/missing/model", str(&workplace.path("to.pth"))],
+        &["convert", "/missing/model", str(&scratch.path("to.pth"))],
         1,
         &["/missing/model: No such file"],
     );

@@ -1,11 +1,11 @@
 //! `mblm eval`: bits per byte of files.
 
-use crate::support::{Workplace, done, str, trained};
+use crate::support::{Scratch, done, str, trained};
 
 #[test]
 fn every_file_has_a_row_and_several_a_total() {
-    let workplace = Workplace::new();
-    let short = workplace.file("short", "It is a truth");
+    let scratch = Scratch::new();
+    let short = scratch.file("short", "It is a truth");
     let model = str(&trained().model);
     let one = done(&["eval", "-m", model, str(&short)]);
     let rows: Vec<&str> = one.text().lines().collect();
@@ -16,7 +16,7 @@ fn every_file_has_a_row_and_several_a_total() {
     );
     assert!(rows[1].trim_start().starts_with("13 "), "{rows:?}");
 
-    let finished = done(&["eval", "-m", model, str(&short), str(workplace.data())]);
+    let finished = done(&["eval", "-m", model, str(&short), str(scratch.data())]);
     let rows: Vec<&str> = finished.text().lines().collect();
     assert_eq!(rows.len(), 4, "{rows:?}");
     assert!(rows[2].trim_start().starts_with("20000 "), "{rows:?}");
@@ -29,15 +29,15 @@ fn every_file_has_a_row_and_several_a_total() {
 
 #[test]
 fn the_total_in_json_is_the_mean_over_all_bytes() {
-    let workplace = Workplace::new();
-    let short = workplace.file("short", "It is a truth universally acknowledged");
+    let scratch = Scratch::new();
+    let short = scratch.file("short", "It is a truth universally acknowledged");
     let json = done(&[
         "eval",
         "-m",
         str(&trained().model),
         "--json",
         str(&short),
-        str(workplace.data()),
+        str(scratch.data()),
     ])
     .json();
     assert_eq!(json["context_bytes"], 32);
@@ -57,7 +57,7 @@ fn the_total_in_json_is_the_mean_over_all_bytes() {
 
 #[test]
 fn the_context_and_not_the_batch_size_decides_the_score() {
-    let data = trained().workplace.data();
+    let data = trained().scratch.data();
     let score = |args: &[&str]| {
         let json = done(&[&["eval", "-m", str(&trained().model), "--json", str(data)], args].concat()).json();
         (

@@ -1,6 +1,6 @@
 //! `mblm generate`: prompts, sampling, what is written where.
 
-use crate::support::{Finished, Workplace, done, finish, mblm, str, trained};
+use crate::support::{Finished, Scratch, done, finish, mblm, str, trained};
 
 fn generate(args: &[&str]) -> Finished {
     done(&[&["generate", "-m", str(&trained().model)], args].concat())
@@ -26,8 +26,8 @@ fn raw_writes_the_generated_bytes_only_and_text_the_prompt_too() {
 
 #[test]
 fn a_prompt_comes_from_an_argument_a_file_or_stdin() {
-    let workplace = Workplace::new();
-    let file = workplace.file("prompt", "Anne");
+    let scratch = Scratch::new();
+    let file = scratch.file("prompt", "Anne");
     let args = ["-n", "8", "--seed", "3", "--raw"];
     let expected = generate(&[&["--prompt", "Anne"], &args[..]].concat()).stdout;
     assert_eq!(
@@ -41,8 +41,8 @@ fn a_prompt_comes_from_an_argument_a_file_or_stdin() {
 
 #[test]
 fn a_prompt_file_need_not_be_text() {
-    let workplace = Workplace::new();
-    let file = workplace.file("prompt", [0xff, 0x00, 0xc3, 0x28]);
+    let scratch = Scratch::new();
+    let file = scratch.file("prompt", [0xff, 0x00, 0xc3, 0x28]);
     let args = ["--prompt-file", str(&file), "-n", "6", "--seed", "3"];
     let raw = generate(&[&args[..], &["--raw"]].concat());
     assert_eq!(raw.stdout.len(), 6);
@@ -52,8 +52,8 @@ fn a_prompt_file_need_not_be_text() {
 
 #[test]
 fn an_empty_prompt_starts_from_nothing() {
-    let workplace = Workplace::new();
-    let empty = workplace.file("empty", "");
+    let scratch = Scratch::new();
+    let empty = scratch.file("empty", "");
     let args = ["-n", "9", "--seed", "5", "--raw"];
     let expected = generate(&args).stdout;
     assert_eq!(expected.len(), 9);

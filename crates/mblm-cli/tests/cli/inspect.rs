@@ -4,7 +4,7 @@ use crate::support::{done, fixture, str, trained};
 
 #[test]
 fn a_configuration_a_folder_and_its_weights_show_the_same_stages() {
-    let config = done(&["inspect", "--json", str(trained().workplace.config())]).json();
+    let config = done(&["inspect", "--json", str(trained().scratch.config())]).json();
     let folder = done(&["inspect", "--json", str(&trained().model)]).json();
     let file = done(&["inspect", "--json", str(&trained().model.join("model.safetensors"))]).json();
     for json in [&config, &folder, &file] {

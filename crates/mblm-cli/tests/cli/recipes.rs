@@ -2,7 +2,7 @@
 
 use std::path::{Path, PathBuf};
 
-use crate::support::{Workplace, done, root, str};
+use crate::support::{Scratch, done, root, str};
 
 fn recipes() -> Vec<PathBuf> {
     let entries = std::fs::read_dir(root().join("configs")).unwrap();
@@ -43,11 +43,11 @@ fn every_recipe_is_valid_and_has_the_size_it_says() {
 
 #[test]
 fn every_recipe_trains_when_it_is_made_small() {
-    let workplace = Workplace::new();
-    let books = workplace.path("books");
+    let scratch = Scratch::new();
+    let books = scratch.path("books");
     for split in ["train", "validation"] {
         std::fs::create_dir_all(books.join(split)).unwrap();
-        std::fs::copy(workplace.data(), books.join(split).join("book.txt")).unwrap();
+        std::fs::copy(scratch.data(), books.join(split).join("book.txt")).unwrap();
     }
     for path in recipes() {
         let encoder = name(&path) == "masked-bytes";
@@ -71,7 +71,7 @@ fn every_recipe_trains_when_it_is_made_small() {
         args.push("params.input_seq_len=64".into());
         // the folder of books is split by its subfolders, so that there is no share to hold out
         args.push("io.dataset_args=null".into());
-        let runs = workplace.runs();
+        let runs = scratch.runs();
         let mut words = vec!["train", str(&path), "--json", "--out", str(runs)];
         for arg in &args {
             words.extend(["--set", arg]);

@@ -4,14 +4,14 @@ use std::io::{BufRead, BufReader, Read};
 use std::process::{Child, Command, Stdio};
 
 use crate::convert::fixture_folder;
-use crate::support::{Workplace, done, str};
+use crate::support::{Scratch, done, str};
 
 /// Starts a run that would take hours, and waits until it has learned from its first batch.
-fn start(workplace: &Workplace, validate: &str) -> (Child, BufReader<std::process::ChildStderr>) {
+fn start(scratch: &Scratch, validate: &str) -> (Child, BufReader<std::process::ChildStderr>) {
     let mut child = Command::new(assert_cmd::cargo::cargo_bin("mblm"))
         .args([
             "train",
-            str(workplace.config()),
+            str(scratch.config()),
             "--json",
             "--set",
             "train.target_elements=1_000_000_000",
@@ -44,8 +44,8 @@ fn send(signal: &str, child: &Child) {
 }
 
 /// The exit code, stdout and the rest of stderr after a signal.
-fn end_by(signal: &str, validate: &str, workplace: &Workplace) -> (i32, serde_json::Value, String) {
-    let (mut child, mut stderr) = start(workplace, validate);
+fn end_by(signal: &str, validate: &str, scratch: &Scratch) -> (i32, serde_json::Value, String) {
+    let (mut child, mut stderr) = start(scratch, validate);
     send(signal, &child);
     let mut said = String::new();
     stderr.read_to_string(&mut said).unwrap();
@@ -59,8 +59,8 @@ fn end_by(signal: &str, validate: &str, workplace: &Workplace) -> (i32, serde_js
 fn a_signal_ends_the_run_with_its_code_and_a_saved_model() {
     for (signal, code) in [("-INT", 130), ("-TERM", 143)] {
         for validate in ["io.validate_amount=2", "io.validate_amount=0"] {
-            let workplace = Workplace::new();
-            let (found, json, said) = end_by(signal, validate, &workplace);
+            let scratch = Scratch::new();
+            let (found, json, said) = end_by(signal, validate, &scratch);
             assert_eq!(found, code, "{said}");
             assert_eq!(json["stopped"], true);
             assert!(json["batches"].as_u64().unwrap() >= 1);
@@ -79,9 +79,9 @@ fn a_signal_ends_the_run_with_its_code_and_a_saved_model() {
 
 #[test]
 fn a_run_goes_on_when_nobody_reads_its_messages() {
-    let workplace = Workplace::new();
+    let scratch = Scratch::new();
     let mut child = Command::new(assert_cmd::cargo::cargo_bin("mblm"))
-        .args(["train", str(workplace.config()), "--json", "-v"])
+        .args(["train", str(scratch.config()), "--json", "-v"])
         .env_remove("RUST_LOG")
         .stdout(Stdio::piped())
         .stderr(Stdio::piped())
@@ -96,8 +96,8 @@ fn a_run_goes_on_when_nobody_reads_its_messages() {
 
 #[test]
 fn a_signal_ends_generation_with_its_code_and_what_was_generated() {
-    let workplace = Workplace::new();
-    let folder = fixture_folder(&workplace);
+    let scratch = Scratch::new();
+    let folder = fixture_folder(&scratch);
     let mut child = Command::new(assert_cmd::cargo::cargo_bin("mblm"))
         .args(["generate", "-m", str(&folder), "-n", "1000000000", "--raw"])
         .stdout(Stdio::piped())

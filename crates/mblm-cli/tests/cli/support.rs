@@ -85,14 +85,14 @@ pub(crate) fn fixture(name: &str) -> PathBuf {
 }
 
 /// A folder with 20 kB of English and a configuration that trains 30 batches on it.
-pub(crate) struct Workplace {
+pub(crate) struct Scratch {
     folder: TempDir,
     config: PathBuf,
     data: PathBuf,
     runs: PathBuf,
 }
 
-impl Workplace {
+impl Scratch {
     pub(crate) fn new() -> Self {
         Self::with_config(CONFIG)
     }
@@ -145,7 +145,7 @@ impl Workplace {
     }
 }
 
-/// The configuration of a [`Workplace`]: two stages of width 16, 32 bytes of context.
+/// The configuration of a [`Scratch`]: two stages of width 16, 32 bytes of context.
 pub(crate) const CONFIG: &str = "\
 io:
   name_model: test
@@ -181,7 +181,7 @@ train:
 
 /// A finished run, and what it printed.
 pub(crate) struct Trained {
-    pub(crate) workplace: Workplace,
+    pub(crate) scratch: Scratch,
     pub(crate) run: PathBuf,
     pub(crate) model: PathBuf,
     pub(crate) finished: Finished,
@@ -191,14 +191,14 @@ pub(crate) struct Trained {
 pub(crate) fn trained() -> &'static Trained {
     static TRAINED: OnceLock<Trained> = OnceLock::new();
     TRAINED.get_or_init(|| {
-        let workplace = Workplace::new();
-        let finished = done(&["train", str(workplace.config()), "--json"]);
-        let mut folders = workplace.run_folders();
+        let scratch = Scratch::new();
+        let finished = done(&["train", str(scratch.config()), "--json"]);
+        let mut folders = scratch.run_folders();
         let run = folders.pop().unwrap();
         assert!(folders.is_empty());
         Trained {
             model: run.join("model"),
-            workplace,
+            scratch,
             run,
             finished,
         }

@@ -1,6 +1,6 @@
 //! `mblm train`: progress, the run's folder, overrides, presets, dry runs.
 
-use crate::support::{Workplace, done, finish, mblm, str, trained};
+use crate::support::{Scratch, done, finish, mblm, str, trained};
 
 #[test]
 fn progress_goes_to_stderr_in_plain_lines_and_json_alone_to_stdout() {
@@ -49,10 +49,10 @@ fn a_run_leaves_its_configuration_and_its_model() {
 
 #[test]
 fn without_json_a_sample_and_the_results_are_text() {
-    let workplace = Workplace::new();
+    let scratch = Scratch::new();
     let args = [
         "train",
-        str(workplace.config()),
+        str(scratch.config()),
         "--set",
         "train.target_elements=256",
         "--sample-bytes",
@@ -70,11 +70,11 @@ fn without_json_a_sample_and_the_results_are_text() {
 
 #[test]
 fn quiet_says_nothing_on_stderr() {
-    let workplace = Workplace::new();
+    let scratch = Scratch::new();
     let finished = done(&[
         "train",
         "-q",
-        str(workplace.config()),
+        str(scratch.config()),
         "--set",
         "train.target_elements=256",
     ]);
@@ -84,11 +84,11 @@ fn quiet_says_nothing_on_stderr() {
 
 #[test]
 fn a_dry_run_prints_parameters_bytes_and_memory_and_writes_nothing() {
-    let workplace = Workplace::new();
+    let scratch = Scratch::new();
     // data are not opened: they may be missing on the machine where a run is planned
     let args = [
         "train",
-        str(workplace.config()),
+        str(scratch.config()),
         "--dry-run",
         "--set",
         "io.dataset_dir=/missing",
@@ -107,7 +107,7 @@ fn a_dry_run_prints_parameters_bytes_and_memory_and_writes_nothing() {
     ] {
         assert!(text.contains(part), "{part}: {text}");
     }
-    assert!(workplace.run_folders().is_empty());
+    assert!(scratch.run_folders().is_empty());
     let json = done(&[&args[..], &["--json", "--set", "train.gradient_accumulate_every=3"]].concat()).json();
     assert_eq!(json["bytes_per_step"], 3 * 128);
     assert_eq!(json["steps"], 10);
@@ -124,8 +124,8 @@ fn a_dry_run_prints_parameters_bytes_and_memory_and_writes_nothing() {
 
 #[test]
 fn overrides_reach_into_maps_and_lists_and_the_last_one_wins() {
-    let workplace = Workplace::new();
-    let config = workplace.config();
+    let scratch = Scratch::new();
+    let config = scratch.config();
     let args = [
         "train",
         str(config),
@@ -151,12 +151,12 @@ fn overrides_reach_into_maps_and_lists_and_the_last_one_wins() {
 
 #[test]
 fn out_and_seed_change_the_run() {
-    let workplace = Workplace::new();
-    let out = workplace.path("elsewhere/deep");
+    let scratch = Scratch::new();
+    let out = scratch.path("elsewhere/deep");
     let train = |seed: &str, name: &str| {
         let args = [
             "train",
-            str(workplace.config()),
+            str(scratch.config()),
             "--json",
             "--out",
             str(&out),
@@ -175,13 +175,13 @@ fn out_and_seed_change_the_run() {
     let (first, same, other) = (train("1", "a"), train("1", "b"), train("2", "c"));
     assert_eq!(first, same);
     assert_ne!(first["training_bits_per_byte"], other["training_bits_per_byte"]);
-    assert!(workplace.run_folders().is_empty());
+    assert!(scratch.run_folders().is_empty());
 }
 
 #[test]
 fn a_preset_trains_on_a_file_without_a_configuration() {
-    let workplace = Workplace::new();
-    let data = workplace.data();
+    let scratch = Scratch::new();
+    let data = scratch.data();
     let args = [
         "train",
         "--data",
@@ -189,7 +189,7 @@ fn a_preset_trains_on_a_file_without_a_configuration() {
         "--preset",
         "tiny",
         "--out",
-        str(workplace.runs()),
+        str(scratch.runs()),
         "--json",
     ];
     let short = [
@@ -205,7 +205,7 @@ fn a_preset_trains_on_a_file_without_a_configuration() {
     let json = done(&[&args[..], &short, &["--sample-bytes", "0"]].concat()).json();
     assert_eq!(json["batches"], 2);
     assert_eq!(json["sample"], serde_json::Value::Null);
-    let [run] = &workplace.run_folders()[..] else {
+    let [run] = &scratch.run_folders()[..] else {
         panic!("expected one run");
     };
     assert!(run.file_name().unwrap().to_str().unwrap().starts_with("tiny_"));
@@ -217,10 +217,10 @@ fn a_preset_trains_on_a_file_without_a_configuration() {
 
 #[test]
 fn two_runs_in_the_same_second_have_their_own_folders() {
-    let workplace = Workplace::new();
+    let scratch = Scratch::new();
     let args = [
         "train",
-        str(workplace.config()),
+        str(scratch.config()),
         "-q",
         "--json",
         "--set",
@@ -228,7 +228,7 @@ fn two_runs_in_the_same_second_have_their_own_folders() {
     ];
     let (mut first, mut second) = (spawn(&args), spawn(&args));
     assert!(first.wait().unwrap().success() && second.wait().unwrap().success());
-    assert_eq!(workplace.run_folders().len(), 2);
+    assert_eq!(scratch.run_folders().len(), 2);
 }
 
 fn spawn(args: &[&str]) -> std::process::Child {

@@ -1,6 +1,6 @@
 //! `mblm verify`: fixtures that this machine reproduces, and one that it does not.
 
-use crate::support::{Workplace, done, fails, finish, fixture, mblm, str};
+use crate::support::{Scratch, done, fails, finish, fixture, mblm, str};
 
 #[test]
 fn known_numbers_are_reproduced() {
@@ -46,7 +46,7 @@ fn json_holds_every_comparison_with_its_bound() {
 
 #[test]
 fn a_damaged_fixture_fails_and_names_the_worst_gradient() {
-    let workplace = Workplace::new();
+    let scratch = Scratch::new();
     let mut bytes = std::fs::read(fixture("decoder_1d_t.safetensors")).unwrap();
     let name = "grad.to_logits.bias";
     // the header of a safetensors file: its length as 8 bytes, then JSON with offsets into what follows
@@ -54,7 +54,7 @@ fn a_damaged_fixture_fails_and_names_the_worst_gradient() {
     let header: serde_json::Value = serde_json::from_slice(&bytes[8..8 + length]).unwrap();
     let start = 8 + length + header[name]["data_offsets"][0].as_u64().unwrap() as usize;
     bytes[start..start + 4].copy_from_slice(&100f32.to_le_bytes());
-    let damaged = workplace.file("damaged.safetensors", bytes);
+    let damaged = scratch.file("damaged.safetensors", bytes);
 
     let finished = finish(&mut mblm(["verify", str(&damaged)]));
     assert_eq!(finished.code, 1, "{finished:?}");
@@ -71,9 +71,9 @@ fn a_damaged_fixture_fails_and_names_the_worst_gradient() {
 
 #[test]
 fn what_is_no_fixture_is_said_so() {
-    let workplace = Workplace::new();
+    let scratch = Scratch::new();
     fails(
-        &["verify", str(workplace.data())],
+        &["verify", str(scratch.data())],
         1,
         &["data.txt: expected a fixture in the safetensors format"],
     );
