@@ -113,9 +113,10 @@ impl TrainingProgress {
 }
 
 impl Observer for TrainingProgress {
-    fn event(&mut self, event: &Event) -> mblm::Result<()> {
+    fn event(&mut self, event: &Event<'_>) -> mblm::Result<()> {
         match event {
-            Event::Start { plan } => self.start(plan.batches),
+            Event::Start { plan, .. } => self.start(plan.batches),
+            Event::StateSaved { .. } | Event::Warning(_) | Event::End { .. } => {}
             Event::Batch(report) => self.batch(report),
             Event::Evaluating { done, of } => {
                 if !self.bar.is_hidden() {

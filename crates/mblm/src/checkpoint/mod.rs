@@ -11,7 +11,8 @@
 //! | `names.rs` | the parameter names of older files, brought up to date |
 //! | `folder.rs` | a model folder, `config.json` and `model.safetensors`: [`Folder`], [`save`] |
 //! | `open.rs` | whole models from files and back: [`Model::open`](crate::model::Model::open) |
-//! | `atomic.rs` | files that appear complete or not at all: [`atomic::write`] |
+//! | `atomic.rs` | files and folders that appear complete or not at all: [`atomic::write`], [`atomic::write_folder`] |
+//! | `sums.rs` | checksums of a folder's files: [`verify_sums`] |
 //!
 //! Files are mapped, not read: opening costs the header alone. No input makes these readers panic, recurse, or allocate
 //! more than a small multiple of the file's size: every size that a file claims is checked against the file's length first.
@@ -24,6 +25,7 @@ mod open;
 mod pickle;
 mod safetensors;
 mod stored;
+mod sums;
 mod torch;
 mod torch_write;
 mod weights;
@@ -34,5 +36,6 @@ mod hostile;
 pub use ::safetensors::Dtype as StoredType;
 pub use folder::{CONFIG_FILE, FORMAT, Folder, RUN_MODEL, WEIGHTS_FILE, save};
 pub use open::architecture_of;
+pub use sums::{SUMS_FILE, verify as verify_sums};
 pub use torch_write::{rotary_buffers, write as write_torch};
 pub use weights::Weights;

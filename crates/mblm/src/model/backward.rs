@@ -12,6 +12,8 @@
 //!
 //! The loss is summed and its gradient divided by the number of predictions that count, which is known from the start.
 
+use std::time::{Duration, Instant};
+
 use candle_core::Tensor;
 use mblm_ops::cross_entropy;
 
@@ -69,6 +71,8 @@ struct Run<'a> {
     /// The shared start row of each stage, `None` for stages with dropout.
     starts: Vec<Option<Start>>,
     loss: f64,
+    /// Time spent in backward passes.
+    backward: Duration,
 }
 
 impl Mblm {
@@ -102,10 +106,21 @@ impl Mblm {
         pass: TrainingPass,
         gradients: &mut Gradients,
     ) -> Result<Loss> {
+        Ok(self.timed_loss_and_gradients(ids, mask, pass, gradients)?.0)
+    }
+
+    /// The same, with the time spent in backward passes.
+    pub(super) fn timed_loss_and_gradients(
+        &self,
+        ids: &Tensor,
+        mask: Option<&Tensor>,
+        pass: TrainingPass,
+        gradients: &mut Gradients,
+    ) -> Result<(Loss, Duration)> {
         let ids = self.checked(ids)?;
         let targets = Targets::new(&self.config, &ids, mask)?;
         if targets.count == 0 {
-            return Ok(Loss::mean(0.0, 0));
+            return Ok((Loss::mean(0.0, 0), Duration::ZERO));
         }
         let mut run = Run::new(self, ids, targets, pass)?;
         let positions = run.ids.padded / self.stages[0].bytes;
@@ -115,7 +130,7 @@ impl Mblm {
             run.stage(0, first, count, positions, None, gradients)?;
         }
         run.finish(gradients)?;
-        Ok(Loss::mean(run.loss, run.targets.count))
+        Ok((Loss::mean(run.loss, run.targets.count), run.backward))
     }
 }
 
@@ -155,6 +170,7 @@ impl<'a> Run<'a> {
             groups,
             starts: Vec::with_capacity(model.stages.len()),
             loss: 0.0,
+            backward: Duration::ZERO,
         };
         for (index, stage) in model.stages.iter().enumerate() {
             let start = if stage.block.has_dropout() {
@@ -226,7 +242,9 @@ impl<'a> Run<'a> {
             let Some((d_first, d_y)) = self.below(index, first, &first_y, &y, gradients)? else {
                 return Ok(None);
             };
+            let begun = Instant::now();
             let (dx, d_state) = stage.block.backward(saved, &d_y, &StateGradient::none(), gradients)?;
+            self.backward += begun.elapsed();
             if let Some(start) = &mut self.starts[index] {
                 start.d_state.add(d_state)?;
                 if let Some(d_first) = d_first {
@@ -250,11 +268,15 @@ impl<'a> Run<'a> {
                 None => zero_rows(count, stage.dim, d_y.dtype(), &d_y)?,
             };
             let dy = Tensor::cat(&[&d_first, &d_y], 1)?;
+            let begun = Instant::now();
             let (dx, _) = stage.block.backward(saved, &dy, &StateGradient::none(), gradients)?;
+            self.backward += begun.elapsed();
             gradients.of(&stage.start).add(&dx.narrow(1, 0, 1)?.sum(0)?)?;
             dx.narrow(1, 1, positions)?.contiguous()?
         };
+        let begun = Instant::now();
         stage.embedding.backward(embedded, &dx, gradients)?;
+        self.backward += begun.elapsed();
         Ok(Some(dx))
     }
 
@@ -293,7 +315,10 @@ impl<'a> Run<'a> {
                 Some(d_context) => {
                     any = true;
                     let d_context = d_context.reshape((sequences, next.positions * next.dim))?;
-                    to_next.backward(&feed, &d_context, gradients)?
+                    let begun = Instant::now();
+                    let d_feed = to_next.backward(&feed, &d_context, gradients)?;
+                    self.backward += begun.elapsed();
+                    d_feed
                 }
                 None => feed.zeros_like()?,
             });
@@ -358,7 +383,10 @@ impl<'a> Run<'a> {
         let weights = Tensor::from_vec(weights, count, rows.device())?;
         let (loss, d_logits) = cross_entropy::loss_and_gradient(&logits, &targets, &weights, self.scale())?;
         self.loss += loss;
-        to_logits.backward(rows, &d_logits, gradients)
+        let begun = Instant::now();
+        let d_rows = to_logits.backward(rows, &d_logits, gradients);
+        self.backward += begun.elapsed();
+        d_rows
     }
 
     /// The first bytes of all samples, and the backward passes of the shared start rows.
@@ -385,8 +413,10 @@ impl<'a> Run<'a> {
                 Some(d_y) => d_y,
                 None => start.y.zeros_like()?,
             };
+            let begun = Instant::now();
             let (dx, _) = stage.block.backward(start.saved, &d_y, &start.d_state, gradients)?;
             gradients.of(&stage.start).add(&dx)?;
+            self.backward += begun.elapsed();
         }
         Ok(())
     }

@@ -4,6 +4,8 @@
 //! attention mask (B, L) hides bytes; a patch of a higher stage is visible if any (or all) of its bytes are. Bytes added to
 //! fill the last patch are hidden. Shapes as in the decoder.
 
+use std::time::{Duration, Instant};
+
 use candle_core::{DType, Device, Tensor};
 use mblm_ops::cross_entropy;
 
@@ -66,6 +68,8 @@ struct Run<'a> {
     count: usize,
     pass: TrainingPass,
     loss: f64,
+    /// Time spent in backward passes.
+    backward: Duration,
 }
 
 impl MblmEncoder {
@@ -186,9 +190,19 @@ impl MblmEncoder {
         pass: TrainingPass,
         gradients: &mut Gradients,
     ) -> Result<Loss> {
+        Ok(self.timed_loss_and_gradients(batch, pass, gradients)?.0)
+    }
+
+    /// The same, with the time spent in backward passes.
+    pub(super) fn timed_loss_and_gradients(
+        &self,
+        batch: &MaskedBatch<'_>,
+        pass: TrainingPass,
+        gradients: &mut Gradients,
+    ) -> Result<(Loss, Duration)> {
         let mut run = Run::new(self, batch, pass)?;
         if run.count == 0 {
-            return Ok(Loss::mean(0.0, 0));
+            return Ok((Loss::mean(0.0, 0), Duration::ZERO));
         }
         let positions = run.batch.ids.padded / self.stages[0].bytes;
         let group = group_size(positions);
@@ -196,7 +210,7 @@ impl MblmEncoder {
             let count = group.min(run.batch.ids.batch - first);
             run.stage(0, first, count, positions, None, gradients)?;
         }
-        Ok(Loss::mean(run.loss, run.count))
+        Ok((Loss::mean(run.loss, run.count), run.backward))
     }
 
     fn checked(&self, ids: &Tensor, attention_mask: Option<&Tensor>) -> Result<Checked> {
@@ -292,6 +306,7 @@ impl<'a> Run<'a> {
             weights,
             pass,
             loss: 0.0,
+            backward: Duration::ZERO,
         })
     }
 
@@ -325,8 +340,10 @@ impl<'a> Run<'a> {
         let rows = y.reshape((count * positions, stage.dim))?;
         let d_rows = self.below(index, first * positions, &rows, gradients)?;
         let d_y = d_rows.reshape((count, positions, stage.dim))?;
+        let begun = Instant::now();
         let dx = stage.block.encode_backward(saved, &d_y, gradients)?;
         stage.embedding.backward(embedded, &dx, gradients)?;
+        self.backward += begun.elapsed();
         Ok(Some(dx))
     }
 
@@ -341,7 +358,10 @@ impl<'a> Run<'a> {
             let scale = self.pass.scale / self.count as f64;
             let (loss, d_logits) = cross_entropy::loss_and_gradient(&logits, &labels, &weights, scale)?;
             self.loss += loss;
-            return model.to_logits.backward(rows, &d_logits, gradients);
+            let begun = Instant::now();
+            let d_rows = model.to_logits.backward(rows, &d_logits, gradients);
+            self.backward += begun.elapsed();
+            return d_rows;
         };
         let group = group_size(next.positions);
         let mut pieces = Vec::new();
@@ -360,7 +380,10 @@ impl<'a> Run<'a> {
             pieces.push(match d_context {
                 Some(d_context) => {
                     let d_context = d_context.reshape((sequences, next.positions * next.dim))?;
-                    to_next.backward(&feed, &d_context, gradients)?
+                    let begun = Instant::now();
+                    let d_feed = to_next.backward(&feed, &d_context, gradients)?;
+                    self.backward += begun.elapsed();
+                    d_feed
                 }
                 None => feed.zeros_like()?,
             });

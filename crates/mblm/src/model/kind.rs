@@ -1,5 +1,7 @@
 //! A model of either kind, decoder or encoder, behind the calls that training and evaluation need.
 
+use std::time::Duration;
+
 use candle_core::{DType, Device, Tensor};
 
 use super::backward::{Loss, TrainingPass};
@@ -96,9 +98,21 @@ impl Model {
         pass: TrainingPass,
         gradients: &mut Gradients,
     ) -> Result<Loss> {
+        Ok(self.timed_loss_and_gradients(batch, pass, gradients)?.0)
+    }
+
+    /// The same, with the time spent in backward passes.
+    pub(crate) fn timed_loss_and_gradients(
+        &self,
+        batch: &ModelBatch,
+        pass: TrainingPass,
+        gradients: &mut Gradients,
+    ) -> Result<(Loss, Duration)> {
         match self {
-            Self::Decoder(model) => model.loss_and_gradients(&batch.ids, batch.loss_mask.as_ref(), pass, gradients),
-            Self::Encoder(model) => model.loss_and_gradients(&batch.masked()?, pass, gradients),
+            Self::Decoder(model) => {
+                model.timed_loss_and_gradients(&batch.ids, batch.loss_mask.as_ref(), pass, gradients)
+            }
+            Self::Encoder(model) => model.timed_loss_and_gradients(&batch.masked()?, pass, gradients),
         }
     }
 }

@@ -1,11 +1,15 @@
 //! One training step after another: loss and gradients of a batch, accumulation, clipping, the optimizer's step.
 
+use std::time::{Duration, Instant};
+
+use candle_core::Tensor;
 use mblm_ops::adam::Adam;
+use serde::{Deserialize, Serialize};
 
 use super::optimizer::{GradientNorm, Optimizer};
 use super::schedule::Schedule;
-use crate::Result;
 use crate::model::{Gradients, Loss, Model, ModelBatch, TrainingPass};
+use crate::{Error, Result};
 
 /// How a model learns from batches.
 #[derive(Clone, Copy, Debug)]
@@ -29,6 +33,30 @@ pub struct Learner<'a> {
     optimizer: Optimizer,
     gradients: Gradients,
     batches: u64,
+    /// Batches whose gradients wait for the next step.
+    pending: u64,
+    /// Predictions that counted in them.
+    predictions: usize,
+}
+
+/// Names of parameters that an error lists.
+const NAMES_SHOWN: usize = 8;
+
+const FIRST: &str = "first";
+const SECOND: &str = "second";
+const GRADIENT: &str = "gradient";
+
+/// How far a learner is.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Counts {
+    /// Batches learned from.
+    pub batches: u64,
+    /// Gradient steps taken.
+    pub steps: u64,
+    /// Batches since the last step, whose gradients wait.
+    pub pending: u64,
+    /// Predictions that counted in those batches.
+    pub predictions: usize,
 }
 
 /// What one batch did.
@@ -40,6 +68,10 @@ pub struct Learned {
     pub rate: f64,
     /// The gradient's norm, if the batch completed a step.
     pub norm: Option<GradientNorm>,
+    /// Time spent in forward passes.
+    pub forward: Duration,
+    /// Time spent in backward passes and the optimizer.
+    pub backward: Duration,
 }
 
 impl<'a> Learner<'a> {
@@ -51,7 +83,69 @@ impl<'a> Learner<'a> {
             gradients: Gradients::zeros(model.parameters())?,
             recipe,
             batches: 0,
+            pending: 0,
+            predictions: 0,
         })
+    }
+
+    /// A learner that goes on where another one was after `batches` batches and `steps` gradient steps, with the tensors that
+    /// `load` gives by name, as [`tensors`](Self::tensors) named them. The model's parameters are the caller's affair.
+    ///
+    /// # Errors
+    /// Those of `load`.
+    pub fn resume(
+        model: &'a Model,
+        recipe: Recipe,
+        counts: Counts,
+        load: impl Fn(&str, &Tensor) -> Result<Tensor>,
+    ) -> Result<Self> {
+        let mut learner = Self::new(model, recipe)?;
+        let all = |kind: &str| -> Result<Vec<Tensor>> {
+            let parameters = model.parameters().iter();
+            parameters
+                .map(|parameter| load(&format!("{kind}.{}", parameter.name()), parameter.value()))
+                .collect()
+        };
+        learner.optimizer.restore(all(FIRST)?, all(SECOND)?, counts.steps);
+        if counts.pending > 0 {
+            for (parameter, gradient) in model.parameters().iter().zip(all(GRADIENT)?) {
+                learner.gradients.of(parameter).add(&gradient)?;
+            }
+        }
+        learner.batches = counts.batches;
+        learner.pending = counts.pending;
+        learner.predictions = counts.predictions;
+        Ok(learner)
+    }
+
+    /// How far it is.
+    pub fn counts(&self) -> Counts {
+        Counts {
+            batches: self.batches,
+            steps: self.optimizer.steps(),
+            pending: self.pending,
+            predictions: self.predictions,
+        }
+    }
+
+    /// All that it carries from batch to batch beside the model's parameters, by name: `first.NAME` and `second.NAME`, Adam's
+    /// moments, and while gradients wait for their step `gradient.NAME`.
+    pub fn tensors(&self) -> Vec<(String, Tensor)> {
+        let (first, second) = self.optimizer.moments();
+        let names = || self.model.parameters().iter().map(|parameter| parameter.name());
+        let named = |kind: &'static str, tensors: Vec<Tensor>| {
+            let named = names().zip(tensors);
+            named
+                .map(|(name, tensor)| (format!("{kind}.{name}"), tensor))
+                .collect::<Vec<_>>()
+        };
+        let mut tensors = named(FIRST, first.to_vec());
+        tensors.extend(named(SECOND, second.to_vec()));
+        if self.pending > 0 {
+            let gradients = self.gradients.iter().map(|buffer| buffer.tensor().clone());
+            tensors.extend(named(GRADIENT, gradients.collect()));
+        }
+        tensors
     }
 
     /// The model.
@@ -70,7 +164,10 @@ impl<'a> Learner<'a> {
     }
 
     /// Learns from one batch; `batch_index` counts the batches of the epoch from 0, and a step is due when `batch_index` + 1
-    /// is a multiple of the recipe's `accumulate`.
+    /// is a multiple of the recipe's `accumulate`. A loss or gradient norm that is not finite changes no parameter.
+    ///
+    /// # Errors
+    /// A parameter that the first step finds without gradient.
     pub fn learn(&mut self, batch: &ModelBatch, batch_index: u64) -> Result<Learned> {
         let rate = self.recipe.schedule.rate(self.optimizer.steps());
         let pass = TrainingPass {
@@ -80,16 +177,57 @@ impl<'a> Learner<'a> {
                 .seed
                 .wrapping_add(self.batches.wrapping_mul(0x9e37_79b9_7f4a_7c15)),
         };
-        let loss = self.model.loss_and_gradients(batch, pass, &mut self.gradients)?;
+        let begun = Instant::now();
+        let (loss, backward) = self.model.timed_loss_and_gradients(batch, pass, &mut self.gradients)?;
+        let forward = begun.elapsed().saturating_sub(backward);
         self.batches += 1;
+        self.pending += 1;
+        self.predictions += loss.count;
         let due = (batch_index + 1).is_multiple_of(self.recipe.accumulate as u64);
-        let norm = if due && loss.mean.is_finite() {
-            let norm = self.optimizer.step(&self.gradients, rate, self.recipe.clipping)?;
-            self.gradients.clear()?;
-            Some(norm)
-        } else {
-            None
+        let norm = match due && loss.mean.is_finite() {
+            true => Some(self.step(rate)?),
+            false => None,
         };
-        Ok(Learned { loss, rate, norm })
+        Ok(Learned {
+            loss,
+            rate,
+            norm,
+            forward,
+            backward: begun.elapsed().saturating_sub(forward),
+        })
+    }
+
+    fn step(&mut self, rate: f64) -> Result<GradientNorm> {
+        if self.optimizer.steps() == 0 && self.predictions > 0 {
+            self.check_gradients()?;
+        }
+        let norm = self.optimizer.step(&self.gradients, rate, self.recipe.clipping)?;
+        self.gradients.clear()?;
+        self.pending = 0;
+        self.predictions = 0;
+        Ok(norm)
+    }
+
+    /// Fails when a parameter has got no gradient: training would never change it.
+    fn check_gradients(&self) -> Result<()> {
+        let parameters = self.model.parameters().iter().zip(self.gradients.iter());
+        let without: Vec<&str> = parameters
+            .filter(|(_, buffer)| !buffer.is_touched())
+            .map(|(parameter, _)| parameter.name())
+            .collect();
+        if without.is_empty() {
+            return Ok(());
+        }
+        let shown = without[..without.len().min(NAMES_SHOWN)].join(", ");
+        let more = match without.len().checked_sub(NAMES_SHOWN) {
+            None | Some(0) => String::new(),
+            Some(more) => format!(" and {more} more"),
+        };
+        Err(Error::input(format!(
+            "after the first gradient step every parameter should have received a gradient, but {} of {} did not: {shown}{more}; \
+             a block of your own has to use all its parameters, by operations that have a gradient",
+            without.len(),
+            self.model.parameters().len()
+        )))
     }
 }

@@ -10,7 +10,7 @@ mod trainer;
 
 pub use learner::{Learned, Learner, Recipe};
 pub use memory::estimate_memory;
-pub use observer::{BatchReport, Evaluation, EvaluationKind, Event, Observer};
+pub use observer::{BatchReport, Evaluation, EvaluationKind, Event, FileLengths, Observer, Observers};
 pub use optimizer::{GradientNorm, Optimizer, PUBLISHED_ADAM};
 pub use points::spread;
 pub use schedule::{Plan, Schedule};

@@ -1,5 +1,9 @@
 //! What a run tells those who watch it: progress bars, log files, tests.
 
+use std::collections::BTreeMap;
+use std::path::Path;
+use std::time::Duration;
+
 use super::optimizer::GradientNorm;
 use super::schedule::Plan;
 use crate::Result;
@@ -7,11 +11,13 @@ use crate::model::Loss;
 
 /// A moment of a run.
 #[derive(Clone, Copy, Debug)]
-pub enum Event {
-    /// Training begins.
+pub enum Event<'a> {
+    /// Training begins, or goes on.
     Start {
         /// The length of the run.
         plan: Plan,
+        /// Batches that were done before: 0 unless the run is resumed.
+        done: u64,
     },
     /// A batch has been learned from.
     Batch(BatchReport),
@@ -24,7 +30,27 @@ pub enum Event {
         /// Batches of the evaluation.
         of: usize,
     },
+    /// A full training state is on disk: what the run goes on from if it is killed now.
+    StateSaved {
+        /// The state's folder.
+        folder: &'a Path,
+        /// Batches of the run that it contains.
+        batches: u64,
+    },
+    /// Something went wrong that does not end the run, such as a state that could not be written.
+    Warning(&'a str),
+    /// The run is over: complete, or asked to stop.
+    End {
+        /// Batches of the run that are done.
+        batches: u64,
+        /// Whether it was asked to stop.
+        stopped: bool,
+    },
 }
+
+/// The lengths in bytes of the files that observers append to, by name within the run's folder. A state remembers them; a
+/// resumed run cuts the files back to them, so that no row is missing or there twice.
+pub type FileLengths = BTreeMap<String, u64>;
 
 /// What one training batch did.
 #[derive(Clone, Copy, Debug)]
@@ -37,6 +63,8 @@ pub struct BatchReport {
     pub cum_batch: u64,
     /// Elements seen by this worker so far, this batch included.
     pub elements_seen: u64,
+    /// Samples of this batch.
+    pub samples: usize,
     /// Bytes of this batch.
     pub bytes: usize,
     /// The loss.
@@ -47,6 +75,10 @@ pub struct BatchReport {
     pub norm: Option<GradientNorm>,
     /// Whether the configuration asks for this loss to be logged (`log_train_loss_amount`).
     pub logged: bool,
+    /// Time spent in forward passes.
+    pub forward: Duration,
+    /// Time spent in backward passes and, where the batch completed a step, in the optimizer.
+    pub backward: Duration,
 }
 
 /// What kind of data a model is evaluated on.
@@ -63,10 +95,20 @@ pub enum EvaluationKind {
 pub struct Evaluation {
     /// On which data.
     pub kind: EvaluationKind,
-    /// Batch of the run after which the model was evaluated.
+    /// Epoch of the last batch before it.
+    pub epoch: usize,
+    /// Place within the epoch of the last batch before it.
+    pub batch: usize,
+    /// Batch of the run after which the model was evaluated, from 0.
     pub cum_batch: u64,
+    /// Elements seen by this worker so far.
+    pub elements_seen: u64,
+    /// Samples that it was evaluated on.
+    pub samples: usize,
     /// The loss over all samples.
     pub loss: Loss,
+    /// How long the evaluation took.
+    pub time: Duration,
     /// Whether it is the lowest validation loss so far.
     pub best: bool,
 }
@@ -74,12 +116,38 @@ pub struct Evaluation {
 /// Watches a run.
 pub trait Observer {
     /// Called at each event, on the training thread. An error ends the run.
-    fn event(&mut self, event: &Event) -> Result<()>;
+    fn event(&mut self, event: &Event<'_>) -> Result<()>;
+
+    /// Brings everything written so far to the disk and says how long the files are; called before a state is saved.
+    ///
+    /// # Errors
+    /// Rows that cannot be written. The state is then not saved either, the run goes on, and the rows are to be kept for
+    /// the next call.
+    fn flush(&mut self) -> Result<FileLengths> {
+        Ok(FileLengths::new())
+    }
+}
+
+/// Several observers in one; each hears every event.
+pub struct Observers<'a>(pub Vec<&'a mut dyn Observer>);
+
+impl Observer for Observers<'_> {
+    fn event(&mut self, event: &Event<'_>) -> Result<()> {
+        self.0.iter_mut().try_for_each(|observer| observer.event(event))
+    }
+
+    fn flush(&mut self) -> Result<FileLengths> {
+        let mut lengths = FileLengths::new();
+        for observer in &mut self.0 {
+            lengths.append(&mut observer.flush()?);
+        }
+        Ok(lengths)
+    }
 }
 
 /// Watches nothing.
 impl Observer for () {
-    fn event(&mut self, _: &Event) -> Result<()> {
+    fn event(&mut self, _: &Event<'_>) -> Result<()> {
         Ok(())
     }
 }

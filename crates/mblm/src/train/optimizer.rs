@@ -1,6 +1,7 @@
 //! Gradient clipping and Adam over all parameters of a model, in place.
 
-use candle_core::Tensor;
+use candle_core::{DType, Tensor};
+use mblm_ops::GradBuffer;
 use mblm_ops::adam::{self, Adam};
 
 use crate::Result;
@@ -30,6 +31,9 @@ pub struct GradientNorm {
     pub before: f64,
     /// After clipping.
     pub after: f64,
+    /// The mean over all parameters of the mean of their gradient's elements, before clipping: the number that the Python
+    /// package logs as `avg_grad`.
+    pub mean: f64,
 }
 
 impl Optimizer {
@@ -66,9 +70,19 @@ impl Optimizer {
     }
 
     /// One step: scales the gradient so that its global norm is at most `clip`, if given, and updates every parameter.
+    ///
+    /// A gradient whose norm is not finite changes nothing and is no step; the norm says so.
     pub fn step(&mut self, gradients: &Gradients, rate: f64, clip: Option<f64>) -> Result<GradientNorm> {
         let buffers: Vec<_> = gradients.iter().collect();
         let before = adam::global_norm(&buffers)?;
+        if !before.is_finite() {
+            return Ok(GradientNorm {
+                before,
+                after: before,
+                mean: f64::NAN,
+            });
+        }
+        let mean = mean_of_means(&buffers)?;
         // the published recipe's clipping: the small constant keeps a zero norm from dividing
         let scale = clip.map_or(1.0, |clip| (clip / (before + 1e-6)).min(1.0));
         let mut parameters: Vec<adam::Parameter<'_>> = self
@@ -88,6 +102,16 @@ impl Optimizer {
         Ok(GradientNorm {
             before,
             after: before * scale,
+            mean,
         })
     }
+}
+
+/// The mean over all buffers of the mean of their elements.
+fn mean_of_means(buffers: &[&GradBuffer]) -> Result<f64> {
+    let mut sum = 0.0;
+    for buffer in buffers {
+        sum += buffer.tensor().mean_all()?.to_dtype(DType::F64)?.to_scalar::<f64>()?;
+    }
+    Ok(sum / buffers.len().max(1) as f64)
 }

@@ -109,7 +109,7 @@ impl<'a> Trainer<'a> {
             model_folder: self.folder.join(RUN_MODEL),
             stopped: false,
         };
-        observer.event(&Event::Start { plan })?;
+        observer.event(&Event::Start { plan, done: 0 })?;
         for cum_batch in 0..plan.batches {
             let Some(batch) = loader.next().transpose()? else { break };
             let report = self.learn(&mut learner, &batch, cum_batch, log.binary_search(&cum_batch).is_ok())?;
@@ -150,11 +150,14 @@ impl<'a> Trainer<'a> {
             batch: batch.position.batch,
             cum_batch,
             elements_seen: (cum_batch + 1) * self.plan().elements_per_batch,
+            samples: batch.rows,
             bytes: batch.ids.len(),
             loss: learned.loss,
             rate: learned.rate,
             norm: learned.norm,
             logged,
+            forward: learned.forward,
+            backward: learned.backward,
         })
     }
 
@@ -177,7 +180,12 @@ impl<'a> Trainer<'a> {
         let best = outcome.best.is_none_or(|best| loss.mean < best.mean);
         observer.event(&Event::Evaluated(Evaluation {
             kind: EvaluationKind::Validation,
+            epoch: 0,
+            batch: 0,
             cum_batch,
+            elements_seen: 0,
+            samples: 0,
+            time: std::time::Duration::ZERO,
             loss,
             best,
         }))?;
@@ -209,7 +217,12 @@ impl<'a> Trainer<'a> {
         };
         observer.event(&Event::Evaluated(Evaluation {
             kind: EvaluationKind::Test,
+            epoch: 0,
+            batch: 0,
             cum_batch: outcome.batches.saturating_sub(1),
+            elements_seen: 0,
+            samples: 0,
+            time: std::time::Duration::ZERO,
             loss,
             best: false,
         }))?;
