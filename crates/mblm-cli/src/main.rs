@@ -13,6 +13,7 @@
 mod args;
 mod commands;
 mod config;
+mod datasets;
 mod device;
 mod output;
 mod progress;
