@@ -18,6 +18,7 @@ mod device;
 mod output;
 mod progress;
 mod signals;
+mod surprisal;
 
 use std::process::ExitCode;
 
