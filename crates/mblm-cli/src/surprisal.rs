@@ -45,6 +45,7 @@ impl<W: Write> Surprisal<W> {
             state: Utf8State::Boundary,
             begun: Vec::new(),
             level: None,
+            line_begins: true,
         })
     }
 
@@ -76,12 +77,15 @@ impl<W: Write> Surprisal<W> {
         }
     }
 
-    /// Ends a file or split.
+    /// Ends a file or split; coloured text then ends with its line.
     pub(crate) fn end(&mut self) -> io::Result<()> {
         if let Self::Text(text) = self {
             text.flush_begun()?;
             text.color(None)?;
-            writeln!(text.out)?;
+            if !text.line_begins {
+                writeln!(text.out)?;
+            }
+            text.line_begins = true;
             text.out.flush()?;
         }
         Ok(())
@@ -113,6 +117,8 @@ pub(crate) struct Text<W: Write> {
     begun: Vec<(u8, f64)>,
     /// The background in force.
     level: Option<u8>,
+    /// Whether nothing stands on the line yet.
+    line_begins: bool,
 }
 
 impl<W: Write> Text<W> {
@@ -120,8 +126,7 @@ impl<W: Write> Text<W> {
         let bits = if score.weight == 0.0 { 0.0 } else { score.bits() };
         let Ok(byte) = u8::try_from(score.id) else {
             self.flush_begun()?;
-            self.color(level(bits))?;
-            return write!(self.out, "<{}>", score.id);
+            return self.put(level(bits), &format!("<{}>", score.id));
         };
         if self.state.next(byte).is_none() {
             self.flush_begun()?;
@@ -144,15 +149,14 @@ impl<W: Write> Text<W> {
         match std::str::from_utf8(&bytes) {
             Ok("\n") => {
                 if color.is_some() {
-                    self.color(color)?;
-                    write!(self.out, "↵")?;
+                    self.put(color, "↵")?;
                 }
                 self.color(None)?; // or the rest of the line has it too
                 writeln!(self.out)?;
+                self.line_begins = true;
             }
             Ok(text) if text == "\t" || !text.chars().any(char::is_control) => {
-                self.color(color)?;
-                write!(self.out, "{text}")?;
+                self.put(color, text)?;
             }
             _ => return self.flush_begun(),
         }
@@ -164,11 +168,16 @@ impl<W: Write> Text<W> {
     /// Writes bytes that are no character.
     fn flush_begun(&mut self) -> io::Result<()> {
         for (byte, bits) in std::mem::take(&mut self.begun) {
-            self.color(level(bits))?;
-            write!(self.out, "\\x{byte:02x}")?;
+            self.put(level(bits), &format!("\\x{byte:02x}"))?;
         }
         self.state = Utf8State::Boundary;
         Ok(())
+    }
+
+    fn put(&mut self, color: Option<u8>, text: &str) -> io::Result<()> {
+        self.line_begins = false;
+        self.color(color)?;
+        write!(self.out, "{text}")
     }
 
     fn color(&mut self, level: Option<u8>) -> io::Result<()> {
@@ -266,7 +275,7 @@ mod tests {
     fn colors_end_with_the_line() {
         assert_eq!(
             colored(&[(b'a', 3.0), (b'\n', 3.0), (b'b', 3.0), (b'\n', 0.0)]),
-            "[28 a↵]\n[28 b]\n\n"
+            "[28 a↵]\n[28 b]\n"
         );
     }
 

@@ -217,10 +217,8 @@ impl<'a> Evaluation<'a> {
             "bytes": score.bytes, "bits_per_byte": score.bits_per_byte(),
         }));
         let what = if masked { ", masked bytes" } else { "" };
-        self.row(
-            score,
-            &format!("{split} split of {} ({id}, {samples} samples{what})", data.display()),
-        )
+        let name = format!("{split} split of {} ({id}, {samples} samples{what})", data.display());
+        Ok(self.row(score, &name)?)
     }
 
     /// Goes through the scores of a file or split, until its end or a signal.

@@ -29,7 +29,7 @@ fn encoder() -> Model {
         "mblm_config": {
             "num_tokens": 258, "pad_token_id": 256, "train_checkpoint_chunks": null,
             "seq_lens": [4, 3], "hidden_dims": [8, 8], "num_layers": [1, 1],
-            "block": { "block_type": "transformerEncoder", "attn_head_dims": 4, "attn_num_heads": 2,
+            "block": { "attn_head_dims": 4, "attn_num_heads": 2,
                        "attn_use_rot_embs": true, "pos_emb_type": null }
         }
     }))
