@@ -35,7 +35,7 @@ pub(crate) enum Command {
     Train(TrainArgs),
     /// Generate bytes after a prompt
     Generate(GenerateArgs),
-    /// Measure how well a model predicts files, in bits per byte
+    /// Measure how well a model predicts files or a data set, in bits per byte
     Eval(EvalArgs),
     /// Show what a configuration, model folder or checkpoint holds
     Inspect(InspectArgs),
