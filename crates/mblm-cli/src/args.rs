@@ -56,23 +56,29 @@ pub(crate) struct DeviceArgs {
 }
 
 #[derive(Debug, Args)]
-#[command(group = ArgGroup::new("what").required(true).args(["config", "data"]))]
+#[command(group = ArgGroup::new("what").required(true).multiple(true).args(["config", "data", "resume"]))]
 #[command(after_help = "\
 Examples:
   mblm train configs/quickstart.yaml
   mblm train --data book.txt --preset small --out runs
   mblm train my.yaml --set train.learning_rate=3e-4 --set params.seq_lens.0=512 --dry-run
+  mblm train --resume runs/quickstart_1700000000
+  mblm train my.yaml --resume auto
 
-The run's folder holds the configuration it ran with (config.yaml) and the best model (model/).
-A first Ctrl-C ends the run after the current batch: the model is validated once more and saved. A second one ends it at
-once.")]
+The run's folder holds the configuration (config.yaml), the best models (models/), states to go on from (states/), and logs.
+A first Ctrl-C ends the run after the current batch with its state saved; a second one ends it at once. However a run
+ended, --resume goes on as if it had not.")]
 pub(crate) struct TrainArgs {
     /// Configuration file (YAML)
     pub(crate) config: Option<PathBuf>,
 
     /// File or folder of anything to train on, instead of a configuration
-    #[arg(long, value_name = "PATH")]
+    #[arg(long, value_name = "PATH", conflicts_with = "config")]
     pub(crate) data: Option<PathBuf>,
+
+    /// Go on with a run: its folder (or one of its states), or `auto`, the newest run of this name, if there is one
+    #[arg(long, value_name = "RUN")]
+    pub(crate) resume: Option<PathBuf>,
 
     /// Size of the model for --data
     #[arg(

@@ -16,6 +16,7 @@ mod config;
 mod device;
 mod output;
 mod progress;
+mod run_folder;
 mod signals;
 
 use std::process::ExitCode;
@@ -31,6 +32,7 @@ use args::{Cli, Command};
 static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
 
 fn main() -> ExitCode {
+    mblm::checkpoint::atomic::fail_points_from_environment();
     let cli = Cli::parse();
     start_logging(&cli);
     let result = match &cli.command {

@@ -1,8 +1,6 @@
 //! Progress: bars on a terminal, plain lines elsewhere, nothing with `-q`.
 
 use std::io::IsTerminal;
-use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
 
 use indicatif::{ProgressBar, ProgressStyle};
@@ -24,42 +22,41 @@ fn is_terminal() -> bool {
 /// Shows how a training run goes.
 pub(crate) struct TrainingProgress {
     quiet: bool,
-    /// Set when the run was asked to stop.
-    stop: Arc<AtomicBool>,
-    stopping: bool,
     bar: ProgressBar,
     started: Instant,
     last_line: Option<Instant>,
     batches: u64,
+    /// Batches that were done before this process began.
+    before: u64,
     bytes: u64,
     /// Exponential average of the training loss in bits per byte.
     smoothed: Option<f64>,
 }
 
 impl TrainingProgress {
-    pub(crate) fn new(quiet: bool, stop: Arc<AtomicBool>) -> Self {
+    pub(crate) fn new(quiet: bool) -> Self {
         Self {
             quiet,
-            stop,
-            stopping: false,
             bar: ProgressBar::hidden(),
             started: Instant::now(),
             last_line: None,
             batches: 0,
+            before: 0,
             bytes: 0,
             smoothed: None,
         }
     }
 
-    fn start(&mut self, batches: u64) {
-        self.batches = batches;
+    fn start(&mut self, batches: u64, done: u64) {
+        (self.batches, self.before) = (batches, done);
         self.started = Instant::now();
         if self.quiet || !is_terminal() {
             return;
         }
         let style = ProgressStyle::with_template("{wide_bar} {pos}/{len}  {msg}  {eta} left")
             .unwrap_or_else(|_| ProgressStyle::default_bar());
-        self.bar = ProgressBar::new(batches).with_style(style);
+        self.bar = ProgressBar::new(batches).with_style(style).with_position(done);
+        self.bar.reset_eta();
     }
 
     /// Loss and speed: short, so that the bar and they fit into 80 columns.
@@ -74,7 +71,7 @@ impl TrainingProgress {
         self.bytes += report.bytes as u64;
         let bits = report.loss.bits_per_byte();
         let done = report.cum_batch + 1;
-        let weight = (2.0 / (done as f64 + 1.0)).max(NEWEST_WEIGHT);
+        let weight = (2.0 / ((done - self.before) as f64 + 1.0)).max(NEWEST_WEIGHT);
         self.smoothed = Some(
             self.smoothed
                 .map_or(bits, |smoothed| smoothed + weight * (bits - smoothed)),
@@ -85,7 +82,7 @@ impl TrainingProgress {
         if !self.quiet && self.bar.is_hidden() && due {
             self.last_line = Some(Instant::now());
             let elapsed = self.started.elapsed();
-            let left = elapsed.mul_f64((self.batches - done) as f64 / done as f64);
+            let left = elapsed.mul_f64((self.batches - done) as f64 / (done - self.before) as f64);
             note(&format!(
                 "batch {}/{}  {}  {} left",
                 grouped(done),
@@ -93,10 +90,6 @@ impl TrainingProgress {
                 self.message(),
                 indicatif::HumanDuration(left)
             ));
-        }
-        if self.stop.load(Ordering::Relaxed) && !self.stopping {
-            self.stopping = true;
-            self.say("stopping: the model is being saved; a second signal ends the program at once");
         }
     }
 
@@ -115,8 +108,10 @@ impl TrainingProgress {
 impl Observer for TrainingProgress {
     fn event(&mut self, event: &Event<'_>) -> mblm::Result<()> {
         match event {
-            Event::Start { plan, .. } => self.start(plan.batches),
-            Event::StateSaved { .. } | Event::Warning(_) | Event::End { .. } => {}
+            Event::Start { plan, done } => self.start(plan.batches, *done),
+            Event::Warning(message) => self.say(&format!("warning: {message}")),
+            Event::Stopping => self.say("stopping: the state is being saved; a second signal ends the program at once"),
+            Event::StateSaved { .. } | Event::End { .. } => {}
             Event::Batch(report) => self.batch(report),
             Event::Evaluating { done, of } => {
                 if !self.bar.is_hidden() {

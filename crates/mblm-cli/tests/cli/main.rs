@@ -7,6 +7,8 @@ mod generate;
 mod inspect;
 mod recipes;
 #[cfg(unix)]
+mod resume;
+#[cfg(unix)]
 mod signals;
 mod support;
 mod train;

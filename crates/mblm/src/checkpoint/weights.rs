@@ -8,7 +8,8 @@ use indexmap::IndexMap;
 use memmap2::Mmap;
 
 use super::stored::Stored;
-use super::{StoredType, WEIGHTS_FILE, names, safetensors, torch};
+use super::{StoredType, WEIGHTS_FILE, names, run, safetensors, torch};
+use crate::model::Parameters;
 use crate::{Error, Result};
 
 /// The named tensors of an open, memory-mapped file.
@@ -30,7 +31,7 @@ impl Weights {
     pub fn open(path: &Path) -> Result<Self> {
         let metadata = std::fs::metadata(path).map_err(|error| Error::file(path, error))?;
         if metadata.is_dir() {
-            let file = path.join(WEIGHTS_FILE);
+            let file = run::model_folder(path).join(WEIGHTS_FILE);
             if !file.is_file() {
                 return Err(Error::file(
                     path,
@@ -151,6 +152,21 @@ pub(super) fn index(file: &[u8]) -> Result<IndexMap<String, Stored>, String> {
         ));
     };
     names::current(tensors)
+}
+
+impl Weights {
+    /// Gives parameters the values of the tensors of their names.
+    ///
+    /// # Errors
+    /// A tensor that is missing or has another shape.
+    pub fn load_into(&self, parameters: &Parameters) -> Result<()> {
+        for parameter in parameters.iter() {
+            let value = parameter.value();
+            let loaded = self.load(parameter.name(), value.dims(), value.dtype(), value.device())?;
+            parameter.set(&loaded)?;
+        }
+        Ok(())
+    }
 }
 
 #[cfg(test)]

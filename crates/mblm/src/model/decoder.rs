@@ -351,6 +351,22 @@ pub(super) fn group_size(positions: usize) -> usize {
     (GROUP_ROWS / positions.max(1)).max(1)
 }
 
+/// How many sequences of each stage a training pass over `bytes` padded bytes takes at once: what `train_checkpoint_chunks` says
+/// for the stages below the first, else as many as make one group.
+pub(super) fn training_groups(config: &ModelConfig, bytes: usize) -> Vec<usize> {
+    let of_stage = |stage: usize| {
+        let positions = config.seq_lens[stage];
+        match &config.train_checkpoint_chunks {
+            Some(chunks) if stage > 0 => {
+                let sequences = bytes / (positions * config.patch_bytes(stage)).max(1);
+                sequences.div_ceil(chunks[stage - 1]).max(1)
+            }
+            _ => group_size(positions),
+        }
+    };
+    (0..config.num_stages()).map(of_stage).collect()
+}
+
 /// How many rows one group of sequences of `positions` each has.
 pub(crate) fn group_rows(positions: usize) -> usize {
     group_size(positions) * positions
