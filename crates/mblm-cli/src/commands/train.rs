@@ -19,7 +19,7 @@ use crate::commands::{generate, inspect};
 use crate::config;
 use crate::device;
 use crate::output::{self, bytes, grouped};
-use crate::progress::TrainingProgress;
+use crate::progress::{self, TrainingProgress};
 use crate::run_folder::{self, Resume, RunFolder};
 use crate::signals::Signals;
 
@@ -34,7 +34,7 @@ pub(crate) fn run(args: &TrainArgs, cli: &Cli) -> Result<ExitCode> {
         return dry_run(args, &experiment);
     }
     let found = resume.find(&experiment)?;
-    let data = open_data(&experiment, &datasets)?;
+    let data = open_data(&experiment, &datasets, cli.quiet)?;
     let state = found.as_ref().and_then(|folder| folder.state.as_ref());
     let source = first_values(&experiment, state)?;
     let model = Model::new(&experiment.params.architecture, &blocks, &*source, &device)?;
@@ -48,9 +48,9 @@ pub(crate) fn run(args: &TrainArgs, cli: &Cli) -> Result<ExitCode> {
     }
     let signals = Signals::listen()?;
     let started = now();
-    let mut progress = TrainingProgress::new(cli.quiet);
-    let outcome = trainer.run(folder.state.as_ref(), &mut progress, &signals.stop);
-    progress.finish();
+    let mut bars = TrainingProgress::new(cli.quiet);
+    let outcome = trainer.run(folder.state.as_ref(), &mut bars, &signals.stop);
+    bars.finish();
     let written = folder.write_end(&experiment, &outcome, summary(&model, &device, started));
     let outcome = outcome?;
     written?;
@@ -127,7 +127,7 @@ fn experiment(args: &TrainArgs, resume: &Resume) -> Result<Experiment> {
 }
 
 /// Opens the splits of the experiment's data set.
-fn open_data(experiment: &Experiment, registry: &Registry) -> Result<TrainingData> {
+fn open_data(experiment: &Experiment, registry: &Registry, quiet: bool) -> Result<TrainingData> {
     let architecture = &experiment.params.architecture;
     let model = architecture.model();
     let masking = match (architecture, experiment.train.masking_proba) {
@@ -144,6 +144,7 @@ fn open_data(experiment: &Experiment, registry: &Registry) -> Result<TrainingDat
             seed: experiment.train.seed,
             options: experiment.io.dataset_args.clone().unwrap_or_default(),
             masking,
+            on_opening: progress::opening_bar(quiet),
             ..DatasetArgs::new(&experiment.io.dataset_dir, split, experiment.params.input_seq_len)
         };
         registry.open(&experiment.io.dataset_id, &args)
