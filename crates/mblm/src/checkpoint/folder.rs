@@ -150,6 +150,11 @@ pub(super) fn fill(folder: &mut NewFolder, kind: &str, config: &Value, tensors: 
     folder.write(CONFIG_FILE, |out| writeln!(out, "{document:#}"))
 }
 
+/// Writes a safetensors file: floating-point tensors as `f32`, each name once, with `metadata` in its header.
+pub(crate) fn save_tensors(path: &Path, tensors: &[(String, Tensor)], metadata: &[(&str, &str)]) -> Result<()> {
+    atomic::write(path, |out| safetensors::write_with(tensors, metadata, out))
+}
+
 impl NewFolder {
     /// Writes a safetensors file: floating-point tensors as `f32`, each name once.
     pub fn write_tensors(&mut self, name: &str, tensors: &[(String, Tensor)]) -> Result<()> {

@@ -68,6 +68,14 @@ impl Weights {
         &self.path
     }
 
+    /// The metadata of this key, where the file is a safetensors file that has it.
+    pub fn metadata(&self, key: &str) -> Option<String> {
+        match safetensors::is_format(&self.map) {
+            true => safetensors::metadata(&self.map, key),
+            false => None,
+        }
+    }
+
     /// The names of the tensors, in the order of the file.
     pub fn names(&self) -> impl ExactSizeIterator<Item = &str> {
         self.tensors.keys().map(String::as_str)

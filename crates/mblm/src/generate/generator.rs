@@ -12,6 +12,7 @@
 //! Shapes: b streams at the same position; logits (b, V); contexts (b, P_n, D_n) of the open sequence of stage n.
 
 use candle_core::Tensor;
+use mblm_ops::cross_entropy;
 
 use crate::model::{Mblm, State};
 use crate::{Error, Result};
@@ -32,20 +33,20 @@ pub struct Generator<'a> {
 /// Where b streams are: the open sequence of every stage, and the bytes of the open patch of the first stage.
 #[derive(Clone, Debug)]
 pub struct GeneratorState {
-    position: usize,
+    pub(super) position: usize,
     streams: usize,
-    sequences: Vec<OpenSequence>,
-    patch: Vec<Vec<u32>>,
+    pub(super) sequences: Vec<OpenSequence>,
+    pub(super) patch: Vec<Vec<u32>>,
 }
 
 /// The sequence of a stage that the next byte belongs to.
 #[derive(Clone, Debug)]
-struct OpenSequence {
-    state: State,
+pub(super) struct OpenSequence {
+    pub(super) state: State,
     /// From the stage above, for all positions of the sequence.
-    context: Option<Tensor>,
+    pub(super) context: Option<Tensor>,
     /// Positions that have been run.
-    positions: usize,
+    pub(super) positions: usize,
 }
 
 impl OpenSequence {
@@ -67,6 +68,25 @@ impl GeneratorState {
     /// The number of streams.
     pub fn streams(&self) -> usize {
         self.streams
+    }
+
+    /// The state of `streams` streams that all go on from where this one is: a prompt read once, many continuations.
+    ///
+    /// # Errors
+    /// This is the state of several streams.
+    pub fn fork(&self, streams: usize) -> Result<Self> {
+        if self.streams != 1 {
+            return Err(Error::input(format!(
+                "fork: expected the state of one stream, found one of {}",
+                self.streams
+            )));
+        }
+        // slots of one sequence are shared by all streams
+        Ok(Self {
+            streams,
+            patch: vec![self.patch.first().cloned().unwrap_or_default(); streams],
+            ..self.clone()
+        })
     }
 
     /// Bytes in the open patch of the first stage.
@@ -157,6 +177,22 @@ impl<'a> Generator<'a> {
         }
         self.check(&[ids])?;
         self.step_checked(state, ids)
+    }
+
+    /// Consumes `ids` of one stream and returns the loss of each in nats, given all ids before it; `logits` (1, V) are those of
+    /// the first, and become those of the id after the last.
+    ///
+    /// # Errors
+    /// A state of several streams, ids outside the vocabulary, or more than a fixed position table of the first stage allows.
+    pub fn losses(&self, state: &mut GeneratorState, logits: &mut Tensor, ids: &[u32]) -> Result<Vec<f32>> {
+        self.check(&[ids])?;
+        let mut losses = Vec::with_capacity(ids.len());
+        for id in ids {
+            let target = Tensor::from_slice(&[*id], 1, logits.device())?;
+            losses.extend(cross_entropy::losses(logits, &target)?.to_vec1::<f32>()?);
+            *logits = self.step(state, &[*id])?;
+        }
+        Ok(losses)
     }
 
     fn check(&self, ids: &[&[u32]]) -> Result<()> {

@@ -24,6 +24,14 @@ impl State {
         }
     }
 
+    /// A state before `position`, with all slots empty: to be filled with what was there.
+    pub fn at(position: usize, slots: usize) -> Self {
+        Self {
+            position,
+            ..Self::empty(slots)
+        }
+    }
+
     /// The number of positions that have gone by.
     pub fn position(&self) -> usize {
         self.position
