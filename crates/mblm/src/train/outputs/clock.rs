@@ -2,6 +2,7 @@
 
 use jiff::ZonedDateTime;
 use jiff::civil::DateTime;
+use jiff::tz::TimeZone;
 
 /// A moment, once for all files that tell of it.
 #[derive(Clone, Debug)]
@@ -32,9 +33,8 @@ impl Moment {
 /// only. `None` if it is no timestamp.
 pub(super) fn seconds(timestamp: &str) -> Option<f64> {
     let time: DateTime = timestamp.parse().ok()?;
-    let since = time.since(DateTime::constant(1970, 1, 1, 0, 0, 0, 0)).ok()?;
-    let seconds = since.total(jiff::SpanTotal::from(jiff::Unit::Second).days_are_24_hours());
-    seconds.ok()
+    let timestamp = TimeZone::UTC.to_timestamp(time).ok()?;
+    Some(timestamp.as_microsecond() as f64 / 1e6)
 }
 
 #[cfg(test)]

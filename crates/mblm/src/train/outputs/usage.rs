@@ -29,9 +29,10 @@ impl Usage {
         };
         Self {
             resident: bytes(status.vmrss),
-            resident_peak: bytes(status.vmhwm),
+            // the kernel may note a peak a little below what it reports elsewhere
+            resident_peak: bytes(status.vmhwm.max(status.vmrss)).max(before.resident_peak),
             reserved: bytes(status.vmsize),
-            reserved_peak: bytes(status.vmpeak),
+            reserved_peak: bytes(status.vmpeak.max(status.vmsize)).max(before.reserved_peak),
             total: before
                 .total
                 .or_else(|| Meminfo::current().ok().map(|memory| memory.mem_total)),
