@@ -107,12 +107,12 @@ fn names(paths: &[PathBuf]) -> Vec<String> {
 fn report(args: &PlotArgs, output: &Path, runs: &[Curves]) -> Result<()> {
     let points: usize = runs.iter().map(Curves::losses).sum();
     if !args.json {
-        output::line(&format!(
-            "{}: {} losses of {} runs",
-            output.display(),
-            points,
-            runs.len()
-        ))?;
+        let of = if runs.len() == 1 {
+            "1 run".to_string()
+        } else {
+            format!("{} runs", runs.len())
+        };
+        output::line(&format!("{}: {points} losses of {of}", output.display()))?;
         return Ok(());
     }
     let unit = match args.unit {

@@ -1,4 +1,5 @@
-//! Axes: a range of numbers, linear or logarithmic, with marks at round numbers: 1, 2 or 5 times a power of ten.
+//! Axes: a range of numbers, linear or logarithmic, with marks at round numbers: multiples of 1, 2 or 5 times a power of ten, and
+//! on a logarithmic axis such as 1, 2, 3, 5, 10.
 
 use std::ops::Range;
 
@@ -74,12 +75,10 @@ impl Axis {
                     .flat_map(|exponent| mantissas.iter().map(move |m| m * 10f64.powi(exponent)));
                 all.filter(|value| (self.low..=self.high).contains(value)).collect()
             };
-            let fine = within(&[1.0, 2.0, 3.0, 5.0]);
-            return if fine.len() <= 2 * self.marks {
-                fine
-            } else {
-                within(&[1.0])
-            };
+            let finest_first: [&[f64]; 3] = [&[1.0, 1.5, 2.0, 3.0, 4.0, 5.0, 6.0, 8.0], &[1.0, 2.0, 3.0, 5.0], &[1.0]];
+            let fits = |marked: &Vec<f64>| marked.len() <= self.marks + 2;
+            let found = finest_first.into_iter().map(within).find(fits);
+            return found.unwrap_or_else(|| within(&[1.0]));
         }
         let step = self.step();
         let (first, last) = ((self.low / step).ceil() as i64, (self.high / step).floor() as i64);
@@ -177,7 +176,11 @@ mod tests {
             Axis::new(1.9, 3.1, false, 6).marked(),
             [2.0, 2.2, 2.4000000000000004, 2.6, 2.8000000000000003, 3.0]
         );
-        assert_eq!(Axis::new(0.8, 25.0, true, 6).marked(), [1.0, 2.0, 3.0, 5.0, 10.0, 20.0]);
+        assert_eq!(Axis::new(0.8, 25.0, true, 4).marked(), [1.0, 2.0, 3.0, 5.0, 10.0, 20.0]);
+        assert_eq!(
+            Axis::new(1.4, 8.9, true, 6).marked(),
+            [1.5, 2.0, 3.0, 4.0, 5.0, 6.0, 8.0]
+        );
         assert_eq!(Axis::new(1e-6, 1.0, true, 6).marked().len(), 7);
         // a range that linear marks suit better
         assert_eq!(Axis::new(1.0, 3.0, true, 4).marked(), [1.0, 1.5, 2.0, 2.5, 3.0]);

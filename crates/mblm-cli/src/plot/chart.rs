@@ -9,7 +9,7 @@ use plotters::coord::Shift;
 use plotters::prelude::*;
 
 use super::axis::{Axis, number};
-use super::curves::{Across, Curves, Point, Unit, thin};
+use super::curves::{Across, Curves, Point, Unit, sample, thin};
 
 /// Width and height in pixels at scale 1.
 pub(super) const SIZE: (u32, u32) = (1000, 720);
@@ -31,8 +31,11 @@ const COLOURS: [RGBColor; 7] = [
 const TEXT: RGBColor = RGBColor(50, 50, 50);
 const GRID: RGBColor = RGBColor(228, 228, 228);
 
-/// Points of a curve that a picture of this width can show.
+/// Points of a jumping curve that a picture of this width can show.
 const MOST_POINTS: usize = 2000;
+
+/// Points of a smooth curve.
+const SMOOTH_POINTS: usize = 400;
 
 /// The share of training losses at each end that may lie outside of the picture, so that one jump does not flatten the rest.
 const OUTLIERS: f64 = 0.005;
@@ -68,7 +71,9 @@ impl Picture<'_> {
     {
         let pen = Pen { scale };
         area.fill(&WHITE)?;
-        let area = area.titled(&self.title(), pen.text(20.0).into_text_style(area))?;
+        let area = area
+            .margin(pen.pixels(12.0), 0, 0, 0)
+            .titled(&self.title(), pen.text(20.0).into_text_style(area))?;
         let (width, height) = area.dim_in_pixel();
         let (upper, lower) = area.split_vertically((f64::from(height) * 0.68) as i32);
         let (divisor, along) = self.along();
@@ -98,7 +103,7 @@ impl Picture<'_> {
         let mut rates = pen.chart(&lower, x, y, "learning rate", Some(along))?;
         for (index, run) in self.runs.iter().enumerate() {
             let style = pen.stroke(self.colours(index).training.to_rgba(), 1.8);
-            rates.draw_series(LineSeries::new(self.line(&run.rate), style))?;
+            rates.draw_series(LineSeries::new(self.placed(&sample(&run.rate, SMOOTH_POINTS)), style))?;
         }
         area.present()?;
         Ok(())
@@ -190,8 +195,13 @@ impl Picture<'_> {
         let alone = self.runs.len() == 1;
         let smooth = run.smoothed != run.training;
         if smooth {
-            let light = pen.stroke(colour.mix(if alone { 0.3 } else { 0.16 }), 1.0);
-            let series = chart.draw_series(LineSeries::new(self.within(chart, &run.training), light))?;
+            // one pixel at any scale: wider lines get long spikes where they turn sharply
+            let light = ShapeStyle {
+                stroke_width: 1,
+                ..pen.stroke(colour.mix(if alone { 0.45 } else { 0.2 }), 1.0)
+            };
+            let points = self.within(chart, &thin(&run.training, MOST_POINTS));
+            let series = chart.draw_series(LineSeries::new(points, light))?;
             if alone {
                 series
                     .label("training, batch by batch")
@@ -203,13 +213,17 @@ impl Picture<'_> {
             true => ("training".to_string(), false),
             false => (short(&run.name), !run.validation.is_empty()),
         };
+        let smoothed = match smooth {
+            true => sample(&run.smoothed, SMOOTH_POINTS),
+            false => thin(&run.training, SMOOTH_POINTS),
+        };
         let strong = pen.stroke(colour.to_rgba(), 2.0);
         let (radius, circle) = (
             if circled { pen.radius() } else { 0 },
             pen.stroke(colour.to_rgba(), 1.6),
         );
         chart
-            .draw_series(LineSeries::new(self.within(chart, &run.smoothed), strong))?
+            .draw_series(LineSeries::new(self.within(chart, &smoothed), strong))?
             .label(name)
             .legend(move |at| {
                 let middle = pen.middle((0, 0));
@@ -266,16 +280,13 @@ impl Picture<'_> {
     fn within<DB: DrawingBackend>(&self, chart: &Chart<'_, DB>, points: &[Point]) -> Vec<Point> {
         let axis = chart.as_coord_spec().y_spec();
         let clamped = |(x, loss)| (x, axis.clamp(loss));
-        self.line(points).into_iter().map(clamped).collect()
+        self.placed(points).into_iter().map(clamped).collect()
     }
 
-    /// The points of a curve in the unit of the horizontal axis, as many as can be seen.
-    fn line(&self, points: &[Point]) -> Vec<Point> {
+    /// The points of a curve in the unit of the horizontal axis.
+    fn placed(&self, points: &[Point]) -> Vec<Point> {
         let (divisor, _) = self.along();
-        thin(points, MOST_POINTS)
-            .into_iter()
-            .map(|(x, value)| (x / divisor, value))
-            .collect()
+        points.iter().map(|(x, value)| (x / divisor, *value)).collect()
     }
 }
 

@@ -1,7 +1,8 @@
 //! The curves of a run, from the rows of its `loss.csv`.
 //!
-//! A training loss is that of one batch and jumps about, so that a smoothed one is drawn over it: the mean over the `2h + 1`
-//! rows around a row, h a fortieth of all rows, fewer near the ends so that it stays centred and lags behind nowhere.
+//! A training loss is that of one batch and jumps about, so that a smoothed one is drawn over it: twice the mean over the
+//! `2h + 1` rows around a row, h a sixtieth of all rows. Near the ends there are fewer on one side; as many are then taken on
+//! both, so that the curve lags behind nowhere, and the outermost rows, where few would be left, have no smoothed loss.
 
 use mblm::train::outputs::{LossKind, LossRow};
 
@@ -64,7 +65,7 @@ impl Curves {
         let test = rows.iter().rfind(|row| row.kind == LossKind::Test).map(loss);
         Self {
             name,
-            smoothed: smooth(&training, training.len() / 40),
+            smoothed: smooth(&training, training.len() / 60),
             validation: of(LossKind::Validation, &|row| Some(loss(row))),
             test: test.filter(|loss| loss.is_finite()).map(|loss| (end, loss)),
             rate: of(LossKind::Training, &|row| row.rate),
@@ -78,8 +79,15 @@ impl Curves {
     }
 }
 
-/// The mean over `half` points on each side, as many as there are on both.
+/// Twice the mean over `half` points on each side, without the outermost points.
 fn smooth(points: &[Point], half: usize) -> Vec<Point> {
+    let twice = mean(&mean(points, half), half);
+    let outermost = half / 2;
+    twice[outermost..twice.len() - outermost].to_vec()
+}
+
+/// The mean over `half` points on each side, as many as there are on both.
+fn mean(points: &[Point], half: usize) -> Vec<Point> {
     let mut sums = vec![0.0];
     let mut sum = 0.0;
     sums.extend(points.iter().map(|(_, value)| {
@@ -90,11 +98,18 @@ fn smooth(points: &[Point], half: usize) -> Vec<Point> {
         let half = half.min(index).min(points.len() - 1 - index);
         (sums[index + half + 1] - sums[index - half]) / (2 * half + 1) as f64
     };
-    points
-        .iter()
-        .enumerate()
-        .map(|(index, (x, _))| (*x, mean(index)))
-        .collect()
+    let places = points.iter().enumerate();
+    places.map(|(index, (x, _))| (*x, mean(index))).collect()
+}
+
+/// At most about `most` points of a smooth curve, evenly chosen, the last one included.
+pub(super) fn sample(points: &[Point], most: usize) -> Vec<Point> {
+    let step = points.len().div_ceil(most).max(1);
+    let mut chosen: Vec<Point> = points.iter().step_by(step).copied().collect();
+    if points.len() % step != 1 {
+        chosen.extend(points.last());
+    }
+    chosen
 }
 
 /// At most about `most` points that look the same: of each group of neighbours the lowest and the highest.
@@ -163,16 +178,13 @@ mod tests {
     #[test]
     fn smoothing_keeps_straight_lines_and_calms_jumps() {
         let line: Vec<Point> = (0..50).map(|i| (f64::from(i), 3.0 - 0.5 * f64::from(i))).collect();
-        for (smoothed, point) in smooth(&line, 7).iter().zip(&line) {
-            assert_eq!(smoothed.0, point.0);
-            assert!((smoothed.1 - point.1).abs() < 1e-12);
+        let smoothed = smooth(&line, 7);
+        assert_eq!(smoothed.len(), 50 - 2 * 3);
+        for (x, value) in smoothed {
+            assert!((value - (3.0 - 0.5 * x)).abs() < 1e-12);
         }
         let jumps: Vec<Point> = (0..51).map(|i| (f64::from(i), f64::from(i % 2))).collect();
-        assert!(
-            smooth(&jumps, 10)[10..40]
-                .iter()
-                .all(|(_, value)| (value - 0.5).abs() < 0.03)
-        );
+        assert!(smooth(&jumps, 10).iter().all(|(_, value)| (value - 0.5).abs() < 0.06));
         assert_eq!(smooth(&jumps, 0), jumps);
         assert_eq!(smooth(&[], 3), []);
     }
@@ -187,5 +199,17 @@ mod tests {
         assert!(thinned.contains(&(5678.0, 9.0)) && thinned.contains(&(1234.0, -9.0)));
         assert!(thinned.iter().is_sorted_by_key(|(x, _)| *x));
         assert_eq!(thin(&points[..500], 500), points[..500]);
+    }
+
+    #[test]
+    fn samples_keep_both_ends() {
+        let points: Vec<Point> = (0..1000).map(|i| (f64::from(i), 0.0)).collect();
+        for most in [1, 7, 100, 999, 1000, 2000] {
+            let chosen = sample(&points, most);
+            assert!(chosen.len() <= most + 1, "{most}");
+            assert_eq!((chosen[0], *chosen.last().unwrap()), (points[0], points[999]));
+            assert!(chosen.windows(2).all(|pair| pair[0].0 < pair[1].0), "{most}");
+        }
+        assert_eq!(sample(&[], 5), []);
     }
 }

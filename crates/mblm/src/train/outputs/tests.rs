@@ -127,7 +127,7 @@ fn scalars(folder: &Path) -> Vec<Scalar> {
         let data = &rest[12..12 + length];
         for (covered, sum) in [(&rest[..8], &rest[8..12]), (data, &rest[12 + length..16 + length])] {
             let crc = plain_crc32c(covered);
-            let masked = ((crc >> 15) | (crc << 17)).wrapping_add(0xa282_ead8);
+            let masked = crc.rotate_right(15).wrapping_add(0xa282_ead8);
             assert_eq!(masked.to_le_bytes(), sum);
         }
         rest = &rest[16 + length..];
