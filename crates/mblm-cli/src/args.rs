@@ -4,6 +4,8 @@ use std::path::PathBuf;
 
 use clap::{ArgGroup, Args, Parser, Subcommand, ValueEnum};
 
+use crate::plot::{Across, Unit};
+
 /// Train, run and evaluate hierarchical language models over raw bytes.
 #[derive(Debug, Parser)]
 #[command(name = "mblm", version, about, propagate_version = true, max_term_width = 110)]
@@ -41,6 +43,8 @@ pub(crate) enum Command {
     Inspect(InspectArgs),
     /// Convert between the Python package's checkpoints and model folders
     Convert(ConvertArgs),
+    /// Draw the loss curves and learning rates of runs
+    Plot(PlotArgs),
     /// Check that this machine reproduces the numbers of fixture files
     Verify(VerifyArgs),
     /// Print a completion script for a shell
@@ -256,6 +260,41 @@ pub(crate) struct ConvertArgs {
     /// Overwrite what is there
     #[arg(long)]
     pub(crate) force: bool,
+}
+
+#[derive(Debug, Args)]
+#[command(after_help = "\
+Examples:
+  mblm plot runs/tiny_1700000000
+  mblm plot runs/tiny_1700000000 -o losses.png --unit nats --log
+  mblm plot runs/a runs/b old/loss.csv -o compared.svg --x time
+
+Training losses are drawn light and, smoothed, strong; losses on held-out data as circles, on test data as a cross. A run may
+still be going on. The loss.csv files of the Python package can be drawn as well.")]
+pub(crate) struct PlotArgs {
+    /// Folders of runs, or loss.csv files
+    #[arg(required = true, value_name = "RUN")]
+    pub(crate) runs: Vec<PathBuf>,
+
+    /// The picture, .svg or .png [default: plot.svg in the run's folder; in this one for several runs]
+    #[arg(short, long, value_name = "FILE")]
+    pub(crate) output: Option<PathBuf>,
+
+    /// What the curves run along
+    #[arg(long, value_enum, default_value = "batches", value_name = "AXIS")]
+    pub(crate) x: Across,
+
+    /// Unit of the losses
+    #[arg(long, value_enum, default_value = "bits")]
+    pub(crate) unit: Unit,
+
+    /// Give the losses a logarithmic axis
+    #[arg(long)]
+    pub(crate) log: bool,
+
+    /// Print the picture's path and what it shows as JSON on stdout
+    #[arg(long)]
+    pub(crate) json: bool,
 }
 
 #[derive(Debug, Args)]

@@ -15,6 +15,7 @@ mod commands;
 mod config;
 mod device;
 mod output;
+mod plot;
 mod progress;
 mod run_folder;
 mod signals;
@@ -41,6 +42,7 @@ fn main() -> ExitCode {
         Command::Eval(args) => commands::eval::run(args, &cli),
         Command::Inspect(args) => commands::inspect::run(args),
         Command::Convert(args) => commands::convert::run(args, &cli),
+        Command::Plot(args) => commands::plot::run(args, &cli),
         Command::Verify(args) => commands::verify::run(args),
         Command::Completions(args) => commands::completions::run(args),
     };

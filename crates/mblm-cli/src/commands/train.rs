@@ -11,7 +11,8 @@ use mblm::config::{Architecture, Experiment, Preset, Summary};
 use mblm::data::{Dataset, DatasetArgs, Masking, Registry, Split};
 use mblm::generate::{Sampler, Sampling, TokenSet};
 use mblm::model::{BlockRegistry, Model, ParameterSource, Seeded};
-use mblm::train::{Outcome, Plan, SavedState, Trainer, TrainingData};
+use mblm::train::outputs::{RunFiles, RunFilesOptions, timestamp};
+use mblm::train::{FileLengths, Observers, Outcome, Plan, SavedState, Trainer, TrainingData};
 use serde_json::json;
 
 use crate::args::{Cli, PresetArg, TrainArgs, Usage};
@@ -43,14 +44,22 @@ pub(crate) fn run(args: &TrainArgs, cli: &Cli) -> Result<ExitCode> {
         None => run_folder::create(&experiment)?,
     };
     let trainer = Trainer::new(&experiment, &model, data, &folder.path);
-    if !cli.quiet {
-        introduce(&experiment, &model, &trainer.plan(), &folder, &device);
-    }
     let signals = Signals::listen()?;
-    let started = now();
+    let started = timestamp();
+    let mut files = run_files(&experiment, &folder)?;
+    for line in introduction(&experiment, &model, &trainer.plan(), &folder, &device) {
+        files.note(&line);
+        if !cli.quiet {
+            output::note(&line);
+        }
+    }
     let mut bars = TrainingProgress::new(cli.quiet);
-    let outcome = trainer.run(folder.state.as_ref(), &mut bars, &signals.stop);
+    let mut observers = Observers(vec![&mut files, &mut bars]);
+    let outcome = trainer.run(folder.state.as_ref(), &mut observers, &signals.stop);
     bars.finish();
+    if let Err(error) = &outcome {
+        files.note(&format!("error: {error}"));
+    }
     let written = folder.write_end(&experiment, &outcome, summary(&model, &device, started));
     let outcome = outcome?;
     written?;
@@ -62,7 +71,7 @@ pub(crate) fn run(args: &TrainArgs, cli: &Cli) -> Result<ExitCode> {
 fn summary(model: &Model, device: &Device, started: String) -> Summary {
     Summary {
         training_start: started,
-        training_end: now(),
+        training_end: timestamp(),
         num_workers: 1,
         devices: vec![device::name(device)],
         parameter_count: model.parameters().elements() as u64,
@@ -70,9 +79,17 @@ fn summary(model: &Model, device: &Device, started: String) -> Summary {
     }
 }
 
-/// The time, as the run's configuration and its logs write it.
-fn now() -> String {
-    String::new()
+/// The files that the run writes its rows into: new ones, or those of before, cut back to where the run goes on.
+fn run_files(experiment: &Experiment, folder: &RunFolder) -> Result<RunFiles> {
+    let options = RunFilesOptions {
+        rank: 0,
+        losses: experiment.io.enabled_loss_log_for_gpus.contains(&0),
+    };
+    Ok(match (&folder.state, folder.resumed) {
+        (Some(saved), _) => RunFiles::resume(&folder.path, &saved.state.files, options)?,
+        (None, true) => RunFiles::resume(&folder.path, &FileLengths::new(), options)?,
+        (None, false) => RunFiles::create(&folder.path, options)?,
+    })
 }
 
 /// Where the model's weights come from: the state to go on from, what the map `resume` names, or the seed.
@@ -168,8 +185,15 @@ fn open_data(experiment: &Experiment, registry: &Registry, quiet: bool) -> Resul
     })
 }
 
-fn introduce(experiment: &Experiment, model: &Model, plan: &Plan, folder: &RunFolder, device: &Device) {
-    output::note(&format!(
+/// What is said before the run begins.
+fn introduction(
+    experiment: &Experiment,
+    model: &Model,
+    plan: &Plan,
+    folder: &RunFolder,
+    device: &Device,
+) -> Vec<String> {
+    let mut lines = vec![format!(
         "{}: {} parameters on {}; {} batches of {} × {} bytes; output in {}",
         experiment.io.name_model,
         grouped(model.parameters().elements() as u64),
@@ -178,15 +202,16 @@ fn introduce(experiment: &Experiment, model: &Model, plan: &Plan, folder: &RunFo
         experiment.train.batch_size,
         experiment.params.input_seq_len,
         folder.path.display()
-    ));
+    )];
     for damaged in folder.state.iter().flat_map(|saved| &saved.damaged) {
-        output::note(&format!("a newer state cannot be used: {damaged}"));
+        lines.push(format!("a newer state cannot be used: {damaged}"));
     }
     match &folder.state {
-        Some(saved) => output::note(&format!("going on from {}", saved.folder.display())),
-        None if folder.resumed => output::note("the run has no state yet: it begins anew"),
+        Some(saved) => lines.push(format!("going on from {}", saved.folder.display())),
+        None if folder.resumed => lines.push("the run has no state yet: it begins anew".into()),
         None => {}
     }
+    lines
 }
 
 /// What a run would be, without running it.

@@ -5,6 +5,7 @@ mod convert;
 mod eval;
 mod generate;
 mod inspect;
+mod plot;
 mod recipes;
 #[cfg(unix)]
 mod resume;

@@ -95,7 +95,18 @@ fn left(run: &Path) -> Vec<(String, Vec<u8>)> {
             }
         }
     }
+    files.push(("loss.csv".into(), losses(run).into_bytes()));
     files
+}
+
+/// The rows of `loss.csv` without their times.
+fn losses(run: &Path) -> String {
+    let text = std::fs::read_to_string(run.join("loss.csv")).unwrap();
+    let rows = text.lines().map(|row| {
+        let (rank, rest) = row.split_once(',').unwrap();
+        format!("{rank},{}\n", rest.split_once(',').unwrap().1)
+    });
+    rows.collect()
 }
 
 #[track_caller]

@@ -14,6 +14,7 @@
 //! | `open.rs` | whole models from files and back: [`Model::open`](crate::model::Model::open) |
 //! | `transfer.rs` | another model's weights as the first values of a new one: [`Transfer`] |
 //! | `atomic.rs` | files and folders that appear complete or not at all: [`atomic::write`], [`atomic::write_folder`] |
+//! | `append.rs` | files that grow row by row, of which no half row stays |
 //! | `sums.rs` | checksums of a folder's files: [`verify_sums`] |
 //!
 //! Files are mapped, not read: opening costs the header alone. No input makes these readers panic, recurse, or allocate
@@ -21,6 +22,7 @@
 
 pub mod atomic;
 
+pub(crate) mod append;
 mod folder;
 mod names;
 mod open;

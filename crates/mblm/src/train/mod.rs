@@ -5,6 +5,7 @@ mod learner;
 mod memory;
 mod observer;
 mod optimizer;
+pub mod outputs;
 mod points;
 mod schedule;
 mod state;
