@@ -19,9 +19,11 @@ pub(super) struct Axis {
 }
 
 impl Axis {
-    /// An axis over `low..high`. A range that is empty or, on a logarithmic axis, not positive is made one that can be drawn.
+    /// An axis over `low..high`. A range that is empty, beyond what can be computed with or, on a logarithmic axis, not positive
+    /// is made one that can be drawn.
     pub(super) fn new(low: f64, high: f64, logarithmic: bool, marks: usize) -> Self {
-        let low = if logarithmic { low.max(f64::MIN_POSITIVE) } else { low };
+        let limits = if logarithmic { (1e-30, 1e30) } else { (-1e300, 1e300) };
+        let (low, high) = (low.clamp(limits.0, limits.1), high.clamp(limits.0, limits.1));
         let high = match high > low {
             true => high,
             false if logarithmic => low * 1.1,
@@ -78,7 +80,11 @@ impl Axis {
             let finest_first: [&[f64]; 3] = [&[1.0, 1.5, 2.0, 3.0, 4.0, 5.0, 6.0, 8.0], &[1.0, 2.0, 3.0, 5.0], &[1.0]];
             let fits = |marked: &Vec<f64>| marked.len() <= self.marks + 2;
             let found = finest_first.into_iter().map(within).find(fits);
-            return found.unwrap_or_else(|| within(&[1.0]));
+            return found.unwrap_or_else(|| {
+                let powers = within(&[1.0]);
+                let every = powers.len().div_ceil(self.marks.max(1)).max(1);
+                powers.into_iter().step_by(every).collect()
+            });
         }
         let step = self.step();
         let (first, last) = ((self.low / step).ceil() as i64, (self.high / step).floor() as i64);
@@ -206,11 +212,12 @@ mod tests {
             (2.0, 1.0),
             (0.0, 1e300),
             (1e-300, 1e-299),
+            (-1e308, 1e308),
         ] {
             for logarithmic in [false, true] {
                 let axis = Axis::with_margin(low, high, logarithmic, 6);
                 assert!(axis.low < axis.high, "{axis:?}");
-                assert!(axis.marked().len() < 40, "{axis:?}");
+                assert!(axis.marked().len() < 12, "{axis:?}");
                 let place = axis.map(&low, (0, 100));
                 assert!((0..=100).contains(&place));
             }

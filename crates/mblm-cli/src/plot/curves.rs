@@ -82,7 +82,7 @@ impl Curves {
 /// Twice the mean over `half` points on each side, without the outermost points.
 fn smooth(points: &[Point], half: usize) -> Vec<Point> {
     let twice = mean(&mean(points, half), half);
-    let outermost = half / 2;
+    let outermost = (half / 2).min(twice.len() / 2);
     twice[outermost..twice.len() - outermost].to_vec()
 }
 
@@ -106,7 +106,7 @@ fn mean(points: &[Point], half: usize) -> Vec<Point> {
 pub(super) fn sample(points: &[Point], most: usize) -> Vec<Point> {
     let step = points.len().div_ceil(most).max(1);
     let mut chosen: Vec<Point> = points.iter().step_by(step).copied().collect();
-    if points.len() % step != 1 {
+    if points.len() % step != 1 % step {
         chosen.extend(points.last());
     }
     chosen
@@ -184,7 +184,10 @@ mod tests {
             assert!((value - (3.0 - 0.5 * x)).abs() < 1e-12);
         }
         let jumps: Vec<Point> = (0..51).map(|i| (f64::from(i), f64::from(i % 2))).collect();
-        assert!(smooth(&jumps, 10).iter().all(|(_, value)| (value - 0.5).abs() < 0.06));
+        for (x, value) in smooth(&jumps, 10) {
+            let most = if (20.0..=30.0).contains(&x) { 0.01 } else { 0.15 };
+            assert!((value - 0.5).abs() < most, "{x}: {value}");
+        }
         assert_eq!(smooth(&jumps, 0), jumps);
         assert_eq!(smooth(&[], 3), []);
     }

@@ -38,6 +38,7 @@ impl Format {
 
     /// The bytes of the file.
     pub(crate) fn render(self, picture: &Picture<'_>) -> Result<Vec<u8>> {
+        // the drawing library keeps fonts by name; the same one again changes nothing
         register_font(FONT, FontStyle::Normal, dejavu::sans::regular())
             .map_err(|_| anyhow!("the font that is in the program cannot be read"))?;
         match self {

@@ -211,6 +211,11 @@ impl Observer for RunFiles {
             push(&mut self.log, log::line(&moment, &text));
         }
         self.write();
+        if let Event::End { .. } = event
+            && let Err(error) = self.flush()
+        {
+            tracing::warn!("{error}; the run's files lack what it wrote last");
+        }
         Ok(())
     }
 
