@@ -27,6 +27,7 @@ pub(super) fn text(event: &Event<'_>, batches: u64) -> Option<String> {
             Some(format!("state after batch {batches} saved: {}", folder.display()))
         }
         Event::Warning(text) => Some(format!("warning: {text}")),
+        Event::Stopping => Some("asked to stop".into()),
         Event::End { batches, stopped: true } => Some(format!("training was stopped after batch {batches}")),
         Event::End { batches, .. } => Some(format!("training is done: {batches} batches")),
     }
