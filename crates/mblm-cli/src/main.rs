@@ -13,12 +13,14 @@
 mod args;
 mod commands;
 mod config;
+mod datasets;
 mod device;
 mod output;
 mod plot;
 mod progress;
 mod run_folder;
 mod signals;
+mod surprisal;
 
 use std::process::ExitCode;
 

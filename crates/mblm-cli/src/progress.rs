@@ -188,14 +188,20 @@ pub(crate) fn opening_bar(quiet: bool) -> Option<OnOpening> {
     }))
 }
 
-/// A bar over bytes, for scoring files.
-pub(crate) fn byte_bar(total: u64, quiet: bool) -> ProgressBar {
+/// A bar over bytes that are scored; without an end where their number is not known.
+pub(crate) fn byte_bar(total: Option<u64>, quiet: bool) -> ProgressBar {
     if quiet || !is_terminal() {
         return ProgressBar::hidden();
     }
-    let style = ProgressStyle::with_template(
-        "{bar:30} {binary_bytes}/{binary_total_bytes}  {binary_bytes_per_sec}  {eta} left",
-    )
-    .unwrap_or_else(|_| ProgressStyle::default_bar());
-    ProgressBar::new(total).with_style(style)
+    let (bar, template) = match total {
+        Some(total) => (
+            ProgressBar::new(total),
+            "{bar:30} {binary_bytes}/{binary_total_bytes}  {binary_bytes_per_sec}  {eta} left",
+        ),
+        None => (
+            ProgressBar::no_length(),
+            "{spinner} {binary_bytes}  {binary_bytes_per_sec}",
+        ),
+    };
+    bar.with_style(ProgressStyle::with_template(template).unwrap_or_else(|_| ProgressStyle::default_bar()))
 }

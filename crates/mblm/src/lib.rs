@@ -8,7 +8,7 @@
 //! | [`data`] | data sets, and batches prepared ahead |
 //! | [`train`] | schedule, optimizer, training runs |
 //! | [`generate`] | decoding with state, sampling |
-//! | [`eval`] | bits per byte of files |
+//! | [`eval`] | the loss of each byte of files and data sets |
 //! | [`checkpoint`] | model folders, safetensors, the Python package's `.pth` |
 //! | [`verify`] | known-good numbers, to check a machine with |
 

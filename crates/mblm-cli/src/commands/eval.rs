@@ -1,65 +1,379 @@
-//! `mblm eval`: bits per byte of files.
+//! `mblm eval`: bits per byte of files, or of a split of a data set, with what the bytes themselves tell.
 
+use std::io::{self, BufWriter, IsTerminal};
+use std::ops::Range;
+use std::path::Path;
 use std::process::ExitCode;
+use std::sync::Arc;
+use std::sync::atomic::Ordering;
 
-use anyhow::Result;
-use mblm::eval::{EvalOptions, Score, score_file};
+use anyhow::{Context, Result};
+use indicatif::ProgressBar;
+use mblm::config::{Architecture, Experiment, ModelConfig, Params, Preset};
+use mblm::data::{Dataset, Registry, Split};
+use mblm::eval::{Buckets, ByPosition, ByteScore, EvalOptions, Score, SplitScores, Windows};
 use mblm::model::{BlockRegistry, Model};
-use serde_json::json;
+use serde_json::{Value, json};
 
-use crate::args::{Cli, EvalArgs, Usage};
-use crate::{device, output, progress};
+use crate::args::{Cli, EvalArgs, SplitArg, SurprisalArg, Usage};
+use crate::datasets::open_split;
+use crate::signals::Signals;
+use crate::surprisal::{self, Surprisal};
+use crate::{config, device, output, progress};
+
+/// Columns of the longest bar in the table by position.
+const BAR_COLUMNS: f64 = 40.0;
 
 pub(crate) fn run(args: &EvalArgs, cli: &Cli) -> Result<ExitCode> {
+    let no_color = std::env::var_os("NO_COLOR").is_some_and(|value| !value.is_empty());
+    if args.surprisal == Some(SurprisalArg::Color) && no_color {
+        return Err(Usage("--surprisal color: NO_COLOR is set; unset it, or use --surprisal jsonl".into()).into());
+    }
     let device = device::open(&args.device)?;
-    let model = Model::open(&args.model.model, &BlockRegistry::default(), &device)?;
-    let model = model.decoder("mblm eval")?;
-    let options = EvalOptions {
-        context: args.context.unwrap_or_else(|| model.config().context()),
-        batch_size: args.batch_size,
+    let experiment = match &args.config {
+        Some(path) => Some(config::read(path, &[])?),
+        None => None,
     };
-    if let Some(longest) = model
-        .config()
-        .longest_input()
-        .filter(|longest| options.context > *longest)
-    {
-        return Err(Usage(format!(
-            "--context {}: the model has fixed positions for {longest} bytes; give at most that",
-            options.context
-        ))
-        .into());
+    let model = Model::open(&args.model.model, &BlockRegistry::default(), &device)?;
+    if args.files.is_empty() {
+        let experiment = split_experiment(args, experiment, &model)?;
+        let mut evaluation = Evaluation::new(args, cli, &model, experiment.params.input_seq_len)?;
+        evaluation.split(&model, &experiment)?;
+        evaluation.finish()
+    } else {
+        let context = model.architecture().model().context();
+        let mut evaluation = Evaluation::new(args, cli, &model, args.context.unwrap_or(context))?;
+        evaluation.files(&model)?;
+        evaluation.finish()
     }
-    // a missing file is better known before the others have been scored
-    for path in &args.files {
-        std::fs::metadata(path).map_err(|error| mblm::Error::file(path, error))?;
-    }
-    let mut all = Score::default();
-    let mut files = Vec::with_capacity(args.files.len());
-    if !args.json {
-        output::line(&format!("{:>14} {:>14}  file", "bytes", "bits per byte"))?;
-    }
-    for path in &args.files {
-        let size = std::fs::metadata(path).map_or(0, |metadata| metadata.len());
-        let bar = progress::byte_bar(size, cli.quiet);
-        let score = score_file(model, path, &options, &mut |bytes| bar.set_position(bytes))?;
-        bar.finish_and_clear();
-        all.add(score);
-        if args.json {
-            files.push(json!({ "file": path, "bytes": score.bytes, "bits_per_byte": score.bits_per_byte() }));
-        } else {
-            row(score, &path.display().to_string())?;
-        }
-    }
-    if args.json {
-        output::json(json!({
-            "context_bytes": options.context, "bytes": all.bytes, "bits_per_byte": all.bits_per_byte(), "files": files,
-        }))?;
-    } else if args.files.len() > 1 {
-        row(all, "all")?;
-    }
-    Ok(ExitCode::SUCCESS)
 }
 
-fn row(score: Score, name: &str) -> std::io::Result<()> {
-    output::line(&format!("{:>14} {:>14.4}  {name}", score.bytes, score.bits_per_byte()))
+/// The configuration that says which data set to open: the one given, changed by the arguments, or one for `--data` alone.
+fn split_experiment(args: &EvalArgs, given: Option<Experiment>, model: &Model) -> Result<Experiment> {
+    let architecture = model.architecture();
+    let mut experiment = match (given, &args.data) {
+        (Some(experiment), _) => {
+            let (ours, theirs) = (vocabulary(&architecture), vocabulary(&experiment.params.architecture));
+            if ours != theirs {
+                return Err(Usage(format!(
+                    "--config: expected the vocabulary of the model, {ours}, found {theirs}; give the configuration that \
+                     the model was trained with (config.yaml beside its folder)"
+                ))
+                .into());
+            }
+            experiment
+        }
+        // the arguments' group asks for one of them
+        (None, data) => Experiment {
+            params: Params {
+                input_seq_len: architecture.model().context(),
+                architecture,
+            },
+            ..Preset::Tiny.experiment(data.as_deref().unwrap_or(Path::new("")), Path::new(""))
+        },
+    };
+    if let Some(data) = &args.data {
+        experiment.io.dataset_dir.clone_from(data);
+    }
+    if let Some(dataset) = &args.dataset {
+        experiment.io.dataset_id.clone_from(dataset);
+    }
+    if let Some(context) = args.context {
+        experiment.params.input_seq_len = context;
+    }
+    Ok(experiment)
+}
+
+/// What a data set must know of a model, for people.
+fn vocabulary(architecture: &Architecture) -> String {
+    let ModelConfig {
+        num_tokens,
+        pad_token_id,
+        ..
+    } = architecture.model();
+    let mask = match architecture {
+        Architecture::Decoder(_) => String::new(),
+        Architecture::Encoder(encoder) => format!(", mask_token_id {}", encoder.mask_token_id),
+    };
+    format!("num_tokens {num_tokens}, pad_token_id {pad_token_id}{mask}")
+}
+
+/// An evaluation while it goes on, and what it has found.
+struct Evaluation<'a> {
+    args: &'a EvalArgs,
+    quiet: bool,
+    signals: Signals,
+    options: EvalOptions,
+    by_position: Option<ByPosition>,
+    surprisal: Option<Surprisal<BufWriter<io::StdoutLock<'static>>>>,
+    all: Score,
+    /// Rows of text that wait until the surprisal is written.
+    waiting: Vec<String>,
+    /// Files or the split, for JSON.
+    sources: Vec<Value>,
+    stopped: bool,
+}
+
+impl<'a> Evaluation<'a> {
+    fn new(args: &'a EvalArgs, cli: &Cli, model: &Model, context: usize) -> Result<Self> {
+        let options = EvalOptions {
+            context,
+            stride: args.stride.unwrap_or(context),
+            batch_size: args.batch_size,
+        };
+        let wrong = |error: mblm::Error| Usage(error.to_string());
+        options.validate().map_err(wrong)?;
+        let longest = model.architecture().model().longest_input();
+        if let Some(longest) = longest.filter(|longest| context > *longest) {
+            return Err(Usage(format!(
+                "--context {context}: the model has fixed positions for {longest} bytes; give at most that"
+            ))
+            .into());
+        }
+        let by_position = args.by_position.map(|count| {
+            let buckets = count.map_or(Buckets::Doubling, Buckets::Equal);
+            ByPosition::new(context, buckets).map_err(wrong)
+        });
+        let out = || BufWriter::new(io::stdout().lock());
+        Ok(Self {
+            args,
+            quiet: cli.quiet,
+            signals: Signals::listen()?,
+            options,
+            by_position: by_position.transpose()?,
+            surprisal: args.surprisal.map(|how| match how {
+                SurprisalArg::Jsonl => Surprisal::lines(out()),
+                SurprisalArg::Color => Surprisal::text(out()),
+            }),
+            all: Score::default(),
+            waiting: Vec::new(),
+            sources: Vec::new(),
+            stopped: false,
+        })
+    }
+
+    fn files(&mut self, model: &Model) -> Result<()> {
+        let model = model.decoder("mblm eval of files").context(
+            "an encoder is scored on a data set that masks bytes; try --config with the configuration that it was trained with",
+        )?;
+        let files = &self.args.files;
+        // a missing file is better known before the others have been scored
+        let mut sizes = Vec::with_capacity(files.len());
+        for path in files {
+            sizes.push(match is_stdin(path) {
+                true => None,
+                false => Some(
+                    std::fs::metadata(path)
+                        .map_err(|error| mblm::Error::file(path, error))?
+                        .len(),
+                ),
+            });
+        }
+        self.header()?;
+        for (path, size) in files.iter().zip(sizes) {
+            let bar = self.bar(|quiet| progress::byte_bar(size, quiet));
+            let name = path.display().to_string();
+            let score = match is_stdin(path) {
+                true => {
+                    let windows = Windows::new(model, io::stdin().lock(), self.options)?;
+                    self.source("file", &name, windows, &bar)?
+                }
+                false => self.source("file", &name, Windows::open(model, path, self.options)?, &bar)?,
+            };
+            if score.bytes == 0 && !self.stopped {
+                return Err(mblm::Error::file(path, "is empty: there are no bytes to score").into());
+            }
+            self.sources.push(json!({
+                "file": path, "bytes": score.bytes, "bits_per_byte": score.bits_per_byte(),
+            }));
+            self.row(score, &name)?;
+            if self.stopped {
+                break;
+            }
+        }
+        if files.len() > 1 {
+            self.row(self.all, "all")?;
+        }
+        Ok(())
+    }
+
+    fn split(&mut self, model: &Model, experiment: &Experiment) -> Result<()> {
+        let split = match self.args.split {
+            Some(SplitArg::Train) => Split::Train,
+            None | Some(SplitArg::Validation) => Split::Validation,
+            Some(SplitArg::Test) => Split::Test,
+        };
+        let dataset = open_for(model, experiment, split)?;
+        let scores = SplitScores::new(model, dataset, self.args.batch_size, self.args.max_samples)?;
+        let samples = scores.samples();
+        let (id, data) = (&experiment.io.dataset_id, &experiment.io.dataset_dir);
+        self.header()?;
+        let bar =
+            self.bar(|quiet| progress::byte_bar(Some(samples.saturating_mul(self.options.context) as u64), quiet));
+        let masked = matches!(model, Model::Encoder(_));
+        let score = self.source("split", split.name(), scores, &bar)?;
+        self.sources.push(json!({
+            "dataset": id, "data": data, "split": split.name(), "samples": samples, "masked": masked,
+            "bytes": score.bytes, "bits_per_byte": score.bits_per_byte(),
+        }));
+        let what = if masked { ", masked bytes" } else { "" };
+        let name = format!("{split} split of {} ({id}, {samples} samples{what})", data.display());
+        Ok(self.row(score, &name)?)
+    }
+
+    /// Goes through the scores of a file or split, until its end or a signal.
+    fn source(
+        &mut self,
+        kind: &str,
+        name: &str,
+        groups: impl Iterator<Item = mblm::Result<Vec<ByteScore>>>,
+        bar: &ProgressBar,
+    ) -> Result<Score> {
+        let mut score = Score::default();
+        if let Some(surprisal) = &mut self.surprisal {
+            surprisal.begin(kind, name, self.args.files.len() > 1)?;
+        }
+        for group in groups {
+            let group = group?;
+            for byte in &group {
+                score.count(byte);
+                if let Some(by_position) = &mut self.by_position {
+                    by_position.count(byte);
+                }
+            }
+            if let Some(surprisal) = &mut self.surprisal {
+                surprisal.write(&group)?;
+            }
+            bar.inc(group.len() as u64);
+            if self.signals.stop.load(Ordering::Relaxed) {
+                self.stopped = true;
+                break;
+            }
+        }
+        bar.finish_and_clear();
+        if let Some(surprisal) = &mut self.surprisal {
+            surprisal.end()?;
+        }
+        self.all.add(score);
+        Ok(score)
+    }
+
+    /// A bar, but not where it would stand in the middle of the text.
+    fn bar(&self, bar: impl FnOnce(bool) -> ProgressBar) -> ProgressBar {
+        bar(self.quiet || self.surprisal.is_some() && io::stdout().is_terminal())
+    }
+
+    fn header(&mut self) -> io::Result<()> {
+        self.say(format!("{:>14} {:>14}  file", "bytes", "bits per byte"))
+    }
+
+    fn row(&mut self, score: Score, name: &str) -> io::Result<()> {
+        let stopped = if self.stopped { " (stopped)" } else { "" };
+        self.say(format!(
+            "{:>14} {:>14.4}  {name}{stopped}",
+            score.bytes,
+            score.bits_per_byte()
+        ))
+    }
+
+    /// A line of the result as text.
+    fn say(&mut self, line: String) -> io::Result<()> {
+        match (&self.surprisal, self.args.json) {
+            (_, true) => Ok(()),
+            (Some(_), _) => {
+                self.waiting.push(line);
+                Ok(())
+            }
+            (None, _) => output::line(&line),
+        }
+    }
+
+    /// Says what remains to be said.
+    fn finish(mut self) -> Result<ExitCode> {
+        let rows: Vec<(Range<usize>, Score)> = self.by_position.iter().flat_map(ByPosition::rows).collect();
+        if self.args.json {
+            output::json(self.json(&rows))?;
+        } else {
+            for line in table(&rows) {
+                self.say(line)?;
+            }
+        }
+        if self.surprisal.is_some() && !self.quiet {
+            if self.args.surprisal == Some(SurprisalArg::Color) {
+                output::note(&surprisal::legend());
+            }
+            self.waiting.iter().for_each(|line| output::note(line));
+        }
+        Ok(self.signals.exit_code().map_or(ExitCode::SUCCESS, ExitCode::from))
+    }
+
+    fn json(&self, rows: &[(Range<usize>, Score)]) -> Value {
+        let mut object = json!({
+            "context_bytes": self.options.context, "stride_bytes": self.options.stride, "bytes": self.all.bytes,
+            "bits_per_byte": self.all.bits_per_byte(), "stopped": self.stopped,
+        });
+        match self.args.files.is_empty() {
+            true => object["split"] = self.sources.first().cloned().unwrap_or_default(),
+            false => object["files"] = Value::from(self.sources.clone()),
+        }
+        if self.by_position.is_some() {
+            let rows = rows.iter().map(|(positions, score)| {
+                json!({
+                    "first": positions.start, "last": positions.end - 1, "bytes": score.bytes,
+                    "bits_per_byte": score.bits_per_byte(),
+                })
+            });
+            object["by_position"] = rows.collect();
+        }
+        object
+    }
+}
+
+/// Opens a split that the model can be scored on.
+fn open_for(model: &Model, experiment: &Experiment, split: Split) -> Result<Arc<dyn Dataset>> {
+    let (id, data) = (&experiment.io.dataset_id, &experiment.io.dataset_dir);
+    let Some(dataset) = open_split(experiment, &Registry::default(), split)? else {
+        return Err(Usage(format!(
+            "--split {split}: expected a split of {} (data set {id}), which has none of that name; try another --split, or \
+             give its files as arguments",
+            data.display()
+        ))
+        .into());
+    };
+    // the first sample shows whether data and model fit
+    let masked = dataset.len(0) > 0 && dataset.sample(0, 0)?.labels.is_some();
+    match (model, masked) {
+        (Model::Encoder(_), false) => Err(Usage(format!(
+            "an encoder restores masked bytes, but data set {id} masks none; use --dataset pg19masked"
+        ))
+        .into()),
+        _ => Ok(dataset),
+    }
+}
+
+fn is_stdin(path: &Path) -> bool {
+    path == Path::new("-")
+}
+
+/// The table by position, with a bar for each row; no lines for no rows.
+fn table(rows: &[(Range<usize>, Score)]) -> Vec<String> {
+    let most = rows.iter().map(|(_, score)| score.bits_per_byte()).fold(0.0, f64::max);
+    let mut lines = Vec::with_capacity(rows.len() + 1);
+    if !rows.is_empty() {
+        lines.push(format!(
+            "\n{:>14} {:>14}  position in the context",
+            "bytes", "bits per byte"
+        ));
+    }
+    lines.extend(rows.iter().map(|(positions, score)| {
+        let bits = score.bits_per_byte();
+        let name = match positions.len() {
+            1 => positions.start.to_string(),
+            _ => format!("{}-{}", positions.start, positions.end - 1),
+        };
+        // at most BAR_COLUMNS; what is not a number becomes 0
+        let bar = "█".repeat((bits / most * BAR_COLUMNS).round() as usize);
+        format!("{:>14} {bits:>14.4}  {name:<15} {bar}", score.bytes)
+    }));
+    lines
 }

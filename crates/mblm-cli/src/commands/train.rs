@@ -2,25 +2,25 @@
 
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
-use std::sync::Arc;
 
 use anyhow::Result;
 use candle_core::Device;
 use mblm::checkpoint::{Transfer, Weights};
 use mblm::config::{Architecture, Experiment, Preset, Summary};
-use mblm::data::{Dataset, DatasetArgs, Masking, Registry, Split};
+use mblm::data::Registry;
 use mblm::generate::{Sampler, Sampling, TokenSet};
 use mblm::model::{BlockRegistry, Model, ParameterSource, Seeded};
 use mblm::train::outputs::{RunFiles, RunFilesOptions, timestamp};
-use mblm::train::{FileLengths, Observers, Outcome, Plan, SavedState, Trainer, TrainingData};
+use mblm::train::{FileLengths, Observers, Outcome, Plan, SavedState, Trainer};
 use serde_json::json;
 
 use crate::args::{Cli, PresetArg, TrainArgs, Usage};
 use crate::commands::{generate, inspect};
 use crate::config;
+use crate::datasets::open_data;
 use crate::device;
 use crate::output::{self, bytes, grouped};
-use crate::progress::{self, TrainingProgress};
+use crate::progress::TrainingProgress;
 use crate::run_folder::{self, Resume, RunFolder};
 use crate::signals::Signals;
 
@@ -141,48 +141,6 @@ fn experiment(args: &TrainArgs, resume: &Resume) -> Result<Experiment> {
         experiment.train.seed = seed;
     }
     Ok(experiment)
-}
-
-/// Opens the splits of the experiment's data set.
-fn open_data(experiment: &Experiment, registry: &Registry, quiet: bool) -> Result<TrainingData> {
-    let architecture = &experiment.params.architecture;
-    let model = architecture.model();
-    let masking = match (architecture, experiment.train.masking_proba) {
-        (Architecture::Encoder(encoder), Some(masking_proba)) => Some(Masking {
-            mask_token_id: encoder.mask_token_id,
-            masking_proba,
-        }),
-        _ => None,
-    };
-    let open = |split| -> mblm::Result<Option<Arc<dyn Dataset>>> {
-        let args = DatasetArgs {
-            pad_token_id: model.pad_token_id,
-            num_tokens: model.num_tokens,
-            seed: experiment.train.seed,
-            options: experiment.io.dataset_args.clone().unwrap_or_default(),
-            masking,
-            on_opening: progress::opening_bar(quiet),
-            ..DatasetArgs::new(&experiment.io.dataset_dir, split, experiment.params.input_seq_len)
-        };
-        registry.open(&experiment.io.dataset_id, &args)
-    };
-    let Some(train) = open(Split::Train)? else {
-        return Err(Usage(format!("data set {} has nothing to train on", experiment.io.dataset_id)).into());
-    };
-    // the first sample shows whether data and model fit, before anything is written
-    let first = train.sample(0, 0)?;
-    if let (Architecture::Encoder(_), None) = (architecture, &first.labels) {
-        return Err(Usage(format!(
-            "an encoder learns from masked bytes, but data set {} masks none; set io.dataset_id to pg19masked",
-            experiment.io.dataset_id
-        ))
-        .into());
-    }
-    Ok(TrainingData {
-        train,
-        validation: open(Split::Validation)?,
-        test: open(Split::Test)?,
-    })
 }
 
 /// What is said before the run begins.

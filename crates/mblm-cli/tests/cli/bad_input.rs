@@ -348,7 +348,7 @@ fn flags_that_do_not_exist_or_do_not_fit() {
         &["cannot be used with"],
     );
     fails(&["generate"], 2, &["--model <PATH>"]);
-    fails(&["eval", "-m", model], 2, &["<FILES>"]);
+    fails(&["eval", "-m", model], 2, &["FILES"]);
     fails(
         &["eval", "-m", model, "x", "--context", "0"],
         2,

@@ -4,7 +4,7 @@ use std::io::{BufRead, BufReader, Read};
 use std::process::{Child, Command, Stdio};
 
 use crate::convert::fixture_folder;
-use crate::support::{Scratch, done, str};
+use crate::support::{Scratch, done, str, trained};
 
 /// Starts a run that would take hours, and waits until it has learned from its first batch.
 fn start(scratch: &Scratch, validate: &str) -> (Child, BufReader<std::process::ChildStderr>) {
@@ -111,4 +111,31 @@ fn a_signal_ends_generation_with_its_code_and_what_was_generated() {
     let output = child.wait_with_output().unwrap();
     assert_eq!(output.status.code(), Some(130));
     assert_eq!(String::from_utf8_lossy(&output.stderr), "");
+}
+
+#[test]
+fn a_signal_ends_scoring_with_its_code_and_what_was_scored() {
+    // a file without end, whose bytes come as lines: the first one shows that the handlers are there
+    let mut child = Command::new(assert_cmd::cargo::cargo_bin("mblm"))
+        .args(["eval", "-m", str(&trained().model), "--surprisal", "jsonl", "/dev/zero"])
+        .stdout(Stdio::piped())
+        .stderr(Stdio::piped())
+        .spawn()
+        .unwrap();
+    let mut stdout = BufReader::new(child.stdout.take().unwrap());
+    let mut line = String::new();
+    stdout.read_line(&mut line).unwrap();
+    assert!(line.starts_with("{\"offset\":0,"), "{line}");
+    send("-INT", &child);
+    let mut rest = String::new();
+    stdout.read_to_string(&mut rest).unwrap();
+    assert!(rest.ends_with("}\n"), "the last line is whole");
+    let output = child.wait_with_output().unwrap();
+    assert_eq!(output.status.code(), Some(130));
+    let said = String::from_utf8(output.stderr).unwrap();
+    let bytes = rest.lines().count() + 1;
+    assert!(
+        said.contains(&format!("{bytes} ")) && said.contains("/dev/zero (stopped)"),
+        "{said}"
+    );
 }

@@ -1,32 +1,105 @@
-//! How well a model predicts bytes: bits per byte of files.
+//! How well a model predicts bytes, byte by byte: of files, and of the splits of data sets.
 //!
-//! A file is cut into windows of the context length, which are scored independently: the first byte of a window is predicted
-//! without context, the last with all bytes of the window before it.
+//! Each byte is scored once, with its loss −ln p(byte | the bytes before it in its window) in nats. A window is a piece of
+//! a file ([`Windows`]) or a sample of a data set ([`SplitScores`]); windows know nothing of one another. Both are iterators
+//! over the scores of a few windows at a time, so that memory does not depend on the size of the data. What is done with
+//! the scores is the caller's: [`Score`] adds them up, [`ByPosition`] by the place of a byte in its window.
+//!
+//! | file | holds |
+//! |---|---|
+//! | `windows` | files and readers in windows that may overlap |
+//! | `split` | the samples of a data set, for decoders and encoders |
+//! | `positions` | the mean loss by position in the context |
 
-use std::fs::File;
-use std::io::{self, Read};
-use std::path::Path;
+mod positions;
+mod split;
+#[cfg(test)]
+mod tests;
+mod windows;
 
-use candle_core::Tensor;
+use std::f64::consts::LN_2;
 
-use crate::model::Mblm;
 use crate::{Error, Result};
 
+pub use positions::{Buckets, ByPosition};
+pub use split::SplitScores;
+pub use windows::Windows;
+
 /// How files are scored.
-#[derive(Clone, Copy, Debug)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct EvalOptions {
     /// Bytes of a window.
     pub context: usize,
+    /// Bytes from the beginning of a window to that of the next, 1 to `context`. The first window counts whole, of each later
+    /// one only the last `stride` bytes, so that they have at least `context` − `stride` bytes before them; the work is
+    /// `context` / `stride` passes over the file.
+    pub stride: usize,
     /// Windows scored at once.
     pub batch_size: usize,
+}
+
+impl EvalOptions {
+    /// Windows side by side, four at once.
+    pub fn new(context: usize) -> Self {
+        Self {
+            context,
+            stride: context,
+            batch_size: 4,
+        }
+    }
+
+    /// Checks that windows can be made.
+    ///
+    /// # Errors
+    /// A context, stride or batch size of 0, a stride longer than the context.
+    pub fn validate(&self) -> Result<()> {
+        let Self {
+            context,
+            stride,
+            batch_size,
+        } = *self;
+        if context == 0 || batch_size == 0 {
+            return Err(Error::input(format!(
+                "a context of {context} bytes, {batch_size} windows at once: expected at least 1 of each"
+            )));
+        }
+        if stride == 0 || stride > context {
+            return Err(Error::input(format!(
+                "a stride of {stride} bytes: expected 1 to the context, which is {context}; a longer one would leave bytes out"
+            )));
+        }
+        Ok(())
+    }
+}
+
+/// The score of one byte.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub struct ByteScore {
+    /// Its place in the file, or in the samples of the split, one after the other.
+    pub offset: u64,
+    /// The byte; in samples of a data set also a special id.
+    pub id: u32,
+    /// Its place in the window, which is the number of bytes of context that it had.
+    pub position: usize,
+    /// Its loss in nats.
+    pub nats: f64,
+    /// Its weight in sums. 0 where a data set says that it does not count; 1 for all bytes of files.
+    pub weight: f64,
+}
+
+impl ByteScore {
+    /// The surprisal, −log₂ p, unweighted.
+    pub fn bits(&self) -> f64 {
+        self.nats / LN_2
+    }
 }
 
 /// The score of some bytes.
 #[derive(Clone, Copy, Debug, Default, PartialEq)]
 pub struct Score {
-    /// Bytes scored.
+    /// Bytes that count.
     pub bytes: u64,
-    /// The sum of their losses, in nats.
+    /// The weighted sum of their losses, in nats.
     pub nats: f64,
 }
 
@@ -35,7 +108,7 @@ impl Score {
     pub fn bits_per_byte(&self) -> f64 {
         match self.bytes {
             0 => 0.0,
-            bytes => self.nats / bytes as f64 / std::f64::consts::LN_2,
+            bytes => self.nats / bytes as f64 / LN_2,
         }
     }
 
@@ -44,83 +117,29 @@ impl Score {
         self.bytes += other.bytes;
         self.nats += other.nats;
     }
+
+    /// Adds a byte; one of weight 0 does not count, even where its loss is not finite.
+    pub fn count(&mut self, byte: &ByteScore) {
+        if byte.weight != 0.0 {
+            self.bytes += 1;
+            self.nats += byte.nats * byte.weight;
+        }
+    }
 }
 
-/// Scores a file, whatever its length, in memory for a few windows. `progress` hears the number of bytes scored so far.
+/// The score of all bytes of [`Windows`] or [`SplitScores`].
 ///
 /// # Errors
-/// A file that cannot be read or is empty; a byte outside the model's vocabulary.
-pub fn score_file(model: &Mblm, path: &Path, options: &EvalOptions, progress: &mut dyn FnMut(u64)) -> Result<Score> {
-    let file = File::open(path).map_err(|error| Error::file(path, error))?;
-    if file.metadata().is_ok_and(|metadata| metadata.is_dir()) {
-        return Err(Error::file(
-            path,
-            "is a folder; expected a file (give several files to score them all)",
-        ));
-    }
-    let score = score_reader(model, file, options, progress).map_err(|error| match error {
-        Error::Input(message) => Error::file(path, message),
-        other => other,
-    })?;
-    if score.bytes == 0 {
-        return Err(Error::file(path, "is empty: there are no bytes to score"));
+/// The first one of the iterator.
+pub fn total(groups: impl IntoIterator<Item = Result<Vec<ByteScore>>>) -> Result<Score> {
+    let mut score = Score::default();
+    for group in groups {
+        group?.iter().for_each(|byte| score.count(byte));
     }
     Ok(score)
 }
 
-/// Scores all bytes of a reader.
-///
-/// # Errors
-/// As [`score_file`], except that no bytes at all are fine.
-pub fn score_reader(
-    model: &Mblm,
-    mut reader: impl Read,
-    options: &EvalOptions,
-    progress: &mut dyn FnMut(u64),
-) -> Result<Score> {
-    let window = options.context.max(1);
-    let mut buffer = vec![0; window * options.batch_size.max(1)];
-    let mut score = Score::default();
-    loop {
-        let filled = fill(&mut reader, &mut buffer).map_err(|error| Error::input(error.to_string()))?;
-        let (whole, rest) = buffer[..filled].split_at(filled / window * window);
-        score.add(score_windows(model, whole, window)?);
-        score.add(score_windows(model, rest, rest.len().max(1))?);
-        progress(score.bytes);
-        if filled < buffer.len() {
-            return Ok(score);
-        }
-    }
-}
-
-/// Scores consecutive windows of `window` bytes each.
-fn score_windows(model: &Mblm, bytes: &[u8], window: usize) -> Result<Score> {
-    if bytes.is_empty() {
-        return Ok(Score::default());
-    }
-    let ids: Vec<u32> = bytes.iter().map(|byte| u32::from(*byte)).collect();
-    let ids = Tensor::from_vec(ids, (bytes.len() / window, window), model.device())?;
-    let losses: Vec<f32> = model
-        .losses(&ids)?
-        .to_dtype(candle_core::DType::F32)?
-        .flatten_all()?
-        .to_vec1()?;
-    Ok(Score {
-        bytes: bytes.len() as u64,
-        nats: losses.iter().map(|loss| f64::from(*loss)).sum(),
-    })
-}
-
-/// Reads until the buffer is full or the reader ends; returns the number of bytes read.
-fn fill(reader: &mut impl Read, buffer: &mut [u8]) -> io::Result<usize> {
-    let mut filled = 0;
-    while filled < buffer.len() {
-        match reader.read(&mut buffer[filled..]) {
-            Ok(0) => break,
-            Ok(read) => filled += read,
-            Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
-            Err(error) => return Err(error),
-        }
-    }
-    Ok(filled)
+/// Losses of a tensor (B, L) as one list, (B · L).
+fn to_host(losses: &candle_core::Tensor) -> Result<Vec<f32>> {
+    Ok(losses.to_dtype(candle_core::DType::F32)?.flatten_all()?.to_vec1()?)
 }

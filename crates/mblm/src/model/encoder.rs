@@ -166,23 +166,37 @@ impl MblmEncoder {
         if run.count == 0 {
             return Ok(Loss::mean(0.0, 0));
         }
-        let (samples, len, padded) = (run.batch.ids.batch, run.batch.ids.len, run.batch.ids.padded);
-        let logits = self.logits(batch.ids, batch.attention_mask)?; // (B, L, V)
+        let (len, padded) = (run.batch.ids.len, run.batch.ids.padded);
+        let losses = self.losses_of(&run, batch)?.to_dtype(DType::F32)?.to_vec2::<f32>()?;
         let mut sum = 0.0;
-        for sample in 0..samples {
-            let range = sample * padded..sample * padded + len;
-            let labels = Tensor::from_slice(&run.labels[range.clone()], len, &self.device)?;
-            let losses = cross_entropy::losses(&logits.get(sample)?, &labels)?;
-            let losses: Vec<f32> = losses.to_dtype(DType::F32)?.to_vec1()?;
-            let counted = losses
-                .iter()
-                .zip(&run.weights[range])
-                .filter(|(_, weight)| **weight != 0.0);
+        for (losses, weights) in losses.iter().zip(run.weights.chunks(padded)) {
+            let counted = losses.iter().zip(&weights[..len]).filter(|(_, weight)| **weight != 0.0);
             sum += counted
                 .map(|(loss, weight)| f64::from(*loss) * f64::from(*weight))
                 .sum::<f64>();
         }
         Ok(Loss::mean(sum, run.count))
+    }
+
+    /// The loss in nats of restoring each byte (B, L), unweighted, also of those that are not masked.
+    pub fn losses(&self, batch: &MaskedBatch<'_>) -> Result<Tensor> {
+        self.losses_of(&Run::new(self, batch, TrainingPass::default())?, batch)
+    }
+
+    fn losses_of(&self, run: &Run<'_>, batch: &MaskedBatch<'_>) -> Result<Tensor> {
+        let (samples, len, padded) = (run.batch.ids.batch, run.batch.ids.len, run.batch.ids.padded);
+        if samples == 0 || len == 0 {
+            return Ok(Tensor::zeros((samples, len), self.dtype, &self.device)?);
+        }
+        let logits = self.logits(batch.ids, batch.attention_mask)?; // (B, L, V)
+        let losses = (0..samples)
+            .map(|sample| {
+                let labels = &run.labels[sample * padded..sample * padded + len];
+                let labels = Tensor::from_slice(labels, len, &self.device)?;
+                cross_entropy::losses(&logits.get(sample)?, &labels).map_err(Error::from)
+            })
+            .collect::<Result<Vec<_>>>()?;
+        Ok(Tensor::stack(&losses, 0)?)
     }
 
     /// The mean loss of restoring the marked bytes; adds its gradients, times `pass.scale`, to `gradients`.

@@ -91,6 +91,14 @@ impl Model {
         }
     }
 
+    /// The loss in nats of each id of a batch (B, L), unweighted; an encoder's where nothing is masked too.
+    pub fn losses(&self, batch: &ModelBatch) -> Result<Tensor> {
+        match self {
+            Self::Decoder(model) => model.losses(&batch.ids),
+            Self::Encoder(model) => model.losses(&batch.masked()?),
+        }
+    }
+
     /// The loss of a batch; adds its gradients to `gradients`.
     pub fn loss_and_gradients(
         &self,
