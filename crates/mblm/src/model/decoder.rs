@@ -347,11 +347,6 @@ impl Mblm {
 }
 
 /// How many sequences of `positions` each make one group.
-pub(super) fn group_size(positions: usize) -> usize {
+pub(crate) fn group_size(positions: usize) -> usize {
     (GROUP_ROWS / positions.max(1)).max(1)
-}
-
-/// How many rows one group of sequences of `positions` each has.
-pub(crate) fn group_rows(positions: usize) -> usize {
-    group_size(positions) * positions
 }
