@@ -1,6 +1,8 @@
 //! An open file of named tensors, whatever its format.
 
+use std::fmt;
 use std::fs::File;
+use std::ops::Deref;
 use std::path::{Path, PathBuf};
 
 use candle_core::{DType, Device, Tensor};
@@ -12,15 +14,38 @@ use super::{StoredType, WEIGHTS_FILE, names, run, safetensors, torch};
 use crate::model::Parameters;
 use crate::{Error, Result};
 
-/// The named tensors of an open, memory-mapped file.
+/// The named tensors of an open, memory-mapped file, or of one in memory.
 ///
-/// The file is read as tensors are loaded. It must stay as it is while it is open: a file that another process shortens
+/// A mapped file is read as tensors are loaded. It must stay as it is while it is open: a file that another process shortens
 /// meanwhile ends this one (`SIGBUS`), as with every mapped file. Files that this crate writes are replaced, never changed.
 #[derive(Debug)]
 pub struct Weights {
     path: PathBuf,
-    map: Mmap,
+    content: Content,
     tensors: IndexMap<String, Stored>,
+}
+
+/// The bytes of the file.
+enum Content {
+    Mapped(Mmap),
+    Memory(Vec<u8>),
+}
+
+impl Deref for Content {
+    type Target = [u8];
+
+    fn deref(&self) -> &[u8] {
+        match self {
+            Self::Mapped(map) => map,
+            Self::Memory(bytes) => bytes,
+        }
+    }
+}
+
+impl fmt::Debug for Content {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{} bytes", self.len())
+    }
 }
 
 impl Weights {
@@ -47,18 +72,28 @@ impl Weights {
             ));
         }
         if metadata.len() == 0 {
-            return Err(Error::file(
-                path,
-                "the file is empty; expected a .safetensors or a torch file",
-            ));
+            return Self::read(path, Content::Memory(Vec::new()));
         }
         let file = File::open(path).map_err(|error| Error::file(path, error))?;
         // SAFETY: the map is only ever read, as bytes. That nobody changes the file meanwhile is the condition stated above.
         let map = unsafe { Mmap::map(&file) }.map_err(|error| Error::file(path, error))?;
-        let tensors = index(&map).map_err(|message| Error::file(path, message))?;
+        Self::read(path, Content::Mapped(map))
+    }
+
+    /// Reads the bytes of a file as [`Weights::open`] reads the file; `path` stands for it in messages.
+    pub fn from_bytes(bytes: Vec<u8>, path: &Path) -> Result<Self> {
+        Self::read(path, Content::Memory(bytes))
+    }
+
+    fn read(path: &Path, content: Content) -> Result<Self> {
+        if content.is_empty() {
+            let message = "the file is empty; expected a .safetensors or a torch file";
+            return Err(Error::file(path, message));
+        }
+        let tensors = index(&content).map_err(|message| Error::file(path, message))?;
         Ok(Self {
             path: path.to_path_buf(),
-            map,
+            content,
             tensors,
         })
     }
@@ -115,7 +150,7 @@ impl Weights {
             ));
         }
         stored
-            .load(&self.map, dtype, device)
+            .load(&self.content, dtype, device)
             .map_err(|error| Error::file(&self.path, format!("tensor `{name}`: {error}")))
     }
 
@@ -217,6 +252,18 @@ mod tests {
                 "{name}"
             );
         }
+    }
+
+    #[test]
+    fn bytes_are_read_like_the_file() {
+        let path = Path::new(FIXTURES).join("torch_views.pth");
+        let file = Weights::open(&path).unwrap();
+        let memory = Weights::from_bytes(std::fs::read(&path).unwrap(), Path::new("memory")).unwrap();
+        assert_eq!(memory.path(), Path::new("memory"));
+        assert_eq!(file.names().collect::<Vec<_>>(), memory.names().collect::<Vec<_>>());
+        assert_eq!(values(&file, "slice", &[2, 2]), values(&memory, "slice", &[2, 2]));
+        let message = Weights::from_bytes(Vec::new(), &path).unwrap_err().to_string();
+        assert!(message.contains("torch_views.pth: the file is empty"), "{message}");
     }
 
     #[test]

@@ -374,7 +374,7 @@ impl Mblm {
 }
 
 /// How many sequences of `positions` each make one group.
-pub(super) fn group_size(positions: usize) -> usize {
+pub(crate) fn group_size(positions: usize) -> usize {
     (GROUP_ROWS / positions.max(1)).max(1)
 }
 
@@ -392,9 +392,4 @@ pub(super) fn training_groups(config: &ModelConfig, bytes: usize) -> Vec<usize> 
         }
     };
     (0..config.num_stages()).map(of_stage).collect()
-}
-
-/// How many rows one group of sequences of `positions` each has.
-pub(crate) fn group_rows(positions: usize) -> usize {
-    group_size(positions) * positions
 }
