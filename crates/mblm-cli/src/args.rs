@@ -170,7 +170,7 @@ pub(crate) struct GenerateArgs {
     pub(crate) load_state: Option<PathBuf>,
 
     /// Save the model's state after everything that was written, so that --load-state can go on from there
-    #[arg(long, value_name = "FILE", conflicts_with_all = ["num_samples", "interactive"])]
+    #[arg(long, value_name = "FILE", conflicts_with = "interactive")]
     pub(crate) save_state: Option<PathBuf>,
 
     /// Bytes to generate [default: as many as the model's context leaves after the prompt; 200 for each answer with

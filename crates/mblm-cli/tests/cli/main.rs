@@ -5,9 +5,11 @@ mod convert;
 mod eval;
 mod generate;
 mod inspect;
+mod interactive;
 mod recipes;
 #[cfg(unix)]
 mod resume;
+mod score;
 #[cfg(unix)]
 mod signals;
 mod support;
