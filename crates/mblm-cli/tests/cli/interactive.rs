@@ -15,7 +15,16 @@ fn talk(args: &[&str], lines: &str) -> Finished {
 fn alone(model: &std::path::Path, before: &[u8], number: &str, args: &[&str]) -> Vec<u8> {
     let scratch = Scratch::new();
     let before = scratch.file("before", before);
-    let fixed = ["generate", "-m", str(model), "--raw", "--first-sample", number, "--prompt-file", str(&before)];
+    let fixed = [
+        "generate",
+        "-m",
+        str(model),
+        "--raw",
+        "--first-sample",
+        number,
+        "--prompt-file",
+        str(&before),
+    ];
     done(&[&fixed[..], args].concat()).stdout
 }
 
@@ -24,7 +33,11 @@ fn answers_are_the_samples_after_all_that_was_said() {
     let scratch = Scratch::new();
     let model = fixture_folder(&scratch);
     let options = ["--seed", "7", "-n", "60", "--only", "printable"];
-    let args = [&["generate", "-m", str(&model), "--interactive", "--prompt", "Once: "], &options[..]].concat();
+    let args = [
+        &["generate", "-m", str(&model), "--interactive", "--prompt", "Once: "],
+        &options[..],
+    ]
+    .concat();
     let finished = finish(mblm(args).write_stdin("It was\n\n//a\n"));
     assert_eq!(finished.code, 0, "{}", finished.stderr);
     let (mut before, mut expected) = (b"Once: ".to_vec(), Vec::new());
@@ -62,7 +75,10 @@ fn used_up_positions_are_said_and_reset_gives_them_back() {
     assert_eq!(finished.text(), format!("{answer}\n\n{answer}\n"));
     let said: Vec<&str> = finished.stderr.lines().skip(1).collect();
     assert_eq!(said[0], "the model's 32 positions are used up; /reset begins anew");
-    assert!(said[1].starts_with("not read: the line has 1 bytes, and the model has positions for 0 more"), "{said:?}");
+    assert!(
+        said[1].starts_with("not read: the line has 1 bytes, and the model has positions for 0 more"),
+        "{said:?}"
+    );
     assert_eq!(said[3], "nothing has been read");
 }
 
@@ -131,7 +147,16 @@ mod signals {
 
     fn start(model: &std::path::Path) -> Child {
         Command::new(assert_cmd::cargo::cargo_bin("mblm"))
-            .args(["generate", "-m", str(model), "--interactive", "-n", "1000000000", "--only", "a-z"])
+            .args([
+                "generate",
+                "-m",
+                str(model),
+                "--interactive",
+                "-n",
+                "1000000000",
+                "--only",
+                "a-z",
+            ])
             .stdin(Stdio::piped())
             .stdout(Stdio::piped())
             .stderr(Stdio::piped())

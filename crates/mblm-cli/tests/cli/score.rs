@@ -23,14 +23,20 @@ fn the_sum_is_that_of_an_evaluation_in_one_window() {
     let scratch = Scratch::new();
     let text = std::fs::read(scratch.data()).unwrap();
     let endless = fixture_folder(&scratch);
-    for (model, lengths) in [(&trained().model, vec![1, 3, 4, 30, 32]), (&endless, vec![1, 100, 3001])] {
+    for (model, lengths) in [
+        (&trained().model, vec![1, 3, 4, 30, 32]),
+        (&endless, vec![1, 100, 3001]),
+    ] {
         for length in lengths {
             let file = scratch.file("text", &text[..length]);
             let found = score(model, &["--json", str(&file)]).json();
             let window = length.to_string();
             let expected = done(&["eval", "-m", str(model), "--json", "--context", &window, str(&file)]).json();
             let (found_bits, expected_bits) = (number(&found["bits_per_byte"]), number(&expected["bits_per_byte"]));
-            assert!((found_bits - expected_bits).abs() < 1e-5, "{length}: {found} {expected}");
+            assert!(
+                (found_bits - expected_bits).abs() < 1e-5,
+                "{length}: {found} {expected}"
+            );
             assert_eq!(found["bytes"], length);
             assert_eq!(found["file"], str(&file));
             assert!((number(&found["bits"]) - found_bits * length as f64).abs() < 1e-6);
@@ -57,7 +63,13 @@ fn every_byte_has_a_line_and_the_sum_goes_to_stderr() {
     assert!(finished.stderr.starts_with("17000 bytes, "), "{}", finished.stderr);
     let summary = score(&model, &[str(&file)]);
     assert!(summary.text().starts_with("17000 bytes, ") && summary.stderr.is_empty());
-    assert!(summary.text().contains(&format!("{:.4} bits per byte", bits / 17_000.0)), "{}", summary.text());
+    assert!(
+        summary
+            .text()
+            .contains(&format!("{:.4} bits per byte", bits / 17_000.0)),
+        "{}",
+        summary.text()
+    );
     assert_eq!(score(&model, &["-q", "--jsonl", str(&file)]).stderr, "");
 }
 
@@ -83,7 +95,10 @@ fn stdin_is_scored_as_a_file_is() {
     let model = fixture_folder(&scratch);
     let text = &std::fs::read(scratch.data()).unwrap()[..1003];
     let expected = score(&model, &["--json", str(&scratch.file("text", text))]).json();
-    for args in [&["score", "-m", str(&model), "--json"][..], &["score", "-m", str(&model), "--json", "-"]] {
+    for args in [
+        &["score", "-m", str(&model), "--json"][..],
+        &["score", "-m", str(&model), "--json", "-"],
+    ] {
         let found = finish(mblm(args).write_stdin(text)).json();
         assert_eq!(found["bytes"], 1003);
         assert!((number(&found["bits_per_byte"]) - number(&expected["bits_per_byte"])).abs() < 1e-5);
@@ -97,14 +112,26 @@ fn what_cannot_be_scored() {
     let model = str(&trained().model);
     let parts = ["fixed positions for 32 bytes", "mblm eval"];
     let data = str(scratch.data());
-    fails(&["score", "-m", model, data], 1, &[&parts[..], &["data.txt", "20000"]].concat());
+    fails(
+        &["score", "-m", model, data],
+        1,
+        &[&parts[..], &["data.txt", "20000"]].concat(),
+    );
     let finished = finish(mblm(["score", "-m", model, "--json"]).write_stdin("x".repeat(33)));
     assert_eq!(finished.code, 1);
     crate::support::assert_error(&finished.stderr, &[&parts[..], &["stdin"]].concat());
     let empty = scratch.file("empty", "");
-    fails(&["score", "-m", model, str(&empty)], 1, &["empty: ", "no bytes to score"]);
+    fails(
+        &["score", "-m", model, str(&empty)],
+        1,
+        &["empty: ", "no bytes to score"],
+    );
     fails(&["score", "-m", model, str(scratch.runs())], 1, &["runs"]);
     std::fs::create_dir(scratch.runs()).unwrap();
     fails(&["score", "-m", model, str(scratch.runs())], 1, &["is a folder"]);
-    fails(&["score", "-m", model, "--json", "--jsonl"], 2, &["cannot be used with"]);
+    fails(
+        &["score", "-m", model, "--json", "--jsonl"],
+        2,
+        &["cannot be used with"],
+    );
 }
