@@ -40,7 +40,8 @@ fn main() -> ExitCode {
     start_logging(&cli);
     let result = match &cli.command {
         Command::Train(args) => commands::train::run(args, &cli),
-        Command::Generate(args) => commands::generate::run(args),
+        Command::Generate(args) => commands::generate::run(args, &cli),
+        Command::Score(args) => commands::score::run(args, &cli),
         Command::Eval(args) => commands::eval::run(args, &cli),
         Command::Inspect(args) => commands::inspect::run(args),
         Command::Convert(args) => commands::convert::run(args, &cli),

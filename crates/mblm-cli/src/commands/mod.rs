@@ -6,5 +6,6 @@ pub(crate) mod eval;
 pub(crate) mod generate;
 pub(crate) mod inspect;
 pub(crate) mod plot;
+pub(crate) mod score;
 pub(crate) mod train;
 pub(crate) mod verify;

@@ -8,7 +8,7 @@ use candle_core::Device;
 use mblm::checkpoint::{Transfer, Weights};
 use mblm::config::{Architecture, Experiment, Preset, Summary};
 use mblm::data::Registry;
-use mblm::generate::{Sampler, Sampling, TokenSet};
+use mblm::generate::{Sampling, TokenSet};
 use mblm::model::{BlockRegistry, Model, ParameterSource, Seeded};
 use mblm::train::outputs::{RunFiles, RunFilesOptions, timestamp};
 use mblm::train::{FileLengths, Observers, Outcome, Plan, SavedState, Trainer};
@@ -265,20 +265,8 @@ fn sample(args: &TrainArgs, model: &Path) -> Result<String> {
         allowed: TokenSet::bytes(),
         ..Sampling::default()
     };
-    let mut sampler = Sampler::new(sampling, 0, 0)?;
-    let mut bytes = Vec::new();
     let model = model.decoder("a sample")?;
     let longest = model.config().longest_input().unwrap_or(usize::MAX);
-    generate::continue_prompt(
-        model,
-        b"",
-        args.sample_bytes.min(longest),
-        &mut sampler,
-        &mut || true,
-        |id| {
-            bytes.extend(u8::try_from(id));
-            Ok(())
-        },
-    )?;
+    let bytes = generate::sample(model, sampling, 0, args.sample_bytes.min(longest))?;
     Ok(String::from_utf8_lossy(&bytes).into_owned())
 }

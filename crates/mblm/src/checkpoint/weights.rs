@@ -105,8 +105,8 @@ impl Weights {
 
     /// The metadata of this key, where the file is a safetensors file that has it.
     pub fn metadata(&self, key: &str) -> Option<String> {
-        match safetensors::is_format(&self.map) {
-            true => safetensors::metadata(&self.map, key),
+        match safetensors::is_format(&self.content) {
+            true => safetensors::metadata(&self.content, key),
             false => None,
         }
     }

@@ -300,7 +300,7 @@ mod tests {
         for value in 0..5 {
             state.append(0, &rows(value..value + 1, 1)).unwrap();
         }
-        let mut clones = vec![state.clone(), state.clone(), state.detach()];
+        let mut clones = [state.clone(), state.clone(), state.detach()];
         for (index, clone) in clones.iter_mut().enumerate() {
             for value in 0..30 {
                 let value = 100 * index as u32 + value;
@@ -327,7 +327,7 @@ mod tests {
 
     #[test]
     fn states_are_stacked_and_taken_apart() {
-        let mut states = vec![State::at(3, 2), State::at(3, 2)];
+        let mut states = [State::at(3, 2), State::at(3, 2)];
         for (index, state) in states.iter_mut().enumerate() {
             let value = index as u32;
             state.set(0, rows(value..value + 1, 1));
