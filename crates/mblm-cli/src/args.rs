@@ -15,8 +15,8 @@ use crate::plot::{Across, Unit};
 Examples:
   mblm train --data book.txt --preset tiny
   mblm train configs/quickstart.yaml --set train.learning_rate=3e-4
-  mblm generate -m runs/tiny_1700000000/model --prompt 'It was' --max-bytes 200
-  mblm eval -m runs/tiny_1700000000/model book.txt
+  mblm generate -m runs/tiny_1700000000 --prompt 'It was' --max-bytes 200
+  mblm eval -m runs/tiny_1700000000 book.txt
 
 Exit codes: 0 done; 1 failed; 2 wrong usage or configuration; 3 the training loss was not finite; 130 and 143 ended by
 SIGINT (Ctrl-C) and SIGTERM.")]
@@ -331,7 +331,7 @@ pub(crate) struct ScoreArgs {
 Examples:
   mblm eval -m MODEL book.txt
   mblm eval -m MODEL --context 1024 --stride 256 --json logs/*.txt
-  mblm eval -m RUN/model --config RUN/config.yaml --split test --by-position
+  mblm eval -m RUN --config RUN/config.yaml --split test --by-position
   mblm eval -m MODEL --surprisal color book.txt | less -R
   head -c 5000 book.txt | mblm eval -m MODEL --surprisal jsonl -
 
@@ -417,7 +417,7 @@ pub(crate) enum SurprisalArg {
 #[command(after_help = "\
 Examples:
   mblm inspect configs/quickstart.yaml
-  mblm inspect runs/tiny_1700000000/model
+  mblm inspect runs/tiny_1700000000
   mblm inspect checkpoint.pth --tensors")]
 pub(crate) struct InspectArgs {
     /// Configuration (YAML), model folder, .safetensors or .pth file

@@ -4,7 +4,7 @@ use std::path::PathBuf;
 
 use serde_json::Value;
 
-use crate::support::{CONFIG, Scratch, assert_error, done, fails, finish, mblm, str, trained};
+use crate::support::{CONFIG, Scratch, assert_error, best_model, done, fails, finish, mblm, str, trained};
 
 #[test]
 fn every_file_has_a_row_and_several_a_total() {
@@ -117,8 +117,9 @@ fn the_means_by_position_recombine_to_the_total() {
             .map(|row| number(&row["bytes"]) * number(&row["bits_per_byte"]))
             .sum();
         assert!((bits / bytes - number(&json["bits_per_byte"])).abs() < 1e-6);
-        // a byte without context is the hardest
-        assert!(number(&rows[0]["bits_per_byte"]) > number(&rows[rows.len() - 1]["bits_per_byte"]));
+        // a byte without any context is the hardest
+        let bits = |row: usize| number(&rows[row]["bits_per_byte"]);
+        assert!(found[1] > 1 || bits(0) > bits(rows.len() - 1), "{rows:?}");
     }
     let finished = done(&["eval", "-m", str(&trained().model), str(data), "--by-position"]);
     let rows: Vec<&str> = finished.text().lines().collect();
@@ -311,7 +312,7 @@ fn encoder(scratch: &Scratch) -> (PathBuf, PathBuf) {
     let config = scratch.file("encoder.yaml", config);
     done(&["train", str(&config), "--set", "train.target_elements=128", "--json"]);
     let run = scratch.run_folders().remove(0);
-    let model = run.join("model");
+    let model = best_model(&run);
     (run, model)
 }
 
