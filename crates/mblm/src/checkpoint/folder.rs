@@ -8,6 +8,8 @@
 //!
 //! The folder of a training run stands for its best model.
 
+use std::fs::File;
+use std::io::Read;
 use std::path::Path;
 
 use candle_core::Tensor;
@@ -38,6 +40,9 @@ pub const STATES: &str = "states";
 
 /// The counters of a training state in its folder.
 pub const STATE_FILE: &str = "state.json";
+
+/// The longest configuration that is read, in bytes: as JSON's values it takes many times its length.
+const MAX_CONFIG: u64 = 1 << 20;
 
 const KINDS: [&str; 2] = ["decoder", "encoder"];
 
@@ -107,7 +112,14 @@ pub(super) fn check_complete(path: &Path) -> Result<()> {
 
 /// Kind and configuration.
 pub(super) fn read_config(path: &Path) -> Result<(String, Value)> {
-    let text = std::fs::read(path).map_err(|error| Error::file(path, error))?;
+    let mut text = Vec::new();
+    let file = File::open(path).map_err(|error| Error::file(path, error))?;
+    let read = file.take(MAX_CONFIG + 1).read_to_end(&mut text);
+    read.map_err(|error| Error::file(path, error))?;
+    if text.len() as u64 > MAX_CONFIG {
+        let message = format!("expected the configuration of a model, at most {MAX_CONFIG} bytes, found more");
+        return Err(Error::file(path, message));
+    }
     let damaged = |error: serde_json::Error| Error::file(path, format!("not the configuration of a model: {error}"));
     // The version first: a newer format may hold anything besides.
     let Version { format } = serde_json::from_slice(&text).map_err(damaged)?;
@@ -244,6 +256,8 @@ mod tests {
         let message = error_with("{\"format\": 1, \"kind\": \"decoder\"}");
         assert!(message.contains("missing field `config`"), "{message}");
         assert!(error_with("").contains("line 1 column 0"));
+        let zeros = format!("{{\"format\": 1, \"zeros\": [0{}]}}", ",0".repeat(1 << 19));
+        assert!(error_with(&zeros).contains("at most 1048576 bytes"));
     }
 
     #[test]
