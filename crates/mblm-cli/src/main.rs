@@ -13,7 +13,6 @@
 mod args;
 mod commands;
 mod config;
-mod datasets;
 mod device;
 mod output;
 mod plot;

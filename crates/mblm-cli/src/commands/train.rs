@@ -11,16 +11,15 @@ use mblm::data::Registry;
 use mblm::generate::{Sampling, TokenSet};
 use mblm::model::{BlockRegistry, Model, ParameterSource, Seeded};
 use mblm::train::outputs::{RunFiles, RunFilesOptions, timestamp};
-use mblm::train::{FileLengths, Observers, Outcome, Plan, SavedState, Trainer};
+use mblm::train::{FileLengths, Observers, Outcome, Plan, SavedState, Trainer, TrainingData};
 use serde_json::json;
 
 use crate::args::{Cli, PresetArg, TrainArgs, Usage};
 use crate::commands::{generate, inspect};
 use crate::config;
-use crate::datasets::open_data;
 use crate::device;
 use crate::output::{self, bytes, grouped};
-use crate::progress::TrainingProgress;
+use crate::progress::{self, TrainingProgress};
 use crate::run_folder::{self, Resume, RunFolder};
 use crate::signals::Signals;
 
@@ -35,7 +34,7 @@ pub(crate) fn run(args: &TrainArgs, cli: &Cli) -> Result<ExitCode> {
         return dry_run(args, &experiment);
     }
     let found = resume.find(&experiment)?;
-    let data = open_data(&experiment, &datasets, cli.quiet)?;
+    let data = TrainingData::open(&experiment, &datasets, progress::opening_bar(cli.quiet))?;
     let state = found.as_ref().and_then(|folder| folder.state.as_ref());
     let source = first_values(&experiment, state)?;
     let model = Model::new(&experiment.params.architecture, &blocks, &*source, &device)?;

@@ -13,6 +13,7 @@ use std::time::{Duration, Instant};
 use mblm_ops::adam::Adam;
 
 use super::best::BestModels;
+use super::data::TrainingData;
 use super::learner::{Learner, Recipe};
 use super::observer::{BatchReport, Event, Observer};
 use super::optimizer::PUBLISHED_ADAM;
@@ -29,17 +30,6 @@ use crate::{Error, Result};
 
 /// The longest time without a saved state, where the configuration does not say how often.
 const SAVE_AT_LEAST_EVERY: Duration = Duration::from_secs(600);
-
-/// The data of a run.
-#[derive(Clone)]
-pub struct TrainingData {
-    /// What the model learns from.
-    pub train: Arc<dyn Dataset>,
-    /// What chooses the best models.
-    pub validation: Option<Arc<dyn Dataset>>,
-    /// What the best model is measured on at the end.
-    pub test: Option<Arc<dyn Dataset>>,
-}
 
 /// How a run ended.
 #[derive(Clone, Debug)]
