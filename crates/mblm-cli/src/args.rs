@@ -3,6 +3,10 @@
 use std::path::PathBuf;
 
 use clap::{ArgGroup, Args, Parser, Subcommand, ValueEnum};
+use mblm::bytes::escape::unescape;
+use mblm::generate::TokenSet;
+
+use crate::plot::{Across, Unit};
 
 /// Train, run and evaluate hierarchical language models over raw bytes.
 #[derive(Debug, Parser)]
@@ -11,8 +15,8 @@ use clap::{ArgGroup, Args, Parser, Subcommand, ValueEnum};
 Examples:
   mblm train --data book.txt --preset tiny
   mblm train configs/quickstart.yaml --set train.learning_rate=3e-4
-  mblm generate -m runs/tiny_1700000000/model --prompt 'It was' --max-bytes 200
-  mblm eval -m runs/tiny_1700000000/model book.txt
+  mblm generate -m runs/tiny_1700000000 --prompt 'It was' --max-bytes 200
+  mblm eval -m runs/tiny_1700000000 book.txt
 
 Exit codes: 0 done; 1 failed; 2 wrong usage or configuration; 3 the training loss was not finite; 130 and 143 ended by
 SIGINT (Ctrl-C) and SIGTERM.")]
@@ -35,12 +39,16 @@ pub(crate) enum Command {
     Train(TrainArgs),
     /// Generate bytes after a prompt
     Generate(GenerateArgs),
+    /// Say how surprising each byte of a file or stream is
+    Score(ScoreArgs),
     /// Measure how well a model predicts files or a data set, in bits per byte
     Eval(EvalArgs),
     /// Show what a configuration, model folder or checkpoint holds
     Inspect(InspectArgs),
     /// Convert between the Python package's checkpoints and model folders
     Convert(ConvertArgs),
+    /// Draw the loss curves and learning rates of runs
+    Plot(PlotArgs),
     /// Check that this machine reproduces the numbers of fixture files
     Verify(VerifyArgs),
     /// Print a completion script for a shell
@@ -56,23 +64,29 @@ pub(crate) struct DeviceArgs {
 }
 
 #[derive(Debug, Args)]
-#[command(group = ArgGroup::new("what").required(true).args(["config", "data"]))]
+#[command(group = ArgGroup::new("what").required(true).multiple(true).args(["config", "data", "resume"]))]
 #[command(after_help = "\
 Examples:
   mblm train configs/quickstart.yaml
   mblm train --data book.txt --preset small --out runs
   mblm train my.yaml --set train.learning_rate=3e-4 --set params.seq_lens.0=512 --dry-run
+  mblm train --resume runs/quickstart_1700000000
+  mblm train my.yaml --resume auto
 
-The run's folder holds the configuration it ran with (config.yaml) and the best model (model/).
-A first Ctrl-C ends the run after the current batch: the model is validated once more and saved. A second one ends it at
-once.")]
+The run's folder holds the configuration (config.yaml), the best models (models/), states to go on from (states/), and logs.
+A first Ctrl-C ends the run after the current batch with its state saved; a second one ends it at once. However a run
+ended, --resume goes on as if it had not.")]
 pub(crate) struct TrainArgs {
     /// Configuration file (YAML)
     pub(crate) config: Option<PathBuf>,
 
     /// File or folder of anything to train on, instead of a configuration
-    #[arg(long, value_name = "PATH")]
+    #[arg(long, value_name = "PATH", conflicts_with = "config")]
     pub(crate) data: Option<PathBuf>,
+
+    /// Go on with a run: its folder (or one of its states), or `auto`, the newest run of this name, if there is one
+    #[arg(long, value_name = "RUN")]
+    pub(crate) resume: Option<PathBuf>,
 
     /// Size of the model for --data
     #[arg(
@@ -134,7 +148,15 @@ pub(crate) struct ModelArgs {
 Examples:
   mblm generate -m MODEL --prompt 'Once upon' --max-bytes 500 --temperature 0.8
   mblm generate -m MODEL --prompt-file start.bin --raw > continued.bin
-  tail -c 400 log.txt | mblm generate -m MODEL --prompt-file - --top-p 0.9 --seed 7")]
+  tail -c 400 log.txt | mblm generate -m MODEL --prompt-file - --top-p 0.9 --seed 7
+  mblm generate -m MODEL --prompt 'Q: ' --only printable --stop '\\n' --num-samples 5 --json
+  mblm generate -m MODEL --prompt-file book.txt -n 0 --save-state book.state
+  mblm generate -m MODEL --load-state book.state --prompt 'The end. ' -n 200
+  mblm generate -m MODEL --interactive
+
+BYTES are characters and ranges (a-z0-9 \\n), TEXT of --stop is text; both know the escapes \\n \\t \\r \\0 \\xHH and \\\\, and
+\\- in BYTES is a hyphen. A seed gives the same samples whatever their number: sample 3 is also what
+--first-sample 3 gives alone.")]
 pub(crate) struct GenerateArgs {
     #[command(flatten)]
     pub(crate) model: ModelArgs,
@@ -147,10 +169,69 @@ pub(crate) struct GenerateArgs {
     #[arg(long, value_name = "FILE")]
     pub(crate) prompt_file: Option<PathBuf>,
 
-    /// Bytes to generate [default: as many as the model's context leaves after the prompt]
+    /// Begin where --save-state ended, with what had been read and written there before the prompt
+    #[arg(long, value_name = "FILE")]
+    pub(crate) load_state: Option<PathBuf>,
+
+    /// Save the model's state after everything that was written, so that --load-state can go on from there
+    #[arg(long, value_name = "FILE", conflicts_with = "interactive")]
+    pub(crate) save_state: Option<PathBuf>,
+
+    /// Bytes to generate [default: as many as the model's context leaves after the prompt; 200 for each answer with
+    /// --interactive]
     #[arg(short = 'n', long, value_name = "N")]
     pub(crate) max_bytes: Option<usize>,
 
+    #[command(flatten)]
+    pub(crate) sampling: SamplingArgs,
+
+    /// End before this text is written; may be given several times
+    #[arg(long, value_name = "TEXT", value_parser = stop_text)]
+    pub(crate) stop: Vec<Vec<u8>>,
+
+    /// End at this id, a byte or a special one above 255, which may then also be chosen; may be given several times
+    #[arg(long, value_name = "ID")]
+    pub(crate) stop_id: Vec<u32>,
+
+    /// Write also the stop text, or the byte, that ended the sample
+    #[arg(long)]
+    pub(crate) keep_stop: bool,
+
+    /// Seed of the draws [default: from the clock]
+    #[arg(long)]
+    pub(crate) seed: Option<u64>,
+
+    /// Samples to generate together after one reading of the prompt, each under a line `== sample I`
+    #[arg(long, value_name = "N", default_value_t = 1, value_parser = up_to(1024))]
+    pub(crate) num_samples: usize,
+
+    /// The number of the first sample
+    #[arg(long, value_name = "I", default_value_t = 1, value_parser = clap::value_parser!(u64).range(1..))]
+    pub(crate) first_sample: u64,
+
+    /// Write bytes as they are, without the prompt, also where they are no UTF-8
+    #[arg(long)]
+    pub(crate) raw: bool,
+
+    /// Write the bytes of each sample, as with --raw, to a file sample_I in this folder
+    #[arg(long, value_name = "DIR", conflicts_with = "json")]
+    pub(crate) out: Option<PathBuf>,
+
+    /// Read line after line and answer each; all lines and answers stay in the context
+    #[arg(long, conflicts_with_all = ["prompt_file", "raw", "json", "out", "num_samples", "first_sample"])]
+    pub(crate) interactive: bool,
+
+    #[command(flatten)]
+    pub(crate) device: DeviceArgs,
+
+    /// Print prompt, samples and speed as JSON instead of streaming
+    #[arg(long, conflicts_with = "raw")]
+    pub(crate) json: bool,
+}
+
+/// How the next byte is chosen.
+#[derive(Debug, Args)]
+pub(crate) struct SamplingArgs {
     /// Divides the logits: below 1 plays safe, 0 always takes the likeliest byte
     #[arg(long, value_name = "T", default_value_t = 1.0)]
     pub(crate) temperature: f64,
@@ -163,23 +244,84 @@ pub(crate) struct GenerateArgs {
     #[arg(long, value_name = "P")]
     pub(crate) top_p: Option<f64>,
 
+    /// Choose among bytes with at least this share of the likeliest byte's probability
+    #[arg(long, value_name = "P")]
+    pub(crate) min_p: Option<f64>,
+
     /// Drop this share of the least likely bytes, as the Python package does; 1 always takes the likeliest
     #[arg(long, value_name = "T", conflicts_with = "top_k")]
     pub(crate) filter_thres: Option<f64>,
 
-    /// Seed of the draws [default: from the clock]
-    #[arg(long)]
-    pub(crate) seed: Option<u64>,
+    /// Make bytes among the last ones less likely, by this factor above 1
+    #[arg(long, value_name = "R")]
+    pub(crate) repetition_penalty: Option<f64>,
 
-    /// Write bytes as they are, without the prompt, also where they are no UTF-8
+    /// How many of the last bytes count as repeated
+    #[arg(long, value_name = "N", default_value_t = 64, requires = "repetition_penalty")]
+    pub(crate) repetition_window: usize,
+
+    /// Write only these: printable (ASCII, newline, tab), ascii, utf8 (valid UTF-8, no character cut), or a list such as 'a-z \n'
+    #[arg(long, value_name = "BYTES", value_parser = Only::parse)]
+    pub(crate) only: Option<Only>,
+
+    /// Never write these: a list such as '0-9\x00'
+    #[arg(long, value_name = "BYTES", value_parser = TokenSet::from_characters)]
+    pub(crate) forbid: Option<TokenSet>,
+}
+
+/// What `--only` allows.
+#[derive(Clone, Debug)]
+pub(crate) enum Only {
+    /// What keeps the stream valid UTF-8.
+    Utf8,
+    /// Bytes of a set.
+    Bytes(TokenSet),
+}
+
+impl Only {
+    fn parse(text: &str) -> mblm::Result<Self> {
+        Ok(match text {
+            "utf8" => Self::Utf8,
+            "printable" => Self::Bytes(TokenSet::printable()),
+            "ascii" => Self::Bytes(TokenSet::ascii()),
+            list => Self::Bytes(TokenSet::from_characters(list)?),
+        })
+    }
+}
+
+/// A stop text, not empty.
+fn stop_text(text: &str) -> mblm::Result<Vec<u8>> {
+    match unescape(text)? {
+        bytes if bytes.is_empty() => Err(mblm::Error::input("is empty: expected one byte or more")),
+        bytes => Ok(bytes),
+    }
+}
+
+#[derive(Debug, Args)]
+#[command(after_help = "\
+Examples:
+  mblm score -m MODEL book.txt
+  mblm score -m MODEL --jsonl access.log > surprisal.jsonl
+  tail -f access.log | mblm score -m MODEL --jsonl
+
+Every byte is predicted from all bytes before it, however many. mblm eval predicts from windows of the model's context.")]
+pub(crate) struct ScoreArgs {
+    #[command(flatten)]
+    pub(crate) model: ModelArgs,
+
+    /// File to score; - reads stdin
+    #[arg(default_value = "-")]
+    pub(crate) file: PathBuf,
+
+    /// Print a JSON object for each byte, one a line: offset, byte, bits; the summary goes to stderr
     #[arg(long)]
-    pub(crate) raw: bool,
+    pub(crate) jsonl: bool,
 
     #[command(flatten)]
     pub(crate) device: DeviceArgs,
 
-    /// Print prompt, continuation and speed as JSON instead of streaming
-    #[arg(long, conflicts_with = "raw")]
+    /// Print the summary as JSON on stdout
+    #[arg(long, conflicts_with = "jsonl")]
     pub(crate) json: bool,
 }
 
@@ -189,7 +331,7 @@ pub(crate) struct GenerateArgs {
 Examples:
   mblm eval -m MODEL book.txt
   mblm eval -m MODEL --context 1024 --stride 256 --json logs/*.txt
-  mblm eval -m RUN/model --config RUN/config.yaml --split test --by-position
+  mblm eval -m RUN --config RUN/config.yaml --split test --by-position
   mblm eval -m MODEL --surprisal color book.txt | less -R
   head -c 5000 book.txt | mblm eval -m MODEL --surprisal jsonl -
 
@@ -275,7 +417,7 @@ pub(crate) enum SurprisalArg {
 #[command(after_help = "\
 Examples:
   mblm inspect configs/quickstart.yaml
-  mblm inspect runs/tiny_1700000000/model
+  mblm inspect runs/tiny_1700000000
   mblm inspect checkpoint.pth --tensors")]
 pub(crate) struct InspectArgs {
     /// Configuration (YAML), model folder, .safetensors or .pth file
@@ -313,6 +455,41 @@ pub(crate) struct ConvertArgs {
 
 #[derive(Debug, Args)]
 #[command(after_help = "\
+Examples:
+  mblm plot runs/tiny_1700000000
+  mblm plot runs/tiny_1700000000 -o losses.png --unit nats --log
+  mblm plot runs/a runs/b old/loss.csv -o compared.svg --x time
+
+Training losses are drawn light and, smoothed, strong; losses on held-out data as circles, on test data as a cross. A run may
+still be going on. The loss.csv files of the Python package can be drawn as well.")]
+pub(crate) struct PlotArgs {
+    /// Folders of runs, or loss.csv files
+    #[arg(required = true, value_name = "RUN")]
+    pub(crate) runs: Vec<PathBuf>,
+
+    /// The picture, .svg or .png [default: plot.svg in the run's folder; in this one for several runs]
+    #[arg(short, long, value_name = "FILE")]
+    pub(crate) output: Option<PathBuf>,
+
+    /// What the curves run along
+    #[arg(long, value_enum, default_value = "batches", value_name = "AXIS")]
+    pub(crate) x: Across,
+
+    /// Unit of the losses
+    #[arg(long, value_enum, default_value = "bits")]
+    pub(crate) unit: Unit,
+
+    /// Give the losses a logarithmic axis
+    #[arg(long)]
+    pub(crate) log: bool,
+
+    /// Print the picture's path and what it shows as JSON on stdout
+    #[arg(long)]
+    pub(crate) json: bool,
+}
+
+#[derive(Debug, Args)]
+#[command(after_help = "\
 Example:
   mblm verify crates/mblm/tests/fixtures/*.safetensors
 
@@ -337,6 +514,10 @@ Example:
 pub(crate) struct CompletionsArgs {
     /// The shell
     pub(crate) shell: clap_complete::Shell,
+}
+
+fn up_to(most: u64) -> clap::builder::RangedU64ValueParser<usize> {
+    clap::builder::RangedU64ValueParser::new().range(1..=most)
 }
 
 fn at_least_one() -> clap::builder::RangedU64ValueParser<usize> {

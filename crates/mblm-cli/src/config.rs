@@ -27,26 +27,13 @@ pub(crate) fn check_names(experiment: &Experiment, datasets: &Registry, blocks: 
     Ok(blocks.check(experiment.params.architecture.model())?)
 }
 
-/// Fails on keys that would change what a run computes and that training does not follow yet; warns of those that would
-/// only change what it writes.
+/// Fails on keys that would change what a run computes and that training does not follow yet.
 pub(crate) fn check_supported(experiment: &Experiment) -> Result<()> {
-    if experiment.resume.is_some() {
-        return Err(mblm::Error::config(
-            "resume: training cannot start from another run yet; remove the map `resume` to start from fresh weights",
-        )
-        .into());
-    }
     if experiment.train.precision == Precision::Bf16 {
         return Err(mblm::Error::config(
             "train.precision: expected float32, found bf16, which this version does not train in; remove the key",
         )
         .into());
-    }
-    if experiment.io.num_models_to_save > 1 {
-        tracing::warn!("io.num_models_to_save: only the best model is kept");
-    }
-    if experiment.train.save_state_every.is_some() {
-        tracing::warn!("train.save_state_every: no training states are saved yet");
     }
     Ok(())
 }

@@ -13,10 +13,11 @@
 mod args;
 mod commands;
 mod config;
-mod datasets;
 mod device;
 mod output;
+mod plot;
 mod progress;
+mod run_folder;
 mod signals;
 mod surprisal;
 
@@ -33,14 +34,17 @@ use args::{Cli, Command};
 static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
 
 fn main() -> ExitCode {
+    mblm::checkpoint::atomic::fail_points_from_environment();
     let cli = Cli::parse();
     start_logging(&cli);
     let result = match &cli.command {
         Command::Train(args) => commands::train::run(args, &cli),
-        Command::Generate(args) => commands::generate::run(args),
+        Command::Generate(args) => commands::generate::run(args, &cli),
+        Command::Score(args) => commands::score::run(args, &cli),
         Command::Eval(args) => commands::eval::run(args, &cli),
         Command::Inspect(args) => commands::inspect::run(args),
         Command::Convert(args) => commands::convert::run(args, &cli),
+        Command::Plot(args) => commands::plot::run(args, &cli),
         Command::Verify(args) => commands::verify::run(args),
         Command::Completions(args) => commands::completions::run(args),
     };

@@ -2,10 +2,10 @@
 
 use std::io::IsTerminal;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
 
-use indicatif::{ProgressBar, ProgressStyle};
+use indicatif::{MultiProgress, ProgressBar, ProgressDrawTarget, ProgressFinish, ProgressStyle};
+use mblm::data::{OnOpening, Opening};
 use mblm::train::{EvaluationKind, Event, Observer};
 
 use crate::output::{grouped, note};
@@ -24,42 +24,68 @@ fn is_terminal() -> bool {
 /// Shows how a training run goes.
 pub(crate) struct TrainingProgress {
     quiet: bool,
-    /// Set when the run was asked to stop.
-    stop: Arc<AtomicBool>,
-    stopping: bool,
+    bars: MultiProgress,
     bar: ProgressBar,
+    /// Under the other one while the model is evaluated.
+    evaluation: Option<ProgressBar>,
     started: Instant,
     last_line: Option<Instant>,
     batches: u64,
+    /// Batches that were done before this process began.
+    before: u64,
     bytes: u64,
     /// Exponential average of the training loss in bits per byte.
     smoothed: Option<f64>,
 }
 
 impl TrainingProgress {
-    pub(crate) fn new(quiet: bool, stop: Arc<AtomicBool>) -> Self {
+    pub(crate) fn new(quiet: bool) -> Self {
         Self {
             quiet,
-            stop,
-            stopping: false,
+            bars: MultiProgress::new(),
             bar: ProgressBar::hidden(),
+            evaluation: None,
             started: Instant::now(),
             last_line: None,
             batches: 0,
+            before: 0,
             bytes: 0,
             smoothed: None,
         }
     }
 
-    fn start(&mut self, batches: u64) {
-        self.batches = batches;
+    fn start(&mut self, batches: u64, done: u64) {
+        (self.batches, self.before) = (batches, done);
         self.started = Instant::now();
         if self.quiet || !is_terminal() {
             return;
         }
         let style = ProgressStyle::with_template("{wide_bar} {pos}/{len}  {msg}  {eta} left")
             .unwrap_or_else(|_| ProgressStyle::default_bar());
-        self.bar = ProgressBar::new(batches).with_style(style);
+        let bar = ProgressBar::new(batches).with_style(style).with_position(done);
+        self.bar = self.bars.add(bar);
+        self.bar.reset_eta();
+    }
+
+    /// Draws how far an evaluation is.
+    fn evaluating(&mut self, done: usize, of: usize) {
+        if self.bar.is_hidden() {
+            return;
+        }
+        let bars = &self.bars;
+        let bar = self.evaluation.get_or_insert_with(|| {
+            let style = ProgressStyle::with_template("evaluating {wide_bar} {pos}/{len}  {eta} left")
+                .unwrap_or_else(|_| ProgressStyle::default_bar());
+            bars.add(ProgressBar::new(of as u64).with_style(style))
+        });
+        bar.set_position(done as u64);
+    }
+
+    fn end_evaluation(&mut self) {
+        if let Some(bar) = self.evaluation.take() {
+            bar.finish_and_clear();
+            self.bars.remove(&bar);
+        }
     }
 
     /// Loss and speed: short, so that the bar and they fit into 80 columns.
@@ -74,7 +100,7 @@ impl TrainingProgress {
         self.bytes += report.bytes as u64;
         let bits = report.loss.bits_per_byte();
         let done = report.cum_batch + 1;
-        let weight = (2.0 / (done as f64 + 1.0)).max(NEWEST_WEIGHT);
+        let weight = (2.0 / ((done - self.before) as f64 + 1.0)).max(NEWEST_WEIGHT);
         self.smoothed = Some(
             self.smoothed
                 .map_or(bits, |smoothed| smoothed + weight * (bits - smoothed)),
@@ -85,7 +111,7 @@ impl TrainingProgress {
         if !self.quiet && self.bar.is_hidden() && due {
             self.last_line = Some(Instant::now());
             let elapsed = self.started.elapsed();
-            let left = elapsed.mul_f64((self.batches - done) as f64 / done as f64);
+            let left = elapsed.mul_f64((self.batches - done) as f64 / (done - self.before) as f64);
             note(&format!(
                 "batch {}/{}  {}  {} left",
                 grouped(done),
@@ -94,20 +120,17 @@ impl TrainingProgress {
                 indicatif::HumanDuration(left)
             ));
         }
-        if self.stop.load(Ordering::Relaxed) && !self.stopping {
-            self.stopping = true;
-            self.say("stopping: the model is being saved; a second signal ends the program at once");
-        }
     }
 
     fn say(&self, line: &str) {
         if !self.quiet {
-            self.bar.suspend(|| note(line));
+            self.bars.suspend(|| note(line));
         }
     }
 
-    /// Removes the bar.
-    pub(crate) fn finish(&self) {
+    /// Removes the bars.
+    pub(crate) fn finish(&mut self) {
+        self.end_evaluation();
         self.bar.finish_and_clear();
     }
 }
@@ -115,15 +138,14 @@ impl TrainingProgress {
 impl Observer for TrainingProgress {
     fn event(&mut self, event: &Event<'_>) -> mblm::Result<()> {
         match event {
-            Event::Start { plan, .. } => self.start(plan.batches),
-            Event::StateSaved { .. } | Event::Warning(_) | Event::End { .. } => {}
+            Event::Start { plan, done } => self.start(plan.batches, *done),
+            Event::Warning(message) => self.say(&format!("warning: {message}")),
+            Event::Stopping => self.say("stopping: the state is being saved; a second signal ends the program at once"),
+            Event::StateSaved { .. } | Event::End { .. } => {}
             Event::Batch(report) => self.batch(report),
-            Event::Evaluating { done, of } => {
-                if !self.bar.is_hidden() {
-                    self.bar.set_message(format!("evaluating {done}/{of}"));
-                }
-            }
+            Event::Evaluating { done, of } => self.evaluating(*done, *of),
             Event::Evaluated(evaluation) => {
+                self.end_evaluation();
                 let bits = evaluation.loss.bits_per_byte();
                 let (what, place) = match evaluation.kind {
                     EvaluationKind::Validation => (
@@ -138,6 +160,32 @@ impl Observer for TrainingProgress {
         }
         Ok(())
     }
+}
+
+/// Shows how far the opening of a data set is, where that takes long enough to decode something: what a data set is given as
+/// `on_opening`. A file's bar goes when it is decoded.
+pub(crate) fn opening_bar(quiet: bool) -> Option<OnOpening> {
+    if quiet || !is_terminal() {
+        return None;
+    }
+    let style =
+        ProgressStyle::with_template("opening {msg} {wide_bar} {binary_bytes}/{binary_total_bytes}  {eta} left")
+            .unwrap_or_else(|_| ProgressStyle::default_bar());
+    let bar = ProgressBar::hidden()
+        .with_style(style)
+        .with_finish(ProgressFinish::AndClear);
+    Some(Arc::new(move |opening: Opening<'_>| {
+        if bar.is_hidden() {
+            bar.set_draw_target(ProgressDrawTarget::stderr());
+        }
+        let name = opening.path.file_name().unwrap_or(opening.path.as_os_str());
+        bar.set_length(opening.total);
+        bar.set_position(opening.done);
+        bar.set_message(name.to_string_lossy().into_owned());
+        if opening.done >= opening.total {
+            bar.finish_and_clear();
+        }
+    }))
 }
 
 /// A bar over bytes that are scored; without an end where their number is not known.

@@ -1,4 +1,4 @@
-//! Ctrl-C and termination: exit codes 130 and 143.
+//! Ctrl-C and termination: exit codes 130 and 143; in a conversation Ctrl-C ends an answer, and at the prompt the program.
 
 use std::io;
 use std::sync::Arc;
@@ -12,15 +12,29 @@ pub(crate) struct Signals {
     /// Set by the first signal.
     pub(crate) stop: Arc<AtomicBool>,
     received: Arc<AtomicI32>,
+    /// Set while a signal ends the program at once and in good order, as nothing is being done.
+    idle: Arc<AtomicBool>,
 }
 
 impl Signals {
     /// Begins to listen.
     pub(crate) fn listen() -> io::Result<Self> {
+        Self::listen_with(128 + SIGINT)
+    }
+
+    /// Begins to listen for a conversation, in which [`idle`](Self::idle) says that a line is waited for: Ctrl-C then ends the
+    /// program with exit code 0, termination with 143.
+    pub(crate) fn listen_in_conversation() -> io::Result<Self> {
+        Self::listen_with(0)
+    }
+
+    fn listen_with(interrupted_when_idle: i32) -> io::Result<Self> {
         let stop = Arc::new(AtomicBool::new(false));
         let received = Arc::new(AtomicI32::new(0));
-        for signal in [SIGINT, SIGTERM] {
-            // registered first: does nothing until the flag is set by the first signal
+        let idle = Arc::new(AtomicBool::new(false));
+        for (signal, when_idle) in [(SIGINT, interrupted_when_idle), (SIGTERM, 128 + SIGTERM)] {
+            flag::register_conditional_shutdown(signal, when_idle, idle.clone())?;
+            // registered before the handler: does nothing until the flag is set by the first signal
             flag::register_conditional_shutdown(signal, 128 + signal, stop.clone())?;
             let (stop, received) = (stop.clone(), received.clone());
             // SAFETY: the handler only stores into atomics, which is async-signal-safe
@@ -31,7 +45,28 @@ impl Signals {
                 })?;
             }
         }
-        Ok(Self { stop, received })
+        Ok(Self { stop, received, idle })
+    }
+
+    /// Says whether a signal may end the program at once.
+    pub(crate) fn idle(&self, idle: bool) {
+        self.idle.store(idle, Ordering::Relaxed);
+    }
+
+    /// Whether a signal asked for an end.
+    pub(crate) fn stopped(&self) -> bool {
+        self.stop.load(Ordering::Relaxed)
+    }
+
+    /// Whether Ctrl-C came, which is forgotten with that; termination is not.
+    pub(crate) fn take_interrupt(&self) -> bool {
+        let came = self
+            .received
+            .compare_exchange(SIGINT, 0, Ordering::Relaxed, Ordering::Relaxed);
+        if came.is_ok() {
+            self.stop.store(false, Ordering::Relaxed);
+        }
+        came.is_ok()
     }
 
     /// The exit code of the signal that was received, if any.

@@ -1,12 +1,19 @@
-//! A data set of one's own, opened by name like the built-in ones: sums such as `17+5=22`, of which only the answer counts.
+//! A data set of one's own, trained from a configuration by its name like the built-in ones: sums such as `17+5=22`, of which
+//! only the answer counts.
 //!
 //! ```sh
 //! cargo run -p mblm --example custom_dataset
 //! ```
 
+use std::path::Path;
 use std::sync::Arc;
+use std::sync::atomic::AtomicBool;
 
-use mblm::data::{Dataset, DatasetArgs, Loader, LoaderOptions, Order, Position, Registry, Sample, Split};
+use candle_core::Device;
+use mblm::config::Experiment;
+use mblm::data::{Dataset, DatasetArgs, Registry, Sample, Split};
+use mblm::model::{BlockRegistry, Model, Seeded};
+use mblm::train::{Event, Observer, Outcome, Trainer, TrainingData};
 use mblm::{Error, Result};
 
 /// All sums a+b with a and b below `below`: the workers take turns, every 20th sum validates.
@@ -108,30 +115,73 @@ impl Dataset for Sums {
     }
 }
 
-fn main() -> Result<()> {
-    let mut registry = Registry::default();
-    registry.register("sums", Sums::open);
+/// What is trained: `dataset_id` is the name under which the data set is registered, `dataset_args` are its own.
+pub(crate) const CONFIG: &str = "
+io:
+  name_model: sums
+  output_dir: runs
+  dataset_dir: .
+  dataset_id: sums
+  dataset_args: { below: 30 }
+  num_models_to_save: 1
+  validate_amount: 4
+  log_train_loss_amount: 50
+params:
+  input_seq_len: 8
+  num_tokens: 257
+  pad_token_id: 256
+  seq_lens: [4, 2]
+  hidden_dims: [48, 48]
+  num_layers: [2, 1]
+  block:
+    attn_head_dims: 16
+    attn_num_heads: 3
+    attn_use_rot_embs: true
+    pos_emb_type: fixed
+train:
+  target_elements: 12_800
+  target_elements_strategy: batch
+  batch_size: 32
+  shuffle_train: true
+  learning_rate: 5e-3
+  gradient_clipping: 1.0
+  gradient_accumulate_every: 1
+";
 
-    let mut args = DatasetArgs::new("", Split::Train, 16);
-    args.pad_token_id = 256;
-    args.num_tokens = 257;
-    args.options.insert("below".into(), 1000.into());
-    let Some(set) = registry.open("sums", &args)? else {
-        return Err(Error::input("sums has no such split"));
-    };
-    println!("{}", set.describe());
+/// Trains the experiment of a configuration's text in `folder`, which is there.
+pub(crate) fn train(config: &str, folder: &Path, observer: &mut dyn Observer) -> Result<Outcome> {
+    let mut datasets = Registry::default();
+    datasets.register("sums", Sums::open);
+    let experiment = Experiment::from_yaml_str(config, "sums.yaml", &[])?;
+    let data = TrainingData::open(&experiment, &datasets, None)?;
+    println!("{}", data.train.describe());
+    let seed = Seeded(experiment.train.seed);
+    let model = Model::new(
+        &experiment.params.architecture,
+        &BlockRegistry::default(),
+        &seed,
+        &Device::Cpu,
+    )?;
+    Trainer::new(&experiment, &model, data, folder).run(None, observer, &AtomicBool::new(false))
+}
 
-    let options = LoaderOptions::training(4, Order::Shuffled { seed: 1 }, Position::default());
-    for batch in Loader::new(set, options)?.take(2) {
-        let batch = batch?;
-        println!("epoch {}, batch {}:", batch.position.epoch, batch.position.batch);
-        for (row, sample) in batch.ids.chunks(batch.len).zip(&batch.samples) {
-            let text: String = row
-                .iter()
-                .map_while(|&id| u8::try_from(id).ok().map(char::from))
-                .collect();
-            println!("  sample {sample}: {text}");
+/// Prints each validation.
+struct Validations;
+
+impl Observer for Validations {
+    fn event(&mut self, event: &Event<'_>) -> Result<()> {
+        if let Event::Evaluated(evaluation) = event {
+            let (batch, loss) = (evaluation.cum_batch + 1, evaluation.loss.mean);
+            println!("after batch {batch}: {loss:.3} nats for each digit of an answer");
         }
+        Ok(())
     }
+}
+
+#[allow(dead_code, reason = "the test of this example has no use for it")]
+fn main() -> Result<()> {
+    let folder = tempfile::tempdir().map_err(|error| Error::input(error.to_string()))?;
+    let outcome = train(CONFIG, folder.path(), &mut Validations)?;
+    println!("trained on {} batches", outcome.batches);
     Ok(())
 }

@@ -26,15 +26,23 @@ pub enum Error {
         message: String,
     },
 
-    /// A training loss that is infinite or not a number.
+    /// A loss or gradient that is infinite or not a number.
     #[error(
-        "the loss is {loss} at {place}; try a lower learning rate, gradient_clipping: 1.0, or look at those samples"
+        "{what} is {value} at {place}; {}; try a lower learning rate, gradient_clipping: 1.0, or look at those samples",
+        match state {
+            Some(state) => format!("the last good state is {}", state.display()),
+            None => "there is no earlier state".into(),
+        }
     )]
     NotFinite {
-        /// The loss.
-        loss: f64,
+        /// `the loss`, `the norm of the gradient`, `the validation loss`.
+        what: &'static str,
+        /// Its value.
+        value: f64,
         /// The offending batch.
         place: String,
+        /// The folder of the newest training state, which is from before.
+        state: Option<PathBuf>,
     },
 
     /// A tensor operation failed.

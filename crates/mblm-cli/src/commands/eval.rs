@@ -13,10 +13,10 @@ use mblm::config::{Architecture, Experiment, ModelConfig, Params, Preset};
 use mblm::data::{Dataset, Registry, Split};
 use mblm::eval::{Buckets, ByPosition, ByteScore, EvalOptions, Score, SplitScores, Windows};
 use mblm::model::{BlockRegistry, Model};
+use mblm::train::open_split;
 use serde_json::{Value, json};
 
 use crate::args::{Cli, EvalArgs, SplitArg, SurprisalArg, Usage};
-use crate::datasets::open_split;
 use crate::signals::Signals;
 use crate::surprisal::{self, Surprisal};
 use crate::{config, device, output, progress};
@@ -203,7 +203,7 @@ impl<'a> Evaluation<'a> {
             None | Some(SplitArg::Validation) => Split::Validation,
             Some(SplitArg::Test) => Split::Test,
         };
-        let dataset = open_for(model, experiment, split)?;
+        let dataset = open_for(model, experiment, split, self.quiet)?;
         let scores = SplitScores::new(model, dataset, self.args.batch_size, self.args.max_samples)?;
         let samples = scores.samples();
         let (id, data) = (&experiment.io.dataset_id, &experiment.io.dataset_dir);
@@ -330,9 +330,9 @@ impl<'a> Evaluation<'a> {
 }
 
 /// Opens a split that the model can be scored on.
-fn open_for(model: &Model, experiment: &Experiment, split: Split) -> Result<Arc<dyn Dataset>> {
+fn open_for(model: &Model, experiment: &Experiment, split: Split, quiet: bool) -> Result<Arc<dyn Dataset>> {
     let (id, data) = (&experiment.io.dataset_id, &experiment.io.dataset_dir);
-    let Some(dataset) = open_split(experiment, &Registry::default(), split)? else {
+    let Some(dataset) = open_split(experiment, &Registry::default(), split, progress::opening_bar(quiet))? else {
         return Err(Usage(format!(
             "--split {split}: expected a split of {} (data set {id}), which has none of that name; try another --split, or \
              give its files as arguments",

@@ -1,4 +1,16 @@
-//! `mblm generate`: bytes after a prompt, streamed as they come.
+//! `mblm generate`: bytes after a prompt, streamed as they come; several samples of one prompt; a conversation.
+//!
+//! | file | holds |
+//! |---|---|
+//! | [`rules`] | how bytes are chosen, which they may be, what ends a sample |
+//! | [`place`] | the model's state after a text |
+//! | [`streams`] | samples, from logits to what is written |
+//! | [`interactive`] | line after line, each with its answer |
+
+mod interactive;
+mod place;
+mod rules;
+mod streams;
 
 use std::fs::File;
 use std::io::{self, IsTerminal, Read, Write};
@@ -8,105 +20,242 @@ use std::time::Instant;
 
 use anyhow::{Context, Result};
 use mblm::bytes::{ByteStream, Format, SpecialIds, ids_from_bytes};
+use mblm::checkpoint::atomic;
 use mblm::config::ModelConfig;
-use mblm::generate::{Generator, Sampler, Sampling, TokenSet};
+use mblm::generate::{Generator, Sampling};
 use mblm::model::{BlockRegistry, Mblm, Model};
-use serde_json::json;
+use serde_json::{Value, json};
 
-use crate::args::{GenerateArgs, Usage};
+use crate::args::{Cli, GenerateArgs, Usage};
 use crate::signals::Signals;
 use crate::{device, output};
+use place::Place;
+use rules::Rules;
+use streams::{Stream, describe, extend, extend_all};
 
-pub(crate) fn run(args: &GenerateArgs) -> Result<ExitCode> {
-    let sampling = Sampling {
-        temperature: args.temperature,
-        top_k: args.top_k,
-        top_p: args.top_p,
-        filter_thres: args.filter_thres,
-        allowed: TokenSet::bytes(),
-        ..Sampling::default()
-    };
-    sampling.validate().map_err(|error| Usage(error.to_string()))?;
+pub(crate) fn run(args: &GenerateArgs, cli: &Cli) -> Result<ExitCode> {
+    let rules = Rules::new(args)?;
+    check_together(args)?;
     let prompt = prompt(args)?;
     let device = device::open(&args.device)?;
     let model = Model::open(&args.model.model, &BlockRegistry::default(), &device)?;
     let model = model.decoder("mblm generate")?;
-    let max_bytes = max_bytes(args.max_bytes, prompt.len(), model.config())?;
+    rules.check(model.config().num_tokens)?;
+    let generator = Generator::new(model)?;
+    let place = begin(args, &generator)?;
     let seed = args.seed.unwrap_or_else(seed_from_clock);
+    if args.interactive {
+        return interactive::run(args, cli, &generator, place, rules, seed, &prompt);
+    }
+    let max_bytes = max_bytes(args.max_bytes, place.state.position() + prompt.len(), model.config())?;
     let signals = Signals::listen()?;
-    let mut sampler = Sampler::new(sampling, seed, 0)?;
-    let mut more = || !signals.stop.load(std::sync::atomic::Ordering::Relaxed);
-    if args.json {
-        let mut bytes = Vec::new();
-        let started = Instant::now();
-        let generated = continue_prompt(model, &prompt, max_bytes, &mut sampler, &mut more, |id| {
-            bytes.extend(u8::try_from(id));
-            Ok(())
-        })?;
-        output::json(json!({
-            "prompt": String::from_utf8_lossy(&prompt), "text": String::from_utf8_lossy(&bytes), "bytes": bytes,
-            "generated_bytes": generated, "seed": seed, "seconds": started.elapsed().as_secs_f64(),
-        }))?;
-    } else {
-        stream(args, model, &prompt, max_bytes, &mut sampler, &mut more)?;
+    let job = Job {
+        args,
+        generator: &generator,
+        rules: &rules,
+        seed,
+        prompt: &prompt,
+        max_bytes,
+    };
+    let mut more = || !signals.stopped();
+    match args.num_samples == 1 && !args.json && args.out.is_none() {
+        true => job.stream(place, &mut more)?,
+        false => job.collect(place, &mut more)?,
     }
     Ok(signals.exit_code().map_or(ExitCode::SUCCESS, ExitCode::from))
 }
 
-/// Writes the prompt (unless raw) and the continuation to stdout as it comes.
-fn stream(
-    args: &GenerateArgs,
-    model: &Mblm,
-    prompt: &[u8],
-    max_bytes: usize,
-    sampler: &mut Sampler,
-    more: &mut dyn FnMut() -> bool,
-) -> Result<()> {
-    let format = if args.raw { Format::Raw } else { Format::Utf8 };
-    let mut out = ByteStream::new(io::stdout().lock(), format, SpecialIds::Skip);
-    if !args.raw {
-        out.write_ids(&ids_from_bytes(prompt))?;
-        out.flush()?;
+/// Options that exclude one another by their values.
+fn check_together(args: &GenerateArgs) -> Result<()> {
+    if args.num_samples > 1 && args.raw && args.out.is_none() {
+        return Err(Usage(format!(
+            "--raw with --num-samples {}: the samples could not be told apart; give --out DIR, or --json",
+            args.num_samples
+        ))
+        .into());
     }
-    continue_prompt(model, prompt, max_bytes, sampler, more, |id| {
-        out.write_id(id)?;
-        out.flush()
-    })?;
-    let mut out = out.finish()?;
-    if !args.raw && io::stdout().is_terminal() {
-        writeln!(out)?;
+    if args.num_samples > 1 && args.save_state.is_some() {
+        return Err(Usage(format!(
+            "--save-state with --num-samples {}: expected one sample, whose end is the state; or save after the prompt alone \
+             with -n 0",
+            args.num_samples
+        ))
+        .into());
     }
-    Ok(out.flush()?)
+    Ok(())
 }
 
-/// Generates up to `max_bytes` bytes after the prompt while `more` says so; returns how many.
-pub(crate) fn continue_prompt(
-    model: &Mblm,
-    prompt: &[u8],
-    max_bytes: usize,
-    sampler: &mut Sampler,
-    more: &mut dyn FnMut() -> bool,
-    mut write: impl FnMut(u32) -> io::Result<()>,
-) -> Result<usize> {
-    let generator = Generator::new(model)?;
-    let mut state = generator.begin(1);
-    let ids = ids_from_bytes(prompt);
-    sampler.observe(&ids);
-    let mut logits = match ids.is_empty() {
-        true => generator.first_logits(1)?,
-        false => generator.prefill(&mut state, &[&ids])?,
+/// Where generation begins: before the first byte, or where an earlier one ended.
+fn begin(args: &GenerateArgs, generator: &Generator<'_>) -> Result<Place> {
+    let Some(path) = &args.load_state else {
+        return Place::begin(generator);
     };
-    for generated in 0..max_bytes {
-        if !more() {
-            return Ok(generated);
+    let (state, logits) = generator.load_state(path)?;
+    if state.streams() != 1 {
+        let message = format!("expected the state of one stream, found one of {}", state.streams());
+        return Err(mblm::Error::file(path, message).into());
+    }
+    Ok(Place { state, logits })
+}
+
+/// What to generate, and where to write it.
+struct Job<'a> {
+    args: &'a GenerateArgs,
+    generator: &'a Generator<'a>,
+    rules: &'a Rules,
+    seed: u64,
+    prompt: &'a [u8],
+    max_bytes: usize,
+}
+
+impl Job<'_> {
+    /// The sample of this number, from 0.
+    fn sample(&self, index: usize) -> Result<Stream<'_>> {
+        let number = self.args.first_sample - 1 + index as u64;
+        Stream::new(self.rules, self.seed, number, &ids_from_bytes(self.prompt))
+    }
+
+    /// Writes the prompt (unless raw) and the continuation to stdout as it comes.
+    fn stream(&self, mut place: Place, more: &mut dyn FnMut() -> bool) -> Result<()> {
+        let raw = self.args.raw;
+        let format = if raw { Format::Raw } else { Format::Utf8 };
+        let mut out = ByteStream::new(io::stdout().lock(), format, SpecialIds::Skip);
+        let prompt = ids_from_bytes(self.prompt);
+        if !raw {
+            out.write_ids(&prompt)?;
+            out.flush()?;
         }
-        let id = sampler.next(&logits.to_dtype(candle_core::DType::F32)?.get(0)?.to_vec1::<f32>()?)?;
-        write(id)?;
-        if generated + 1 < max_bytes {
-            logits = generator.step(&mut state, &[id])?;
+        place.read(self.generator, &prompt)?;
+        let keep = self.args.save_state.is_some();
+        let mut sample = self.sample(0)?;
+        extend(
+            self.generator,
+            &mut place,
+            &mut sample,
+            self.max_bytes,
+            keep,
+            more,
+            &mut |ids| {
+                out.write_ids(ids)?;
+                out.flush()
+            },
+        )?;
+        let mut out = out.finish()?;
+        if !raw && io::stdout().is_terminal() {
+            writeln!(out)?;
+        }
+        out.flush()?;
+        self.save(&place)
+    }
+
+    /// Generates all samples, then writes them.
+    fn collect(&self, mut place: Place, more: &mut dyn FnMut() -> bool) -> Result<()> {
+        let started = Instant::now();
+        place.read(self.generator, &ids_from_bytes(self.prompt))?;
+        let mut samples = (0..self.args.num_samples)
+            .map(|index| self.sample(index))
+            .collect::<Result<Vec<_>>>()?;
+        let mut written = vec![Vec::new(); samples.len()]; // bytes of each
+        if let [sample] = &mut samples[..] {
+            let keep = self.args.save_state.is_some();
+            extend(
+                self.generator,
+                &mut place,
+                sample,
+                self.max_bytes,
+                keep,
+                more,
+                &mut |ids| {
+                    append(&mut written[0], ids);
+                    Ok(())
+                },
+            )?;
+        } else {
+            extend_all(
+                self.generator,
+                &place,
+                &mut samples,
+                self.max_bytes,
+                more,
+                &mut |index, ids| {
+                    append(&mut written[index], ids);
+                },
+            )?;
+        }
+        let seconds = started.elapsed().as_secs_f64();
+        let first = self.args.first_sample;
+        if self.args.json {
+            let samples = samples.iter().zip(&written).zip(first..);
+            let samples: Vec<Value> = samples
+                .map(|((sample, bytes), number)| {
+                    let (end, stop) = describe(sample.end(), self.rules);
+                    json!({
+                        "sample": number, "text": String::from_utf8_lossy(bytes), "bytes": bytes,
+                        "generated_bytes": bytes.len(), "end": end, "stop": stop,
+                    })
+                })
+                .collect();
+            self.print_json(&samples, seconds)?;
+        } else if let Some(folder) = &self.args.out {
+            atomic::make_folder(folder)?;
+            for (bytes, number) in written.iter().zip(first..) {
+                atomic::write(&folder.join(format!("sample_{number}")), |out| out.write_all(bytes))?;
+            }
+        } else {
+            for (bytes, number) in written.iter().zip(first..) {
+                let text = [self.prompt, bytes].concat();
+                output::line(&format!("== sample {number}\n{}", String::from_utf8_lossy(&text)))?;
+            }
+        }
+        self.save(&place)
+    }
+
+    /// One sample's fields stand at the top as well.
+    fn print_json(&self, samples: &[Value], seconds: f64) -> Result<()> {
+        let mut object = json!({
+            "prompt": String::from_utf8_lossy(self.prompt), "seed": self.seed, "seconds": seconds, "samples": samples,
+        });
+        if let [sample] = samples {
+            for field in ["text", "bytes", "generated_bytes"] {
+                object[field] = sample[field].clone();
+            }
+        }
+        Ok(output::json(object)?)
+    }
+
+    fn save(&self, place: &Place) -> Result<()> {
+        match &self.args.save_state {
+            Some(path) => Ok(self.generator.save_state(&place.state, &place.logits, path)?),
+            None => Ok(()),
         }
     }
-    Ok(max_bytes)
+}
+
+/// The ids that are bytes.
+fn append(bytes: &mut Vec<u8>, ids: &[u32]) {
+    bytes.extend(ids.iter().filter_map(|id| u8::try_from(*id).ok()));
+}
+
+/// What a model says by itself, up to `max_bytes` bytes.
+pub(crate) fn sample(model: &Mblm, sampling: Sampling, seed: u64, max_bytes: usize) -> Result<Vec<u8>> {
+    let rules = Rules::endless(sampling);
+    let generator = Generator::new(model)?;
+    let mut place = Place::begin(&generator)?;
+    let mut stream = Stream::new(&rules, seed, 0, &[])?;
+    let mut bytes = Vec::new();
+    extend(
+        &generator,
+        &mut place,
+        &mut stream,
+        max_bytes,
+        false,
+        &mut || true,
+        &mut |ids| {
+            append(&mut bytes, ids);
+            Ok(())
+        },
+    )?;
+    Ok(bytes)
 }
 
 /// How many bytes to generate after a prompt of `prompt` bytes: what was asked for, else what the context leaves.

@@ -5,5 +5,7 @@ pub(crate) mod convert;
 pub(crate) mod eval;
 pub(crate) mod generate;
 pub(crate) mod inspect;
+pub(crate) mod plot;
+pub(crate) mod score;
 pub(crate) mod train;
 pub(crate) mod verify;

@@ -5,24 +5,27 @@ use std::process::ExitCode;
 
 use anyhow::Result;
 use candle_core::Device;
-use mblm::config::{Architecture, Experiment, IoConfig, Preset};
+use mblm::checkpoint::{Transfer, Weights};
+use mblm::config::{Architecture, Experiment, Preset, Summary};
 use mblm::data::Registry;
-use mblm::generate::{Sampler, Sampling, TokenSet};
-use mblm::model::{BlockRegistry, Model, Seeded};
-use mblm::train::{Outcome, Plan, Trainer};
+use mblm::generate::{Sampling, TokenSet};
+use mblm::model::{BlockRegistry, Model, ParameterSource, Seeded};
+use mblm::train::outputs::{RunFiles, RunFilesOptions, timestamp};
+use mblm::train::{FileLengths, Observers, Outcome, Plan, SavedState, Trainer, TrainingData};
 use serde_json::json;
 
 use crate::args::{Cli, PresetArg, TrainArgs, Usage};
 use crate::commands::{generate, inspect};
 use crate::config;
-use crate::datasets::open_data;
 use crate::device;
 use crate::output::{self, bytes, grouped};
-use crate::progress::TrainingProgress;
+use crate::progress::{self, TrainingProgress};
+use crate::run_folder::{self, Resume, RunFolder};
 use crate::signals::Signals;
 
 pub(crate) fn run(args: &TrainArgs, cli: &Cli) -> Result<ExitCode> {
-    let experiment = experiment(args)?;
+    let resume = Resume::parse(args.resume.as_deref())?;
+    let experiment = experiment(args, &resume)?;
     let device = device::open(&args.device)?;
     let (datasets, blocks) = (Registry::default(), BlockRegistry::default());
     config::check_names(&experiment, &datasets, &blocks)?;
@@ -30,27 +33,90 @@ pub(crate) fn run(args: &TrainArgs, cli: &Cli) -> Result<ExitCode> {
     if args.dry_run {
         return dry_run(args, &experiment);
     }
-    let data = open_data(&experiment, &datasets)?;
-    let seed = Seeded(experiment.train.seed);
-    let model = Model::new(&experiment.params.architecture, &blocks, &seed, &device)?;
-    let folder = make_folder(&experiment)?;
-    let trainer = Trainer::new(&experiment, &model, data, &folder);
-    if !cli.quiet {
-        introduce(&experiment, &model, &trainer.plan(), &folder, &device);
-    }
+    let found = resume.find(&experiment)?;
+    let data = TrainingData::open(&experiment, &datasets, progress::opening_bar(cli.quiet))?;
+    let state = found.as_ref().and_then(|folder| folder.state.as_ref());
+    let source = first_values(&experiment, state)?;
+    let model = Model::new(&experiment.params.architecture, &blocks, &*source, &device)?;
+    let folder = match found {
+        Some(folder) => folder,
+        None => run_folder::create(&experiment)?,
+    };
+    let trainer = Trainer::new(&experiment, &model, data, &folder.path);
     let signals = Signals::listen()?;
-    let mut progress = TrainingProgress::new(cli.quiet, signals.stop.clone());
-    let outcome = trainer.run(&mut progress, &signals.stop);
-    progress.finish();
+    let started = timestamp();
+    let mut files = run_files(&experiment, &folder)?;
+    for line in introduction(&experiment, &model, &trainer.plan(), &folder, &device) {
+        files.note(&line);
+        if !cli.quiet {
+            output::note(&line);
+        }
+    }
+    let mut bars = TrainingProgress::new(cli.quiet);
+    let mut observers = Observers(vec![&mut files, &mut bars]);
+    let outcome = trainer.run(folder.state.as_ref(), &mut observers, &signals.stop);
+    bars.finish();
+    if let Err(error) = &outcome {
+        files.note(&format!("error: {error}"));
+    }
+    let written = folder.write_end(&experiment, &outcome, summary(&model, &device, started));
     let outcome = outcome?;
-    finish(args, cli, &experiment, &outcome)?;
+    written?;
+    finish(args, cli, &experiment, &folder, &outcome)?;
     Ok(signals.exit_code().map_or(ExitCode::SUCCESS, ExitCode::from))
 }
 
+/// What the run adds to its configuration at its end.
+fn summary(model: &Model, device: &Device, started: String) -> Summary {
+    Summary {
+        training_start: started,
+        training_end: timestamp(),
+        num_workers: 1,
+        devices: vec![device::name(device)],
+        parameter_count: model.parameters().elements() as u64,
+        error: None,
+    }
+}
+
+/// The files that the run writes its rows into: new ones, or those of before, cut back to where the run goes on.
+fn run_files(experiment: &Experiment, folder: &RunFolder) -> Result<RunFiles> {
+    let options = RunFilesOptions {
+        rank: 0,
+        losses: experiment.io.enabled_loss_log_for_gpus.contains(&0),
+    };
+    Ok(match (&folder.state, folder.resumed) {
+        (Some(saved), _) => RunFiles::resume(&folder.path, &saved.state.files, options)?,
+        (None, true) => RunFiles::resume(&folder.path, &FileLengths::new(), options)?,
+        (None, false) => RunFiles::create(&folder.path, options)?,
+    })
+}
+
+/// Where the model's weights come from: the state to go on from, what the map `resume` names, or the seed.
+fn first_values(experiment: &Experiment, state: Option<&SavedState>) -> Result<Box<dyn ParameterSource>> {
+    let seed = Seeded(experiment.train.seed);
+    Ok(match (state, &experiment.resume) {
+        (Some(saved), _) => Box::new(Weights::open(&saved.folder)?),
+        (None, Some(resume)) => Box::new(Transfer::open(
+            &resume.checkpoint_file,
+            resume.migrate_embeddings,
+            seed,
+        )?),
+        (None, None) => Box::new(seed),
+    })
+}
+
 /// The experiment that the arguments describe.
-fn experiment(args: &TrainArgs) -> Result<Experiment> {
+fn experiment(args: &TrainArgs, resume: &Resume) -> Result<Experiment> {
     let mut experiment = match (&args.config, &args.data) {
         (Some(config), _) => config::read(config, &args.overrides)?,
+        (None, None) if resume.config().is_some() => {
+            let config = resume.config().unwrap_or_default();
+            let mut experiment = config::read(&config, &args.overrides)?;
+            // what a stopped run added: its state knows better
+            experiment.summary = None;
+            experiment.resume = None;
+            experiment
+        }
         (None, Some(data)) => {
             let preset = match args.preset {
                 PresetArg::Tiny => Preset::Tiny,
@@ -61,7 +127,10 @@ fn experiment(args: &TrainArgs) -> Result<Experiment> {
             Experiment::from_yaml_str(&experiment.to_yaml_string()?, &name, &args.overrides)?
         }
         (None, None) => {
-            return Err(Usage("give a configuration file, or --data with a file to train on".into()).into());
+            return Err(Usage(
+                "give a configuration file, --data with a file to train on, or --resume with a run's folder".into(),
+            )
+            .into());
         }
     };
     if let Some(out) = &args.out {
@@ -73,43 +142,15 @@ fn experiment(args: &TrainArgs) -> Result<Experiment> {
     Ok(experiment)
 }
 
-/// Makes the run's folder, `output_dir/name_model_<run id>`, with the configuration in it.
-///
-/// The run id is the environment's `JOB_ID`, whose folder may exist, else the time: the first second from now on whose
-/// folder does not.
-fn make_folder(experiment: &Experiment) -> Result<PathBuf> {
-    let IoConfig {
-        output_dir, name_model, ..
-    } = &experiment.io;
-    let named = |id: &dyn std::fmt::Display| output_dir.join(format!("{name_model}_{id}"));
-    let failed = |folder: &Path, error| mblm::Error::file(folder, format!("cannot make the run's folder: {error}"));
-    std::fs::create_dir_all(output_dir).map_err(|error| failed(output_dir, error))?;
-    let folder = match std::env::var("JOB_ID") {
-        Ok(id) => {
-            let folder = named(&id);
-            std::fs::create_dir_all(&folder).map_err(|error| failed(&folder, error))?;
-            folder
-        }
-        Err(_) => {
-            let now = std::time::SystemTime::now().duration_since(std::time::UNIX_EPOCH);
-            let mut id = now.map_or(0, |elapsed| elapsed.as_secs());
-            loop {
-                let folder = named(&id);
-                match std::fs::create_dir(&folder) {
-                    Ok(()) => break folder,
-                    Err(error) if error.kind() == std::io::ErrorKind::AlreadyExists => id += 1,
-                    Err(error) => return Err(failed(&folder, error).into()),
-                }
-            }
-        }
-    };
-    let config = experiment.to_yaml_string()?;
-    mblm::checkpoint::atomic::write(&folder.join("config.yaml"), |out| out.write_all(config.as_bytes()))?;
-    Ok(folder)
-}
-
-fn introduce(experiment: &Experiment, model: &Model, plan: &Plan, folder: &Path, device: &Device) {
-    output::note(&format!(
+/// What is said before the run begins.
+fn introduction(
+    experiment: &Experiment,
+    model: &Model,
+    plan: &Plan,
+    folder: &RunFolder,
+    device: &Device,
+) -> Vec<String> {
+    let mut lines = vec![format!(
         "{}: {} parameters on {}; {} batches of {} × {} bytes; output in {}",
         experiment.io.name_model,
         grouped(model.parameters().elements() as u64),
@@ -117,8 +158,17 @@ fn introduce(experiment: &Experiment, model: &Model, plan: &Plan, folder: &Path,
         grouped(plan.batches),
         experiment.train.batch_size,
         experiment.params.input_seq_len,
-        folder.display()
-    ));
+        folder.path.display()
+    )];
+    for damaged in folder.state.iter().flat_map(|saved| &saved.damaged) {
+        lines.push(format!("a newer state cannot be used: {damaged}"));
+    }
+    match &folder.state {
+        Some(saved) => lines.push(format!("going on from {}", saved.folder.display())),
+        None if folder.resumed => lines.push("the run has no state yet: it begins anew".into()),
+        None => {}
+    }
+    lines
 }
 
 /// What a run would be, without running it.
@@ -152,17 +202,18 @@ fn dry_run(args: &TrainArgs, experiment: &Experiment) -> Result<ExitCode> {
 }
 
 /// Says how the run ended and shows a sample.
-fn finish(args: &TrainArgs, cli: &Cli, experiment: &Experiment, outcome: &Outcome) -> Result<()> {
+fn finish(args: &TrainArgs, cli: &Cli, experiment: &Experiment, folder: &RunFolder, outcome: &Outcome) -> Result<()> {
     let bits = |loss: Option<mblm::model::Loss>| loss.map(|loss| loss.bits_per_byte());
+    let model = outcome.model_folder.as_ref().unwrap_or(&outcome.state_folder);
     let sample = match experiment.params.architecture {
-        Architecture::Decoder(_) if args.sample_bytes > 0 && !outcome.stopped => Some(sample(args, outcome)?),
+        Architecture::Decoder(_) if args.sample_bytes > 0 && !outcome.stopped => Some(sample(args, model)?),
         _ => None,
     };
     if args.json {
         output::json(json!({
-            "model": outcome.model_folder, "batches": outcome.batches, "stopped": outcome.stopped,
-            "training_bits_per_byte": bits(outcome.last_loss), "validation_bits_per_byte": bits(outcome.best),
-            "test_bits_per_byte": bits(outcome.test), "sample": sample,
+            "run": folder.path, "model": model, "state": outcome.state_folder, "batches": outcome.batches,
+            "stopped": outcome.stopped, "training_bits_per_byte": bits(outcome.last_loss),
+            "validation_bits_per_byte": bits(outcome.best), "test_bits_per_byte": bits(outcome.test), "sample": sample,
         }))?;
     } else {
         if let Some(sample) = sample {
@@ -176,45 +227,45 @@ fn finish(args: &TrainArgs, cli: &Cli, experiment: &Experiment, outcome: &Outcom
         }
     }
     if !cli.quiet {
-        let how = if outcome.stopped { "stopped" } else { "done" };
-        output::note(&format!(
-            "{how} after {} batches; the model is in {}",
-            grouped(outcome.batches),
-            outcome.model_folder.display()
-        ));
-        if let Architecture::Decoder(_) = experiment.params.architecture {
-            output::note(&format!(
-                "try: mblm generate -m {} --prompt TEXT",
-                outcome.model_folder.display()
-            ));
-        }
+        say_what_next(experiment, folder, outcome, model);
     }
     Ok(())
 }
 
+/// Where the model is, and the command that goes on from here.
+fn say_what_next(experiment: &Experiment, folder: &RunFolder, outcome: &Outcome, model: &Path) {
+    let batches = grouped(outcome.batches);
+    if outcome.stopped {
+        output::note(&format!(
+            "stopped after {batches} batches; the model as it is now is in {}",
+            outcome.state_folder.display()
+        ));
+        output::note(&format!("go on: mblm train --resume {}", folder.path.display()));
+        return;
+    }
+    output::note(&format!(
+        "done after {batches} batches; the best model is in {}",
+        model.display()
+    ));
+    if let Architecture::Decoder(_) = experiment.params.architecture {
+        output::note(&format!(
+            "try: mblm generate -m {} --prompt TEXT",
+            folder.path.display()
+        ));
+    }
+}
+
 /// What the best model says by itself.
-fn sample(args: &TrainArgs, outcome: &Outcome) -> Result<String> {
+fn sample(args: &TrainArgs, model: &Path) -> Result<String> {
     let device = device::open(&args.device)?;
-    let model = Model::open(&outcome.model_folder, &BlockRegistry::default(), &device)?;
+    let model = Model::open(model, &BlockRegistry::default(), &device)?;
     let sampling = Sampling {
         temperature: 0.7,
         allowed: TokenSet::bytes(),
         ..Sampling::default()
     };
-    let mut sampler = Sampler::new(sampling, 0, 0)?;
-    let mut bytes = Vec::new();
     let model = model.decoder("a sample")?;
     let longest = model.config().longest_input().unwrap_or(usize::MAX);
-    generate::continue_prompt(
-        model,
-        b"",
-        args.sample_bytes.min(longest),
-        &mut sampler,
-        &mut || true,
-        |id| {
-            bytes.extend(u8::try_from(id));
-            Ok(())
-        },
-    )?;
+    let bytes = generate::sample(model, sampling, 0, args.sample_bytes.min(longest))?;
     Ok(String::from_utf8_lossy(&bytes).into_owned())
 }

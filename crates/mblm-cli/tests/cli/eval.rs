@@ -4,7 +4,7 @@ use std::path::PathBuf;
 
 use serde_json::Value;
 
-use crate::support::{CONFIG, Scratch, assert_error, done, fails, finish, mblm, str, trained};
+use crate::support::{CONFIG, Scratch, assert_error, best_model, done, fails, finish, mblm, str, trained};
 
 #[test]
 fn every_file_has_a_row_and_several_a_total() {
@@ -321,7 +321,7 @@ fn encoder(scratch: &Scratch) -> (PathBuf, PathBuf) {
     let config = scratch.file("encoder.yaml", config);
     done(&["train", str(&config), "--set", "train.target_elements=128", "--json"]);
     let run = scratch.run_folders().remove(0);
-    let model = run.join("model");
+    let model = best_model(&run);
     (run, model)
 }
 

@@ -5,7 +5,12 @@ mod convert;
 mod eval;
 mod generate;
 mod inspect;
+mod interactive;
+mod plot;
 mod recipes;
+#[cfg(unix)]
+mod resume;
+mod score;
 #[cfg(unix)]
 mod signals;
 mod support;

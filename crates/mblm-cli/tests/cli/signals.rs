@@ -64,15 +64,15 @@ fn a_signal_ends_the_run_with_its_code_and_a_saved_model() {
             assert_eq!(found, code, "{said}");
             assert_eq!(json["stopped"], true);
             assert!(json["batches"].as_u64().unwrap() >= 1);
-            assert!(said.contains("stopping: the model is being saved"), "{said}");
-            if json["batches"].as_u64().unwrap() > 1 && validate.ends_with('2') {
-                // what was learned since the last validation counts
-                let last = format!("after batch {}", json["batches"]);
-                assert!(said.replace('_', "").contains(&last), "{last}: {said}");
-            }
+            assert!(said.contains("stopping: the state is being saved"), "{said}");
             assert!(said.contains("stopped after ") && !said.contains("error"), "{said}");
-            let model = json["model"].as_str().unwrap();
-            assert_eq!(done(&["generate", "-m", model, "-n", "4", "--raw"]).stdout.len(), 4);
+            assert!(said.contains("go on: mblm train --resume "), "{said}");
+            // what was learned since the last validation counts
+            let state = json["state"].as_str().unwrap();
+            assert!(state.ends_with(&format!("states/batch_{}", json["batches"])), "{state}");
+            for model in [state, json["model"].as_str().unwrap(), json["run"].as_str().unwrap()] {
+                assert_eq!(done(&["generate", "-m", model, "-n", "4", "--raw"]).stdout.len(), 4);
+            }
         }
     }
 }

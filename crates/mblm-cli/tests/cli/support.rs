@@ -187,6 +187,13 @@ pub(crate) struct Trained {
     pub(crate) finished: Finished,
 }
 
+/// The folder of a run's best model, as its index says.
+pub(crate) fn best_model(run: &Path) -> PathBuf {
+    let models = run.join("models");
+    let index: Value = serde_json::from_slice(&std::fs::read(models.join("index.json")).unwrap()).unwrap();
+    models.join(index[0]["folder"].as_str().unwrap())
+}
+
 /// The run that all tests share: `mblm train CONFIG --json`.
 pub(crate) fn trained() -> &'static Trained {
     static TRAINED: OnceLock<Trained> = OnceLock::new();
@@ -197,7 +204,7 @@ pub(crate) fn trained() -> &'static Trained {
         let run = folders.pop().unwrap();
         assert!(folders.is_empty());
         Trained {
-            model: run.join("model"),
+            model: best_model(&run),
             scratch,
             run,
             finished,

@@ -168,8 +168,13 @@ fn out_and_seed_change_the_run() {
         let finished = finish(&mut command);
         assert_eq!(finished.code, 0, "{}", finished.stderr);
         let mut json = finished.json();
-        assert_eq!(json["model"], str(&out.join(format!("test_{name}")).join("model")));
-        json["model"].take();
+        let run = out.join(format!("test_{name}"));
+        assert_eq!(json["run"], str(&run));
+        assert_eq!(json["model"], str(&run.join("models/batch_4")));
+        assert_eq!(json["state"], str(&run.join("states/batch_4")));
+        for key in ["run", "model", "state"] {
+            json[key].take();
+        }
         json
     };
     let (first, same, other) = (train("1", "a"), train("1", "b"), train("2", "c"));

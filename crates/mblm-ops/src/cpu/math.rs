@@ -171,6 +171,44 @@ pub fn dot<T: Real>(a: &[T], b: &[T]) -> T {
     total
 }
 
+/// `out[j] = x · row j`, where row j begins `j · stride` elements into `rows`; each product is summed in the same order whatever
+/// the number of rows.
+///
+/// First the lanes' sums of a group of rows, then the sums of the lanes: apart, both become vector code.
+#[inline(always)]
+pub fn dots<T: Real>(out: &mut [T], x: &[T], rows: &[T], stride: usize) {
+    const GROUP: usize = 8;
+    let mut sums = [[T::zero(); LANES]; GROUP];
+    let (chunks, rest) = x.as_chunks::<LANES>();
+    for (group, out) in out.chunks_mut(GROUP).enumerate() {
+        for (index, sums) in sums[..out.len()].iter_mut().enumerate() {
+            let row = &rows[(group * GROUP + index) * stride..][..x.len()];
+            let (row_chunks, row_rest) = row.as_chunks::<LANES>();
+            let mut lanes = [T::zero(); LANES];
+            for (x, row) in chunks.iter().zip(row_chunks) {
+                for lane in 0..LANES {
+                    lanes[lane] += x[lane] * row[lane];
+                }
+            }
+            for (lane, (x, row)) in lanes.iter_mut().zip(rest.iter().zip(row_rest)) {
+                *lane += *x * *row;
+            }
+            *sums = lanes;
+        }
+        for (out, sums) in out.iter_mut().zip(&sums) {
+            let mut lanes = *sums;
+            let mut width = LANES / 2;
+            while width > 0 {
+                for lane in 0..width {
+                    lanes[lane] += lanes[lane + width];
+                }
+                width /= 2;
+            }
+            *out = lanes[0];
+        }
+    }
+}
+
 /// `Σ a[i]`, in a fixed order.
 #[inline(always)]
 pub fn sum<T: Real>(a: &[T]) -> T {

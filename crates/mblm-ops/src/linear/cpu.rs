@@ -1,20 +1,20 @@
 //! Matrix products straight into the result or the gradient buffer.
 //!
-//! Decoding has a row per stream, too few for a tiled product: it then costs one reading of the weights, so each row of
-//! the weight is read once and multiplied with all rows of the input.
+//! Decoding has a row per stream, too few for a packed product: it then costs one reading of the weights, in pieces
+//! that all rows of the input are multiplied with. What a row gives does not depend on how many there are.
 
 use candle_core::{D, Result, Tensor};
 use multiversion::multiversion;
 
 use crate::GradBuffer;
-use crate::cpu::{Real, Slice, add_assign, dot, from_vec, par_chunks, par_reduce, product};
+use crate::cpu::{Real, Slice, add_assign, dots, from_vec, par_chunks, par_reduce, product, threads};
 
 /// Rows that one task of the bias loops takes.
 const ROWS: usize = 256;
-/// Most rows that are multiplied with the weights row by row.
-const FEW_ROWS: usize = 8;
-/// Weights that one task of a product with few rows reads.
-const FEW_ROWS_WEIGHTS: usize = 1 << 15;
+/// Most rows that are multiplied without packing.
+const FEW_ROWS: usize = 32;
+/// Fewest multiplications of a task of such a product.
+const FEW_ROWS_WORK: usize = 1 << 15;
 
 pub(super) fn forward<T: Real>(x: &Tensor, weight: &Tensor, bias: Option<&Tensor>) -> Result<Tensor> {
     let (outputs, inputs) = weight.dims2()?;
@@ -54,42 +54,41 @@ fn few_rows<T: Real>(
     bias: Option<&[T]>,
     (rows, outputs, inputs): (usize, usize, usize),
 ) -> Vec<T> {
-    let mut columns = vec![T::zero(); outputs * rows]; // (outputs, rows)
-    if columns.is_empty() {
-        return columns;
+    let mut pieces = vec![T::zero(); outputs * rows]; // piece after piece (rows, outputs of the piece)
+    if pieces.is_empty() {
+        return pieces;
     }
-    let piece = (FEW_ROWS_WEIGHTS / inputs).max(1);
-    par_chunks(&mut columns, piece * rows, |index, columns| {
-        let first = index * piece;
-        let count = columns.len() / rows;
-        let weight = &weight[first * inputs..(first + count) * inputs];
-        dot_all(x, weight, inputs, columns);
+    let len = (FEW_ROWS_WORK / (inputs * rows))
+        .max(outputs.div_ceil(threads()))
+        .max(1);
+    par_chunks(&mut pieces, len * rows, |index, piece| {
+        let (first, count) = (index * len, piece.len() / rows);
+        products(x, &weight[first * inputs..(first + count) * inputs], inputs, piece);
         if let Some(bias) = bias {
-            for (column, bias) in columns.chunks_exact_mut(rows).zip(&bias[first..]) {
-                column.iter_mut().for_each(|y| *y += *bias);
+            for row in piece.chunks_exact_mut(count) {
+                add_assign(row, &bias[first..first + count]);
             }
         }
     });
-    if rows == 1 {
-        return columns;
+    if rows == 1 || len >= outputs {
+        return pieces;
     }
     let mut y = vec![T::zero(); rows * outputs];
-    for (output, column) in columns.chunks_exact(rows).enumerate() {
-        for (row, value) in column.iter().enumerate() {
-            y[row * outputs + output] = *value;
+    for (index, piece) in pieces.chunks(len * rows).enumerate() {
+        let count = piece.len() / rows;
+        for (row, values) in piece.chunks_exact(count).enumerate() {
+            y[row * outputs + index * len..][..count].copy_from_slice(values);
         }
     }
     y
 }
 
-/// The products of every row of `weight` with every row of `x`, (rows of weight, rows of x).
+/// The products of every row of `x` with every row of `weight`, (rows of x, rows of weight).
 #[multiversion(targets("x86_64+avx512f+avx512vl+fma", "x86_64+avx2+fma"))]
-fn dot_all<T: Real>(x: &[T], weight: &[T], inputs: usize, out: &mut [T]) {
-    let rows = x.len() / inputs;
-    for (weight, out) in weight.chunks_exact(inputs).zip(out.chunks_exact_mut(rows)) {
-        for (x, out) in x.chunks_exact(inputs).zip(out) {
-            *out = dot(x, weight);
-        }
+fn products<T: Real>(x: &[T], weight: &[T], inputs: usize, out: &mut [T]) {
+    let outputs = weight.len() / inputs;
+    for (x, out) in x.chunks_exact(inputs).zip(out.chunks_exact_mut(outputs)) {
+        dots(out, x, weight, inputs);
     }
 }
 

@@ -88,6 +88,34 @@ mod tests {
         with_bias: with_bias!(&[3, 4, 5])
         one_row: with_bias!(&[1, 5])
         few_rows: with_bias!(&[2, 3, 5])
+        rows_of_every_tile: with_bias!(&[1, 31, 5])
+    }
+
+    #[test]
+    fn a_row_gives_the_same_alone_and_in_company() {
+        use candle_core::Device;
+        let tensor = |shape: &[usize], seed| {
+            let noise = crate::testing::uniform(shape, seed).unwrap();
+            noise
+                .to_dtype(candle_core::DType::F32)
+                .unwrap()
+                .to_device(&Device::Cpu)
+                .unwrap()
+        };
+        for (outputs, inputs) in [(257, 256), (6, 19), (1, 1), (512, 37)] {
+            let (weight, bias) = (tensor(&[outputs, inputs], 1), tensor(&[outputs], 2));
+            let x = tensor(&[32, inputs], 3);
+            let alone: Vec<Vec<f32>> = (0..32)
+                .map(|row| {
+                    let y = linear::forward(&x.narrow(0, row, 1).unwrap(), &weight, Some(&bias)).unwrap();
+                    y.flatten_all().unwrap().to_vec1().unwrap()
+                })
+                .collect();
+            for rows in [2, 3, 8, 31, 32] {
+                let y = linear::forward(&x.narrow(0, 0, rows).unwrap(), &weight, Some(&bias)).unwrap();
+                assert_eq!(y.to_vec2::<f32>().unwrap(), alone[..rows], "{rows} rows of {inputs}");
+            }
+        }
     }
 
     op_test! {

@@ -5,10 +5,12 @@
 //!
 //! | file | holds |
 //! |---|---|
+//! | [`escape`] | bytes as they are typed, with escapes |
 //! | [`patches`] | the arithmetic of the hierarchy: padded length, sequences and positions of every stage |
 //! | [`stream`] | ids as they are generated → raw bytes, text or integers |
 //! | [`utf8`] | which bytes may follow which in UTF-8 |
 
+pub mod escape;
 pub mod patches;
 pub mod stream;
 pub mod utf8;

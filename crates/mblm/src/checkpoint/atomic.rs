@@ -17,8 +17,15 @@ use crate::{Error, Result};
 
 const BUFFER: usize = 1 << 20;
 
+/// What a process holds that works in a folder.
+const LOCK_FILE: &str = ".lock";
+
 /// How temporary names end; they begin with a dot.
 const TEMPORARY: &str = ".tmp";
+
+/// What stands before that in the name of a folder that is being replaced, and of the one that replaces it.
+const OLD: &str = ".old";
+const NEW: &str = ".new";
 
 /// Writes the file at `path` with what `fill` writes, replacing a file that is there in one step.
 ///
@@ -88,10 +95,6 @@ impl NewFolder {
 pub fn write_folder(path: &Path, fill: impl FnOnce(&mut NewFolder) -> Result<()>) -> Result<()> {
     let failed = |error: io::Error| Error::file(path, format!("cannot write the folder: {error}"));
     let temporary = TemporaryFolder::new(path).map_err(failed)?;
-    let mut folder = NewFolder {
-        path: temporary.0.clone(),
-        sums: Vec::new(),
-    };
     // whoever reads the message knows the folder by the name that it was going to have
     let named = |error| match error {
         Error::File { path: inside, message } => match inside.strip_prefix(&temporary.0) {
@@ -100,10 +103,39 @@ pub fn write_folder(path: &Path, fill: impl FnOnce(&mut NewFolder) -> Result<()>
         },
         other => other,
     };
-    fill(&mut folder).map_err(named)?;
-    let sums = sums_text(&folder.sums);
-    write(&temporary.0.join(SUMS_FILE), |out| out.write_all(sums.as_bytes())).map_err(named)?;
+    fill_folder(&temporary.0, fill).map_err(named)?;
     temporary.persist(path).map_err(failed)
+}
+
+/// Writes files into the folder `path`, which is there, each in one step, and then the file of their checksums.
+pub fn fill_folder(path: &Path, fill: impl FnOnce(&mut NewFolder) -> Result<()>) -> Result<()> {
+    let mut folder = NewFolder {
+        path: path.to_path_buf(),
+        sums: Vec::new(),
+    };
+    fill(&mut folder)?;
+    let sums = sums_text(&folder.sums);
+    write(&path.join(SUMS_FILE), |out| out.write_all(sums.as_bytes()))
+}
+
+/// Makes a folder, and those that it lies in, unless they are there; they stay also after a loss of power.
+pub fn make_folder(path: &Path) -> Result<()> {
+    if path.is_dir() || path.as_os_str().is_empty() {
+        return Ok(());
+    }
+    let failed = |error: io::Error| Error::file(path, format!("cannot make the folder: {error}"));
+    let parent = path.parent().unwrap_or(Path::new(""));
+    make_folder(parent)?;
+    fail_point().map_err(failed)?;
+    match fs::create_dir(path) {
+        Err(error) if error.kind() != io::ErrorKind::AlreadyExists => return Err(failed(error)),
+        _ => {}
+    }
+    match parent.as_os_str().is_empty() {
+        true => sync_folder(Path::new(".")),
+        false => sync_folder(parent),
+    }
+    .map_err(failed)
 }
 
 /// A folder under a temporary name, removed unless it is persisted.
@@ -112,7 +144,7 @@ struct TemporaryFolder(PathBuf);
 impl TemporaryFolder {
     /// An empty folder beside `path`.
     fn new(path: &Path) -> io::Result<Self> {
-        let temporary = beside(path, "new")?;
+        let temporary = beside(path, NEW)?;
         if temporary.exists() {
             fs::remove_dir_all(&temporary)?;
         }
@@ -122,7 +154,7 @@ impl TemporaryFolder {
     }
 
     fn persist(self, path: &Path) -> io::Result<()> {
-        let old = beside(path, "old")?;
+        let old = beside(path, OLD)?;
         if path.exists() {
             if old.exists() {
                 fs::remove_dir_all(&old)?;
@@ -150,23 +182,51 @@ impl Drop for TemporaryFolder {
     }
 }
 
-/// The name `.NAME.what.tmp` beside `path`.
+/// The name `.NAME`, `what`, `.tmp` beside `path`.
 fn beside(path: &Path, what: &str) -> io::Result<PathBuf> {
     match path.file_name() {
-        Some(name) => Ok(path.with_file_name(format!(".{}.{what}{TEMPORARY}", name.to_string_lossy()))),
+        Some(name) => Ok(path.with_file_name(format!(".{}{what}{TEMPORARY}", name.to_string_lossy()))),
         None => Err(io::Error::new(io::ErrorKind::InvalidInput, "the path names no folder")),
     }
 }
 
-/// Removes what a killed process left in a folder under temporary names.
+/// Takes a folder for this process alone, for as long as the result lives; the system gives it free when a process ends, however
+/// that happens.
+///
+/// # Errors
+/// Another process has it.
+pub fn lock(folder: &Path) -> Result<File> {
+    let path = folder.join(LOCK_FILE);
+    let file = File::options()
+        .create(true)
+        .truncate(false)
+        .write(true)
+        .open(&path)
+        .map_err(|error| Error::file(&path, format!("cannot make the file: {error}")))?;
+    match file.try_lock() {
+        Err(fs::TryLockError::WouldBlock) => Err(Error::file(
+            folder,
+            "another process is at work in this folder; wait for it or stop it",
+        )),
+        // a file system without locks is no reason not to work
+        Ok(()) | Err(fs::TryLockError::Error(_)) => Ok(file),
+    }
+}
+
+/// Removes what a killed process left in a folder under temporary names, and gives a folder that was about to be replaced its
+/// name back.
 pub fn clean(folder: &Path) -> Result<()> {
     let failed = |error: io::Error| Error::file(folder, format!("cannot remove temporary files: {error}"));
     for entry in fs::read_dir(folder).map_err(failed)? {
         let entry = entry.map_err(failed)?;
         let name = entry.file_name();
         let name = name.to_string_lossy();
-        if name.starts_with('.') && name.ends_with(TEMPORARY) {
-            remove(&entry.path())?;
+        let Some(inner) = name.strip_prefix('.').and_then(|name| name.strip_suffix(TEMPORARY)) else {
+            continue;
+        };
+        match inner.strip_suffix(OLD).map(|name| folder.join(name)) {
+            Some(lost) if !lost.exists() => fs::rename(entry.path(), lost).map_err(failed)?,
+            _ => remove(&entry.path())?,
         }
     }
     Ok(())
@@ -185,6 +245,13 @@ pub fn remove(path: &Path) -> Result<()> {
         }
         _ => Ok(()),
     }
+}
+
+/// With the feature `failpoints`: what the environment's `FAILPOINTS` says happens at the fail point `disk`, as in
+/// `disk=7*off->return(abort)`, which kills the process at the eighth step that changes the disk; `return(full)` lets it fail.
+pub fn fail_points_from_environment() {
+    #[cfg(feature = "failpoints")]
+    std::mem::forget(fail::FailScenario::setup()); // its end would clear the points
 }
 
 /// A step that changes the disk. Tests make it fail as a full disk does, or kill the process.
@@ -251,6 +318,54 @@ mod tests {
         // A folder in the file's place.
         assert!(write(folder.path(), |_| Ok(())).is_err());
         assert!(write(Path::new("/"), |_| Ok(())).is_err());
+    }
+
+    #[test]
+    fn a_folder_appears_whole_or_not_at_all() {
+        let parent = tempfile::tempdir().unwrap();
+        let path = parent.path().join("f");
+        write_folder(&path, |folder| folder.write("a", |out| out.write_all(b"first"))).unwrap();
+        assert_eq!(entries(&path), [SUMS_FILE, "a"]);
+        let error = write_folder(&path, |folder| {
+            folder.write("a", |out| out.write_all(b"second"))?;
+            folder.write("b", |_| Err(io::Error::other("the disk is full")))
+        })
+        .unwrap_err()
+        .to_string();
+        assert!(error.contains("f/b: ") && error.contains("the disk is full"), "{error}");
+        assert!(!error.contains(NEW), "{error}");
+        assert_eq!(fs::read(path.join("a")).unwrap(), b"first");
+        assert_eq!(entries(parent.path()), ["f"]);
+        write_folder(&path, |folder| folder.write("b", |out| out.write_all(b"third"))).unwrap();
+        assert_eq!(entries(&path), [SUMS_FILE, "b"]);
+        assert_eq!(entries(parent.path()), ["f"]);
+        assert!(write_folder(&parent.path().join("missing/f"), |_| Ok(())).is_err());
+    }
+
+    #[test]
+    fn a_folder_is_locked_once() {
+        let folder = tempfile::tempdir().unwrap();
+        let first = lock(folder.path()).unwrap();
+        let message = lock(folder.path()).unwrap_err().to_string();
+        assert!(message.contains("another process is at work"), "{message}");
+        drop(first);
+        lock(folder.path()).unwrap();
+    }
+
+    #[test]
+    fn what_a_killed_process_left_is_cleaned_up() {
+        let parent = tempfile::tempdir().unwrap();
+        // killed between the two renames of g, after both of f, and while h was written
+        for name in [".g.old.tmp", ".g.new.tmp", ".f.old.tmp", "f", ".h.new.tmp"] {
+            fs::create_dir(parent.path().join(name)).unwrap();
+            fs::write(parent.path().join(name).join("from"), name).unwrap();
+        }
+        fs::write(parent.path().join(".config.yaml.Ab3.tmp"), "half").unwrap();
+        fs::write(parent.path().join(".hidden"), "").unwrap();
+        clean(parent.path()).unwrap();
+        assert_eq!(entries(parent.path()), [".hidden", "f", "g"]);
+        assert_eq!(fs::read(parent.path().join("g/from")).unwrap(), b".g.old.tmp");
+        assert_eq!(fs::read(parent.path().join("f/from")).unwrap(), b"f");
     }
 
     #[cfg(unix)]

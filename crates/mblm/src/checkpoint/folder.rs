@@ -4,14 +4,20 @@
 //! |---|---|
 //! | `config.json` | `{"format": 1, "kind": "decoder" or "encoder", "config": {the package's model keys}}` |
 //! | `model.safetensors` | the parameters as `f32`, under the names of the Python package |
+//! | `SHA256SUMS` | the checksums of both, checked where it is there |
+//!
+//! The folder of a training run stands for its best model.
 
+use std::fs::File;
+use std::io::Read;
 use std::path::Path;
 
 use candle_core::Tensor;
 use serde::Deserialize;
 use serde_json::{Value, json};
 
-use super::{Weights, atomic, names, safetensors};
+use super::atomic::{self, NewFolder};
+use super::{SUMS_FILE, Weights, names, run, safetensors, sums};
 use crate::{Error, Result};
 
 /// The version of the folder's format that is written, the newest that is read.
@@ -23,8 +29,20 @@ pub const CONFIG_FILE: &str = "config.json";
 /// The name of the parameters in a model folder.
 pub const WEIGHTS_FILE: &str = "model.safetensors";
 
-/// The name of the model folder in a run's folder.
-pub const RUN_MODEL: &str = "model";
+/// The folder of the best models in a run's folder.
+pub const MODELS: &str = "models";
+
+/// The list of the best models in that folder, the best first.
+pub const INDEX_FILE: &str = "index.json";
+
+/// The folder of training states in a run's folder.
+pub const STATES: &str = "states";
+
+/// The counters of a training state in its folder.
+pub const STATE_FILE: &str = "state.json";
+
+/// The longest configuration that is read, in bytes: as JSON's values it takes many times its length.
+const MAX_CONFIG: u64 = 1 << 20;
 
 const KINDS: [&str; 2] = ["decoder", "encoder"];
 
@@ -55,6 +73,7 @@ impl Folder {
     ///
     /// Fails when a file is missing or damaged, and when the folder was written by a newer version of this program.
     pub fn open(path: &Path) -> Result<Self> {
+        let path = &run::model_folder(path);
         let metadata = std::fs::metadata(path).map_err(|error| Error::file(path, error))?;
         if !metadata.is_dir() {
             return Err(Error::file(
@@ -63,7 +82,9 @@ impl Folder {
             ));
         }
         check_complete(path)?;
+        // what another version wrote may be summed in another way
         let (kind, config) = read_config(&path.join(CONFIG_FILE))?;
+        sums::verify(path)?;
         let weights = Weights::open(&path.join(WEIGHTS_FILE))?;
         Ok(Self { kind, config, weights })
     }
@@ -79,15 +100,11 @@ pub(super) fn check_complete(path: &Path) -> Result<()> {
     if missing.is_empty() {
         return Ok(());
     }
-    let inside = path.join(RUN_MODEL);
-    let advice = match inside.join(CONFIG_FILE).is_file() {
-        true => format!("the model of this run is in {}", inside.display()),
-        false => "give the folder that `mblm train` wrote, or make one of a .pth file with `mblm convert`".into(),
-    };
     Err(Error::file(
         path,
         format!(
-            "expected a model folder, but it lacks {}; {advice}",
+            "expected a model folder, but it lacks {}; give the folder that `mblm train` wrote, or make one of a .pth file \
+             with `mblm convert`",
             missing.join(" and ")
         ),
     ))
@@ -95,7 +112,14 @@ pub(super) fn check_complete(path: &Path) -> Result<()> {
 
 /// Kind and configuration.
 pub(super) fn read_config(path: &Path) -> Result<(String, Value)> {
-    let text = std::fs::read(path).map_err(|error| Error::file(path, error))?;
+    let mut text = Vec::new();
+    let file = File::open(path).map_err(|error| Error::file(path, error))?;
+    let read = file.take(MAX_CONFIG + 1).read_to_end(&mut text);
+    read.map_err(|error| Error::file(path, error))?;
+    if text.len() as u64 > MAX_CONFIG {
+        let message = format!("expected the configuration of a model, at most {MAX_CONFIG} bytes, found more");
+        return Err(Error::file(path, message));
+    }
     let damaged = |error: serde_json::Error| Error::file(path, format!("not the configuration of a model: {error}"));
     // The version first: a newer format may hold anything besides.
     let Version { format } = serde_json::from_slice(&text).map_err(damaged)?;
@@ -121,14 +145,33 @@ fn check_kind(kind: &str) -> Result<(), String> {
 
 /// Writes a model folder, made if it is not there: floating-point tensors as `f32`, each name once.
 ///
-/// Each of the two files is replaced in one step, the configuration last: a new folder is complete when it has both.
+/// Each file is replaced in one step, the configuration last of the two: a new folder is complete when it has both.
 pub fn save(path: &Path, kind: &str, config: &Value, tensors: &[(String, Tensor)]) -> Result<()> {
     check_kind(kind).map_err(Error::input)?;
     names::check_writable(tensors).map_err(|message| Error::file(path, message))?;
     std::fs::create_dir_all(path).map_err(|error| Error::file(path, format!("cannot make the folder: {error}")))?;
-    atomic::write(&path.join(WEIGHTS_FILE), |out| safetensors::write(tensors, out))?;
+    // between two files the checksums would be those of neither model
+    atomic::remove(&path.join(SUMS_FILE))?;
+    atomic::fill_folder(path, |folder| fill(folder, kind, config, tensors))
+}
+
+/// Writes the files of a model into a folder in the making.
+pub(super) fn fill(folder: &mut NewFolder, kind: &str, config: &Value, tensors: &[(String, Tensor)]) -> Result<()> {
+    folder.write_tensors(WEIGHTS_FILE, tensors)?;
     let document = json!({"format": FORMAT, "kind": kind, "config": config});
-    atomic::write(&path.join(CONFIG_FILE), |out| writeln!(out, "{document:#}"))
+    folder.write(CONFIG_FILE, |out| writeln!(out, "{document:#}"))
+}
+
+/// Writes a safetensors file: floating-point tensors as `f32`, each name once, with `metadata` in its header.
+pub(crate) fn save_tensors(path: &Path, tensors: &[(String, Tensor)], metadata: &[(&str, &str)]) -> Result<()> {
+    atomic::write(path, |out| safetensors::write_with(tensors, metadata, out))
+}
+
+impl NewFolder {
+    /// Writes a safetensors file: floating-point tensors as `f32`, each name once.
+    pub fn write_tensors(&mut self, name: &str, tensors: &[(String, Tensor)]) -> Result<()> {
+        self.write(name, |out| safetensors::write(tensors, out))
+    }
 }
 
 #[cfg(test)]
@@ -213,6 +256,8 @@ mod tests {
         let message = error_with("{\"format\": 1, \"kind\": \"decoder\"}");
         assert!(message.contains("missing field `config`"), "{message}");
         assert!(error_with("").contains("line 1 column 0"));
+        let zeros = format!("{{\"format\": 1, \"zeros\": [0{}]}}", ",0".repeat(1 << 19));
+        assert!(error_with(&zeros).contains("at most 1048576 bytes"));
     }
 
     #[test]

@@ -10,8 +10,11 @@
 //! | `torch_write.rs` | the same format, written: [`write_torch`], and [`rotary_buffers`] that go with it |
 //! | `names.rs` | the parameter names of older files, brought up to date |
 //! | `folder.rs` | a model folder, `config.json` and `model.safetensors`: [`Folder`], [`save`] |
+//! | `run.rs` | where a run's folder keeps its models and states |
 //! | `open.rs` | whole models from files and back: [`Model::open`](crate::model::Model::open) |
+//! | `transfer.rs` | another model's weights as the first values of a new one: [`Transfer`] |
 //! | `atomic.rs` | files and folders that appear complete or not at all: [`atomic::write`], [`atomic::write_folder`] |
+//! | `append.rs` | files that grow row by row, of which no half row stays |
 //! | `sums.rs` | checksums of a folder's files: [`verify_sums`] |
 //!
 //! Files are mapped, not read: opening costs the header alone. No input makes these readers panic, recurse, or allocate
@@ -19,23 +22,29 @@
 
 pub mod atomic;
 
+pub(crate) mod append;
 mod folder;
 mod names;
 mod open;
 mod pickle;
+mod run;
 mod safetensors;
 mod stored;
 mod sums;
 mod torch;
 mod torch_write;
+mod transfer;
 mod weights;
 
 #[cfg(test)]
 mod hostile;
 
 pub use ::safetensors::Dtype as StoredType;
-pub use folder::{CONFIG_FILE, FORMAT, Folder, RUN_MODEL, WEIGHTS_FILE, save};
+pub(crate) use folder::save_tensors;
+pub use folder::{CONFIG_FILE, FORMAT, Folder, INDEX_FILE, MODELS, STATE_FILE, STATES, WEIGHTS_FILE, save};
 pub use open::architecture_of;
+pub(crate) use run::{batch_folder, batch_folders};
 pub use sums::{SUMS_FILE, verify as verify_sums};
 pub use torch_write::{rotary_buffers, write as write_torch};
+pub use transfer::Transfer;
 pub use weights::Weights;

@@ -5,7 +5,8 @@ use std::path::Path;
 use candle_core::{DType, Device, Tensor};
 use serde_json::Value;
 
-use super::{CONFIG_FILE, Folder, Weights, folder, rotary_buffers, write_torch};
+use super::atomic::NewFolder;
+use super::{CONFIG_FILE, Folder, Weights, folder, rotary_buffers, run, write_torch};
 use crate::config::Architecture;
 use crate::model::{BlockRegistry, Init, Model, ParameterSource};
 use crate::{Error, Result};
@@ -19,6 +20,7 @@ impl ParameterSource for Weights {
 
 /// The architecture of a model folder, or of a weights file that lies in one; `None` for a weights file alone.
 pub fn architecture_of(path: &Path) -> Result<Option<Architecture>> {
+    let path = &run::model_folder(path);
     let folder = match path.is_dir() {
         true => {
             folder::check_complete(path)?;
@@ -49,12 +51,13 @@ impl Architecture {
 }
 
 impl Model {
-    /// Opens a model folder, or a weights file with the folder's `config.json` beside it.
+    /// Opens a model folder, the best model of a run's folder, or a weights file with the folder's `config.json` beside it.
     ///
     /// # Errors
     /// Missing or damaged files; a tensor that is missing or has another shape or type than the configuration says.
     pub fn open(path: &Path, registry: &BlockRegistry, device: &Device) -> Result<Self> {
         let (architecture, weights) = if path.is_dir() {
+            let path = &run::model_folder(path);
             let folder = Folder::open(path)?;
             (architecture(&path.join(CONFIG_FILE), folder.config)?, folder.weights)
         } else {
@@ -78,6 +81,13 @@ impl Model {
         let architecture = self.architecture();
         let tensors = self.parameters().named_tensors();
         folder::save(path, architecture.kind(), &architecture.to_json()?, &tensors)
+    }
+
+    /// Writes the files of a model folder into a folder in the making.
+    pub(crate) fn fill_folder(&self, new: &mut NewFolder) -> Result<()> {
+        let architecture = self.architecture();
+        let tensors = self.parameters().named_tensors();
+        folder::fill(new, architecture.kind(), &architecture.to_json()?, &tensors)
     }
 
     /// Writes a `.pth` file that the Python package loads.

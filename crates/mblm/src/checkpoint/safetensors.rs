@@ -23,6 +23,27 @@ pub(super) fn is_format(file: &[u8]) -> bool {
 
 /// Where the tensors of a safetensors file lie, in the order of their bytes.
 pub(super) fn read(file: &[u8]) -> Result<Vec<(String, Stored)>, String> {
+    let (metadata, start) = header(file)?;
+    let mut tensors = Vec::new();
+    for name in metadata.offset_keys() {
+        let Some(info) = metadata.info(&name) else { continue };
+        // The ranges are within the data: they follow one another up to `data_len`.
+        let bytes = start + info.data_offsets.0..start + info.data_offsets.1;
+        let stored = Stored::contiguous(info.dtype, info.shape.clone(), bytes)
+            .map_err(|message| format!("tensor `{name}`: {message}"))?;
+        tensors.push((name, stored));
+    }
+    Ok(tensors)
+}
+
+/// The metadata of this key in a safetensors file.
+pub(super) fn metadata(file: &[u8], key: &str) -> Option<String> {
+    let (metadata, _) = header(file).ok()?;
+    metadata.metadata().as_ref()?.get(key).cloned()
+}
+
+/// The header of a safetensors file, and where its data begin.
+fn header(file: &[u8]) -> Result<(Metadata, usize), String> {
     let (prefix, rest) = file
         .split_first_chunk::<PREFIX>()
         .ok_or_else(|| format!("{} bytes are too few for a safetensors header", file.len()))?;
@@ -45,23 +66,27 @@ pub(super) fn read(file: &[u8]) -> Result<Vec<(String, Stored)>, String> {
             data.len()
         ));
     }
-    let start = PREFIX + length;
-    let mut tensors = Vec::new();
-    for name in metadata.offset_keys() {
-        let Some(info) = metadata.info(&name) else { continue };
-        // The ranges are within the data: they follow one another up to `data_len`.
-        let bytes = start + info.data_offsets.0..start + info.data_offsets.1;
-        let stored = Stored::contiguous(info.dtype, info.shape.clone(), bytes)
-            .map_err(|message| format!("tensor `{name}`: {message}"))?;
-        tensors.push((name, stored));
-    }
-    Ok(tensors)
+    Ok((metadata, PREFIX + length))
 }
 
 /// Writes floating-point tensors as `f32`, each name once, with the metadata that the Python libraries ask for.
 pub(super) fn write(tensors: &[(String, Tensor)], out: &mut dyn Write) -> io::Result<()> {
+    write_with(tensors, &[], out)
+}
+
+/// [`write`] with further metadata.
+pub(super) fn write_with(
+    tensors: &[(String, Tensor)],
+    metadata: &[(&str, &str)],
+    out: &mut dyn Write,
+) -> io::Result<()> {
     let mut header = Map::new();
-    header.insert("__metadata__".into(), json!({"format": "pt"}));
+    let further = metadata.iter().map(|(key, value)| (key.to_string(), json!(value)));
+    let metadata: Map<_, _> = [("format".to_string(), json!("pt"))]
+        .into_iter()
+        .chain(further)
+        .collect();
+    header.insert("__metadata__".into(), metadata.into());
     let mut end = 0;
     for (name, tensor) in tensors {
         let start = end;

@@ -1,6 +1,8 @@
 //! An open file of named tensors, whatever its format.
 
+use std::fmt;
 use std::fs::File;
+use std::ops::Deref;
 use std::path::{Path, PathBuf};
 
 use candle_core::{DType, Device, Tensor};
@@ -8,18 +10,42 @@ use indexmap::IndexMap;
 use memmap2::Mmap;
 
 use super::stored::Stored;
-use super::{StoredType, WEIGHTS_FILE, names, safetensors, torch};
+use super::{StoredType, WEIGHTS_FILE, names, run, safetensors, torch};
+use crate::model::Parameters;
 use crate::{Error, Result};
 
-/// The named tensors of an open, memory-mapped file.
+/// The named tensors of an open, memory-mapped file, or of one in memory.
 ///
-/// The file is read as tensors are loaded. It must stay as it is while it is open: a file that another process shortens
+/// A mapped file is read as tensors are loaded. It must stay as it is while it is open: a file that another process shortens
 /// meanwhile ends this one (`SIGBUS`), as with every mapped file. Files that this crate writes are replaced, never changed.
 #[derive(Debug)]
 pub struct Weights {
     path: PathBuf,
-    map: Mmap,
+    content: Content,
     tensors: IndexMap<String, Stored>,
+}
+
+/// The bytes of the file.
+enum Content {
+    Mapped(Mmap),
+    Memory(Vec<u8>),
+}
+
+impl Deref for Content {
+    type Target = [u8];
+
+    fn deref(&self) -> &[u8] {
+        match self {
+            Self::Mapped(map) => map,
+            Self::Memory(bytes) => bytes,
+        }
+    }
+}
+
+impl fmt::Debug for Content {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{} bytes", self.len())
+    }
 }
 
 impl Weights {
@@ -30,7 +56,7 @@ impl Weights {
     pub fn open(path: &Path) -> Result<Self> {
         let metadata = std::fs::metadata(path).map_err(|error| Error::file(path, error))?;
         if metadata.is_dir() {
-            let file = path.join(WEIGHTS_FILE);
+            let file = run::model_folder(path).join(WEIGHTS_FILE);
             if !file.is_file() {
                 return Err(Error::file(
                     path,
@@ -46,18 +72,28 @@ impl Weights {
             ));
         }
         if metadata.len() == 0 {
-            return Err(Error::file(
-                path,
-                "the file is empty; expected a .safetensors or a torch file",
-            ));
+            return Self::read(path, Content::Memory(Vec::new()));
         }
         let file = File::open(path).map_err(|error| Error::file(path, error))?;
         // SAFETY: the map is only ever read, as bytes. That nobody changes the file meanwhile is the condition stated above.
         let map = unsafe { Mmap::map(&file) }.map_err(|error| Error::file(path, error))?;
-        let tensors = index(&map).map_err(|message| Error::file(path, message))?;
+        Self::read(path, Content::Mapped(map))
+    }
+
+    /// Reads the bytes of a file as [`Weights::open`] reads the file; `path` stands for it in messages.
+    pub fn from_bytes(bytes: Vec<u8>, path: &Path) -> Result<Self> {
+        Self::read(path, Content::Memory(bytes))
+    }
+
+    fn read(path: &Path, content: Content) -> Result<Self> {
+        if content.is_empty() {
+            let message = "the file is empty; expected a .safetensors or a torch file";
+            return Err(Error::file(path, message));
+        }
+        let tensors = index(&content).map_err(|message| Error::file(path, message))?;
         Ok(Self {
             path: path.to_path_buf(),
-            map,
+            content,
             tensors,
         })
     }
@@ -65,6 +101,14 @@ impl Weights {
     /// The file that the tensors are in.
     pub fn path(&self) -> &Path {
         &self.path
+    }
+
+    /// The metadata of this key, where the file is a safetensors file that has it.
+    pub fn metadata(&self, key: &str) -> Option<String> {
+        match safetensors::is_format(&self.content) {
+            true => safetensors::metadata(&self.content, key),
+            false => None,
+        }
     }
 
     /// The names of the tensors, in the order of the file.
@@ -106,7 +150,7 @@ impl Weights {
             ));
         }
         stored
-            .load(&self.map, dtype, device)
+            .load(&self.content, dtype, device)
             .map_err(|error| Error::file(&self.path, format!("tensor `{name}`: {error}")))
     }
 
@@ -153,6 +197,21 @@ pub(super) fn index(file: &[u8]) -> Result<IndexMap<String, Stored>, String> {
     names::current(tensors)
 }
 
+impl Weights {
+    /// Gives parameters the values of the tensors of their names.
+    ///
+    /// # Errors
+    /// A tensor that is missing or has another shape.
+    pub fn load_into(&self, parameters: &Parameters) -> Result<()> {
+        for parameter in parameters.iter() {
+            let value = parameter.value();
+            let loaded = self.load(parameter.name(), value.dims(), value.dtype(), value.device())?;
+            parameter.set(&loaded)?;
+        }
+        Ok(())
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -193,6 +252,18 @@ mod tests {
                 "{name}"
             );
         }
+    }
+
+    #[test]
+    fn bytes_are_read_like_the_file() {
+        let path = Path::new(FIXTURES).join("torch_views.pth");
+        let file = Weights::open(&path).unwrap();
+        let memory = Weights::from_bytes(std::fs::read(&path).unwrap(), Path::new("memory")).unwrap();
+        assert_eq!(memory.path(), Path::new("memory"));
+        assert_eq!(file.names().collect::<Vec<_>>(), memory.names().collect::<Vec<_>>());
+        assert_eq!(values(&file, "slice", &[2, 2]), values(&memory, "slice", &[2, 2]));
+        let message = Weights::from_bytes(Vec::new(), &path).unwrap_err().to_string();
+        assert!(message.contains("torch_views.pth: the file is empty"), "{message}");
     }
 
     #[test]

@@ -162,9 +162,13 @@ pub struct TrainConfig {
     /// Decoupled weight decay of `adamw`.
     #[serde(default)]
     pub weight_decay: f64,
-    /// Batches between full training states from which a killed run continues; `None` leaves the choice to the trainer.
+    /// Batches between full training states, from which a killed run goes on; `None` means at least every ten minutes. A state
+    /// is saved after every validation in any case.
     #[serde(default)]
     pub save_state_every: Option<usize>,
+    /// Training states kept, the newest.
+    #[serde(default = "two")]
+    pub keep_states: usize,
 }
 
 /// Where a run starts from, if not from fresh weights.
@@ -175,7 +179,7 @@ pub struct ResumeConfig {
     pub checkpoint_file: PathBuf,
     /// Epoch to go on with.
     pub next_epoch_index: usize,
-    /// Batch to go on with, counted over all epochs.
+    /// Batch of that epoch to go on with.
     pub next_batch_index: usize,
     /// Whether the weights' smaller vocabulary becomes the first rows of a larger one.
     #[serde(default)]
@@ -209,6 +213,10 @@ pub struct Summary {
 
 fn rank_zero() -> Vec<usize> {
     vec![0]
+}
+
+fn two() -> usize {
+    2
 }
 
 fn default_warmup() -> f64 {
@@ -397,6 +405,7 @@ impl TrainConfig {
                 "expected at least 1, or null for all batches, found 0",
             ));
         }
+        positive("keep_states", self.keep_states)?;
         if self.save_state_every == Some(0) {
             return Err(Problem::new(
                 "save_state_every",

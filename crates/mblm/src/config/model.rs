@@ -9,6 +9,9 @@ use super::block::{BlockConfig, PositionEmbedding, at_least_one};
 use super::tree::{Node, Problem, Value};
 use crate::{Error, Result};
 
+/// The most stages of a hierarchy; a context that can be counted has fewer that are longer than 1.
+const MAX_STAGES: usize = 64;
+
 /// A decoder's hierarchy of stages.
 #[derive(Clone, Debug, PartialEq, Serialize)]
 pub struct ModelConfig {
@@ -198,6 +201,8 @@ impl ModelConfig {
         let known = [also_known, &["block"]].concat();
         let keys: PlainKeys = node.without(&["block"]).read(&known)?;
         let stages = keys.hidden_dims.len();
+        // Before a block is copied for each of them.
+        check_number(stages)?;
         let block =
             read_blocks(node.require("block")?, stages, in_encoder).map_err(|problem| problem.within("block"))?;
         Ok(Self {
@@ -241,6 +246,7 @@ impl ModelConfig {
             );
             return Err(Problem::new("hidden_dims", message));
         }
+        check_number(lengths[0])?;
         if lengths[0] == 0 {
             return Err(Problem::new(
                 "hidden_dims",
@@ -336,6 +342,16 @@ fn read_blocks(node: &Node, stages: usize, in_encoder: bool) -> Result<Vec<Block
             .map(|(stage, item)| BlockConfig::from_node(item, in_encoder).map_err(|problem| problem.within(stage)))
             .collect(),
         _ => Ok(vec![BlockConfig::from_node(node, in_encoder)?; stages]),
+    }
+}
+
+fn check_number(stages: usize) -> Result<(), Problem> {
+    match stages > MAX_STAGES {
+        true => {
+            let message = format!("expected at most {MAX_STAGES} stages, found {stages}; remove entries");
+            Err(Problem::new("hidden_dims", message))
+        }
+        false => Ok(()),
     }
 }
 

@@ -71,6 +71,7 @@ impl Preset {
                 optimizer: OptimizerKind::Adam,
                 weight_decay: 0.0,
                 save_state_every: None,
+                keep_states: 2,
             },
             resume: None,
             summary: None,

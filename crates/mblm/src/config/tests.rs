@@ -380,6 +380,25 @@ fn missing_and_mistyped_values_are_located() {
 }
 
 #[test]
+fn stages_are_counted_before_their_block_is_copied() {
+    let options: String = (0..20_000).map(|key| format!("k{key}: {key}, ")).collect();
+    let ones = vec!["1"; 100_000].join(", ");
+    let text = TWO_STAGES
+        .replace("hidden_dims: [32, 32]", &format!("hidden_dims: [{ones}]"))
+        .replace("  block:\n", &format!("  block: {{block_type: lstm, {options}}}\n"));
+    let text: String = text
+        .lines()
+        .filter(|line| !line.starts_with("    "))
+        .flat_map(|line| [line, "\n"])
+        .collect();
+    let message = read_text(&text, &[]).unwrap_err().to_string();
+    assert!(
+        message.contains("params.hidden_dims: expected at most 64 stages, found 100000"),
+        "{message}"
+    );
+}
+
+#[test]
 fn broken_yaml_is_located() {
     assert_eq!(
         message("batch_size: 2", "batch_size: *two"),

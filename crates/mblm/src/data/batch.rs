@@ -1,10 +1,12 @@
 //! Samples stacked for the model, and the place of a batch in a training.
 
+use serde::{Deserialize, Serialize};
+
 use super::dataset::Sample;
 use crate::{Error, Result};
 
 /// A place in training: `batch` batches of epoch `epoch` are done.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
 pub struct Position {
     /// The epoch, from 0.
     pub epoch: usize,

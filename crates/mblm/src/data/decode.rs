@@ -9,9 +9,9 @@ use std::io::{BufRead, BufReader, BufWriter, Read, Write};
 use std::path::Path;
 
 use flate2::bufread::MultiGzDecoder;
-use serde_json::Value;
 
 use super::dataset::{OnOpening, Opening};
+use super::json_line::text_of;
 use crate::{Error, Result};
 
 /// No line of JSON may be longer: it is held in memory.
@@ -169,31 +169,6 @@ fn copy_texts(
     Ok(())
 }
 
-/// The text of one line of JSON, or what is wrong with it.
-fn text_of(line: &[u8], field: &str) -> Result<String, String> {
-    match serde_json::from_slice(line) {
-        Ok(Value::Object(mut object)) => match object.get_mut(field).map(Value::take) {
-            Some(Value::String(text)) => Ok(text),
-            Some(_) => Err(format!(
-                "the field `{field}` is no string; set text_field to one that is"
-            )),
-            None => {
-                let keys: Vec<_> = object.keys().take(20).map(|key| format!("`{key}`")).collect();
-                Err(format!(
-                    "no field `{field}`, found {}; set text_field to the one with the text",
-                    if keys.is_empty() {
-                        "none".into()
-                    } else {
-                        keys.join(", ")
-                    }
-                ))
-            }
-        },
-        Ok(_) => Err("expected a JSON object".into()),
-        Err(error) => Err(format!("expected a JSON object: {error}")),
-    }
-}
-
 struct Progress {
     done: u64,
     reported: u64,
@@ -265,20 +240,5 @@ mod tests {
         assert_eq!(of("a.txt.zst", Some("text")), Some((Compression::Zstd, None)));
         assert_eq!(of("gz", None), None);
         assert_eq!(Format::of(Path::new("a.gz"), None, false), None);
-    }
-
-    #[test]
-    fn a_line_of_json_gives_its_text_or_a_reason() {
-        let of = |line: &str| text_of(line.as_bytes(), "text");
-        assert_eq!(of(r#"{"id": 1, "text": "Dvořák\n"}"#).unwrap(), "Dvořák\n");
-        assert!(
-            of(r#"{"id": 1, "body": ""}"#)
-                .unwrap_err()
-                .contains("found `id`, `body`")
-        );
-        assert!(of("{}").unwrap_err().contains("found none"));
-        assert!(of(r#"{"text": 3}"#).unwrap_err().contains("is no string"));
-        assert!(of("[1]").unwrap_err().contains("expected a JSON object"));
-        assert!(of("{").unwrap_err().contains("expected a JSON object: EOF"));
     }
 }

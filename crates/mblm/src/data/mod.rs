@@ -16,6 +16,7 @@ mod dataset;
 mod decode;
 mod files;
 mod hash;
+mod json_line;
 mod loader;
 mod masked;
 mod permutation;

@@ -56,6 +56,24 @@ impl Utf8Only {
         }
     }
 
+    /// The bytes of [`allowed_within`](Self::allowed_within) that are among `bytes`, where no others will ever be produced: no
+    /// character begins that could not be completed with them.
+    pub fn allowed_among(&self, bytes: &TokenSet, remaining: usize) -> TokenSet {
+        let allowed = self.allowed_within(remaining).intersection(bytes);
+        if TokenSet::bytes().intersection(bytes) == TokenSet::bytes() {
+            return allowed;
+        }
+        // A byte after the next one, if there has to be one, is any of 80–BF: if the next one can come, so can that.
+        let goes_on = |byte: &u32| {
+            let next = u8::try_from(*byte).ok().and_then(|byte| self.state.next(byte));
+            next.is_some_and(|state| {
+                let next = Self { state };
+                next.is_complete() || !next.allowed_next().intersection(bytes).is_empty()
+            })
+        };
+        allowed.ids_below(256).filter(goes_on).collect()
+    }
+
     /// Takes the byte that came.
     ///
     /// # Errors
@@ -112,6 +130,43 @@ mod tests {
             }
             prop_assert!(constraint.is_complete());
         }
+    }
+
+    proptest! {
+        /// Where only some bytes can be produced, there is always one that may come next, and the text is valid.
+        #[test]
+        fn some_bytes_are_enough(
+            some in prop::collection::btree_set(any::<u8>(), 0..20),
+            choices in prop::collection::vec(any::<prop::sample::Index>(), 0..30),
+        ) {
+            // with one that is a character by itself, so that there is something to write at all
+            let some: TokenSet = some.into_iter().map(u32::from).chain([65]).collect();
+            let mut constraint = Utf8Only::default();
+            let mut bytes = Vec::new();
+            for (index, choice) in choices.iter().enumerate() {
+                let allowed = constraint.allowed_among(&some, choices.len() - index);
+                prop_assert_eq!(&allowed.intersection(&some), &allowed);
+                prop_assert!(!allowed.is_empty());
+                let byte = pick(&allowed, *choice);
+                constraint.advance(byte)?;
+                bytes.push(byte);
+            }
+            prop_assert!(std::str::from_utf8(&bytes).is_ok());
+        }
+    }
+
+    #[test]
+    fn only_characters_that_can_be_completed_begin() {
+        let among = |bytes: &str| {
+            Utf8Only::default()
+                .allowed_among(&bytes.parse().unwrap(), 100)
+                .to_string()
+        };
+        assert_eq!(among("all"), "0-127,194-244");
+        assert_eq!(among("65,200-255"), "65");
+        // after E0 comes A0 at least, after F0 90, after ED at most 9F
+        assert_eq!(among("128,194-255"), "194-223,225-239,241-244");
+        assert_eq!(among("160,194-255"), "194-236,238-243");
     }
 
     #[test]

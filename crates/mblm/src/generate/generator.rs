@@ -11,7 +11,8 @@
 //!
 //! Shapes: b streams at the same position; logits (b, V); contexts (b, P_n, D_n) of the open sequence of stage n.
 
-use candle_core::Tensor;
+use candle_core::{DType, Tensor};
+use mblm_ops::cross_entropy;
 
 use crate::model::{Mblm, State};
 use crate::{Error, Result};
@@ -22,8 +23,8 @@ const PREFILL_PATCHES: usize = 1024;
 /// A model ready to decode: its constant start rows are computed once.
 pub struct Generator<'a> {
     model: &'a Mblm,
-    /// The state after the start row of each stage.
-    starts: Vec<State>,
+    /// The output (1, 1, D) of the start row of each stage, and the state after it.
+    starts: Vec<(Tensor, State)>,
     /// The contexts (1, P_n, D_n) that the start row of stage n − 1 gives to the first sequence of stage n.
     start_contexts: Vec<Option<Tensor>>,
     first_logits: Tensor,
@@ -32,20 +33,20 @@ pub struct Generator<'a> {
 /// Where b streams are: the open sequence of every stage, and the bytes of the open patch of the first stage.
 #[derive(Clone, Debug)]
 pub struct GeneratorState {
-    position: usize,
+    pub(super) position: usize,
     streams: usize,
-    sequences: Vec<OpenSequence>,
-    patch: Vec<Vec<u32>>,
+    pub(super) sequences: Vec<OpenSequence>,
+    pub(super) patch: Vec<Vec<u32>>,
 }
 
 /// The sequence of a stage that the next byte belongs to.
 #[derive(Clone, Debug)]
-struct OpenSequence {
-    state: State,
+pub(super) struct OpenSequence {
+    pub(super) state: State,
     /// From the stage above, for all positions of the sequence.
-    context: Option<Tensor>,
+    pub(super) context: Option<Tensor>,
     /// Positions that have been run.
-    positions: usize,
+    pub(super) positions: usize,
 }
 
 impl OpenSequence {
@@ -69,6 +70,25 @@ impl GeneratorState {
         self.streams
     }
 
+    /// The state of `streams` streams that all go on from where this one is: a prompt read once, many continuations.
+    ///
+    /// # Errors
+    /// This is the state of several streams.
+    pub fn fork(&self, streams: usize) -> Result<Self> {
+        if self.streams != 1 {
+            return Err(Error::input(format!(
+                "fork: expected the state of one stream, found one of {}",
+                self.streams
+            )));
+        }
+        // slots of one sequence are shared by all streams
+        Ok(Self {
+            streams,
+            patch: vec![self.patch.first().cloned().unwrap_or_default(); streams],
+            ..self.clone()
+        })
+    }
+
     /// Bytes in the open patch of the first stage.
     fn open_patch(&self) -> usize {
         self.patch.first().map_or(0, Vec::len)
@@ -82,10 +102,16 @@ impl<'a> Generator<'a> {
         let mut start_contexts = vec![None];
         for stage in 0..model.stage_count() {
             let (first, state) = model.begin_stage(stage)?;
-            starts.push(state);
             start_contexts.push(model.next_contexts(stage, &first)?);
+            starts.push((first, state));
         }
         start_contexts.truncate(model.stage_count());
+        if model.stage_recomputes(0) {
+            tracing::warn!(
+                "the first stage's block offers no step: every patch computes the whole sequence again, which takes the longer \
+                 the longer it is; implement StageBlock with a state to avoid that"
+            );
+        }
         Ok(Self {
             model,
             starts,
@@ -106,7 +132,7 @@ impl<'a> Generator<'a> {
             position: 0,
             streams,
             sequences: sequences
-                .map(|(state, context)| OpenSequence::new(state, context.clone()))
+                .map(|((_, state), context)| OpenSequence::new(state, context.clone()))
                 .collect(),
             patch: vec![Vec::new(); streams],
         }
@@ -159,7 +185,70 @@ impl<'a> Generator<'a> {
         self.step_checked(state, ids)
     }
 
-    fn check(&self, ids: &[&[u32]]) -> Result<()> {
+    /// Consumes `ids` of one stream and returns the loss of each in nats, given all ids before it; `logits` (1, V) are those of
+    /// the first, and become those of the id after the last.
+    ///
+    /// Whole patches of the first stage go through all stages at once, in pieces of bounded size.
+    ///
+    /// # Errors
+    /// A state of several streams, ids outside the vocabulary, or more than a fixed position table of the first stage allows;
+    /// the state may then have consumed some of the ids.
+    pub fn losses(&self, state: &mut GeneratorState, logits: &mut Tensor, ids: &[u32]) -> Result<Vec<f32>> {
+        if state.streams != 1 {
+            return Err(Error::input(format!(
+                "losses: expected the state of one stream, found one of {}",
+                state.streams
+            )));
+        }
+        self.check(&[ids])?;
+        let bytes = self.model.stage_bytes(0);
+        let mut losses = Vec::with_capacity(ids.len());
+        let mut rest = ids;
+        while let Some((first, after)) = rest.split_first() {
+            let patches = (rest.len() / bytes).min(PREFILL_PATCHES);
+            if state.open_patch() == 0 && patches > 0 {
+                let (piece, after) = rest.split_at(patches * bytes);
+                losses.extend(self.piece_losses(state, logits, piece)?);
+                rest = after;
+            } else {
+                losses.extend(losses_of(logits, &[*first])?);
+                *logits = self.step_checked(state, &[*first])?;
+                rest = after;
+            }
+        }
+        Ok(losses)
+    }
+
+    /// [`losses`](Self::losses) of whole patches of the first stage, none of which is open.
+    fn piece_losses(&self, state: &mut GeneratorState, logits: &mut Tensor, ids: &[u32]) -> Result<Vec<f32>> {
+        let patches = ids.len() / self.model.stage_bytes(0);
+        let y = self.run(state, 0, ids.to_vec(), patches)?; // (1, t, D)
+        let mut losses = losses_of(logits, &ids[..1])?;
+        let mut visit = |first: usize, rows: Tensor| -> Result<()> {
+            let next = self.model.logits_of(&rows)?; // (rows, V): row j predicts id first + j + 1
+            let count = next.dim(0)?;
+            let known = count.min(ids.len() - 1 - first);
+            losses.extend(losses_of(&next.narrow(0, 0, known)?, &ids[first + 1..][..known])?);
+            *logits = next.narrow(0, count - 1, 1)?;
+            Ok(())
+        };
+        if self.starts.len() == 1 {
+            visit(0, y.squeeze(0)?)?;
+        } else {
+            let mut contexts = state.sequences[1].context.iter().cloned().collect::<Vec<_>>(); // (1, P, D) of the first patch
+            if patches > 1 {
+                let before = y.narrow(1, 0, patches - 1)?.squeeze(0)?.unsqueeze(1)?; // (t - 1, 1, D)
+                contexts.extend(self.model.next_contexts(0, &before)?);
+            }
+            let contexts = Tensor::cat(&contexts, 0)?; // (t, P, D)
+            self.model.rows_below(ids, &contexts, &self.starts, &mut visit)?;
+            self.open(state, 1, &y.narrow(1, patches - 1, 1)?)?;
+        }
+        state.position += ids.len();
+        Ok(losses)
+    }
+
+    pub(super) fn check(&self, ids: &[&[u32]]) -> Result<()> {
         let tokens = self.model.config().num_tokens;
         match ids.iter().flat_map(|ids| ids.iter()).find(|id| **id as usize >= tokens) {
             Some(id) => Err(Error::input(format!(
@@ -172,9 +261,21 @@ impl<'a> Generator<'a> {
 
     /// Runs positions of the open sequence of a stage: ids (b, t, p) → outputs (b, t, D).
     fn run(&self, state: &mut GeneratorState, stage: usize, ids: Vec<u32>, patches: usize) -> Result<Tensor> {
+        let streams = state.streams;
+        self.run_open(&mut state.sequences[stage], stage, ids, streams, patches)
+    }
+
+    /// The same for an open sequence by itself.
+    pub(super) fn run_open(
+        &self,
+        open: &mut OpenSequence,
+        stage: usize,
+        ids: Vec<u32>,
+        streams: usize,
+        patches: usize,
+    ) -> Result<Tensor> {
         let bytes = self.model.stage_bytes(stage);
-        let ids = Tensor::from_vec(ids, (state.streams, patches, bytes), self.model.device())?;
-        let open = &mut state.sequences[stage];
+        let ids = Tensor::from_vec(ids, (streams, patches, bytes), self.model.device())?;
         let start = open.positions;
         let context = match &open.context {
             Some(context) => Some(context.narrow(1, start, patches)?),
@@ -187,14 +288,14 @@ impl<'a> Generator<'a> {
 
     /// Begins a sequence of `stage` whose contexts come from `output` (b, 1, D) of the stage above, and below it the first
     /// sequence of every stage.
-    fn open(&self, state: &mut GeneratorState, stage: usize, output: &Tensor) -> Result<()> {
+    pub(super) fn open(&self, state: &mut GeneratorState, stage: usize, output: &Tensor) -> Result<()> {
         for below in stage..self.starts.len() {
             let context = if below == stage {
                 self.model.next_contexts(stage - 1, output)?
             } else {
                 self.start_contexts[below].clone()
             };
-            state.sequences[below] = OpenSequence::new(&self.starts[below], context);
+            state.sequences[below] = OpenSequence::new(&self.starts[below].1, context);
         }
         Ok(())
     }
@@ -246,19 +347,37 @@ impl<'a> Generator<'a> {
         for (patch, id) in state.patch.iter_mut().zip(ids) {
             patch.push(*id);
         }
-        // the most global stage for which this byte completes a patch moves on
-        let open = state.open_patch();
-        let complete = (0..local).find(|stage| open.is_multiple_of(self.model.stage_bytes(*stage)));
-        if let Some(stage) = complete {
-            let bytes = self.model.stage_bytes(stage);
+        if let Some(stage) = self.completed_stage(state) {
+            let (open, bytes) = (state.open_patch(), self.model.stage_bytes(stage));
             let patches = state.patch.iter().flat_map(|patch| &patch[open - bytes..]);
             let tokens = patches.copied().collect();
             let y = self.run(state, stage, tokens, 1)?;
             self.open(state, stage + 1, &y)?;
         }
-        if open == self.model.stage_bytes(0) {
-            state.patch.iter_mut().for_each(Vec::clear);
-        }
+        self.close_patch(state);
         Ok(logits)
     }
+
+    /// The stage that moves on because of the last id: the most global one for which it completes a patch.
+    pub(super) fn completed_stage(&self, state: &GeneratorState) -> Option<usize> {
+        let (local, open) = (self.starts.len() - 1, state.open_patch());
+        (0..local).find(|stage| open.is_multiple_of(self.model.stage_bytes(*stage)))
+    }
+
+    /// Forgets the ids of the first stage's patch once it is complete.
+    pub(super) fn close_patch(&self, state: &mut GeneratorState) {
+        if state.open_patch() == self.model.stage_bytes(0) {
+            state.patch.iter_mut().for_each(Vec::clear);
+        }
+    }
+}
+
+/// The loss of each id by the logits (ids, V) that predict it.
+fn losses_of(logits: &Tensor, ids: &[u32]) -> Result<Vec<f32>> {
+    if ids.is_empty() {
+        return Ok(Vec::new());
+    }
+    let targets = Tensor::from_slice(ids, ids.len(), logits.device())?;
+    let losses = cross_entropy::losses(&logits.contiguous()?, &targets)?;
+    Ok(losses.to_dtype(DType::F32)?.to_vec1()?)
 }

@@ -3,6 +3,8 @@
 //! | file | holds |
 //! |---|---|
 //! | [`generator`] | the model with state: prefill, then a byte at a time |
+//! | `saved` | the state in a file: [`Generator::save_state`], [`Generator::load_state`] |
+//! | `streams` | streams that do not go in step: [`Generator::prefill_each`], [`Generator::step_each`] |
 //! | [`sample`] | logits → the next id: filters and draw, seeded per stream |
 //! | [`token_set`] | sets of ids, such as those that may be produced |
 //! | [`constraint`] | what may come next for the stream to stay valid UTF-8 |
@@ -11,7 +13,9 @@
 pub mod constraint;
 pub mod generator;
 pub mod sample;
+mod saved;
 pub mod stop;
+mod streams;
 pub mod token_set;
 
 pub use constraint::Utf8Only;

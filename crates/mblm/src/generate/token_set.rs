@@ -10,6 +10,7 @@ use std::str::FromStr;
 use serde::{Deserialize, Serialize};
 
 use crate::bytes::BYTE_IDS;
+use crate::bytes::escape::{self, Typed};
 use crate::{Error, Result};
 
 /// A set of ids: see the [module](self).
@@ -41,6 +42,43 @@ impl TokenSet {
         let code = u32::from;
         let range = |first, last| (code(first), code(last));
         Self::from_ranges([range(b' ', b'~'), range(b'\t', b'\t'), range(b'\n', b'\n')])
+    }
+
+    /// ASCII, 0 to 127.
+    pub fn ascii() -> Self {
+        Self::from_ranges([(0, 127)])
+    }
+
+    /// The bytes that a list of characters names: `a-z0-9 \n`, ranges with a hyphen, and the
+    /// [escapes](crate::bytes::escape) of bytes. A hyphen that is the first, the last or escaped stands for itself.
+    ///
+    /// # Errors
+    /// An empty list, a range from high to low, an unknown escape, and a character of several bytes.
+    pub fn from_characters(list: &str) -> Result<Self> {
+        let typed = escape::typed(list)?;
+        if typed.is_empty() {
+            return Err(Error::input(
+                "a set of bytes is empty: expected a list such as `a-z0-9 \\n`",
+            ));
+        }
+        let mut ranges = Vec::new();
+        let mut rest = &typed[..];
+        while let Some((&first, after)) = rest.split_first() {
+            let first = byte(first)?;
+            let (last, after) = match after {
+                [Typed::Character('-'), last, after @ ..] => (byte(*last)?, after),
+                _ => (first, after),
+            };
+            if last < first {
+                return Err(Error::input(format!(
+                    "`{list}`: expected ranges from low to high, found one from byte {first} to byte {last}; a hyphen that is \
+                     no range is written \\-"
+                )));
+            }
+            ranges.push((u32::from(first), u32::from(last)));
+            rest = after;
+        }
+        Ok(Self::from_ranges(ranges))
     }
 
     /// The ids of some ranges, each given by its first and last id, in any order. A range that ends before it begins is
@@ -138,6 +176,19 @@ impl FromStr for TokenSet {
             };
             Ok(set.union(&part))
         })
+    }
+}
+
+/// The byte that was typed in a list.
+fn byte(typed: Typed) -> Result<u8> {
+    match typed {
+        Typed::Escaped(byte) => Ok(byte),
+        Typed::Character(character) => u8::try_from(character).ok().filter(u8::is_ascii).ok_or_else(|| {
+            Error::input(format!(
+                "`{character}` is {} bytes and cannot stand in a set of bytes: expected ASCII, or bytes as in \\xc3",
+                character.len_utf8()
+            ))
+        }),
     }
 }
 
@@ -247,6 +298,31 @@ mod tests {
         for text in ["", "1,,2", "7-5", "a", "-1", "4294967296", "1-2-3", "1.5"] {
             let message = text.parse::<TokenSet>().unwrap_err().to_string();
             assert!(message.contains("is not a set of ids"), "{text}: {message}");
+        }
+    }
+
+    #[test]
+    fn lists_of_characters() {
+        let check =
+            |list: &str, expected: &str| assert_eq!(TokenSet::from_characters(list).unwrap().to_string(), expected);
+        check("a-c", "97-99");
+        check("a-z0-9 \\n", "10,32,48-57,97-122");
+        check("-a", "45,97");
+        check("a-", "45,97");
+        check("a\\-c", "45,97,99");
+        check("a-c-e", "45,97-99,101");
+        check("--a", "45-97");
+        check("\\x80-\\xff", "128-255");
+        check("\\\\", "92");
+        for (list, part) in [
+            ("", "is empty"),
+            ("z-a", "from byte 122 to byte 97"),
+            ("é", "`é` is 2 bytes"),
+            ("a-é", "`é` is 2 bytes"),
+            ("\\q", "found `q`"),
+        ] {
+            let message = TokenSet::from_characters(list).unwrap_err().to_string();
+            assert!(message.contains(part), "{list}: {message}");
         }
     }
 

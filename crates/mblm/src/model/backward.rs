@@ -16,9 +16,10 @@ use std::time::{Duration, Instant};
 
 use candle_core::Tensor;
 use mblm_ops::cross_entropy;
+use serde::{Deserialize, Serialize};
 
 use super::block::{Pass, Saved};
-use super::decoder::{Mblm, group_size};
+use super::decoder::{Mblm, group_size, training_groups};
 use super::ids::{Ids, Targets};
 use super::parameter::Gradients;
 use super::stage::zero_rows;
@@ -26,7 +27,7 @@ use super::state::{State, StateGradient};
 use crate::Result;
 
 /// The loss of one batch.
-#[derive(Clone, Copy, Debug, Default, PartialEq)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Serialize, Deserialize)]
 pub struct Loss {
     /// Mean over the predictions that count, in nats per byte; 0 when there are none.
     pub mean: f64,
@@ -150,18 +151,7 @@ impl Loss {
 
 impl<'a> Run<'a> {
     fn new(model: &'a Mblm, ids: Ids, targets: Targets, pass: TrainingPass) -> Result<Self> {
-        let mut groups = Vec::with_capacity(model.stages.len());
-        for (index, stage) in model.stages.iter().enumerate() {
-            let chunks = match &model.config.train_checkpoint_chunks {
-                Some(chunks) if index > 0 => Some(chunks[index - 1]),
-                _ => None,
-            };
-            let sequences = ids.host.len() / (stage.positions * stage.bytes).max(1);
-            groups.push(match chunks {
-                Some(chunks) => sequences.div_ceil(chunks).max(1),
-                None => group_size(stage.positions),
-            });
-        }
+        let groups = training_groups(&model.config, ids.host.len());
         let mut run = Self {
             model,
             ids,

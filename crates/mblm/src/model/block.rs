@@ -40,6 +40,11 @@ pub trait StageBlock: Send + Sync {
         false
     }
 
+    /// Whether a step computes all positions before it again, so that it takes the longer the more there are.
+    fn recomputes(&self) -> bool {
+        false
+    }
+
     /// [`forward`](Self::forward) that also keeps what [`backward`](Self::backward) needs.
     fn forward_train(&self, x: &Tensor, state: &mut State, pass: &Pass) -> Result<(Tensor, Saved)> {
         let _ = pass;

@@ -207,6 +207,11 @@ impl Mblm {
         self.stages.len()
     }
 
+    /// Whether a step of a stage's block computes the whole sequence again.
+    pub(crate) fn stage_recomputes(&self, stage: usize) -> bool {
+        self.stages[stage].block.recomputes()
+    }
+
     /// Bytes of one position of a stage.
     pub(crate) fn stage_bytes(&self, stage: usize) -> usize {
         self.stages[stage].bytes
@@ -240,6 +245,28 @@ impl Mblm {
             x = x.broadcast_add(context)?;
         }
         stage.forward(&x, state)
+    }
+
+    /// Calls `visit(first row, rows)` for consecutive rows (rows, D_N) of the local stage over whole patches of the first stage:
+    /// `ids` (t · p), the contexts (t, P_2, D_2) that the first stage gives to each, and what every stage starts from.
+    pub(crate) fn rows_below(
+        &self,
+        ids: &[u32],
+        contexts: &Tensor,
+        starts: &[(Tensor, State)],
+        visit: &mut dyn FnMut(usize, Tensor) -> Result<()>,
+    ) -> Result<()> {
+        let ids = Tensor::from_slice(ids, (1, ids.len()), &self.device)?;
+        let ids = Ids::new(&self.config, &ids, &self.device)?;
+        let (sequences, positions, _) = contexts.dims3()?;
+        let group = group_size(positions);
+        for first in (0..sequences).step_by(group) {
+            let count = group.min(sequences - first);
+            let context = contexts.narrow(0, first, count)?;
+            let tokens = Tokens::Ids(&ids);
+            self.stage_rows(1, first, count, positions, Some(&context), &tokens, starts, visit)?;
+        }
+        Ok(())
     }
 
     /// Logits (…, V) from outputs of the local stage (…, D_N).
@@ -347,11 +374,22 @@ impl Mblm {
 }
 
 /// How many sequences of `positions` each make one group.
-pub(super) fn group_size(positions: usize) -> usize {
+pub(crate) fn group_size(positions: usize) -> usize {
     (GROUP_ROWS / positions.max(1)).max(1)
 }
 
-/// How many rows one group of sequences of `positions` each has.
-pub(crate) fn group_rows(positions: usize) -> usize {
-    group_size(positions) * positions
+/// How many sequences of each stage a training pass over `bytes` padded bytes takes at once: what `train_checkpoint_chunks` says
+/// for the stages below the first, else as many as make one group.
+pub(super) fn training_groups(config: &ModelConfig, bytes: usize) -> Vec<usize> {
+    let of_stage = |stage: usize| {
+        let positions = config.seq_lens[stage];
+        match &config.train_checkpoint_chunks {
+            Some(chunks) if stage > 0 => {
+                let sequences = bytes / (positions * config.patch_bytes(stage)).max(1);
+                sequences.div_ceil(chunks[stage - 1]).max(1)
+            }
+            _ => group_size(positions),
+        }
+    };
+    (0..config.num_stages()).map(of_stage).collect()
 }

@@ -12,7 +12,7 @@ use mblm_ops::cross_entropy;
 use super::backward::{Loss, TrainingPass};
 use super::block::Pass;
 use super::blocks::Transformer;
-use super::decoder::group_size;
+use super::decoder::{group_size, training_groups};
 use super::embedding::TokenEmbedding;
 use super::ids::Ids;
 use super::init::Seeded;
@@ -67,6 +67,8 @@ struct Run<'a> {
     weights: Vec<f32>,
     count: usize,
     pass: TrainingPass,
+    /// Sequences of a group, for each stage.
+    groups: Vec<usize>,
     loss: f64,
     /// Time spent in backward passes.
     backward: Duration,
@@ -314,6 +316,7 @@ impl<'a> Run<'a> {
         let weights = checked.ids.per_byte("loss mask", batch.loss_mask)?;
         Ok(Self {
             model,
+            groups: training_groups(&model.config.mblm_config, checked.ids.host.len()),
             count: weights.iter().filter(|weight| **weight != 0.0).count(),
             batch: checked,
             labels: labels.host,
@@ -377,7 +380,7 @@ impl<'a> Run<'a> {
             self.backward += begun.elapsed();
             return d_rows;
         };
-        let group = group_size(next.positions);
+        let group = self.groups[index + 1];
         let mut pieces = Vec::new();
         for row in (0..count).step_by(group) {
             let sequences = group.min(count - row);

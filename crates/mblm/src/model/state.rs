@@ -4,15 +4,68 @@
 //! dimension is the sequences: all n of them, or 1 when all sequences share it. A block documents its slots. The same type
 //! serves training (the state after a shared start row, or at the border of a chunk), prefill and decode.
 
+use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
+
 use candle_core::Tensor;
 
-use crate::Result;
+use crate::{Error, Result};
 
 /// The state of one block: the position of the next input, and the block's slots.
 #[derive(Clone, Debug, Default)]
 pub struct State {
     position: usize,
     slots: Vec<Option<Tensor>>,
+    /// For slots that grow: what their tensors are the beginnings of.
+    rooms: Vec<Option<Room>>,
+}
+
+/// Memory for the rows of a slot and for more after them.
+///
+/// Several states may share one, as clones do: each sees its own beginning of it, and whoever comes first takes the rows behind
+/// that. Rows that were taken never change.
+#[derive(Clone, Debug)]
+struct Room {
+    /// (n, capacity, w), contiguous.
+    rows: Tensor,
+    /// Rows that some state has taken.
+    taken: Arc<AtomicUsize>,
+}
+
+impl Room {
+    /// Room for these rows and half as many again, and what is in it so far.
+    fn new(past: &Tensor, rows: &Tensor) -> Result<(Self, Tensor)> {
+        let (sequences, added, width) = rows.dims3()?;
+        let len = past.dim(1)?;
+        let capacity = (len + added) * 3 / 2 + 16;
+        let room = Self {
+            rows: Tensor::zeros((sequences, capacity, width), rows.dtype(), rows.device())?,
+            taken: Arc::new(AtomicUsize::new(len)),
+        };
+        room.rows.slice_set(&past.contiguous()?, 1, 0)?;
+        match room.append(rows, len)? {
+            Some(grown) => Ok((room, grown)),
+            None => Err(Error::input("state: expected room for the rows that it was made for")),
+        }
+    }
+
+    /// The first `len` rows, which are the caller's, with `rows` after them; `None` when there is no room, or another state has
+    /// taken it.
+    fn append(&self, rows: &Tensor, len: usize) -> Result<Option<Tensor>> {
+        let (sequences, added, width) = rows.dims3()?;
+        let (n, capacity, w) = self.rows.dims3()?;
+        if (n, w) != (sequences, width) || len + added > capacity {
+            return Ok(None);
+        }
+        let taken = self
+            .taken
+            .compare_exchange(len, len + added, Ordering::Relaxed, Ordering::Relaxed);
+        if taken.is_err() {
+            return Ok(None);
+        }
+        self.rows.slice_set(&rows.contiguous()?, 1, len)?;
+        Ok(Some(self.rows.narrow(1, 0, len + added)?))
+    }
 }
 
 impl State {
@@ -21,6 +74,15 @@ impl State {
         Self {
             position: 0,
             slots: vec![None; slots],
+            rooms: Vec::new(),
+        }
+    }
+
+    /// A state before `position`, with all slots empty: to be filled with what was there.
+    pub fn at(position: usize, slots: usize) -> Self {
+        Self {
+            position,
+            ..Self::empty(slots)
         }
     }
 
@@ -50,6 +112,80 @@ impl State {
             self.slots.resize(slot + 1, None);
         }
         self.slots[slot] = Some(tensor);
+        if let Some(room) = self.rooms.get_mut(slot) {
+            *room = None;
+        }
+    }
+
+    /// Puts `rows` (n, t, w) after those (n or 1, s, w) in a slot.
+    ///
+    /// A slot that grows again and again is kept with room for more, so that a row costs the same however many there are.
+    pub fn append(&mut self, slot: usize, rows: &Tensor) -> Result<()> {
+        let Some(past) = self.get(slot).cloned() else {
+            self.set(slot, rows.contiguous()?);
+            return Ok(());
+        };
+        let (sequences, added, width) = rows.dims3()?;
+        let len = past.dim(1)?;
+        let room = self.rooms.get(slot).and_then(Option::as_ref);
+        let (room, grown) = match room.map(|room| room.append(rows, len)).transpose()?.flatten() {
+            Some(grown) => (room.cloned(), grown),
+            None if past.dim(0)? != sequences || added > len => {
+                // the first rows of these sequences, or many at once: they may stay the last
+                let past = past.broadcast_as((sequences, len, width))?;
+                (None, Tensor::cat(&[&past, rows], 1)?)
+            }
+            None => {
+                let (room, grown) = Room::new(&past, rows)?;
+                (Some(room), grown)
+            }
+        };
+        self.set(slot, grown);
+        if slot >= self.rooms.len() {
+            self.rooms.resize(slot + 1, None);
+        }
+        self.rooms[slot] = room;
+        Ok(())
+    }
+
+    /// The states of several groups of sequences, all at the same position, as one.
+    ///
+    /// # Errors
+    /// States at different positions, or with tensors of different shapes.
+    pub fn stack(states: &[&Self]) -> Result<Self> {
+        let Some(first) = states.first() else {
+            return Ok(Self::default());
+        };
+        if let Some(other) = states.iter().find(|other| other.position != first.position) {
+            return Err(Error::input(format!(
+                "states: expected all at position {}, found one at {}",
+                first.position, other.position
+            )));
+        }
+        let mut stacked = Self::at(first.position, first.slots());
+        for slot in 0..first.slots() {
+            let tensors: Vec<&Tensor> = states.iter().filter_map(|state| state.get(slot)).collect();
+            match tensors.as_slice() {
+                [] => {}
+                // what all share stays shared
+                [one, others @ ..] if one.dim(0)? == 1 && others.iter().all(|other| other.id() == one.id()) => {
+                    stacked.set(slot, (*one).clone());
+                }
+                tensors => stacked.set(slot, Tensor::cat(tensors, 0)?),
+            }
+        }
+        Ok(stacked)
+    }
+
+    /// The state of one of several sequences.
+    ///
+    /// # Errors
+    /// A sequence that is not there.
+    pub fn sequence(&self, index: usize) -> Result<Self> {
+        self.map(|tensor| match tensor.dim(0)? {
+            1 => Ok(tensor.clone()),
+            _ => Ok(tensor.narrow(0, index, 1)?.contiguous()?),
+        })
     }
 
     /// The same state with every tensor mapped.
@@ -62,6 +198,7 @@ impl State {
         Ok(Self {
             position: self.position,
             slots,
+            rooms: Vec::new(),
         })
     }
 
@@ -74,6 +211,7 @@ impl State {
                 .iter()
                 .map(|slot| slot.as_ref().map(Tensor::detach))
                 .collect(),
+            rooms: self.rooms.clone(),
         }
     }
 }
@@ -117,5 +255,90 @@ impl StateGradient {
     /// Whether no slot has a gradient.
     pub fn is_none(&self) -> bool {
         self.0.iter().all(Option::is_none)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use candle_core::Device;
+
+    fn rows(values: std::ops::Range<u32>, sequences: usize) -> Tensor {
+        let count = values.len();
+        let values = Tensor::arange(values.start as f32, values.end as f32, &Device::Cpu).unwrap();
+        let values = values.reshape((1, count, 1)).unwrap();
+        values
+            .broadcast_as((sequences, count, 2))
+            .unwrap()
+            .contiguous()
+            .unwrap()
+    }
+
+    fn held(state: &State) -> Vec<Vec<f32>> {
+        let slot = state.get(0).unwrap().narrow(2, 0, 1).unwrap().squeeze(2).unwrap();
+        slot.to_vec2().unwrap()
+    }
+
+    fn counting(to: u32) -> Vec<f32> {
+        (0..to).map(|value| value as f32).collect()
+    }
+
+    #[test]
+    fn rows_are_appended_one_by_one_or_many_at_once() {
+        let mut state = State::empty(1);
+        let mut len = 0;
+        for added in [1, 1, 1, 5, 1, 40, 1, 1, 100, 1] {
+            state.append(0, &rows(len..len + added, 2)).unwrap();
+            len += added;
+            assert_eq!(held(&state), vec![counting(len); 2]);
+        }
+    }
+
+    #[test]
+    fn clones_go_their_own_ways() {
+        let mut state = State::empty(1);
+        for value in 0..5 {
+            state.append(0, &rows(value..value + 1, 1)).unwrap();
+        }
+        let mut clones = [state.clone(), state.clone(), state.detach()];
+        for (index, clone) in clones.iter_mut().enumerate() {
+            for value in 0..30 {
+                let value = 100 * index as u32 + value;
+                clone.append(0, &rows(value..value + 1, 1)).unwrap();
+            }
+        }
+        assert_eq!(held(&state), [counting(5)]);
+        for (index, clone) in clones.iter().enumerate() {
+            let own = (0..30).map(|value| (100 * index + value) as f32);
+            let expected: Vec<f32> = counting(5).into_iter().chain(own).collect();
+            assert_eq!(held(clone), [expected]);
+        }
+    }
+
+    #[test]
+    fn a_row_that_all_share_is_not_changed_by_one_that_goes_on() {
+        let mut start = State::empty(1);
+        start.append(0, &rows(0..1, 1)).unwrap();
+        let mut state = start.clone();
+        state.append(0, &rows(1..2, 3)).unwrap();
+        assert_eq!(held(&state), vec![counting(2); 3]);
+        assert_eq!(held(&start), [counting(1)]);
+    }
+
+    #[test]
+    fn states_are_stacked_and_taken_apart() {
+        let mut states = [State::at(3, 2), State::at(3, 2)];
+        for (index, state) in states.iter_mut().enumerate() {
+            let value = index as u32;
+            state.set(0, rows(value..value + 1, 1));
+        }
+        let stacked = State::stack(&[&states[0], &states[1], &states[0]]).unwrap();
+        assert_eq!(stacked.position(), 3);
+        assert!(stacked.get(1).is_none());
+        assert_eq!(held(&stacked), [[0.0], [1.0], [0.0]]);
+        assert_eq!(held(&stacked.sequence(1).unwrap()), [[1.0]]);
+        let shared = State::stack(&[&states[0], &states[0].clone()]).unwrap();
+        assert_eq!(held(&shared), [[0.0]]);
+        assert!(State::stack(&[&states[0], &State::at(4, 2)]).is_err());
     }
 }

@@ -1,17 +1,26 @@
 //! Training: how long, at which rate, one step after another, and a whole run with validation.
 
+mod best;
+mod data;
 mod learner;
 mod memory;
 mod observer;
 mod optimizer;
+pub mod outputs;
 mod points;
 mod schedule;
+mod state;
 mod trainer;
+mod validation;
 
-pub use learner::{Learned, Learner, Recipe};
+pub use best::BestModel;
+pub use data::{TrainingData, open_split};
+pub use learner::{Counts, Learned, Learner, Recipe};
 pub use memory::estimate_memory;
 pub use observer::{BatchReport, Evaluation, EvaluationKind, Event, FileLengths, Observer, Observers};
 pub use optimizer::{GradientNorm, Optimizer, PUBLISHED_ADAM};
 pub use points::spread;
 pub use schedule::{Plan, Schedule};
-pub use trainer::{Outcome, Trainer, TrainingData, model_batch};
+pub use state::{RunState, SavedState, States};
+pub use trainer::{Outcome, Trainer};
+pub use validation::model_batch;

@@ -39,6 +39,8 @@ pub enum Event<'a> {
     },
     /// Something went wrong that does not end the run, such as a state that could not be written.
     Warning(&'a str),
+    /// The run was asked to stop: its state is about to be saved.
+    Stopping,
     /// The run is over: complete, or asked to stop.
     End {
         /// Batches of the run that are done.

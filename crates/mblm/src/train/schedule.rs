@@ -25,7 +25,7 @@ impl Plan {
     pub fn new(train: &TrainConfig, sample_len: usize, workers: usize) -> Self {
         let elements_per_batch = match train.target_elements_strategy {
             ElementCount::Batch => train.batch_size as u64,
-            ElementCount::Sequence => (train.batch_size * sample_len) as u64,
+            ElementCount::Sequence => (train.batch_size as u64).saturating_mul(sample_len as u64),
         };
         let batches = (train.target_elements / workers.max(1) as u64).div_ceil(elements_per_batch.max(1));
         Self {
@@ -49,7 +49,8 @@ impl Schedule {
     pub fn new(rate: f64, steps: u64, warmup_share: f64) -> Self {
         Self {
             rate,
-            warmup: (steps as f64 * warmup_share).floor() as u64,
+            // the product is rounded, up too from 2^53 steps on
+            warmup: ((steps as f64 * warmup_share).floor() as u64).min(steps),
             steps,
         }
     }
@@ -92,5 +93,16 @@ mod tests {
         assert_eq!(Schedule::new(1.0, 10, 0.0).rate(0), 1.0);
         assert_eq!(Schedule::new(1.0, 0, 0.1).rate(0), 1.0);
         assert!((Schedule::new(1.0, 4, 1.0).rate(4) - 1.0).abs() < 1e-12);
+    }
+
+    #[test]
+    fn runs_of_any_length_have_a_plan_and_a_rate() {
+        let text = "{target_elements: 18446744073709551615, target_elements_strategy: sequence, batch_size: 4294967296, \
+                    learning_rate: 1.0, gradient_accumulate_every: 1}";
+        let train: TrainConfig = serde_saphyr::from_str(text).unwrap();
+        assert_eq!(Plan::new(&train, 1 << 32, 1).batches, 1, "2^64 elements a batch");
+        // as a float 2^53 + 4: more than there are
+        let steps = (1 << 53) + 3;
+        assert_eq!(Schedule::new(1.0, steps, 1.0).rate(steps), 1.0);
     }
 }

@@ -1,47 +1,53 @@
-//! A training run: batches from a data set, validation at points spread over the run, the best model kept.
+//! A training run: batches from a data set, validation at points spread over the run, the best models and full states kept.
+//!
+//! After each batch, in this order: the batch is reported, the model validated if the batch is a point of validation, the
+//! model kept if it is among the best, the state saved if it is due. A state that is saved includes all of these, so what comes
+//! after it does not depend on whether the run was interrupted. A run that is asked to stop saves its state after the current
+//! batch and validates nothing: the validation that may be due is the first thing it does when it goes on.
 
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::{Duration, Instant};
 
-use candle_core::Tensor;
 use mblm_ops::adam::Adam;
 
+use super::best::BestModels;
+use super::data::TrainingData;
 use super::learner::{Learner, Recipe};
-use super::observer::{BatchReport, Evaluation, EvaluationKind, Event, Observer};
+use super::observer::{BatchReport, Event, Observer};
 use super::optimizer::PUBLISHED_ADAM;
 use super::points;
 use super::schedule::{Plan, Schedule};
-use crate::checkpoint::{Folder, RUN_MODEL};
+use super::state::{RunState, SavedState, States};
+use super::validation::{Evaluator, sample_order};
+use super::{Evaluation, EvaluationKind};
+use crate::checkpoint::{WEIGHTS_FILE, Weights};
 use crate::config::{Experiment, OptimizerKind};
-use crate::data::{Batch, Dataset, Loader, LoaderOptions, Order, Position};
-use crate::model::{Loss, Model, ModelBatch};
+use crate::data::{Batch, Dataset, Loader, LoaderOptions, Position};
+use crate::model::{Loss, Model};
 use crate::{Error, Result};
 
-/// The data of a run.
-#[derive(Clone)]
-pub struct TrainingData {
-    /// What the model learns from.
-    pub train: Arc<dyn Dataset>,
-    /// What chooses the best model.
-    pub validation: Option<Arc<dyn Dataset>>,
-    /// What the best model is measured on at the end.
-    pub test: Option<Arc<dyn Dataset>>,
-}
+/// The longest time without a saved state, where the configuration does not say how often.
+const SAVE_AT_LEAST_EVERY: Duration = Duration::from_secs(600);
 
 /// How a run ended.
 #[derive(Clone, Debug)]
 pub struct Outcome {
-    /// Batches trained on.
+    /// Batches trained on, those before a resumption included.
     pub batches: u64,
+    /// Where the training goes on if it does.
+    pub next: Position,
     /// Loss of the last training batch.
     pub last_loss: Option<Loss>,
     /// The lowest validation loss.
     pub best: Option<Loss>,
     /// The loss of the best model on the test split.
     pub test: Option<Loss>,
-    /// The folder of the best model (of the last one where nothing was validated).
-    pub model_folder: PathBuf,
+    /// The folder of the best model (of the last one where nothing was validated); `None` when there is none yet.
+    pub model_folder: Option<PathBuf>,
+    /// The folder of the last state.
+    pub state_folder: PathBuf,
     /// Whether the run was asked to stop before its end.
     pub stopped: bool,
 }
@@ -53,6 +59,21 @@ pub struct Trainer<'a> {
     data: TrainingData,
     /// The run's folder.
     folder: PathBuf,
+}
+
+/// A run on its way.
+struct Run<'r, 'a> {
+    trainer: &'r Trainer<'a>,
+    plan: Plan,
+    learner: Learner<'a>,
+    state: RunState,
+    states: States,
+    models: BestModels,
+    /// The newest state on disk: its folder, what it says, and when it was written.
+    saved: Option<(PathBuf, RunState)>,
+    saved_at: Instant,
+    observer: &'r mut dyn Observer,
+    stop: &'r AtomicBool,
 }
 
 impl<'a> Trainer<'a> {
@@ -88,68 +109,119 @@ impl<'a> Trainer<'a> {
         }
     }
 
-    /// Trains until the end of the plan, or until `stop` is set: then the run ends after the current batch with the best
-    /// model so far saved.
+    /// Trains from the beginning, or from a saved state on, until the end of the plan or until `stop` is set: then the run
+    /// ends after the current batch with its state saved.
+    ///
+    /// On the CPU the weights, the best models and what observers hear do not depend on how often the run was interrupted,
+    /// nor where.
     ///
     /// # Errors
-    /// Data that cannot be read, outputs that cannot be written, a loss that is not finite.
-    pub fn run(&self, observer: &mut dyn Observer, stop: &AtomicBool) -> Result<Outcome> {
-        let (train, plan) = (&self.experiment.train, self.plan());
-        let validate = points::spread(0, plan.batches, self.experiment.io.validate_amount);
-        let log = points::spread(0, plan.batches, self.experiment.io.log_train_loss_amount);
-        let mut learner = Learner::new(self.model, self.recipe())?;
-        let order = order(train.shuffle_train, train.seed);
-        let options = LoaderOptions::training(train.batch_size, order, Position::default());
-        let mut loader = Loader::new(self.data.train.clone(), options)?;
-        let mut outcome = Outcome {
-            batches: 0,
-            last_loss: None,
-            best: None,
-            test: None,
-            model_folder: self.folder.join(RUN_MODEL),
-            stopped: false,
+    /// Data that cannot be read, a loss that is not finite, parameters without gradient, a last state that cannot be
+    /// written. Other states and models that cannot be written are warnings: the run goes on with what it has.
+    pub fn run(&self, from: Option<&SavedState>, observer: &mut dyn Observer, stop: &AtomicBool) -> Result<Outcome> {
+        let (learner, state) = match from {
+            Some(saved) => (saved.restore(self.model, self.recipe())?, saved.state.clone()),
+            None => (
+                Learner::new(self.model, self.recipe())?,
+                RunState::new(self.first_position()),
+            ),
         };
-        observer.event(&Event::Start { plan, done: 0 })?;
-        for cum_batch in 0..plan.batches {
-            let Some(batch) = loader.next().transpose()? else { break };
-            let report = self.learn(&mut learner, &batch, cum_batch, log.binary_search(&cum_batch).is_ok())?;
-            outcome.batches += 1;
-            outcome.last_loss = Some(report.loss);
-            observer.event(&Event::Batch(report))?;
-            outcome.stopped = stop.load(Ordering::Relaxed);
-            let last = cum_batch + 1 == plan.batches || outcome.stopped;
-            if validate.binary_search(&cum_batch).is_ok() || last {
-                self.validate(cum_batch, &mut outcome, observer, stop)?;
-            }
-            if outcome.stopped {
-                break;
-            }
-        }
-        if outcome.best.is_none() {
-            self.model.save(&outcome.model_folder)?;
-        }
-        if let (Some(test), false) = (&self.data.test, outcome.stopped) {
-            outcome.test = self.test(test, &outcome, observer, stop)?;
-        }
-        Ok(outcome)
+        let run = Run {
+            trainer: self,
+            plan: self.plan(),
+            learner,
+            saved: from.map(|saved| (saved.folder.clone(), saved.state.clone())),
+            saved_at: Instant::now(),
+            state,
+            states: States::new(&self.folder, self.experiment.train.keep_states),
+            models: BestModels::new(&self.folder, self.experiment.io.num_models_to_save),
+            observer,
+            stop,
+        };
+        run.finish_plan()
     }
 
-    fn learn(&self, learner: &mut Learner<'_>, batch: &Batch, cum_batch: u64, logged: bool) -> Result<BatchReport> {
-        let learned = learner.learn(&model_batch(self.model, batch)?, batch.position.batch as u64)?;
-        if !learned.loss.mean.is_finite() {
-            return Err(Error::NotFinite {
-                loss: learned.loss.mean,
-                place: format!(
-                    "batch {cum_batch} (epoch {}, batch {} of it, samples {:?})",
-                    batch.position.epoch, batch.position.batch, batch.samples
-                ),
-            });
+    /// Where the data begin: at the start, or where the map `resume` of the configuration says.
+    fn first_position(&self) -> Position {
+        match &self.experiment.resume {
+            Some(resume) => Position {
+                epoch: resume.next_epoch_index,
+                batch: resume.next_batch_index,
+            },
+            None => Position::default(),
         }
-        Ok(BatchReport {
+    }
+}
+
+impl Run<'_, '_> {
+    fn finish_plan(mut self) -> Result<Outcome> {
+        let (plan, io) = (self.plan, &self.trainer.experiment.io);
+        let validate = self.spread(io.validate_amount, "validate_amount")?;
+        let log = self.spread(io.log_train_loss_amount, "log_train_loss_amount")?;
+        let done = self.state.counts.batches;
+        self.observer.event(&Event::Start { plan, done })?;
+        self.validate_if_due()?;
+        let mut batches = self.batches()?;
+        while self.state.counts.batches < plan.batches && !self.stopped() {
+            let Some(batch) = batches.next().transpose()? else {
+                break;
+            };
+            let cum_batch = self.state.counts.batches;
+            self.learn(&batch, log.binary_search(&cum_batch).is_ok())?;
+            self.state.validation_due = self.trainer.data.validation.is_some()
+                && (validate.binary_search(&cum_batch).is_ok() || cum_batch + 1 == plan.batches);
+            let validated = self.validate_if_due()?;
+            if !self.stopped() && self.save_is_due(validated) && cum_batch + 1 < plan.batches {
+                self.save_or_warn()?;
+            }
+        }
+        drop(batches);
+        self.end()
+    }
+
+    fn stopped(&self) -> bool {
+        self.stop.load(Ordering::Relaxed)
+    }
+
+    /// Points spread over the run; warns when there are fewer batches than were asked for.
+    fn spread(&mut self, amount: usize, key: &str) -> Result<Vec<u64>> {
+        let batches = self.plan.batches;
+        if amount as u64 > batches && self.state.counts.batches == 0 {
+            let message = format!("io.{key}: {amount} is more than the run has batches; it is done {batches} times");
+            self.observer.event(&Event::Warning(&message))?;
+        }
+        Ok(points::spread(0, batches, amount))
+    }
+
+    fn batches(&self) -> Result<Loader> {
+        let train = &self.trainer.experiment.train;
+        let order = sample_order(train.shuffle_train, train.seed);
+        let options = LoaderOptions::training(train.batch_size, order, self.state.next);
+        Loader::new(self.trainer.data.train.clone(), options)
+    }
+
+    fn learn(&mut self, batch: &Batch, logged: bool) -> Result<()> {
+        let cum_batch = self.state.counts.batches;
+        let model_batch = super::model_batch(self.trainer.model, batch)?;
+        let learned = self.learner.learn(&model_batch, batch.position.batch as u64)?;
+        let norm = learned.norm.map_or(0.0, |norm| norm.before);
+        for (what, value) in [("the loss", learned.loss.mean), ("the norm of the gradient", norm)] {
+            if !value.is_finite() {
+                let Position { epoch, batch: index } = batch.position;
+                let samples = &batch.samples;
+                let place = format!("batch {cum_batch} (epoch {epoch}, batch {index} of it, samples {samples:?})");
+                return Err(self.not_finite(what, value, place));
+            }
+        }
+        self.state.counts = self.learner.counts();
+        self.state.last_loss = Some(learned.loss);
+        self.state.last = batch.position;
+        self.state.next = batch.next;
+        self.observer.event(&Event::Batch(BatchReport {
             epoch: batch.position.epoch,
             batch: batch.position.batch,
             cum_batch,
-            elements_seen: (cum_batch + 1) * self.plan().elements_per_batch,
+            elements_seen: self.elements_seen(),
             samples: batch.rows,
             bytes: batch.ids.len(),
             loss: learned.loss,
@@ -158,132 +230,189 @@ impl<'a> Trainer<'a> {
             logged,
             forward: learned.forward,
             backward: learned.backward,
+        }))
+    }
+
+    fn not_finite(&self, what: &'static str, value: f64, place: String) -> Error {
+        Error::NotFinite {
+            what,
+            value,
+            place,
+            state: self.saved.as_ref().map(|(folder, _)| folder.clone()),
+        }
+    }
+
+    fn elements_seen(&self) -> u64 {
+        self.state.counts.batches * self.plan.elements_per_batch
+    }
+
+    /// Evaluates on the validation data if that is due and the run is not asked to stop, and keeps the model if it is among
+    /// the best. Returns whether it did.
+    fn validate_if_due(&mut self) -> Result<bool> {
+        let Some(data) = self
+            .trainer
+            .data
+            .validation
+            .clone()
+            .filter(|_| self.state.validation_due)
+        else {
+            return Ok(false);
+        };
+        let begun = Instant::now();
+        let Some((loss, samples)) = self.evaluate(&data)? else {
+            return Ok(false);
+        };
+        let batches = self.state.counts.batches;
+        if !loss.mean.is_finite() {
+            let place = format!("the validation after batch {}", batches.saturating_sub(1));
+            return Err(self.not_finite("the validation loss", loss.mean, place));
+        }
+        self.observer.event(&Event::Evaluated(Evaluation {
+            kind: EvaluationKind::Validation,
+            epoch: self.state.last.epoch,
+            batch: self.state.last.batch,
+            cum_batch: batches.saturating_sub(1),
+            elements_seen: self.elements_seen(),
+            samples,
+            loss,
+            time: begun.elapsed(),
+            best: self
+                .state
+                .best
+                .first()
+                .and_then(|best| best.loss)
+                .is_none_or(|best| loss.mean < best.mean),
+        }))?;
+        self.state.validation_due = false;
+        if self.models.takes(&self.state.best, loss) {
+            let (model, best) = (self.trainer.model, &mut self.state.best);
+            if let Err(error) = self.models.add(model, batches, Some(loss), best) {
+                let message = format!("the model was not kept, the earlier ones stay: {error}");
+                self.observer.event(&Event::Warning(&message))?;
+            }
+        }
+        Ok(true)
+    }
+
+    fn evaluate(&mut self, data: &Arc<dyn Dataset>) -> Result<Option<(Loss, usize)>> {
+        let train = &self.trainer.experiment.train;
+        Evaluator::new(self.trainer.model, train).run(data, self.observer, self.stop)
+    }
+
+    fn save_is_due(&self, validated: bool) -> bool {
+        let batches = self.state.counts.batches;
+        match self.trainer.experiment.train.save_state_every {
+            Some(every) => validated || batches.is_multiple_of(every as u64),
+            None => validated || self.saved_at.elapsed() >= SAVE_AT_LEAST_EVERY,
+        }
+    }
+
+    /// Saves the state; if that fails, the one before stays in use, and the run goes on.
+    fn save_or_warn(&mut self) -> Result<()> {
+        let Err(error) = self.save()? else { return Ok(()) };
+        let message = format!("the training state was not saved: {error}; {}", self.in_use());
+        self.observer.event(&Event::Warning(&message))
+    }
+
+    /// What a run could go on from now.
+    fn in_use(&self) -> String {
+        match &self.saved {
+            Some((folder, _)) => format!("{} stays in use", folder.display()),
+            None => "there is no earlier one".into(),
+        }
+    }
+
+    /// Saves the state and tidies up what it makes superfluous. The inner error is that of the disk.
+    fn save(&mut self) -> Result<Result<()>> {
+        match self.observer.flush() {
+            Ok(files) => self.state.files = files,
+            Err(error) => return Ok(Err(error)),
+        }
+        if self.saved.as_ref().is_some_and(|(_, saved)| *saved == self.state) {
+            return Ok(Ok(()));
+        }
+        let folder = match self.states.save(&self.learner, &mut self.state) {
+            Ok(folder) => folder,
+            Err(error) => return Ok(Err(error)),
+        };
+        let batches = self.state.counts.batches;
+        if let Err(error) = self.models.tidy(&self.state.best, Some(&self.states)) {
+            self.observer.event(&Event::Warning(&error.to_string()))?;
+        }
+        let event = Event::StateSaved {
+            folder: &folder,
+            batches,
+        };
+        self.observer.event(&event)?;
+        self.saved = Some((folder, self.state.clone()));
+        self.saved_at = Instant::now();
+        Ok(Ok(()))
+    }
+
+    /// Saves the last state, and measures the best model of a run that is complete.
+    fn end(mut self) -> Result<Outcome> {
+        let complete = !self.stopped() && !self.state.validation_due;
+        if !complete {
+            self.observer.event(&Event::Stopping)?;
+        }
+        if complete && self.state.best.is_empty() {
+            let (model, batches) = (self.trainer.model, self.state.counts.batches);
+            self.models.add(model, batches, None, &mut self.state.best)?;
+        }
+        self.save()?.map_err(|error| {
+            let lost = format!("the last training state could not be saved; {}", self.in_use());
+            match error {
+                Error::File { path, message } => Error::file(path, format!("{message}: {lost}")),
+                other => Error::input(format!("{other}: {lost}")),
+            }
+        })?;
+        if complete {
+            self.models.tidy(&self.state.best, None)?;
+        }
+        let test = match (&self.trainer.data.test, complete) {
+            (Some(test), true) => self.test(&test.clone())?,
+            _ => None,
+        };
+        let batches = self.state.counts.batches;
+        let stopped = self.stopped();
+        self.observer.event(&Event::End { batches, stopped })?;
+        self.observer.flush()?;
+        let best = self.state.best.first();
+        Ok(Outcome {
+            batches,
+            next: self.state.next,
+            last_loss: self.state.last_loss,
+            best: best.and_then(|best| best.loss),
+            test,
+            model_folder: best.map(|best| self.models.path(best)),
+            // a state was saved above
+            state_folder: self.saved.map(|(folder, _)| folder).unwrap_or_default(),
+            stopped,
         })
     }
 
-    /// Evaluates on the validation data, and keeps the model if it is the best so far. The evaluation that ends a stopped run
-    /// is finished, so that what the run has learned is not lost; a second signal ends the program.
-    fn validate(
-        &self,
-        cum_batch: u64,
-        outcome: &mut Outcome,
-        observer: &mut dyn Observer,
-        stop: &AtomicBool,
-    ) -> Result<()> {
-        let Some(validation) = &self.data.validation else {
-            return Ok(());
-        };
-        let stop = (!outcome.stopped).then_some(stop);
-        let Some(loss) = self.evaluate(validation, observer, stop)? else {
-            return Ok(());
-        };
-        let best = outcome.best.is_none_or(|best| loss.mean < best.mean);
-        observer.event(&Event::Evaluated(Evaluation {
-            kind: EvaluationKind::Validation,
-            epoch: 0,
-            batch: 0,
-            cum_batch,
-            elements_seen: 0,
-            samples: 0,
-            time: std::time::Duration::ZERO,
-            loss,
-            best,
-        }))?;
-        if best {
-            self.model.save(&outcome.model_folder)?;
-            outcome.best = Some(loss);
-        }
-        Ok(())
-    }
-
     /// The loss of the best model on the test data; `None` when the run was asked to stop meanwhile.
-    fn test(
-        &self,
-        test: &Arc<dyn Dataset>,
-        outcome: &Outcome,
-        observer: &mut dyn Observer,
-        stop: &AtomicBool,
-    ) -> Result<Option<Loss>> {
-        let best = Folder::open(&outcome.model_folder)?;
-        for parameter in self.model.parameters().iter() {
-            let value = parameter.value();
-            let saved = best
-                .weights
-                .load(parameter.name(), value.dims(), value.dtype(), value.device())?;
-            parameter.set(&saved)?;
-        }
-        let Some(loss) = self.evaluate(test, observer, Some(stop))? else {
+    fn test(&mut self, test: &Arc<dyn Dataset>) -> Result<Option<Loss>> {
+        let Some(best) = self.state.best.first() else {
             return Ok(None);
         };
-        observer.event(&Event::Evaluated(Evaluation {
+        let weights = Weights::open(&self.models.path(best).join(WEIGHTS_FILE))?;
+        weights.load_into(self.trainer.model.parameters())?;
+        let begun = Instant::now();
+        let Some((loss, samples)) = self.evaluate(test)? else {
+            return Ok(None);
+        };
+        self.observer.event(&Event::Evaluated(Evaluation {
             kind: EvaluationKind::Test,
-            epoch: 0,
-            batch: 0,
-            cum_batch: outcome.batches.saturating_sub(1),
-            elements_seen: 0,
-            samples: 0,
-            time: std::time::Duration::ZERO,
+            epoch: self.state.last.epoch,
+            batch: self.state.last.batch,
+            cum_batch: self.state.counts.batches.saturating_sub(1),
+            elements_seen: self.elements_seen(),
+            samples,
             loss,
+            time: begun.elapsed(),
             best: false,
         }))?;
         Ok(Some(loss))
     }
-
-    /// The mean loss over a data set, each prediction counted once; `None` when `stop` was set meanwhile.
-    fn evaluate(
-        &self,
-        dataset: &Arc<dyn Dataset>,
-        observer: &mut dyn Observer,
-        stop: Option<&AtomicBool>,
-    ) -> Result<Option<Loss>> {
-        let train = &self.experiment.train;
-        let order = order(train.shuffle_eval, train.seed);
-        let options = LoaderOptions::evaluation(train.batch_size, order);
-        let of = options
-            .batches(&**dataset, 0)
-            .min(train.max_eval_steps.unwrap_or(usize::MAX));
-        let (mut sum, mut count) = (0.0, 0);
-        for (index, batch) in Loader::new(dataset.clone(), options)?.take(of).enumerate() {
-            let loss = self.model.loss(&model_batch(self.model, &batch?)?)?;
-            sum += loss.mean * loss.count as f64;
-            count += loss.count;
-            observer.event(&Event::Evaluating { done: index + 1, of })?;
-            if stop.is_some_and(|stop| stop.load(Ordering::Relaxed)) && index + 1 < of {
-                return Ok(None);
-            }
-        }
-        Ok(Some(Loss {
-            mean: if count == 0 { 0.0 } else { sum / count as f64 },
-            count,
-        }))
-    }
-}
-
-fn order(shuffle: bool, seed: u64) -> Order {
-    match shuffle {
-        true => Order::Shuffled { seed },
-        false => Order::Sequential,
-    }
-}
-
-/// A batch of a data set as tensors on the model's device.
-pub fn model_batch(model: &Model, batch: &Batch) -> Result<ModelBatch> {
-    let (device, shape) = (model.device(), (batch.rows, batch.len));
-    let ids = |ids: &[u32]| -> Result<Tensor> { Ok(Tensor::from_slice(ids, shape, device)?) };
-    let masked: Option<Vec<f32>> = batch
-        .masked
-        .as_ref()
-        .map(|masked| masked.iter().map(|masked| f32::from(u8::from(*masked))).collect());
-    let weights = match (&batch.loss_weights, masked) {
-        (Some(weights), Some(masked)) => Some(weights.iter().zip(masked).map(|(w, m)| w * m).collect()),
-        (Some(weights), None) => Some(weights.clone()),
-        (None, masked) => masked,
-    };
-    Ok(ModelBatch {
-        ids: ids(&batch.ids)?,
-        loss_mask: weights
-            .map(|weights: Vec<f32>| Tensor::from_vec(weights, shape, device))
-            .transpose()?,
-        labels: batch.labels.as_deref().map(ids).transpose()?,
-    })
 }

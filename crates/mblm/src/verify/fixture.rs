@@ -21,11 +21,16 @@ impl Fixture {
     /// Reads a fixture. Fails when the file is no safetensors file or lacks its metadata.
     pub fn open(path: &Path) -> Result<Self> {
         let bytes = std::fs::read(path).map_err(|error| Error::file(path, error))?;
+        Self::from_bytes(&bytes, path)
+    }
+
+    /// Reads the bytes of a fixture as [`Fixture::open`] reads the file; `path` stands for it in messages.
+    pub fn from_bytes(bytes: &[u8], path: &Path) -> Result<Self> {
         let foreign = |error: &dyn std::fmt::Display| {
             Error::file(path, format!("expected a fixture in the safetensors format: {error}"))
         };
-        let (_, header) = SafeTensors::read_metadata(&bytes).map_err(|error| foreign(&error))?;
-        let tensors = candle_core::safetensors::load_buffer(&bytes, &Device::Cpu).map_err(|error| foreign(&error))?;
+        let (_, header) = SafeTensors::read_metadata(bytes).map_err(|error| foreign(&error))?;
+        let tensors = candle_core::safetensors::load_buffer(bytes, &Device::Cpu).map_err(|error| foreign(&error))?;
         let fixture = Self {
             path: path.to_path_buf(),
             metadata: header.metadata().clone().unwrap_or_default(),

@@ -109,40 +109,9 @@ impl<'a, T: Real> Run<'a, T> {
 pub(super) const LANES: usize = 8;
 
 /// `out[j] = x · row j`.
-///
-/// First the lanes' sums of a group of rows, then the sums of the lanes: apart, both become vector code.
 #[inline(always)]
 pub(super) fn dots<T: Real>(out: &mut [T], x: &[T], rows: Run<T>) {
-    const GROUP: usize = 8;
-    let mut sums = [[T::zero(); 2 * LANES]; GROUP];
-    let (chunks, rest) = x.as_chunks::<{ 2 * LANES }>();
-    for (group, out) in out.chunks_mut(GROUP).enumerate() {
-        for (index, sums) in sums[..out.len()].iter_mut().enumerate() {
-            let row = rows.row(group * GROUP + index, x.len());
-            let (row_chunks, row_rest) = row.as_chunks::<{ 2 * LANES }>();
-            let mut lanes = [T::zero(); 2 * LANES];
-            for (x, row) in chunks.iter().zip(row_chunks) {
-                for lane in 0..2 * LANES {
-                    lanes[lane] += x[lane] * row[lane];
-                }
-            }
-            for (lane, (x, row)) in lanes.iter_mut().zip(rest.iter().zip(row_rest)) {
-                *lane += *x * *row;
-            }
-            *sums = lanes;
-        }
-        for (out, sums) in out.iter_mut().zip(&sums) {
-            let mut lanes = *sums;
-            let mut width = LANES;
-            while width > 0 {
-                for lane in 0..width {
-                    lanes[lane] += lanes[lane + width];
-                }
-                width /= 2;
-            }
-            *out = lanes[0];
-        }
-    }
+    crate::cpu::dots(out, x, rows.data, rows.stride);
 }
 
 /// `out += Σ_j weights[j·stride] · row j`, for `count` rows.

@@ -245,7 +245,7 @@ impl Transformer {
         if self.attention.causal {
             let last = |rows: &Tensor| rows.narrow(1, positions - 1, 1)?.contiguous();
             state.set(slot + ATTENTION_SHIFT, last(&a.saved.residual)?);
-            state.set(slot + KEYS_VALUES, append(past.as_ref(), &attended.present)?);
+            state.append(slot + KEYS_VALUES, &attended.present)?;
             state.set(slot + FEED_FORWARD_SHIFT, last(&f.saved.residual)?);
         }
         let residual = f.saved.residual.clone();
@@ -346,16 +346,6 @@ impl Transformer {
         d_begin.set(slot + ATTENTION_SHIFT, a.d_previous);
         Ok(a.d_x)
     }
-}
-
-/// `past` (n|1, s, w) with the rows of `present` (n, t, w) after it.
-fn append(past: Option<&Tensor>, present: &Tensor) -> Result<Tensor> {
-    let Some(past) = past else {
-        return Ok(present.clone());
-    };
-    let (sequences, _, width) = present.dims3()?;
-    let past = past.broadcast_as((sequences, past.dim(1)?, width))?;
-    Ok(Tensor::cat(&[&past, present], 1)?) // (n, s + t, w)
 }
 
 impl StageBlock for Transformer {

@@ -1,0 +1,80 @@
+//! `train.log`: what happened in a run, in lines for people. Lines are only ever added, also by a run that goes on: it is the
+//! run's history.
+
+use super::clock::Moment;
+use crate::train::{BatchReport, Evaluation, EvaluationKind, Event};
+
+/// The name of the file in a run's folder.
+pub const TRAIN_LOG: &str = "train.log";
+
+/// A line with its time and end; further lines of the text are indented below the first.
+pub(super) fn line(moment: &Moment, text: &str) -> String {
+    format!("{}  {}\n", moment.second(), text.trim_end().replace('\n', "\n    "))
+}
+
+/// What an event is worth telling; `batches` is the length of the run.
+pub(super) fn text(event: &Event<'_>, batches: u64) -> Option<String> {
+    match event {
+        Event::Start { plan, done: 0 } => Some(format!(
+            "training starts: {} batches, {} gradient steps",
+            plan.batches, plan.steps
+        )),
+        Event::Start { plan, done } => Some(format!("training goes on after batch {done} of {}", plan.batches)),
+        Event::Batch(report) => report.logged.then(|| batch(report, batches)),
+        Event::Evaluated(result) => Some(evaluation(result, batches)),
+        Event::Evaluating { .. } => None,
+        Event::StateSaved { folder, batches } => {
+            Some(format!("state after batch {batches} saved: {}", folder.display()))
+        }
+        Event::Warning(text) => Some(format!("warning: {text}")),
+        Event::Stopping => Some("asked to stop".into()),
+        Event::End { batches, stopped: true } => Some(format!("training was stopped after batch {batches}")),
+        Event::End { batches, .. } => Some(format!("training is done: {batches} batches")),
+    }
+}
+
+fn batch(report: &BatchReport, batches: u64) -> String {
+    let norm = report
+        .norm
+        .map_or(String::new(), |norm| match norm.after < norm.before {
+            true => format!("  gradient norm {:.4} clipped to {:.4}", norm.before, norm.after),
+            false => format!("  gradient norm {:.4}", norm.before),
+        });
+    format!(
+        "batch {} of {batches}, epoch {}  {:.4} bits per byte  loss {:.4} nats  rate {:.3e}{norm}  {:.0} bytes/s",
+        report.cum_batch + 1,
+        report.epoch,
+        report.loss.bits_per_byte(),
+        report.loss.mean,
+        report.rate,
+        speed(report),
+    )
+}
+
+fn evaluation(evaluation: &Evaluation, batches: u64) -> String {
+    let (what, after) = match evaluation.kind {
+        EvaluationKind::Validation => (
+            "validation",
+            format!(" after batch {} of {batches}", evaluation.cum_batch + 1),
+        ),
+        EvaluationKind::Test => ("test", String::new()),
+    };
+    let best = if evaluation.best { ", the best so far" } else { "" };
+    format!(
+        "{what}{after}  {:.4} bits per byte  loss {:.4} nats  {} samples in {:.1} s{best}",
+        evaluation.loss.bits_per_byte(),
+        evaluation.loss.mean,
+        evaluation.samples,
+        evaluation.time.as_secs_f64(),
+    )
+}
+
+/// Bytes learned from a second; 0 where no time passed.
+pub(super) fn speed(report: &BatchReport) -> f64 {
+    let seconds = (report.forward + report.backward).as_secs_f64();
+    if seconds > 0.0 {
+        report.bytes as f64 / seconds
+    } else {
+        0.0
+    }
+}

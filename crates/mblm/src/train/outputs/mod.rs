@@ -1,0 +1,271 @@
+//! What a run writes down while it goes, in its folder: [`RunFiles`], an [`Observer`].
+//!
+//! | file | holds | when a run goes on from a state |
+//! |---|---|---|
+//! | `loss.csv` | losses, learning rate, gradients | is cut back to the state's length |
+//! | `timemem.csv` | times and memory | is cut back |
+//! | `events.out.tfevents.SECONDS.mblm` | the same numbers for TensorBoard | is cut back; TensorBoard must be started anew |
+//! | `train.log` | lines for people | is kept: it is the history |
+//!
+//! Rows are gathered in memory and written at each event. A disk that is full does not end a run: the rows are kept, tried
+//! again at the next event, and [`flush`](Observer::flush) says what is wrong. No half row stays in a file, so the rows of a
+//! run that was killed and resumed are those of a run that never was, but for the clock's columns.
+//!
+//! All files belong to the worker of rank 0. Others write only their `loss_rankN.csv`, where they are asked to.
+
+mod clock;
+mod event_file;
+mod log;
+mod loss_csv;
+mod timemem_csv;
+mod usage;
+
+#[cfg(test)]
+mod tests;
+
+use std::path::Path;
+
+use clock::Moment;
+use usage::Usage;
+
+pub use clock::timestamp;
+pub use log::TRAIN_LOG;
+pub use loss_csv::{LOSS_FILE, LossKind, LossLog, LossRow, read_losses};
+pub use timemem_csv::TIMEMEM_FILE;
+
+use super::observer::{BatchReport, Evaluation, EvaluationKind, Event, FileLengths, Observer};
+use crate::Result;
+use crate::checkpoint::append::Appended;
+
+/// What [`RunFiles`] writes.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct RunFilesOptions {
+    /// This worker, from 0.
+    pub rank: usize,
+    /// Whether it writes its losses: whether `io.enabled_loss_log_for_gpus` names its rank.
+    pub losses: bool,
+}
+
+impl Default for RunFilesOptions {
+    /// The only worker, with losses.
+    fn default() -> Self {
+        Self { rank: 0, losses: true }
+    }
+}
+
+/// The row files of a run.
+pub struct RunFiles {
+    rank: usize,
+    losses: Option<Appended>,
+    timemem: Option<Appended>,
+    events: Option<Appended>,
+    log: Option<Appended>,
+    /// Batches of the whole run, once known.
+    batches: u64,
+    usage: Usage,
+    /// Whether the last attempt to write failed; said once, not at every event.
+    failing: bool,
+}
+
+impl RunFiles {
+    /// The files of a new run in `folder`, which exists. Rows of a run that wrote there before are lost, but for `train.log`
+    /// and its event file.
+    ///
+    /// # Errors
+    /// Files that cannot be made or written.
+    pub fn create(folder: &Path, options: RunFilesOptions) -> Result<Self> {
+        let mut second = Moment::now().unix() as u64;
+        while folder.join(event_file::name(second)).exists() {
+            second += 1;
+        }
+        let name = event_file::name(second);
+        for name in [LOSS_FILE, TIMEMEM_FILE] {
+            if options.rank == 0 && folder.join(name).metadata().is_ok_and(|file| file.len() > 0) {
+                let path = folder.join(name);
+                tracing::warn!(
+                    "{}: a new run begins here, the rows of the one before go",
+                    path.display()
+                );
+            }
+        }
+        Self::open(folder, options, &name, &FileLengths::new())
+    }
+
+    /// The files of a run in `folder` that goes on from a state, which remembers their `lengths`: what was written after the
+    /// state is cut off. A file that the state does not know begins anew. A file that is shorter than it was, or gone, is not
+    /// what a run should fail for: a warning names it.
+    ///
+    /// # Errors
+    /// Files that cannot be opened, cut or written.
+    pub fn resume(folder: &Path, lengths: &FileLengths, options: RunFilesOptions) -> Result<Self> {
+        let known = lengths.keys().rfind(|name| name.starts_with(event_file::PREFIX));
+        let name = known
+            .cloned()
+            .or_else(|| event_file::newest(folder))
+            .unwrap_or_else(|| event_file::name(Moment::now().unix() as u64));
+        Self::open(folder, options, &name, lengths)
+    }
+
+    fn open(folder: &Path, options: RunFilesOptions, events: &str, lengths: &FileLengths) -> Result<Self> {
+        let main = options.rank == 0;
+        let rows = |name: &str, header: &str| {
+            let kept = |content: &[u8]| whole_rows(content, header);
+            open_rows(&folder.join(name), lengths.get(name).copied(), header.as_bytes(), kept)
+        };
+        let loss_file = match options.rank {
+            0 => LOSS_FILE.to_string(),
+            rank => format!("loss_rank{rank}.csv"),
+        };
+        let version = event_file::version_record(Moment::now().unix());
+        let event_file = || {
+            let length = lengths.get(events).copied();
+            open_rows(&folder.join(events), length, &version, event_file::whole_records)
+        };
+        let log = || Appended::open(&folder.join(TRAIN_LOG), |content| whole_rows(content, ""));
+        let mut files = Self {
+            rank: options.rank,
+            losses: options.losses.then(|| rows(&loss_file, loss_csv::HEADER)).transpose()?,
+            timemem: main.then(|| rows(TIMEMEM_FILE, timemem_csv::HEADER)).transpose()?,
+            events: main.then(event_file).transpose()?,
+            log: main.then(log).transpose()?,
+            batches: 0,
+            usage: Usage::default(),
+            failing: false,
+        };
+        files.all().try_for_each(Appended::write)?;
+        Ok(files)
+    }
+
+    /// Adds a line to `train.log`, with the time: the configuration, the device, whatever should be known later.
+    pub fn note(&mut self, text: &str) {
+        push(&mut self.log, log::line(&Moment::now(), text));
+        self.write();
+    }
+
+    fn all(&mut self) -> impl Iterator<Item = &mut Appended> {
+        [&mut self.losses, &mut self.timemem, &mut self.events, &mut self.log]
+            .into_iter()
+            .flatten()
+    }
+
+    fn batch(&mut self, moment: &Moment, report: &BatchReport) {
+        self.usage = Usage::read(&self.usage);
+        push(&mut self.losses, loss_csv::training_row(self.rank, moment, report));
+        push(&mut self.timemem, timemem_csv::training_row(report, &self.usage));
+        let mut scalars = vec![
+            ("loss/train", report.loss.mean),
+            ("bits_per_byte/train", report.loss.bits_per_byte()),
+            ("learning_rate", report.rate),
+            ("bytes_per_second", log::speed(report)),
+        ];
+        if let Some(norm) = report.norm {
+            scalars.extend([("gradient_norm", norm.before), ("gradient_norm_clipped", norm.after)]);
+        }
+        let record = event_file::scalars_record(moment.unix(), report.cum_batch, &scalars);
+        push(&mut self.events, record);
+    }
+
+    fn evaluated(&mut self, moment: &Moment, evaluation: &Evaluation) {
+        self.usage = Usage::read(&self.usage);
+        push(
+            &mut self.losses,
+            loss_csv::evaluation_row(self.rank, moment, evaluation),
+        );
+        push(&mut self.timemem, timemem_csv::evaluation_row(evaluation, &self.usage));
+        let tags = match evaluation.kind {
+            EvaluationKind::Validation => ["loss/valid", "bits_per_byte/valid"],
+            EvaluationKind::Test => ["loss/test", "bits_per_byte/test"],
+        };
+        let scalars = [
+            (tags[0], evaluation.loss.mean),
+            (tags[1], evaluation.loss.bits_per_byte()),
+        ];
+        let record = event_file::scalars_record(moment.unix(), evaluation.cum_batch, &scalars);
+        push(&mut self.events, record);
+    }
+
+    /// Writes what was pushed; what cannot be written is kept for the next time.
+    fn write(&mut self) {
+        let mut failed = None;
+        for file in self.all() {
+            failed = file.write().err().or(failed);
+        }
+        if let Some(error) = failed.as_ref().filter(|_| !self.failing) {
+            tracing::warn!("{error}; the run goes on, and they are tried again");
+        }
+        self.failing = failed.is_some();
+    }
+}
+
+impl Observer for RunFiles {
+    /// Writes the event's rows. Never fails: rows that cannot be written are kept, and [`flush`](Self::flush) says why.
+    fn event(&mut self, event: &Event<'_>) -> Result<()> {
+        let moment = Moment::now();
+        match event {
+            Event::Start { plan, .. } => self.batches = plan.batches,
+            Event::Batch(report) if report.logged => self.batch(&moment, report),
+            Event::Evaluated(evaluation) => self.evaluated(&moment, evaluation),
+            _ => {}
+        }
+        if let Some(text) = log::text(event, self.batches) {
+            push(&mut self.log, log::line(&moment, &text));
+        }
+        self.write();
+        if let Event::End { .. } = event
+            && let Err(error) = self.flush()
+        {
+            tracing::warn!("{error}; the run's files lack what it wrote last");
+        }
+        Ok(())
+    }
+
+    fn flush(&mut self) -> Result<FileLengths> {
+        let mut lengths = FileLengths::new();
+        for file in [&mut self.losses, &mut self.timemem, &mut self.events]
+            .into_iter()
+            .flatten()
+        {
+            let length = file.sync()?;
+            if let Some(name) = file.path().file_name() {
+                lengths.insert(name.to_string_lossy().into_owned(), length);
+            }
+        }
+        if let Some(log) = &mut self.log {
+            log.sync()?;
+        }
+        self.failing = false;
+        Ok(lengths)
+    }
+}
+
+fn push(file: &mut Option<Appended>, rows: impl AsRef<[u8]>) {
+    if let Some(file) = file {
+        file.push(rows.as_ref());
+    }
+}
+
+/// Opens a file of rows that begins with `header` and cuts it back to its recorded length, and there to whole rows, whose
+/// length `whole` knows. `None`: the file begins anew.
+fn open_rows(path: &Path, recorded: Option<u64>, header: &[u8], whole: impl Fn(&[u8]) -> usize) -> Result<Appended> {
+    let length = usize::try_from(recorded.unwrap_or(0)).unwrap_or(usize::MAX);
+    let mut file = Appended::open(path, |content| whole(&content[..length.min(content.len())]))?;
+    if let Some(recorded) = recorded.filter(|recorded| file.length() < *recorded) {
+        let found = file.length();
+        tracing::warn!(
+            "{}: rows are missing: {recorded} bytes expected, {found} found",
+            path.display()
+        );
+    }
+    if file.length() == 0 {
+        file.push(header);
+    }
+    Ok(file)
+}
+
+/// The length of the whole lines that `content` begins with; 0 if they do not begin with `header`.
+fn whole_rows(content: &[u8], header: &str) -> usize {
+    match content.starts_with(header.as_bytes()) {
+        true => content.iter().rposition(|byte| *byte == b'\n').map_or(0, |end| end + 1),
+        false => 0,
+    }
+}

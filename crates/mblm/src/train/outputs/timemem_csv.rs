@@ -1,0 +1,57 @@
+//! `timemem.csv`: time and memory of logged training batches and of evaluations, in the columns of the Python package.
+//!
+//! ```text
+//! cum_batch,num_items,kind,fw_time,bw_time,allocated,allocated_max,reserved,reserved_max,total
+//! 0,8,train,0.41,0.92,524288000,629145600,1073741824,1073741824,16777216000
+//! ```
+//!
+//! Samples of the batch or evaluation, seconds, bytes. An evaluation has no backward pass: -1. On the CPU `allocated` is the
+//! resident set of the process, `reserved` the address space that it took from the system, `total` the machine's memory.
+
+use super::usage::Usage;
+use crate::train::{BatchReport, Evaluation, EvaluationKind};
+
+/// The name of the file in a run's folder.
+pub const TIMEMEM_FILE: &str = "timemem.csv";
+
+/// The first line, with its end.
+pub(super) const HEADER: &str =
+    "cum_batch,num_items,kind,fw_time,bw_time,allocated,allocated_max,reserved,reserved_max,total\n";
+
+pub(super) fn training_row(report: &BatchReport, usage: &Usage) -> String {
+    format!(
+        "{},{},train,{},{},{}\n",
+        report.cum_batch,
+        report.samples,
+        report.forward.as_secs_f64(),
+        report.backward.as_secs_f64(),
+        memory(usage)
+    )
+}
+
+pub(super) fn evaluation_row(evaluation: &Evaluation, usage: &Usage) -> String {
+    let kind = match evaluation.kind {
+        EvaluationKind::Validation => "valid",
+        EvaluationKind::Test => "test",
+    };
+    format!(
+        "{},{},{kind},{},-1,{}\n",
+        evaluation.cum_batch,
+        evaluation.samples,
+        evaluation.time.as_secs_f64(),
+        memory(usage)
+    )
+}
+
+fn memory(usage: &Usage) -> String {
+    let columns = [
+        usage.resident,
+        usage.resident_peak,
+        usage.reserved,
+        usage.reserved_peak,
+        usage.total,
+    ];
+    columns
+        .map(|bytes| bytes.map_or("-1".to_string(), |bytes| bytes.to_string()))
+        .join(",")
+}

@@ -1,0 +1,79 @@
+//! How much memory the process uses, in bytes.
+//!
+//! On Linux the kernel keeps all of it, the peaks included (`/proc/self/status`, `/proc/meminfo`). Elsewhere the peaks are the
+//! largest readings so far and the machine's memory is not known.
+
+/// A reading; `None` is not known.
+#[derive(Clone, Copy, Debug, Default)]
+pub(super) struct Usage {
+    /// Memory of the machine that the process occupies.
+    pub(super) resident: Option<u64>,
+    /// Its peak.
+    pub(super) resident_peak: Option<u64>,
+    /// Address space that the process took.
+    pub(super) reserved: Option<u64>,
+    /// Its peak.
+    pub(super) reserved_peak: Option<u64>,
+    /// The machine's memory.
+    pub(super) total: Option<u64>,
+}
+
+impl Usage {
+    /// A new reading; `before` is the one before it.
+    #[cfg(target_os = "linux")]
+    pub(super) fn read(before: &Self) -> Self {
+        use procfs::{Current, Meminfo, process::Process};
+        let bytes = |kibibytes: Option<u64>| kibibytes.map(|kibibytes| kibibytes * 1024);
+        let Ok(status) = Process::myself().and_then(|process| process.status()) else {
+            return *before;
+        };
+        Self {
+            resident: bytes(status.vmrss),
+            // the kernel may note a peak a little below what it reports elsewhere
+            resident_peak: bytes(status.vmhwm.max(status.vmrss)).max(before.resident_peak),
+            reserved: bytes(status.vmsize),
+            reserved_peak: bytes(status.vmpeak.max(status.vmsize)).max(before.reserved_peak),
+            total: before
+                .total
+                .or_else(|| Meminfo::current().ok().map(|memory| memory.mem_total)),
+        }
+    }
+
+    /// A new reading; `before` is the one before it.
+    #[cfg(not(target_os = "linux"))]
+    pub(super) fn read(before: &Self) -> Self {
+        let Some(now) = memory_stats::memory_stats() else {
+            return *before;
+        };
+        let (resident, reserved) = (now.physical_mem as u64, now.virtual_mem as u64);
+        Self {
+            resident: Some(resident),
+            resident_peak: before.resident_peak.max(Some(resident)),
+            reserved: Some(reserved),
+            reserved_peak: before.reserved_peak.max(Some(reserved)),
+            total: None,
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn memory_that_is_used_is_seen() {
+        let before = Usage::read(&Usage::default());
+        let block = vec![1u8; 64 << 20];
+        let during = Usage::read(&before);
+        drop(std::hint::black_box(block));
+        let after = Usage::read(&during);
+        let (before, during) = (before.resident.unwrap(), during.resident.unwrap());
+        // other tests of this process may give memory back meanwhile
+        assert!(during > before + (32 << 20), "{before} {during}");
+        assert!(after.resident_peak.unwrap() >= during);
+        assert!(after.reserved_peak >= after.reserved && after.reserved > after.resident);
+        if cfg!(target_os = "linux") {
+            assert!(after.total > after.resident, "{after:?}");
+        }
+    }
+}

@@ -1,0 +1,218 @@
+//! Full training states: what a killed run goes on from as if nothing had happened.
+//!
+//! A state is a folder `states/batch_N` in the run's folder, N the batches that it contains. It is a model folder as well, so
+//! its weights can be used as they are.
+//!
+//! | file | holds |
+//! |---|---|
+//! | `config.json`, `model.safetensors` | the model |
+//! | `optimizer.safetensors` | Adam's moments and, between two gradient steps, the gradients that wait |
+//! | `state.json` | [`RunState`]: counters, place in the data, the best models, lengths of the log files |
+//! | `SHA256SUMS` | checksums of these, checked before a state is used |
+//!
+//! Everything random in a run is a function of its seed and of these counters, so there is no other generator to keep. A
+//! state appears complete or not at all ([`atomic::write_folder`]); the newest few are kept.
+
+use std::path::{Path, PathBuf};
+
+use serde::{Deserialize, Serialize};
+
+use super::best::BestModel;
+use super::learner::{Counts, Learner, Recipe};
+use super::observer::FileLengths;
+use crate::checkpoint::{self, MODELS, STATE_FILE, STATES, Weights, atomic};
+use crate::data::Position;
+use crate::model::{Loss, Model};
+use crate::{Error, Result};
+
+/// The version of the format that is written, the only one that is read.
+const FORMAT: u64 = 1;
+
+const OPTIMIZER_FILE: &str = "optimizer.safetensors";
+
+/// What a run knows beside tensors.
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+pub struct RunState {
+    format: u64,
+    /// Batches of the run that are done, gradient steps, what waits for the next step.
+    pub counts: Counts,
+    /// The next batch.
+    pub next: Position,
+    /// The last batch.
+    pub last: Position,
+    /// Whether the model is to be validated before the next batch.
+    pub validation_due: bool,
+    /// The loss of the last batch.
+    pub last_loss: Option<Loss>,
+    /// The best models so far, the best first.
+    pub best: Vec<BestModel>,
+    /// The lengths of the log files.
+    pub files: FileLengths,
+}
+
+impl RunState {
+    /// The state of a run before its first batch, which is `next`.
+    pub fn new(next: Position) -> Self {
+        Self {
+            format: FORMAT,
+            next,
+            ..Self::default()
+        }
+    }
+}
+
+/// A state on disk that has been found whole.
+#[derive(Clone, Debug)]
+pub struct SavedState {
+    /// Its folder.
+    pub folder: PathBuf,
+    /// What it says.
+    pub state: RunState,
+    /// Newer states that could not be used, and why.
+    pub damaged: Vec<String>,
+}
+
+/// The states of a run.
+#[derive(Clone, Debug)]
+pub struct States {
+    folder: PathBuf,
+    keep: usize,
+}
+
+impl SavedState {
+    /// Opens a state's folder.
+    ///
+    /// # Errors
+    /// Files that are missing, damaged, or of another version.
+    pub fn open(folder: &Path) -> Result<Self> {
+        if !checkpoint::verify_sums(folder)? {
+            return Err(Error::file(
+                folder,
+                format!("no training state: it lacks {}", checkpoint::SUMS_FILE),
+            ));
+        }
+        let path = folder.join(STATE_FILE);
+        let state = read_state(&path)?;
+        if state.format != FORMAT {
+            let found = state.format;
+            let message =
+                format!("expected format {FORMAT}, found format {found}; use the version of mblm that wrote it");
+            return Err(Error::file(&path, message));
+        }
+        Ok(Self {
+            folder: folder.to_path_buf(),
+            state,
+            damaged: Vec::new(),
+        })
+    }
+
+    /// The best models that the state in `folder` lists, without a look at anything else in it.
+    pub(super) fn best_models(folder: &Path) -> Result<Vec<BestModel>> {
+        Ok(read_state(&folder.join(STATE_FILE))?.best)
+    }
+
+    /// Puts the state's weights into `model`, and makes the learner that goes on from there.
+    ///
+    /// # Errors
+    /// Tensors that do not fit the model.
+    pub(super) fn restore<'a>(&self, model: &'a Model, recipe: Recipe) -> Result<Learner<'a>> {
+        let weights = Weights::open(&self.folder.join(checkpoint::WEIGHTS_FILE))?;
+        weights.load_into(model.parameters())?;
+        let optimizer = Weights::open(&self.folder.join(OPTIMIZER_FILE))?;
+        Learner::resume(model, recipe, self.state.counts, |name, like| {
+            optimizer.load(name, like.dims(), like.dtype(), like.device())
+        })
+    }
+}
+
+impl States {
+    /// The states of the run in `run`, of which the newest `keep` stay.
+    pub fn new(run: &Path, keep: usize) -> Self {
+        Self {
+            folder: run.join(STATES),
+            keep: keep.max(1),
+        }
+    }
+
+    /// The folders of states with the batches that they contain, oldest first; none of them has been looked into.
+    pub fn folders(&self) -> Result<Vec<(u64, PathBuf)>> {
+        checkpoint::batch_folders(&self.folder)
+    }
+
+    /// Removes what a killed run left half-written in its folder `run`, before it goes on.
+    ///
+    /// # Errors
+    /// Files that cannot be removed.
+    pub fn recover(run: &Path) -> Result<()> {
+        for folder in [run.to_path_buf(), run.join(STATES), run.join(MODELS)] {
+            if folder.is_dir() {
+                atomic::clean(&folder)?;
+            }
+        }
+        Ok(())
+    }
+
+    /// The newest state that is whole; `None` if there is none.
+    ///
+    /// # Errors
+    /// The folder cannot be read, or it holds states of which none is whole.
+    pub fn newest(&self) -> Result<Option<SavedState>> {
+        let mut damaged = Vec::new();
+        for (_, folder) in self.folders()?.into_iter().rev() {
+            match SavedState::open(&folder) {
+                Ok(saved) => return Ok(Some(SavedState { damaged, ..saved })),
+                Err(error) => damaged.push(error.to_string()),
+            }
+        }
+        match damaged.first() {
+            None => Ok(None),
+            Some(newest) => Err(Error::file(
+                &self.folder,
+                format!(
+                    "none of its {} states can be used, the newest because of {newest}; remove the folder to begin anew",
+                    damaged.len()
+                ),
+            )),
+        }
+    }
+
+    /// Writes a state, and then removes all but the newest few, and damaged ones newer than it.
+    ///
+    /// # Errors
+    /// A state that cannot be written; the others are then as they were.
+    pub(super) fn save(&self, learner: &Learner<'_>, state: &mut RunState) -> Result<PathBuf> {
+        state.counts = learner.counts();
+        atomic::make_folder(&self.folder)?;
+        let folder = self.folder.join(checkpoint::batch_folder(state.counts.batches));
+        let model = learner.model();
+        atomic::write_folder(&folder, |new| {
+            model.fill_folder(new)?;
+            new.write_tensors(OPTIMIZER_FILE, &learner.tensors())?;
+            let document = serde_json::to_string_pretty(state).map_err(|error| Error::file(&folder, error))?;
+            new.write(STATE_FILE, |out| writeln!(out, "{document}"))
+        })?;
+        for (batches, other) in self.superfluous(state.counts.batches)? {
+            // an old state that stays is no reason to end a run
+            if let Err(error) = atomic::remove(&other) {
+                tracing::warn!("the state of batch {batches} stays: {error}");
+            }
+        }
+        Ok(folder)
+    }
+
+    /// States beside that of `batches`, which is whole, and the ones to keep with it. Newer ones are of another past: the run
+    /// went on from an older state because they were damaged.
+    fn superfluous(&self, batches: u64) -> Result<Vec<(u64, PathBuf)>> {
+        let mut folders = self.folders()?;
+        let newer = folders.split_off(folders.partition_point(|(other, _)| *other <= batches));
+        folders.truncate(folders.len().saturating_sub(self.keep));
+        folders.extend(newer);
+        Ok(folders)
+    }
+}
+
+fn read_state(path: &Path) -> Result<RunState> {
+    let text = std::fs::read(path).map_err(|error| Error::file(path, error))?;
+    serde_json::from_slice(&text)
+        .map_err(|error| Error::file(path, format!("not the state of a training run: {error}")))
+}

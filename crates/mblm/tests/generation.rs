@@ -1,0 +1,305 @@
+//! Decoding with state beyond single streams: losses by pieces, streams out of step, forks, states in files, blocks without steps.
+
+mod support;
+
+use candle_core::{DType, Device, Tensor};
+use mblm::Result;
+use mblm::config::ModelConfig;
+use mblm::generate::Generator;
+use mblm::model::{BlockArgs, BlockRegistry, Init, Mblm, Parameter, Recomputed, Seeded, SequenceBlock};
+use serde_json::{Value, json};
+
+fn transformer(position: Option<&str>) -> Value {
+    json!({"block_type": "transformer", "attn_head_dims": 4, "attn_num_heads": 2, "attn_use_rot_embs": true, "pos_emb_type": position})
+}
+
+fn mamba(kind: &str) -> Value {
+    json!({"block_type": kind, "d_state": 4, "d_conv": 3, "expand": 2, "headdim": 4, "pos_emb_type": null})
+}
+
+fn build(blocks: &Value, seq_lens: &[usize], registry: &BlockRegistry, seed: u64) -> Mblm {
+    let stages = seq_lens.len();
+    let config: ModelConfig = serde_json::from_value(json!({
+        "num_tokens": 257, "pad_token_id": 256, "hidden_dims": vec![8; stages], "num_layers": vec![2; stages],
+        "seq_lens": seq_lens, "train_checkpoint_chunks": null, "block": blocks,
+    }))
+    .expect("a valid configuration");
+    Mblm::new(&config, registry, &Seeded(seed), DType::F32, &Device::Cpu).expect("the model builds")
+}
+
+/// One to four stages, every kind of block, all without an end to their positions.
+fn models() -> Vec<(&'static str, Mblm)> {
+    let registry = BlockRegistry::default();
+    let model = |blocks: Value, lens: &[usize]| build(&blocks, lens, &registry, 1);
+    vec![
+        ("T", model(json!([transformer(None)]), &[64])),
+        ("M2", model(json!([mamba("mamba2")]), &[64])),
+        (
+            "T/T",
+            model(json!([transformer(Some("rope")), transformer(Some("fixed"))]), &[16, 4]),
+        ),
+        (
+            "M2/T",
+            model(json!([mamba("mamba2"), transformer(Some("fixed"))]), &[16, 4]),
+        ),
+        ("M1/M2", model(json!([mamba("mamba1"), mamba("mamba2")]), &[16, 3])),
+        (
+            "M2/T/T",
+            model(
+                json!([mamba("mamba2"), transformer(None), transformer(Some("fixed"))]),
+                &[8, 3, 4],
+            ),
+        ),
+        (
+            "T/M1/T/M2",
+            model(
+                json!([transformer(None), mamba("mamba1"), transformer(None), mamba("mamba2")]),
+                &[6, 2, 3, 2],
+            ),
+        ),
+    ]
+}
+
+fn ids(len: usize, seed: u64) -> Vec<u32> {
+    support::ids(1, len, 256, seed)
+        .flatten_all()
+        .and_then(|t| t.to_vec1())
+        .expect("ids")
+}
+
+fn rows(logits: &Tensor) -> Vec<Vec<f32>> {
+    logits.to_vec2().expect("logits")
+}
+
+#[track_caller]
+fn assert_close(found: &[f32], expected: &[f32], what: &str) {
+    assert_eq!(found.len(), expected.len(), "{what}");
+    for (index, (found, expected)) in found.iter().zip(expected).enumerate() {
+        assert!(
+            (found - expected).abs() <= 1e-4,
+            "{what}, {index}: {found} for {expected}"
+        );
+    }
+}
+
+#[test]
+fn losses_by_pieces_are_those_of_the_whole() {
+    for (name, model) in models() {
+        let ids = ids(150, 3);
+        let tensor = Tensor::from_slice(&ids, (1, ids.len()), &Device::Cpu).expect("ids");
+        let expected: Vec<f32> = model
+            .losses(&tensor)
+            .and_then(|t| Ok(t.flatten_all()?.to_vec1()?))
+            .expect("losses");
+        let generator = Generator::new(&model).expect("a generator");
+        for pieces in [vec![150], vec![1, 149], vec![7, 50, 93], vec![24, 24, 102], vec![5; 30]] {
+            let mut state = generator.begin(1);
+            let mut logits = generator.first_logits(1).expect("logits");
+            let (mut found, mut rest) = (Vec::new(), &ids[..]);
+            for piece in &pieces {
+                let (piece, after) = rest.split_at(*piece);
+                found.extend(generator.losses(&mut state, &mut logits, piece).expect("losses"));
+                rest = after;
+            }
+            assert_close(&found, &expected, &format!("{name} in {pieces:?}"));
+            // and the state goes on as that of a prefill does
+            let mut other = generator.begin(1);
+            let prefilled = generator.prefill(&mut other, &[&ids]).expect("prefill");
+            assert_close(&rows(&logits)[0], &rows(&prefilled)[0], name);
+            let (next, expected) = (generator.step(&mut state, &[65]), generator.step(&mut other, &[65]));
+            assert_close(
+                &rows(&next.expect("a step"))[0],
+                &rows(&expected.expect("a step"))[0],
+                name,
+            );
+        }
+    }
+}
+
+#[test]
+fn streams_out_of_step_give_what_each_gives_alone() {
+    for (name, model) in models() {
+        let generator = Generator::new(&model).expect("a generator");
+        let prompts: Vec<Vec<u32>> = [0, 1, 4, 5, 5, 23, 24]
+            .iter()
+            .map(|len| ids(*len, 40 + *len as u64))
+            .collect();
+        let prompts: Vec<&[u32]> = prompts.iter().map(Vec::as_slice).collect();
+        let next: Vec<Vec<u32>> = (0..prompts.len()).map(|stream| ids(40, 70 + stream as u64)).collect();
+        let (mut states, mut logits) = generator.prefill_each(&prompts).expect("prefill");
+        let mut alone = Vec::new();
+        for (prompt, next) in prompts.iter().zip(&next) {
+            let mut state = generator.begin(1);
+            let mut of_stream = vec![match prompt.is_empty() {
+                true => generator.first_logits(1).expect("logits"),
+                false => generator.prefill(&mut state, &[prompt]).expect("prefill"),
+            }];
+            for id in next {
+                of_stream.push(generator.step(&mut state, &[*id]).expect("a step"));
+            }
+            alone.push(of_stream);
+        }
+        for step in 0..=next[0].len() {
+            for (stream, row) in rows(&logits).iter().enumerate() {
+                let expected = &rows(&alone[stream][step])[0];
+                assert_close(row, expected, &format!("{name}, stream {stream}, step {step}"));
+            }
+            if step < next[0].len() {
+                let ids: Vec<u32> = next.iter().map(|next| next[step]).collect();
+                logits = generator.step_each(&mut states, &ids).expect("a step");
+            }
+        }
+    }
+}
+
+#[test]
+fn a_fork_goes_on_like_streams_that_read_the_prompt_themselves() {
+    for (name, model) in models() {
+        let generator = Generator::new(&model).expect("a generator");
+        for len in [3, 12, 29] {
+            let prompt = ids(len, 5);
+            let mut one = generator.begin(1);
+            let logits = generator.prefill(&mut one, &[&prompt]).expect("prefill");
+            let mut forked = one.fork(3).expect("one stream");
+            let mut together = generator.begin(3);
+            let expected = generator
+                .prefill(&mut together, &[&prompt, &prompt, &prompt])
+                .expect("prefill");
+            assert_close(&rows(&logits)[0], &rows(&expected)[2], name);
+            for step in 0..20u32 {
+                let ids = [step, 100 + step, 255 - step];
+                let found = rows(&generator.step(&mut forked, &ids).expect("a step"));
+                let expected = rows(&generator.step(&mut together, &ids).expect("a step"));
+                for (found, expected) in found.iter().zip(&expected) {
+                    assert_close(found, expected, name);
+                }
+            }
+            // the state that was forked is as it was
+            let mut other = generator.begin(1);
+            generator.prefill(&mut other, &[&prompt]).expect("prefill");
+            let (found, expected) = (generator.step(&mut one, &[9]), generator.step(&mut other, &[9]));
+            assert_close(
+                &rows(&found.expect("a step"))[0],
+                &rows(&expected.expect("a step"))[0],
+                name,
+            );
+        }
+        assert!(generator.begin(2).fork(3).is_err());
+    }
+}
+
+#[test]
+fn a_state_goes_to_a_file_and_back() {
+    let folder = tempfile::tempdir().expect("a folder");
+    let path = folder.path().join("state.safetensors");
+    for (name, model) in models() {
+        let generator = Generator::new(&model).expect("a generator");
+        for len in [1, 11, 12, 31] {
+            let (one, two) = (ids(len, 8), ids(len, 9));
+            let mut state = generator.begin(2);
+            let logits = generator.prefill(&mut state, &[&one, &two]).expect("prefill");
+            generator.save_state(&state, &logits, &path).expect("a file");
+            let (mut loaded, found) = generator.load_state(&path).expect("a state");
+            assert_eq!(rows(&found), rows(&logits), "{name}");
+            assert_eq!((loaded.position(), loaded.streams()), (len, 2));
+            for step in 0..30 {
+                let found = generator.step(&mut loaded, &[step, 2 * step]).expect("a step");
+                let expected = generator.step(&mut state, &[step, 2 * step]).expect("a step");
+                assert_eq!(rows(&found), rows(&expected), "{name} after {len}");
+            }
+        }
+    }
+}
+
+#[test]
+fn a_file_that_is_no_state_of_this_model_is_an_error() {
+    let folder = tempfile::tempdir().expect("a folder");
+    let path = folder.path().join("state.safetensors");
+    let blocks = json!([mamba("mamba2"), transformer(Some("fixed"))]);
+    let [one, other] = [1, 2].map(|seed| build(&blocks, &[16, 4], &BlockRegistry::default(), seed));
+    let (one, other) = (
+        Generator::new(&one).expect("one"),
+        Generator::new(&other).expect("another"),
+    );
+    let mut state = one.begin(1);
+    let logits = one.prefill(&mut state, &[&ids(10, 1)]).expect("prefill");
+    one.save_state(&state, &logits, &path).expect("a file");
+    let message = |generator: &Generator<'_>| generator.load_state(&path).expect_err("an error").to_string();
+    assert!(
+        message(&other).contains("expected a state of this model, found that of another"),
+        "{}",
+        message(&other)
+    );
+    let file = std::fs::read(&path).expect("the file");
+    for cut in [0, 9, 200, file.len() - 1] {
+        std::fs::write(&path, &file[..cut]).expect("a file");
+        assert!(message(&one).contains("state.safetensors"), "{}", message(&one));
+    }
+    let header = usize::from_le_bytes(file[..8].try_into().expect("eight bytes"));
+    let mut changed = file.clone();
+    let place = file[..8 + header]
+        .windows(13)
+        .position(|window| window == b"position\\\":10");
+    changed[place.expect("the position") + 12] = b'1';
+    std::fs::write(&path, &changed).expect("a file");
+    assert!(message(&one).contains("damaged"), "{}", message(&one));
+    std::fs::write(&path, b"{}").expect("a file");
+    assert!(!message(&one).is_empty());
+    let weights = folder.path().join("weights.safetensors");
+    mblm::checkpoint::save(
+        folder.path(),
+        "decoder",
+        &json!({}),
+        &one.model().parameters().named_tensors(),
+    )
+    .expect("a folder");
+    std::fs::rename(folder.path().join("model.safetensors"), &weights).expect("a file");
+    let message = one.load_state(&weights).expect_err("no state").to_string();
+    assert!(
+        message.contains("expected the state of a generation, found other tensors"),
+        "{message}"
+    );
+}
+
+/// y_i = the mean of w ⊙ x_0 … w ⊙ x_i: a block that its author wrote for whole sequences.
+struct RunningMean {
+    weight: Parameter,
+}
+
+impl SequenceBlock for RunningMean {
+    fn parameters(&self) -> Vec<&Parameter> {
+        vec![&self.weight]
+    }
+
+    fn forward(&self, x: &Tensor) -> Result<Tensor> {
+        let counts: Vec<f64> = (1..=x.dim(1)?).map(|count| 1.0 / count as f64).collect();
+        let counts = Tensor::from_vec(counts, (1, x.dim(1)?, 1), x.device())?.to_dtype(x.dtype())?;
+        Ok(x.cumsum(1)?
+            .broadcast_mul(&counts)?
+            .broadcast_mul(self.weight.tracked())?)
+    }
+}
+
+#[test]
+fn a_block_that_knows_whole_sequences_only_trains_and_decodes() {
+    let mut registry = BlockRegistry::default();
+    registry.register("mean", |args: &BlockArgs<'_>| {
+        let weight = args.builder.parameter("weight", &[args.dim], Init::Normal(1.0))?;
+        Ok(Box::new(Recomputed(RunningMean { weight })))
+    });
+    let mean = json!({"block_type": "mean", "pos_emb_type": "fixed"});
+    for blocks in [
+        json!([mamba("mamba2"), mean]),
+        json!([mean, transformer(None)]),
+        json!([mean, mean]),
+    ] {
+        let config: ModelConfig = serde_json::from_value(json!({
+            "num_tokens": 257, "pad_token_id": 256, "hidden_dims": [8, 8], "num_layers": [1, 1], "seq_lens": [9, 4],
+            "train_checkpoint_chunks": null, "block": blocks,
+        }))
+        .expect("a valid configuration");
+        let model = Mblm::new(&config, &registry, &Seeded(3), DType::F64, &Device::Cpu).expect("the model builds");
+        support::check_splits(&model, 36, &[1, 3, 4, 5, 35]);
+        support::check_gradients(&model, 3);
+    }
+}

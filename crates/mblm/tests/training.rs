@@ -1,0 +1,317 @@
+//! Training runs as a whole: accumulation, parameters without gradient, losses that are not finite, observers.
+
+mod support;
+
+use std::sync::Arc;
+use std::sync::atomic::AtomicBool;
+
+use candle_core::{Device, Tensor};
+use mblm::config::Experiment;
+use mblm::data::{Dataset, Sample};
+use mblm::model::{BlockArgs, BlockRegistry, Model, ModelBatch, Parameter, Seeded, StageBlock, State};
+use mblm::train::{
+    BatchReport, Event, FileLengths, Learner, Observer, PUBLISHED_ADAM, Recipe, SavedState, Schedule, States, Trainer,
+    TrainingData,
+};
+use mblm::{Error, Result};
+
+/// A small experiment; `changes` are overrides as on the command line.
+fn experiment(changes: &[&str]) -> Experiment {
+    let text = "
+io: {name_model: t, output_dir: runs, dataset_dir: none, dataset_id: none, num_models_to_save: 2, validate_amount: 3,
+     log_train_loss_amount: 4}
+params:
+  input_seq_len: 12
+  num_tokens: 257
+  pad_token_id: 256
+  seq_lens: [4, 3]
+  hidden_dims: [8, 8]
+  num_layers: [1, 1]
+  block: {attn_head_dims: 4, attn_num_heads: 2, attn_use_rot_embs: true, pos_emb_type: fixed}
+train: {target_elements: 24, target_elements_strategy: batch, batch_size: 2, learning_rate: 1e-2,
+        gradient_accumulate_every: 1}
+";
+    let changes: Vec<String> = changes.iter().map(ToString::to_string).collect();
+    Experiment::from_yaml_str(text, "test", &changes).expect("a valid configuration")
+}
+
+/// 12 numbered samples of letters; sample `broken` has weights that are not finite.
+struct Letters {
+    broken: Option<usize>,
+}
+
+impl Dataset for Letters {
+    fn len(&self, _: usize) -> usize {
+        12
+    }
+
+    fn sample(&self, index: usize, epoch: usize) -> Result<Sample> {
+        let letter = |place: usize| 97 + ((index * 5 + place * (index % 3 + 1) + epoch) % 26) as u32;
+        let weight = |_| if self.broken == Some(index) { f32::INFINITY } else { 1.0 };
+        Ok(Sample {
+            ids: (0..12).map(letter).collect(),
+            loss_weights: Some((0..12).map(weight).collect()),
+            ..Sample::default()
+        })
+    }
+
+    fn bytes(&self) -> u64 {
+        144
+    }
+
+    fn describe(&self) -> String {
+        "letters".into()
+    }
+}
+
+fn data(broken: Option<usize>) -> TrainingData {
+    TrainingData {
+        train: Arc::new(Letters { broken }),
+        validation: Some(Arc::new(Letters { broken: None })),
+        test: None,
+    }
+}
+
+fn model(experiment: &Experiment, registry: &BlockRegistry) -> Model {
+    Model::new(&experiment.params.architecture, registry, &Seeded(1), &Device::Cpu).expect("the model builds")
+}
+
+fn floats(tensor: &Tensor) -> Vec<f32> {
+    tensor.flatten_all().and_then(|t| t.to_vec1()).expect("floats")
+}
+
+#[test]
+fn accumulated_batches_equal_one_large_batch() {
+    let experiment = experiment(&[]);
+    let (small, large) = (
+        model(&experiment, &BlockRegistry::default()),
+        model(&experiment, &BlockRegistry::default()),
+    );
+    let recipe = |accumulate| Recipe {
+        adam: PUBLISHED_ADAM,
+        schedule: Schedule::new(1e-3, 100, 0.0),
+        accumulate,
+        clipping: Some(0.5),
+        seed: 0,
+    };
+    let batch = |rows: usize, seed: u64| ModelBatch {
+        ids: support::ids(rows, 12, 256, seed),
+        loss_mask: None,
+        labels: None,
+    };
+    let (mut by_four, mut at_once) = (
+        Learner::new(&small, recipe(4)).expect("a learner"),
+        Learner::new(&large, recipe(1)).expect("a learner"),
+    );
+    for step in 0..5 {
+        let parts: Vec<ModelBatch> = (0..4).map(|part| batch(3, step * 4 + part)).collect();
+        let ids: Vec<&Tensor> = parts.iter().map(|part| &part.ids).collect();
+        let whole = ModelBatch {
+            ids: Tensor::cat(&ids, 0).expect("equal widths"),
+            loss_mask: None,
+            labels: None,
+        };
+        let mut mean = 0.0;
+        let mut norm = None;
+        for (part, index) in parts.iter().zip(step * 4..) {
+            let learned = by_four.learn(part, index).expect("a batch");
+            assert_eq!(learned.norm.is_some(), index % 4 == 3);
+            mean += learned.loss.mean / 4.0;
+            norm = learned.norm;
+        }
+        let learned = at_once.learn(&whole, step).expect("a batch");
+        assert!((learned.loss.mean - mean).abs() < 1e-5, "{} {mean}", learned.loss.mean);
+        let (expected, found) = (learned.norm.expect("a step"), norm.expect("a step"));
+        assert!(
+            (expected.before - found.before).abs() < 1e-5 * expected.before,
+            "{expected:?} {found:?}"
+        );
+        assert_eq!(
+            learned.rate,
+            1e-3 * (1.0 + (std::f64::consts::PI * step as f64 / 100.0).cos()) / 2.0
+        );
+    }
+    for (one, other) in small.parameters().iter().zip(large.parameters().iter()) {
+        let (one_values, other_values) = (floats(one.value()), floats(other.value()));
+        let distance: f32 = one_values.iter().zip(&other_values).map(|(a, b)| (a - b).powi(2)).sum();
+        let length: f32 = other_values.iter().map(|value| value.powi(2)).sum();
+        assert!(
+            distance.sqrt() <= 1e-4 * length.sqrt().max(0.1),
+            "{}: {distance} of {length}",
+            one.name()
+        );
+    }
+}
+
+/// A block with a parameter that it does not use.
+struct Forgetful {
+    used: Parameter,
+    forgotten: Parameter,
+}
+
+impl StageBlock for Forgetful {
+    fn parameters(&self) -> Vec<&Parameter> {
+        vec![&self.used, &self.forgotten]
+    }
+
+    fn initial_state(&self) -> State {
+        State::empty(0)
+    }
+
+    fn forward(&self, x: &Tensor, state: &mut State) -> Result<Tensor> {
+        state.advance(x.dim(1)?);
+        Ok(x.broadcast_mul(self.used.tracked())?)
+    }
+}
+
+#[test]
+fn a_parameter_without_gradient_is_named_at_the_first_step() {
+    let mut registry = BlockRegistry::default();
+    registry.register("forgetful", |args: &BlockArgs<'_>| {
+        let parameter = |name| args.builder.parameter(name, &[args.dim], mblm::model::Init::Ones);
+        Ok(Box::new(Forgetful {
+            used: parameter("used")?,
+            forgotten: parameter("forgotten")?,
+        }))
+    });
+    let experiment = experiment(&["params.block={block_type: forgetful}"]);
+    let model = model(&experiment, &registry);
+    let folder = tempfile::tempdir().expect("a folder");
+    let error = Trainer::new(&experiment, &model, data(None), folder.path())
+        .run(None, &mut (), &AtomicBool::new(false))
+        .expect_err("two parameters get no gradient")
+        .to_string();
+    assert!(error.contains("2 of "), "{error}");
+    assert!(
+        error.contains(": stage_models.0.forgotten, stage_models.1.forgotten;"),
+        "{error}"
+    );
+}
+
+#[test]
+fn a_loss_that_is_not_finite_names_the_batch_its_samples_and_the_last_good_state() {
+    let experiment = experiment(&["train.save_state_every=1"]);
+    let model = model(&experiment, &BlockRegistry::default());
+    let folder = tempfile::tempdir().expect("a folder");
+    let error = Trainer::new(&experiment, &model, data(Some(7)), folder.path())
+        .run(None, &mut (), &AtomicBool::new(false))
+        .expect_err("sample 7 is broken");
+    assert!(matches!(error, Error::NotFinite { .. }), "{error}");
+    let error = error.to_string();
+    assert!(
+        error.contains("at batch 3 (epoch 0, batch 3 of it, samples [6, 7])"),
+        "{error}"
+    );
+    let good = folder.path().join("states/batch_3");
+    assert!(
+        error.contains(&format!("the last good state is {}", good.display())),
+        "{error}"
+    );
+    // it holds what was learned before, and nothing of the broken batch
+    let saved = SavedState::open(&good).expect("a whole state");
+    assert_eq!(saved.state.counts.steps, 3);
+    let states = States::new(folder.path(), 2).newest().expect("states").expect("one");
+    assert_eq!(states.folder, good);
+}
+
+/// Notes what it hears, and asks the run to stop after some batches.
+struct Watch<'a> {
+    heard: Vec<String>,
+    stop_after: u64,
+    stop: &'a AtomicBool,
+}
+
+impl Observer for Watch<'_> {
+    fn event(&mut self, event: &Event<'_>) -> Result<()> {
+        match event {
+            Event::Batch(BatchReport {
+                cum_batch,
+                loss,
+                logged,
+                ..
+            }) => {
+                self.heard.push(format!("batch {cum_batch} {} {logged}", loss.mean));
+                if cum_batch + 1 == self.stop_after {
+                    self.stop.store(true, std::sync::atomic::Ordering::Relaxed);
+                }
+            }
+            Event::Evaluated(evaluation) => {
+                let (loss, best) = (evaluation.loss.mean, evaluation.best);
+                self.heard
+                    .push(format!("validated {} {loss} {best}", evaluation.cum_batch));
+            }
+            Event::Warning(message) => self.heard.push(format!("warning {message}")),
+            _ => {}
+        }
+        Ok(())
+    }
+
+    fn flush(&mut self) -> Result<FileLengths> {
+        Ok(FileLengths::from([("heard".into(), self.heard.len() as u64)]))
+    }
+}
+
+#[test]
+fn a_run_stopped_after_any_batch_is_heard_to_go_on_as_if_it_had_not() {
+    let experiment = experiment(&["train.gradient_accumulate_every=5", "train.shuffle_train=true"]);
+    let run = |from: Option<&SavedState>, stop_after, folder: &std::path::Path| {
+        let model = model(&experiment, &BlockRegistry::default());
+        let stop = AtomicBool::new(false);
+        let mut watch = Watch {
+            heard: Vec::new(),
+            stop_after,
+            stop: &stop,
+        };
+        let trainer = Trainer::new(&experiment, &model, data(None), folder);
+        let outcome = trainer.run(from, &mut watch, &stop).expect("a run");
+        assert_eq!(outcome.stopped, stop_after <= 12);
+        let weights: Vec<Vec<f32>> = model
+            .parameters()
+            .iter()
+            .map(|parameter| floats(parameter.value()))
+            .collect();
+        (watch.heard, weights, outcome)
+    };
+    let whole = tempfile::tempdir().expect("a folder");
+    let (heard, weights, outcome) = run(None, u64::MAX, whole.path());
+    assert_eq!(heard.len(), 12 + 3);
+    for stop_after in 1..=12 {
+        let folder = tempfile::tempdir().expect("a folder");
+        let (mut first, _, stopped) = run(None, stop_after, folder.path());
+        assert_eq!(stopped.batches, stop_after);
+        let states = States::new(folder.path(), 2);
+        let saved = states.newest().expect("states").expect("a state");
+        assert_eq!(saved.state.files["heard"], first.len() as u64);
+        let (second, found, ended) = run(Some(&saved), u64::MAX, folder.path());
+        first.extend(second);
+        assert_eq!(first, heard, "stopped after {stop_after}");
+        assert_eq!(found, weights);
+        assert_eq!((ended.best, ended.last_loss), (outcome.best, outcome.last_loss));
+        let kept =
+            |folder: &std::path::Path| std::fs::read_to_string(folder.join("models/index.json")).expect("an index");
+        assert_eq!(kept(folder.path()), kept(whole.path()));
+    }
+}
+
+#[test]
+fn more_points_than_batches_are_clipped_with_a_warning() {
+    let experiment = experiment(&["io.validate_amount=13"]);
+    let model = model(&experiment, &BlockRegistry::default());
+    let folder = tempfile::tempdir().expect("a folder");
+    let stop = AtomicBool::new(false);
+    let mut watch = Watch {
+        heard: Vec::new(),
+        stop_after: u64::MAX,
+        stop: &stop,
+    };
+    let trainer = Trainer::new(&experiment, &model, data(None), folder.path());
+    trainer.run(None, &mut watch, &stop).expect("a run");
+    assert_eq!(
+        watch.heard[0],
+        "warning io.validate_amount: 13 is more than the run has batches; it is done 12 times"
+    );
+    assert_eq!(
+        watch.heard.iter().filter(|line| line.starts_with("validated")).count(),
+        12
+    );
+}

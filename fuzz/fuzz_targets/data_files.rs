@@ -1,0 +1,36 @@
+//! Data files through the data set `bytes`: the first byte says by which name, the others are the content.
+#![no_main]
+
+use mblm::data::{DatasetArgs, Registry, Split};
+
+const NAMES: [&str; 6] = ["a.txt", "a.gz", "a.zst", "a.jsonl", "a.jsonl.gz", "a.jsonl.zst"];
+const SAMPLE: usize = 3;
+/// Samples looked at from each end.
+const SAMPLES: usize = 20;
+
+libfuzzer_sys::fuzz_target!(|data: &[u8]| {
+    let Some((&choice, content)) = data.split_first() else {
+        return;
+    };
+    let folder = tempfile::tempdir().expect("a temporary folder");
+    let path = folder.path().join(NAMES[usize::from(choice) % NAMES.len()]);
+    std::fs::write(&path, content).expect("a small file fits into the temporary folder");
+    mblm_fuzz::limited(data.len(), || {
+        let mut args = DatasetArgs::new(&path, Split::Train, SAMPLE);
+        args.options.insert("text_field".into(), "text".into());
+        args.options.insert("held_out".into(), 0.5.into());
+        let registry = Registry::default();
+        for split in [Split::Train, Split::Validation, Split::Test] {
+            let args = DatasetArgs { split, ..args.clone() };
+            let Ok(Some(set)) = registry.open("bytes", &args) else {
+                continue;
+            };
+            let samples = set.len(0);
+            for index in (0..samples.min(SAMPLES)).chain(samples.saturating_sub(SAMPLES)..samples) {
+                let sample = set.sample(index, 0).expect("a sample of a data set that opened");
+                assert_eq!(sample.ids.len(), SAMPLE);
+            }
+            assert!(set.sample(samples, 0).is_err(), "one sample beyond the last");
+        }
+    });
+});
