@@ -136,7 +136,7 @@ fn a_conversation_is_saved_and_gone_on_with() {
 #[cfg(unix)]
 mod signals {
     use std::io::{Read, Write};
-    use std::process::{Child, Command, Stdio};
+    use std::process::{Child, ChildStdin, ChildStdout, Command, Stdio};
 
     use super::*;
 
@@ -164,14 +164,20 @@ mod signals {
             .unwrap()
     }
 
-    #[test]
-    fn ctrl_c_ends_the_answer_and_at_the_prompt_the_program() {
-        let scratch = Scratch::new();
-        let mut child = start(&fixture_folder(&scratch));
+    /// A conversation in the middle of its first answer, with its stdin and stdout.
+    fn answering(scratch: &Scratch) -> (Child, ChildStdin, ChildStdout) {
+        let mut child = start(&fixture_folder(scratch));
         let mut stdin = child.stdin.take().unwrap();
         let mut stdout = child.stdout.take().unwrap();
         stdin.write_all(b"It was\n").unwrap();
         stdout.read_exact(&mut [0; 50]).unwrap();
+        (child, stdin, stdout)
+    }
+
+    #[test]
+    fn ctrl_c_ends_the_answer_and_at_the_prompt_the_program() {
+        let scratch = Scratch::new();
+        let (mut child, mut stdin, mut stdout) = answering(&scratch);
         send("-INT", &child);
         let mut byte = [0];
         while byte != *b"\n" {
@@ -195,11 +201,7 @@ mod signals {
     #[test]
     fn termination_ends_the_program_after_what_was_written() {
         let scratch = Scratch::new();
-        let mut child = start(&fixture_folder(&scratch));
-        let mut stdin = child.stdin.take().unwrap();
-        let mut stdout = child.stdout.take().unwrap();
-        stdin.write_all(b"It was\n").unwrap();
-        stdout.read_exact(&mut [0; 50]).unwrap();
+        let (mut child, _stdin, mut stdout) = answering(&scratch);
         send("-TERM", &child);
         let mut rest = Vec::new();
         stdout.read_to_end(&mut rest).unwrap();

@@ -44,6 +44,7 @@ pub(crate) use folder::save_tensors;
 pub use folder::{CONFIG_FILE, FORMAT, Folder, INDEX_FILE, MODELS, STATE_FILE, STATES, WEIGHTS_FILE, save};
 pub use open::architecture_of;
 pub(crate) use run::{batch_folder, batch_folders};
+pub(crate) use sums::hex;
 pub use sums::{SUMS_FILE, verify as verify_sums};
 pub use torch_write::{rotary_buffers, write as write_torch};
 pub use transfer::Transfer;

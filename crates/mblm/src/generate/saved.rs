@@ -11,7 +11,7 @@ use serde::{Deserialize, Serialize};
 use sha2::{Digest, Sha256};
 
 use super::generator::{Generator, GeneratorState, OpenSequence};
-use crate::checkpoint::{Weights, save_tensors};
+use crate::checkpoint::{Weights, hex, save_tensors};
 use crate::model::{Mblm, State};
 use crate::{Error, Result};
 
@@ -158,5 +158,5 @@ fn fingerprint(model: &Mblm) -> Result<String> {
             }
         }
     }
-    Ok(hash.finalize().iter().map(|byte| format!("{byte:02x}")).collect())
+    Ok(hex(&hash.finalize()))
 }

@@ -258,30 +258,18 @@ impl Run<'_, '_> {
         else {
             return Ok(false);
         };
-        let begun = Instant::now();
-        let Some((loss, samples)) = self.evaluate(&data)? else {
+        let Some(evaluation) = self.evaluate(EvaluationKind::Validation, &data)? else {
             return Ok(false);
         };
-        let batches = self.state.counts.batches;
+        let (batches, loss) = (self.state.counts.batches, evaluation.loss);
         if !loss.mean.is_finite() {
-            let place = format!("the validation after batch {}", batches.saturating_sub(1));
+            let place = format!("the validation after batch {}", evaluation.cum_batch);
             return Err(self.not_finite("the validation loss", loss.mean, place));
         }
+        let best = self.state.best.first().and_then(|best| best.loss);
         self.observer.event(&Event::Evaluated(Evaluation {
-            kind: EvaluationKind::Validation,
-            epoch: self.state.last.epoch,
-            batch: self.state.last.batch,
-            cum_batch: batches.saturating_sub(1),
-            elements_seen: self.elements_seen(),
-            samples,
-            loss,
-            time: begun.elapsed(),
-            best: self
-                .state
-                .best
-                .first()
-                .and_then(|best| best.loss)
-                .is_none_or(|best| loss.mean < best.mean),
+            best: best.is_none_or(|best| loss.mean < best.mean),
+            ..evaluation
         }))?;
         self.state.validation_due = false;
         if self.models.takes(&self.state.best, loss) {
@@ -294,9 +282,22 @@ impl Run<'_, '_> {
         Ok(true)
     }
 
-    fn evaluate(&mut self, data: &Arc<dyn Dataset>) -> Result<Option<(Loss, usize)>> {
+    /// The model's loss on `data`, not called the best; `None` when the run was asked to stop meanwhile.
+    fn evaluate(&mut self, kind: EvaluationKind, data: &Arc<dyn Dataset>) -> Result<Option<Evaluation>> {
         let train = &self.trainer.experiment.train;
-        Evaluator::new(self.trainer.model, train).run(data, self.observer, self.stop)
+        let begun = Instant::now();
+        let found = Evaluator::new(self.trainer.model, train).run(data, self.observer, self.stop)?;
+        Ok(found.map(|(loss, samples)| Evaluation {
+            kind,
+            epoch: self.state.last.epoch,
+            batch: self.state.last.batch,
+            cum_batch: self.state.counts.batches.saturating_sub(1),
+            elements_seen: self.elements_seen(),
+            samples,
+            loss,
+            time: begun.elapsed(),
+            best: false,
+        }))
     }
 
     fn save_is_due(&self, validated: bool) -> bool {
@@ -398,21 +399,10 @@ impl Run<'_, '_> {
         };
         let weights = Weights::open(&self.models.path(best).join(WEIGHTS_FILE))?;
         weights.load_into(self.trainer.model.parameters())?;
-        let begun = Instant::now();
-        let Some((loss, samples)) = self.evaluate(test)? else {
+        let Some(evaluation) = self.evaluate(EvaluationKind::Test, test)? else {
             return Ok(None);
         };
-        self.observer.event(&Event::Evaluated(Evaluation {
-            kind: EvaluationKind::Test,
-            epoch: self.state.last.epoch,
-            batch: self.state.last.batch,
-            cum_batch: self.state.counts.batches.saturating_sub(1),
-            elements_seen: self.elements_seen(),
-            samples,
-            loss,
-            time: begun.elapsed(),
-            best: false,
-        }))?;
-        Ok(Some(loss))
+        self.observer.event(&Event::Evaluated(evaluation))?;
+        Ok(Some(evaluation.loss))
     }
 }
