@@ -37,10 +37,11 @@ fn main() -> ExitCode {
     mblm::checkpoint::atomic::fail_points_from_environment();
     let cli = Cli::parse();
     start_logging(&cli);
+    // decoding is many short steps, each of which would wait for a worker
     let result = match &cli.command {
         Command::Train(args) => commands::train::run(args, &cli),
-        Command::Generate(args) => commands::generate::run(args, &cli),
-        Command::Score(args) => commands::score::run(args, &cli),
+        Command::Generate(args) => mblm::on_workers(|| commands::generate::run(args, &cli)),
+        Command::Score(args) => mblm::on_workers(|| commands::score::run(args, &cli)),
         Command::Eval(args) => commands::eval::run(args, &cli),
         Command::Inspect(args) => commands::inspect::run(args),
         Command::Convert(args) => commands::convert::run(args, &cli),

@@ -31,6 +31,8 @@ pub fn threads() -> usize {
     mblm_ops::cpu::threads()
 }
 
+pub use mblm_ops::cpu::on_workers;
+
 /// The examples of the README, compiled and run as tests.
 #[cfg(doctest)]
 #[doc = include_str!("../../../README.md")]

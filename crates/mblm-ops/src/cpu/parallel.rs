@@ -14,6 +14,18 @@ pub fn threads() -> usize {
     rayon::current_num_threads()
 }
 
+/// `work` on one of the threads that parallel loops use, where it is not there already.
+///
+/// A thread from outside hands over every loop and sleeps until it is done, which costs a short loop more than the loop itself:
+/// a computation of many of them, such as a step of decoding, is handed over as a whole. `work` must not wait for
+/// another thread that computes.
+pub fn on_workers<R: Send>(work: impl FnOnce() -> R + Send) -> R {
+    match rayon::current_thread_index() {
+        Some(_) => work(),
+        None => rayon::scope(|_| work()),
+    }
+}
+
 /// Calls `work(index, chunk)` for the consecutive chunks of `len` elements of `data`, in parallel.
 pub fn par_chunks<T: Send>(data: &mut [T], len: usize, work: impl Fn(usize, &mut [T]) + Sync + Send) {
     if data.len() <= len {

@@ -7,12 +7,14 @@ use candle_core::{D, Result, Tensor};
 use multiversion::multiversion;
 
 use crate::GradBuffer;
-use crate::cpu::{Real, Slice, add_assign, dots, from_vec, par_chunks, par_reduce, product, threads};
+use crate::cpu::{Real, Slice, add_assign, dots, dots_of_four, from_vec, par_chunks, par_reduce, product, threads};
 
 /// Rows that one task of the bias loops takes.
 const ROWS: usize = 256;
 /// Most rows that are multiplied without packing.
 const FEW_ROWS: usize = 32;
+/// Elements of the weight that all rows meet one after another.
+const BLOCK: usize = 1 << 13;
 /// Fewest multiplications of a task of such a product.
 const FEW_ROWS_WORK: usize = 1 << 15;
 
@@ -87,8 +89,26 @@ fn few_rows<T: Real>(
 #[multiversion(targets("x86_64+avx512f+avx512vl+fma", "x86_64+avx2+fma"))]
 fn products<T: Real>(x: &[T], weight: &[T], inputs: usize, out: &mut [T]) {
     let outputs = weight.len() / inputs;
-    for (x, out) in x.chunks_exact(inputs).zip(out.chunks_exact_mut(outputs)) {
-        dots(out, x, weight, inputs);
+    // rows of the weight that stay in the core's cache while all rows of `x` meet them
+    let block = match x.len() / inputs {
+        1 => outputs,
+        _ => (BLOCK / inputs).max(1),
+    };
+    for first in (0..outputs).step_by(block) {
+        let count = block.min(outputs - first);
+        let weight = &weight[first * inputs..][..count * inputs];
+        for (x, out) in x.chunks_exact(4 * inputs).zip(out.chunks_exact_mut(4 * outputs)) {
+            let x = std::array::from_fn(|row| &x[row * inputs..][..inputs]);
+            let (out_ab, out_cd) = out.split_at_mut(2 * outputs);
+            let ((out_a, out_b), (out_c, out_d)) = (out_ab.split_at_mut(outputs), out_cd.split_at_mut(outputs));
+            let out = [out_a, out_b, out_c, out_d].map(|out| &mut out[first..][..count]);
+            dots_of_four(out, x, weight, inputs);
+        }
+        let done = x.len() / (4 * inputs) * 4;
+        let rest = x[done * inputs..].chunks_exact(inputs);
+        for (x, out) in rest.zip(out[done * outputs..].chunks_exact_mut(outputs)) {
+            dots(&mut out[first..][..count], x, weight, inputs);
+        }
     }
 }
 

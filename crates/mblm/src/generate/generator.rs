@@ -12,6 +12,7 @@
 //! Shapes: b streams at the same position; logits (b, V); contexts (b, P_n, D_n) of the open sequence of stage n.
 
 use candle_core::{DType, Tensor};
+use mblm_ops::cpu::on_workers;
 use mblm_ops::cross_entropy;
 
 use crate::model::{Mblm, State};
@@ -158,6 +159,11 @@ impl<'a> Generator<'a> {
             )));
         }
         self.check(ids)?;
+        on_workers(|| self.prefill_checked(state, ids))
+    }
+
+    fn prefill_checked(&self, state: &mut GeneratorState, ids: &[&[u32]]) -> Result<Tensor> {
+        let len = ids.first().map_or(0, |ids| ids.len());
         let mut next = state.clone();
         let stride = PREFILL_PATCHES * self.model.stage_bytes(0);
         // the last id goes through `step`, which gives the logits
@@ -182,7 +188,7 @@ impl<'a> Generator<'a> {
             )));
         }
         self.check(&[ids])?;
-        self.step_checked(state, ids)
+        on_workers(|| self.step_checked(state, ids))
     }
 
     /// Consumes `ids` of one stream and returns the loss of each in nats, given all ids before it; `logits` (1, V) are those of
@@ -201,6 +207,10 @@ impl<'a> Generator<'a> {
             )));
         }
         self.check(&[ids])?;
+        on_workers(|| self.losses_checked(state, logits, ids))
+    }
+
+    fn losses_checked(&self, state: &mut GeneratorState, logits: &mut Tensor, ids: &[u32]) -> Result<Vec<f32>> {
         let bytes = self.model.stage_bytes(0);
         let mut losses = Vec::with_capacity(ids.len());
         let mut rest = ids;

@@ -7,6 +7,7 @@
 use std::collections::BTreeMap;
 
 use candle_core::Tensor;
+use mblm_ops::cpu::on_workers;
 
 use super::generator::{Generator, GeneratorState, OpenSequence};
 use crate::model::State;
@@ -48,6 +49,10 @@ impl Generator<'_> {
             )));
         }
         self.check(&[ids])?;
+        on_workers(|| self.step_each_checked(states, ids))
+    }
+
+    fn step_each_checked(&self, states: &mut [GeneratorState], ids: &[u32]) -> Result<Tensor> {
         let local = self.model().stage_count() - 1;
         let everyone: Vec<usize> = (0..states.len()).collect();
         let mut rows: Vec<Option<Tensor>> = vec![None; states.len()];

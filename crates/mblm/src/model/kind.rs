@@ -3,6 +3,7 @@
 use std::time::Duration;
 
 use candle_core::{DType, Device, Tensor};
+use mblm_ops::cpu::on_workers;
 
 use super::backward::{Loss, TrainingPass};
 use super::decoder::Mblm;
@@ -85,18 +86,18 @@ impl Model {
 
     /// The loss of a batch without gradients.
     pub fn loss(&self, batch: &ModelBatch) -> Result<Loss> {
-        match self {
+        on_workers(|| match self {
             Self::Decoder(model) => model.loss(&batch.ids, batch.loss_mask.as_ref()),
             Self::Encoder(model) => model.loss(&batch.masked()?),
-        }
+        })
     }
 
     /// The loss in nats of each id of a batch (B, L), unweighted; an encoder's where nothing is masked too.
     pub fn losses(&self, batch: &ModelBatch) -> Result<Tensor> {
-        match self {
+        on_workers(|| match self {
             Self::Decoder(model) => model.losses(&batch.ids),
             Self::Encoder(model) => model.losses(&batch.masked()?),
-        }
+        })
     }
 
     /// The loss of a batch; adds its gradients to `gradients`.
@@ -116,12 +117,12 @@ impl Model {
         pass: TrainingPass,
         gradients: &mut Gradients,
     ) -> Result<(Loss, Duration)> {
-        match self {
+        on_workers(|| match self {
             Self::Decoder(model) => {
                 model.timed_loss_and_gradients(&batch.ids, batch.loss_mask.as_ref(), pass, gradients)
             }
             Self::Encoder(model) => model.timed_loss_and_gradients(&batch.masked()?, pass, gradients),
-        }
+        })
     }
 }
 

@@ -4,6 +4,7 @@ use std::time::{Duration, Instant};
 
 use candle_core::Tensor;
 use mblm_ops::adam::Adam;
+use mblm_ops::cpu::on_workers;
 use serde::{Deserialize, Serialize};
 
 use super::optimizer::{GradientNorm, Optimizer};
@@ -201,7 +202,7 @@ impl<'a> Learner<'a> {
         if self.optimizer.steps() == 0 && self.predictions > 0 {
             self.check_gradients()?;
         }
-        let norm = self.optimizer.step(&self.gradients, rate, self.recipe.clipping)?;
+        let norm = on_workers(|| self.optimizer.step(&self.gradients, rate, self.recipe.clipping))?;
         self.gradients.clear()?;
         self.pending = 0;
         self.predictions = 0;

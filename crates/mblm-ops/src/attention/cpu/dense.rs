@@ -12,6 +12,9 @@ use crate::cpu::{Real, add_assign, dot, sum};
 /// Multiplications that a task should have, so that it is worth a thread's attention.
 const WORK: usize = 1 << 17;
 
+/// The same for decoding, where few tasks wait for each other and the threads are awake.
+const DECODE_WORK: usize = 1 << 14;
+
 /// Partial sums of the gradient of a shared past, at most.
 const PARTIALS: usize = 64;
 
@@ -37,7 +40,7 @@ pub(super) fn forward<T: Real>(p: &Problem<T>) -> (Vec<T>, Vec<T>, Vec<T>) {
     let mut weights = vec![T::zero(); n * heads * t * keys];
     if t == 1 {
         let present = p.present();
-        let heads_per_task = (WORK / (2 * keys * dh)).max(1);
+        let heads_per_task = (DECODE_WORK / (2 * keys * dh)).max(1);
         let work = |task: usize, (out, weights): (&mut [T], &mut [T])| {
             decode_heads(p, task * heads_per_task, &present, out, weights);
         };
