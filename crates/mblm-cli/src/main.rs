@@ -47,6 +47,7 @@ fn main() -> ExitCode {
         Command::Convert(args) => commands::convert::run(args, &cli),
         Command::Plot(args) => commands::plot::run(args, &cli),
         Command::Verify(args) => commands::verify::run(args),
+        Command::Bench(args) => mblm::on_workers(|| commands::bench::run(args, &cli)),
         Command::Completions(args) => commands::completions::run(args),
     };
     match result {

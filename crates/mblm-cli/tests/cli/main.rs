@@ -1,6 +1,7 @@
 //! The `mblm` command from outside: what it prints where, what it writes, and how it ends.
 
 mod bad_input;
+mod bench;
 mod convert;
 mod eval;
 mod generate;

@@ -35,6 +35,30 @@ impl Architecture {
     }
 }
 
+impl Architecture {
+    /// Multiplications (each with an addition) of weights with activations for one byte of context, forward.
+    ///
+    /// A stage's matrices count once for the bytes of its patch. Not counted: attention's products of activations, scans,
+    /// convolutions, and start rows. `None` where a block is a custom one.
+    pub fn multiplications_per_byte(&self) -> Option<f64> {
+        let model = self.model();
+        let local = model.hidden_dims.last().copied().unwrap_or(0) as f64;
+        let stages = model.block.iter().zip(&model.num_layers).zip(&model.hidden_dims);
+        let logits = local * model.num_tokens as f64;
+        stages
+            .enumerate()
+            .try_fold(logits, |total, (stage, ((block, layers), dim))| {
+                let patch = model.patch_bytes(stage) as f64;
+                let mut weights = *layers as f64 * layer_matrices(block, Count::of(*dim))?.0 as f64;
+                let next = model.hidden_dims.get(stage + 1).zip(model.seq_lens.get(stage + 1));
+                if let Some((next_dim, next_length)) = next {
+                    weights += *dim as f64 * (patch * local + (next_dim * next_length) as f64);
+                }
+                Some(total + weights / patch)
+            })
+    }
+}
+
 impl ModelConfig {
     /// Counts a decoder's parameters. Those of custom blocks are left out, see [`ParameterCounts::uncounted`].
     pub fn parameter_counts(&self) -> ParameterCounts {
@@ -130,6 +154,27 @@ fn mamba1_layer(block: &MambaConfig, dim: Count) -> Count {
     dim + TWO * inner * dim + convolution + w_x + w_dt + inner * state + inner + dim * inner
 }
 
+/// The elements of a layer's matrices.
+fn layer_matrices(block: &BlockConfig, dim: Count) -> Option<Count> {
+    match block {
+        BlockConfig::Transformer(block) | BlockConfig::TransformerEncoder(block) => {
+            let heads = Count::of(block.attn_num_heads) * Count::of(block.attn_head_dims);
+            Some(Count(4) * heads * dim + TWO * Count::of(block.ff_multiplier) * dim * dim)
+        }
+        BlockConfig::Mamba2(block) => {
+            let inner = Count::of(block.expand) * dim;
+            let heads = Count(inner.0.checked_div(block.headdim as u64).unwrap_or(0));
+            Some((Count(3) * inner + TWO * Count::of(block.d_state) + heads) * dim)
+        }
+        BlockConfig::Mamba1(block) => {
+            let inner = Count::of(block.expand) * dim;
+            let rank = Count(dim.0.div_ceil(16));
+            Some((Count(3) * dim + TWO * rank + TWO * Count::of(block.d_state)) * inner)
+        }
+        BlockConfig::Custom(_) => None,
+    }
+}
+
 const TWO: Count = Count(2);
 
 /// A number of parameters, with saturating sums and products.
@@ -160,7 +205,10 @@ impl std::ops::Mul for Count {
 
 #[cfg(test)]
 mod tests {
+    use candle_core::Device;
+
     use super::super::{Architecture, ParameterCounts};
+    use crate::model::{BlockRegistry, Model, Seeded};
 
     /// Configurations written by the published Python package, and the sum of the sizes of its model's parameters.
     #[rustfmt::skip]
@@ -194,6 +242,34 @@ mod tests {
             assert_eq!(counts.total, parameters, "{json}");
             assert_eq!(counts.per_stage.iter().sum::<u64>() + counts.to_logits, parameters);
             assert!(counts.uncounted.is_empty());
+        }
+    }
+
+    #[test]
+    fn multiplications_are_those_of_the_matrices() {
+        for (json, _) in PUBLISHED {
+            let architecture: Architecture = serde_json::from_str(json).unwrap();
+            let model = Model::new(&architecture, &BlockRegistry::default(), &Seeded(0), &Device::Cpu).unwrap();
+            let config = architecture.model();
+            let expected: f64 = model
+                .parameters()
+                .iter()
+                .filter(|parameter| parameter.value().rank() == 2 && !parameter.name().ends_with("A_log"))
+                // tables of embeddings are looked up
+                .filter(|parameter| !parameter.name().contains("emb") || parameter.name().contains("_post"))
+                .map(|parameter| {
+                    let stage = parameter.name().split('.').find_map(|part| part.parse::<usize>().ok());
+                    // token embeddings are counted from the local stage
+                    let stage = match parameter.name().contains("_rev.") {
+                        true => stage.map(|stage| config.num_stages() - 1 - stage),
+                        false => stage,
+                    };
+                    let patch = stage.map_or(1, |stage| config.patch_bytes(stage));
+                    parameter.value().elem_count() as f64 / patch as f64
+                })
+                .sum();
+            let found = architecture.multiplications_per_byte().unwrap();
+            assert!((found - expected).abs() < 1e-6 * expected, "{found} {expected} {json}");
         }
     }
 

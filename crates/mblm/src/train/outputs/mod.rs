@@ -32,6 +32,7 @@ pub use clock::timestamp;
 pub use log::TRAIN_LOG;
 pub use loss_csv::{LOSS_FILE, LossKind, LossLog, LossRow, read_losses};
 pub use timemem_csv::TIMEMEM_FILE;
+pub use usage::peak_resident;
 
 use super::observer::{BatchReport, Evaluation, EvaluationKind, Event, FileLengths, Observer};
 use crate::Result;

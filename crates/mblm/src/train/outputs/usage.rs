@@ -18,6 +18,11 @@ pub(super) struct Usage {
     pub(super) total: Option<u64>,
 }
 
+/// The most memory, in bytes, that this process has occupied so far, where the system says so.
+pub fn peak_resident() -> Option<u64> {
+    Usage::read(&Usage::default()).resident_peak
+}
+
 impl Usage {
     /// A new reading; `before` is the one before it.
     #[cfg(target_os = "linux")]

@@ -1,0 +1,191 @@
+//! `mblm bench`: how fast this machine trains and generates, and how much of what it could.
+
+mod measure;
+mod models;
+
+use std::process::ExitCode;
+use std::time::{Duration, Instant};
+
+use anyhow::Result;
+use indicatif::ProgressBar;
+use mblm::config::Architecture;
+use mblm::model::{BlockRegistry, Model, Seeded};
+use mblm::train::outputs::peak_resident;
+use serde_json::{Value, json};
+
+use self::measure::{Generation, Spread, Training};
+use crate::args::{BenchArgs, BenchWhat, Cli};
+use crate::output::{self, grouped};
+use crate::{config, device};
+
+/// Streams that generate together.
+const STREAMS: usize = 8;
+
+pub(crate) fn run(args: &BenchArgs, cli: &Cli) -> Result<ExitCode> {
+    let device = device::open(&args.device)?;
+    let (name, architecture, context) = match &args.config {
+        Some(path) => {
+            let params = config::read(path, &[])?.params;
+            (path.display().to_string(), params.architecture, params.input_seq_len)
+        }
+        None => {
+            let model = models::named(args.model);
+            let context = model.context();
+            (args.model.name(), Architecture::Decoder(model), context)
+        }
+    };
+    let train = args.what != BenchWhat::Generate;
+    let generate = args.what != BenchWhat::Train;
+    let registry = BlockRegistry::default();
+    registry.check(architecture.model())?;
+    let model = Model::new(&architecture, &registry, &Seeded(0), &device)?;
+    let decoder = generate.then(|| model.decoder("measuring generation")).transpose()?;
+    let mut report = json!({
+        "model": name,
+        "parameters": architecture.parameter_counts().total,
+        "device": device::name(&device),
+        "precision": "float32",
+    });
+    let bar = match cli.quiet {
+        true => ProgressBar::hidden(),
+        false => ProgressBar::new_spinner(),
+    };
+    let begun = Instant::now();
+    let tick = |what: &str| bar.set_message(format!("{what}, {} s", begun.elapsed().as_secs()));
+    let time = Duration::from_secs_f64(args.seconds);
+    if train {
+        bar.set_message("training");
+        bar.tick();
+        let len = args.context.unwrap_or(context);
+        let found = measure::training(&model, args.batch_size, len, time, &|| tick("training"))?;
+        let peak = peak_resident();
+        report["train"] = training(&found, &architecture, (args.batch_size, len), peak);
+    }
+    if let Some(decoder) = decoder {
+        bar.set_message("generation");
+        bar.tick();
+        let most = args.context.unwrap_or(context);
+        let prompt = (most / 2).max(1);
+        let count = (most - most / 2).saturating_sub(1).clamp(1, 512);
+        let found = measure::generation(decoder, (prompt, count, STREAMS), time, &|| tick("generation"))?;
+        report["generate"] = generation(&found, (prompt, count), peak_resident());
+    }
+    bar.finish_and_clear();
+    if args.json {
+        output::json(report)?;
+        return Ok(ExitCode::SUCCESS);
+    }
+    let parameters = grouped(architecture.parameter_counts().total);
+    output::line(&format!(
+        "{name}: {parameters} parameters, float32, {}",
+        device::name(&device)
+    ))?;
+    if train {
+        print_training(&report["train"])?;
+    }
+    if generate {
+        print_generation(&report["generate"])?;
+    }
+    Ok(ExitCode::SUCCESS)
+}
+
+fn training(found: &Training, architecture: &Architecture, (rows, len): (usize, usize), peak: Option<u64>) -> Value {
+    let bytes = (rows * len) as f64;
+    let speeds = found.step.reciprocal(bytes);
+    // forward, and twice that backward
+    let flops = architecture
+        .multiplications_per_byte()
+        .map(|multiplications| 3.0 * 2.0 * multiplications);
+    json!({
+        "batch_size": rows,
+        "context": len,
+        "step_seconds": found.step,
+        "bytes_per_second": speeds,
+        "flop_per_byte": flops,
+        "flop_per_second": flops.map(|flops| flops * speeds.median),
+        "product_flop_per_second": found.limit,
+        "share_of_product": flops.map(|flops| flops * speeds.median / found.limit.median),
+        "peak_resident_bytes": peak,
+    })
+}
+
+fn generation(found: &Generation, (prompt, count): (usize, usize), peak: Option<u64>) -> Value {
+    json!({
+        "prompt": prompt,
+        "generated": count,
+        "prefill_bytes_per_second": found.prefill,
+        "bytes_per_second": found.one,
+        "streams": STREAMS,
+        "streams_bytes_per_second": found.several,
+        "peak_resident_bytes": peak,
+    })
+}
+
+impl Spread {
+    /// `amount` by each value: speeds from times.
+    fn reciprocal(&self, amount: f64) -> Self {
+        Self {
+            median: amount / self.median,
+            smallest: amount / self.largest,
+            largest: amount / self.smallest,
+            repetitions: self.repetitions,
+        }
+    }
+}
+
+/// One line: a name, the median in units of `unit`, smallest and largest, and more.
+fn row(name: &str, spread: &Value, unit: f64, more: &str) -> std::io::Result<()> {
+    let of = |key: &str| spread[key].as_f64().unwrap_or(f64::NAN) / unit;
+    let range = format!("({:.2}–{:.2})", of("smallest"), of("largest"));
+    output::line(&format!("  {name:<34} {:>10.2} {range:<22} {more}", of("median")))
+}
+
+fn memory(found: &Value) -> std::io::Result<()> {
+    match found["peak_resident_bytes"].as_u64() {
+        Some(peak) => output::line(&format!("  {:<34} {:>10}", "peak resident memory", output::bytes(peak))),
+        None => Ok(()),
+    }
+}
+
+fn print_training(found: &Value) -> std::io::Result<()> {
+    output::line(&format!(
+        "training, batches of {} × {} bytes: median (smallest–largest) of {} steps",
+        found["batch_size"], found["context"], found["step_seconds"]["repetitions"]
+    ))?;
+    row("step, s", &found["step_seconds"], 1.0, "")?;
+    row("speed, kB/s", &found["bytes_per_second"], 1e3, "")?;
+    row(
+        "matrix product, GFLOP/s",
+        &found["product_flop_per_second"],
+        1e9,
+        "the limit",
+    )?;
+    if let (Some(speed), Some(share)) = (found["flop_per_second"].as_f64(), found["share_of_product"].as_f64()) {
+        output::line(&format!(
+            "  {:<34} {:>10.2} {:<22} {:.0} % of the limit",
+            "products of the step, GFLOP/s",
+            speed / 1e9,
+            "",
+            100.0 * share
+        ))?;
+    }
+    memory(found)
+}
+
+fn print_generation(found: &Value) -> std::io::Result<()> {
+    output::line(&format!(
+        "generation, {} bytes after {}: median (smallest–largest) of {} rounds",
+        found["generated"], found["prompt"], found["bytes_per_second"]["repetitions"]
+    ))?;
+    row("prefill, kB/s", &found["prefill_bytes_per_second"], 1e3, "")?;
+    row("one stream, bytes/s", &found["bytes_per_second"], 1.0, "")?;
+    let of = |key: &str| found[key]["median"].as_f64().unwrap_or(f64::NAN);
+    let ratio = of("streams_bytes_per_second") / of("bytes_per_second");
+    row(
+        &format!("{} streams together, bytes/s", found["streams"]),
+        &found["streams_bytes_per_second"],
+        1.0,
+        &format!("{ratio:.1} times one"),
+    )?;
+    memory(found)
+}

@@ -1,0 +1,222 @@
+//! What is measured, and how: everything is timed by the clock, in turns, and told as median, smallest and largest.
+//!
+//! The limit is the speed of a plain float32 matrix product, (4096, D) · (D, 4·D), D the width of the local stage. A training step
+//! is forward, backward, clipping and Adam on bytes that are drawn anew for every step; product and step take turns, so that
+//! both see the same machine.
+
+use std::time::{Duration, Instant};
+
+use anyhow::Result;
+use candle_core::{DType, Device, Tensor};
+use mblm::generate::{Generator, GeneratorState};
+use mblm::model::{Mblm, Model, ModelBatch};
+use mblm::train::{Learner, PUBLISHED_ADAM, Recipe, Schedule};
+use serde::Serialize;
+
+/// Rows of the product that is the limit.
+const PRODUCT_ROWS: usize = 4096;
+
+/// Fewest repetitions of anything.
+const FEWEST: usize = 3;
+
+/// Values of repetitions.
+#[derive(Clone, Debug, Serialize)]
+pub(super) struct Spread {
+    pub(super) median: f64,
+    pub(super) smallest: f64,
+    pub(super) largest: f64,
+    pub(super) repetitions: usize,
+}
+
+impl Spread {
+    /// Of at least one value.
+    pub(super) fn of(mut values: Vec<f64>) -> Self {
+        values.sort_by(f64::total_cmp);
+        let count = values.len();
+        Self {
+            median: (values[(count - 1) / 2] + values[count / 2]) / 2.0,
+            smallest: values[0],
+            largest: values[count - 1],
+            repetitions: count,
+        }
+    }
+}
+
+/// Bytes that no model can predict, the same in every run.
+pub(super) struct Noise(u64);
+
+impl Noise {
+    pub(super) fn new() -> Self {
+        Self(0x9e37_79b9_7f4a_7c15)
+    }
+
+    /// Ids below 256, by xorshift.
+    pub(super) fn ids(&mut self, count: usize) -> Vec<u32> {
+        let byte = || {
+            self.0 ^= self.0 << 13;
+            self.0 ^= self.0 >> 7;
+            self.0 ^= self.0 << 17;
+            (self.0 >> 56) as u32
+        };
+        std::iter::repeat_with(byte).take(count).collect()
+    }
+}
+
+/// A matrix product of the model's width.
+pub(super) struct Product {
+    x: Tensor,
+    weight: Tensor,
+}
+
+impl Product {
+    pub(super) fn new(width: usize, device: &Device) -> Result<Self> {
+        let tensor = |shape: (usize, usize)| Tensor::rand(-1f32, 1f32, shape, device);
+        Ok(Self {
+            x: tensor((PRODUCT_ROWS, width))?,
+            weight: tensor((4 * width, width))?,
+        })
+    }
+
+    /// FLOP/s of one product.
+    pub(super) fn run(&self) -> Result<f64> {
+        let (rows, inputs) = self.x.dims2()?;
+        let outputs = self.weight.dim(0)?;
+        let begun = Instant::now();
+        self.x.matmul(&self.weight.t()?)?;
+        Ok(2.0 * (rows * inputs * outputs) as f64 / begun.elapsed().as_secs_f64())
+    }
+}
+
+/// Speeds of training.
+pub(super) struct Training {
+    /// Seconds of a step.
+    pub(super) step: Spread,
+    /// FLOP/s of a plain matrix product.
+    pub(super) limit: Spread,
+}
+
+/// Trains on batches of `rows` samples of `len` bytes for about `time`, after one step to warm up.
+pub(super) fn training(model: &Model, rows: usize, len: usize, time: Duration, tick: &dyn Fn()) -> Result<Training> {
+    let architecture = model.architecture();
+    let width = architecture.model().hidden_dims.last().copied().unwrap_or(1);
+    let product = Product::new(width, model.device())?;
+    let mut learner = Learner::new(
+        model,
+        Recipe {
+            adam: PUBLISHED_ADAM,
+            schedule: Schedule::new(1e-4, u64::MAX, 0.0),
+            accumulate: 1,
+            clipping: Some(1.0),
+            seed: 0,
+        },
+    )?;
+    let mut noise = Noise::new();
+    let (mut steps, mut limit) = (Vec::new(), Vec::new());
+    let mut begun = Instant::now();
+    for index in 0.. {
+        let batch = ModelBatch {
+            ids: Tensor::from_vec(noise.ids(rows * len), (rows, len), model.device())?,
+            loss_mask: None,
+            labels: None,
+        };
+        let speed = product.run()?;
+        let start = Instant::now();
+        learner.learn(&batch, index)?;
+        let seconds = start.elapsed().as_secs_f64();
+        tick();
+        if index == 0 {
+            begun = Instant::now(); // memory is taken from the system, threads are started
+            continue;
+        }
+        steps.push(seconds);
+        limit.push(speed);
+        if steps.len() >= FEWEST && begun.elapsed() >= time {
+            break;
+        }
+    }
+    Ok(Training {
+        step: Spread::of(steps),
+        limit: Spread::of(limit),
+    })
+}
+
+/// Speeds of generation, in bytes a second.
+pub(super) struct Generation {
+    pub(super) prefill: Spread,
+    /// One stream.
+    pub(super) one: Spread,
+    /// Several streams, all of them together.
+    pub(super) several: Spread,
+}
+
+/// Reads `prompt` ids and goes on for `count` more, one stream and `streams` in turns, for about `time`.
+pub(super) fn generation(
+    model: &Mblm,
+    (prompt, count, streams): (usize, usize, usize),
+    time: Duration,
+    tick: &dyn Fn(),
+) -> Result<Generation> {
+    let generator = Generator::new(model)?;
+    let mut noise = Noise::new();
+    let ids = noise.ids(prompt);
+    let (mut prefill, mut one, mut several) = (Vec::new(), Vec::new(), Vec::new());
+    let mut begun = Instant::now();
+    for round in 0.. {
+        let mut state = generator.begin(1);
+        let start = Instant::now();
+        generator.prefill(&mut state, &[&ids])?;
+        let read = prompt as f64 / start.elapsed().as_secs_f64();
+        let alone = decode(&generator, state.fork(1)?, count, &mut noise)?;
+        let together = decode(&generator, state.fork(streams)?, count, &mut noise)?;
+        tick();
+        if round == 0 {
+            begun = Instant::now();
+            continue;
+        }
+        prefill.push(read);
+        one.push(alone);
+        several.push(together);
+        if prefill.len() >= FEWEST && begun.elapsed() >= time {
+            break;
+        }
+    }
+    Ok(Generation {
+        prefill: Spread::of(prefill),
+        one: Spread::of(one),
+        several: Spread::of(several),
+    })
+}
+
+/// Bytes a second, all streams together. What the next byte is does not matter: a drawn one costs nothing.
+fn decode(generator: &Generator<'_>, mut state: GeneratorState, count: usize, noise: &mut Noise) -> Result<f64> {
+    let streams = state.streams();
+    let ids = noise.ids(count * streams);
+    let start = Instant::now();
+    for ids in ids.chunks_exact(streams) {
+        // what a sampler reads
+        generator
+            .step(&mut state, ids)?
+            .to_dtype(DType::F32)?
+            .to_vec2::<f32>()?;
+    }
+    Ok((count * streams) as f64 / start.elapsed().as_secs_f64())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_spread_of_values() {
+        let spread = Spread::of(vec![3.0, 1.0, 2.0, 10.0]);
+        assert_eq!((spread.median, spread.smallest, spread.largest), (2.5, 1.0, 10.0));
+        assert_eq!(Spread::of(vec![5.0]).median, 5.0);
+    }
+
+    #[test]
+    fn noise_is_bytes_of_all_values() {
+        let ids = Noise::new().ids(10_000);
+        assert!((0..256).all(|byte| ids.contains(&byte)));
+        assert!(ids.iter().all(|id| *id < 256));
+    }
+}
