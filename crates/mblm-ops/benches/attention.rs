@@ -8,7 +8,7 @@ use mblm_ops::attention::{self, Attention};
 use mblm_ops::testing::uniform;
 
 /// Sequences, queries, past rows.
-const SIZES: [(usize, usize, usize); 7] = [
+const SIZES: [(usize, usize, usize); 8] = [
     (512, 8, 0),
     (512, 8, 1),
     (128, 32, 0),
@@ -16,6 +16,7 @@ const SIZES: [(usize, usize, usize); 7] = [
     (2, 256, 0),
     (2, 2048, 0),
     (1, 1, 4000),
+    (8, 1, 4000),
 ];
 
 fn random(shape: &[usize], seed: u64) -> Result<Tensor> {

@@ -1,7 +1,9 @@
-//! The CPU kernels, in two forms that share this preparation: [`dense`] for short sequences and for decoding, one small
-//! matrix of weights for each head; [`blocked`] for long sequences, tile after tile with running softmax statistics.
+//! The CPU kernels, in forms that share this preparation: [`dense`] for short sequences and for decoding, one small matrix of
+//! weights for each head, with [`decode`] for one row after a long past; [`blocked`] for long sequences, tile after tile with
+//! running softmax statistics.
 
 mod blocked;
+mod decode;
 mod dense;
 mod problem;
 mod rows;

@@ -131,6 +131,8 @@ impl Case {
 op_test! {
     one_row: case(1, 1).check()
     one_row_after_a_past: case(3, 1).past(3, 7).check()
+    one_row_after_a_long_past: case(2, 1).past(2, 300).check()
+    one_row_after_a_long_shared_past: case(2, 1).heads(3, 6).past(1, 256).check()
     one_row_after_a_shared_past_with_dropout: case(3, 1).past(1, 5).dropout().check()
     causal: case(3, 5).check()
     one_way_without_rotation_odd_width: case(2, 5).plain().heads(3, 5).check()

@@ -173,24 +173,34 @@ pub fn dot<T: Real>(a: &[T], b: &[T]) -> T {
 
 /// `out[j] = x · row j`, where row j begins `j · stride` elements into `rows`; each product is summed in the same order whatever
 /// the number of rows.
-///
-/// First the lanes' sums of a group of rows, then the sums of the lanes: apart, both become vector code.
 #[inline(always)]
 pub fn dots<T: Real>(out: &mut [T], x: &[T], rows: &[T], stride: usize) {
+    dots_of_rows(out, (x, 0), (rows, stride), x.len());
+}
+
+/// `out[j] = x_j · row j` of consecutive vectors of `len` elements, summed as in [`dots`].
+#[inline(always)]
+pub fn dots_of_pairs<T: Real>(out: &mut [T], x: &[T], rows: &[T], len: usize) {
+    dots_of_rows(out, (x, len), (rows, len), len);
+}
+
+/// First the lanes' sums of a group of rows, then the sums of the lanes: apart, both become vector code.
+#[inline(always)]
+fn dots_of_rows<T: Real>(out: &mut [T], (x, x_stride): (&[T], usize), (rows, stride): (&[T], usize), len: usize) {
     const GROUP: usize = 8;
     let mut sums = [[T::zero(); LANES]; GROUP];
-    let (chunks, rest) = x.as_chunks::<LANES>();
     for (group, out) in out.chunks_mut(GROUP).enumerate() {
         for (index, sums) in sums[..out.len()].iter_mut().enumerate() {
-            let row = &rows[(group * GROUP + index) * stride..][..x.len()];
-            let (row_chunks, row_rest) = row.as_chunks::<LANES>();
+            let index = group * GROUP + index;
+            let (x_chunks, x_rest) = x[index * x_stride..][..len].as_chunks::<LANES>();
+            let (row_chunks, row_rest) = rows[index * stride..][..len].as_chunks::<LANES>();
             let mut lanes = [T::zero(); LANES];
-            for (x, row) in chunks.iter().zip(row_chunks) {
+            for (x, row) in x_chunks.iter().zip(row_chunks) {
                 for lane in 0..LANES {
                     lanes[lane] += x[lane] * row[lane];
                 }
             }
-            add_rest(&mut lanes, rest, row_rest);
+            add_rest(&mut lanes, x_rest, row_rest);
             *sums = lanes;
         }
         for (out, sums) in out.iter_mut().zip(&sums) {

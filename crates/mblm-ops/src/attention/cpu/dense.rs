@@ -1,10 +1,12 @@
 //! Short sequences: for each head the whole matrix of weights at once, a few sequences a task.
 //!
-//! Decoding (t = 1) takes the same steps with one head a task, and reads the past where it lies.
+//! Decoding (t = 1) takes the same steps with one head a task, and reads the past where it lies; after a long past it has a form
+//! of its own, [`decode`].
 
 use multiversion::multiversion;
 use rayon::prelude::*;
 
+use super::decode;
 use super::problem::Problem;
 use super::rows::{LANES, Rows, Run, combine, dots, maximum};
 use crate::cpu::{Real, add_assign, dot, sum};
@@ -36,6 +38,11 @@ fn piece<T: Real>(p: &Problem<T>) -> usize {
 pub(super) fn forward<T: Real>(p: &Problem<T>) -> (Vec<T>, Vec<T>, Vec<T>) {
     let (n, t, heads, dh) = (p.sizes.sequences, p.sizes.queries, p.sizes.heads, p.sizes.head_dim);
     let (keys, width) = (p.sizes.keys(), p.sizes.width());
+    if decode::serves(p) {
+        let present = p.present();
+        let (out, weights) = decode::forward(p, &present);
+        return (out, present, weights);
+    }
     let mut out = vec![T::zero(); n * t * width];
     let mut weights = vec![T::zero(); n * heads * t * keys];
     if t == 1 {

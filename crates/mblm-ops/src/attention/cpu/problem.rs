@@ -72,6 +72,11 @@ impl<'a, T: Real> Problem<'a, T> {
         }
     }
 
+    /// Whether some keys may be hidden.
+    pub(super) fn hides(&self) -> bool {
+        self.visible.is_some()
+    }
+
     /// Which of the new keys of a sequence are visible: 0 hides.
     #[inline(always)]
     pub(super) fn visible(&self, sequence: usize) -> Option<&'a [u8]> {
