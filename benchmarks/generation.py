@@ -22,6 +22,7 @@ import statistics
 import subprocess
 import sys
 import tempfile
+import threading
 import time
 
 import torch
@@ -70,19 +71,33 @@ class Program:
         prompt, state = (os.path.join(self.folder, name) for name in ("prompt", f"state-{length}"))
         with open(prompt, "wb") as file:
             file.write((TEXT * (length // len(TEXT) + 1))[:length])
-        started = time.time()
         process = subprocess.Popen([self.path, "generate", "-m", model, "--prompt-file", prompt, "-n", "1", "--seed", "1",
                                     "--json", "--save-state", state], stdout=subprocess.PIPE)
-        output = process.stdout.read()
-        _, _, usage = os.wait4(process.pid, 0)
-        seconds = json.loads(output)["seconds"]
-        return state, seconds, usage.ru_maxrss * 1024, time.time() - started
+        # the kernel's account of a finished child begins with this process's memory: read the child's own while it runs
+        output = []
+        reader = threading.Thread(target=lambda: output.append(process.stdout.read()))
+        reader.start()
+        peak = 0
+        while process.poll() is None:
+            peak = max(peak, resident_peak(process.pid))
+            time.sleep(0.02)
+        reader.join()
+        return state, json.loads(output[0])["seconds"], peak
 
     def speed(self, model, state, count, streams=1):
         """Bytes a second, all streams together, after a state."""
         found = json.loads(self.run("generate", "-m", model, "--load-state", state, "-n", str(count), "--temperature", "0",
                                     "--num-samples", str(streams), "--json"))
         return count * streams / found["seconds"]
+
+
+def resident_peak(pid):
+    """The most memory that a running process has occupied so far (Linux)."""
+    try:
+        with open(f"/proc/{pid}/status") as status:
+            return max((int(line.split()[1]) * 1024 for line in status if line.startswith("VmHWM")), default=0)
+    except OSError:
+        return 0
 
 
 def package_speed(model, length, count):
@@ -138,7 +153,7 @@ def main():
 
         long = int(args.megabytes * 1e6)
         short_state = program.prompt(mamba, 1000)[0]
-        long_state, seconds, resident, _ = program.prompt(mamba, long)
+        long_state, seconds, resident = program.prompt(mamba, long)
         after = {"1 kB": [], "long": []}
         for _ in range(args.runs):
             after["1 kB"].append(program.speed(mamba, short_state, 400))

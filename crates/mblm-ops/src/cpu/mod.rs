@@ -7,7 +7,7 @@ pub(crate) mod norm;
 mod parallel;
 mod rows;
 
-pub use access::{Slice, from_vec, with_slice_mut};
+pub use access::{Slice, from_vec, prefetch, with_slice_mut};
 pub(crate) use gemm::product;
 pub use math::{Real, add_assign, axpy, dot, dots, dots_of_four, dots_of_pairs, sum};
 pub use parallel::{on_workers, par_chunks, par_map, par_reduce, split, threads};

@@ -172,6 +172,9 @@ impl<'a> Generator<'a> {
             let piece: Vec<&[u32]> = ids.iter().map(|ids| &ids[from..to]).collect();
             self.advance(&mut next, &piece)?;
         }
+        for open in &mut next.sequences {
+            open.state.reserve()?;
+        }
         let last: Vec<u32> = ids.iter().map(|ids| ids[len - 1]).collect();
         let logits = self.step_checked(&mut next, &last)?;
         *state = next;

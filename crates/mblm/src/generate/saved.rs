@@ -91,6 +91,8 @@ impl Generator<'_> {
                     block.set(slot, tensor);
                 }
             }
+            let mut block = block.growing_like(&state.sequences[stage].state);
+            block.reserve()?;
             state.sequences[stage] = OpenSequence {
                 state: block,
                 context: load(format!("{stage}.context"))?,

@@ -4,6 +4,7 @@
 //! dimension is the sequences: all n of them, or 1 when all sequences share it. A block documents its slots. The same type
 //! serves training (the state after a shared start row, or at the border of a chunk), prefill and decode.
 
+use std::collections::BTreeSet;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 
@@ -18,6 +19,8 @@ pub struct State {
     slots: Vec<Option<Tensor>>,
     /// For slots that grow: what their tensors are the beginnings of.
     rooms: Vec<Option<Room>>,
+    /// Slots that rows were appended to.
+    growing: BTreeSet<usize>,
 }
 
 /// Memory for the rows of a slot and for more after them.
@@ -33,20 +36,16 @@ struct Room {
 }
 
 impl Room {
-    /// Room for these rows and half as many again, and what is in it so far.
-    fn new(past: &Tensor, rows: &Tensor) -> Result<(Self, Tensor)> {
-        let (sequences, added, width) = rows.dims3()?;
-        let len = past.dim(1)?;
-        let capacity = (len + added) * 3 / 2 + 16;
-        let room = Self {
-            rows: Tensor::zeros((sequences, capacity, width), rows.dtype(), rows.device())?,
-            taken: Arc::new(AtomicUsize::new(len)),
-        };
-        room.rows.slice_set(&past.contiguous()?, 1, 0)?;
-        match room.append(rows, len)? {
-            Some(grown) => Ok((room, grown)),
-            None => Err(Error::input("state: expected room for the rows that it was made for")),
-        }
+    /// Room for rows (n or 1, s, w) of `sequences` sequences and `added` more, and half as many again; and those rows in it.
+    fn new(past: &Tensor, sequences: usize, added: usize) -> Result<(Self, Tensor)> {
+        let (_, len, width) = past.dims3()?;
+        let capacity = (len + added) * 3 / 2 + 8;
+        let rows = Tensor::zeros((sequences, capacity, width), past.dtype(), past.device())?;
+        let past = past.broadcast_as((sequences, len, width))?;
+        rows.slice_set(&past.contiguous()?, 1, 0)?;
+        let kept = rows.narrow(1, 0, len)?;
+        let taken = Arc::new(AtomicUsize::new(len));
+        Ok((Self { rows, taken }, kept))
     }
 
     /// The first `len` rows, which are the caller's, with `rows` after them; `None` when there is no room, or another state has
@@ -75,6 +74,7 @@ impl State {
             position: 0,
             slots: vec![None; slots],
             rooms: Vec::new(),
+            growing: BTreeSet::new(),
         }
     }
 
@@ -121,6 +121,7 @@ impl State {
     ///
     /// A slot that grows again and again is kept with room for more, so that a row costs the same however many there are.
     pub fn append(&mut self, slot: usize, rows: &Tensor) -> Result<()> {
+        self.growing.insert(slot);
         let Some(past) = self.get(slot).cloned() else {
             self.set(slot, rows.contiguous()?);
             return Ok(());
@@ -136,16 +137,42 @@ impl State {
                 (None, Tensor::cat(&[&past, rows], 1)?)
             }
             None => {
-                let (room, grown) = Room::new(&past, rows)?;
-                (Some(room), grown)
+                let (room, _) = Room::new(&past, sequences, added)?;
+                match room.append(rows, len)? {
+                    Some(grown) => (Some(room), grown),
+                    None => return Err(Error::input("state: expected room for the rows that it was made for")),
+                }
             }
         };
         self.set(slot, grown);
+        self.set_room(slot, room);
+        Ok(())
+    }
+
+    fn set_room(&mut self, slot: usize, room: Option<Room>) {
         if slot >= self.rooms.len() {
             self.rooms.resize(slot + 1, None);
         }
         self.rooms[slot] = room;
+    }
+
+    /// Makes room for more rows in the slots that grow, here and not at the next row: before decoding begins.
+    pub(crate) fn reserve(&mut self) -> Result<()> {
+        for slot in self.growing.clone() {
+            let has_room = self.rooms.get(slot).is_some_and(Option::is_some);
+            if let Some(past) = self.get(slot).filter(|_| !has_room).cloned() {
+                let (room, kept) = Room::new(&past, past.dim(0)?, 0)?;
+                self.set(slot, kept);
+                self.set_room(slot, Some(room));
+            }
+        }
         Ok(())
+    }
+
+    /// This state, growing in the same slots as `other`.
+    pub(crate) fn growing_like(mut self, other: &Self) -> Self {
+        self.growing.clone_from(&other.growing);
+        self
     }
 
     /// The states of several groups of sequences, all at the same position, as one.
@@ -199,6 +226,7 @@ impl State {
             position: self.position,
             slots,
             rooms: Vec::new(),
+            growing: BTreeSet::new(),
         })
     }
 
@@ -212,6 +240,7 @@ impl State {
                 .map(|slot| slot.as_ref().map(Tensor::detach))
                 .collect(),
             rooms: self.rooms.clone(),
+            growing: self.growing.clone(),
         }
     }
 }
@@ -292,6 +321,28 @@ mod tests {
             len += added;
             assert_eq!(held(&state), vec![counting(len); 2]);
         }
+    }
+
+    #[test]
+    fn reserved_room_takes_the_next_rows() {
+        let mut state = State::empty(2);
+        state.append(0, &rows(0..1, 1)).unwrap();
+        state.append(0, &rows(1..100, 1)).unwrap();
+        state.set(1, rows(0..3, 1));
+        state.reserve().unwrap();
+        let room = |state: &State| state.rooms[0].as_ref().unwrap().rows.id();
+        let reserved = room(&state);
+        assert_eq!(held(&state), [counting(100)]);
+        for value in 100..140 {
+            state.append(0, &rows(value..value + 1, 1)).unwrap();
+        }
+        assert_eq!(held(&state), [counting(140)]);
+        assert_eq!(room(&state), reserved);
+        assert!(state.rooms.get(1).is_none(), "nothing was appended to it");
+        let mut loaded = State::at(100, 2).growing_like(&state);
+        loaded.set(0, rows(0..100, 1));
+        loaded.reserve().unwrap();
+        assert!(loaded.rooms[0].is_some());
     }
 
     #[test]

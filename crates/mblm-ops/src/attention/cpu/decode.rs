@@ -14,10 +14,13 @@ use rayon::prelude::*;
 
 use super::problem::Problem;
 use super::rows::{Rows, maximum};
-use crate::cpu::{Real, axpy, dots_of_pairs, sum};
+use crate::cpu::{Real, axpy, dots_of_pairs, prefetch, sum};
 
 /// Keys of a task.
 const RANGE: usize = 128;
+
+/// How many keys before its turn a row is asked for.
+const AHEAD: usize = 4;
 
 /// What a range of keys gives.
 struct Partial<T> {
@@ -103,6 +106,9 @@ fn range<T: Real>(
     };
     let mut by_key = vec![T::zero(); count * heads];
     for (index, scores) in by_key.chunks_exact_mut(heads).enumerate() {
+        if index + AHEAD < count {
+            prefetch(row(first + index + AHEAD));
+        }
         dots_of_pairs(scores, query, &row(first + index)[..width], dh);
     }
     let mut weights = vec![T::zero(); heads * count];
