@@ -166,7 +166,7 @@ pub(super) fn generation(
         let start = Instant::now();
         generator.prefill(&mut state, &[&ids])?;
         let read = prompt as f64 / start.elapsed().as_secs_f64();
-        let alone = decode(&generator, state.fork(1)?, count, &mut noise)?;
+        let alone = decode(&generator, state.clone(), count, &mut noise)?;
         let together = decode(&generator, state.fork(streams)?, count, &mut noise)?;
         tick();
         if round == 0 {

@@ -1,47 +1,30 @@
 //! The models that can be measured by name: those that the project's own measurements and performance goals speak of.
 
-use mblm::config::{BlockConfig, MambaConfig, ModelConfig, PositionEmbedding, TransformerConfig};
+use std::path::Path;
+
+use mblm::config::{BlockConfig, MambaConfig, ModelConfig, Preset};
 
 use crate::args::BenchModel;
 
-/// The model of this name.
+/// The model of this name: the preset `small`, or what differs from it.
 pub(super) fn named(model: BenchModel) -> ModelConfig {
-    let (seq_lens, blocks, num_layers) = match model {
-        BenchModel::Transformer => (vec![256, 8], vec![transformer(), transformer()], vec![4, 4]),
-        BenchModel::Mamba1 => (
-            vec![256, 8],
-            vec![BlockConfig::Mamba1(mamba(16)), transformer()],
-            vec![4, 4],
-        ),
-        BenchModel::Mamba2 => (
-            vec![256, 8],
-            vec![BlockConfig::Mamba2(mamba(64)), transformer()],
-            vec![4, 4],
-        ),
-        BenchModel::Flat => (vec![2048], vec![transformer()], vec![8]),
-    };
-    ModelConfig {
-        num_tokens: 257,
-        pad_token_id: 256,
-        hidden_dims: vec![256; seq_lens.len()],
-        num_layers,
-        seq_lens,
-        train_checkpoint_chunks: None,
-        block: blocks,
+    let small = Preset::Small
+        .experiment(Path::new(""), Path::new(""))
+        .params
+        .architecture;
+    let mut config = small.model().clone();
+    match model {
+        BenchModel::Transformer => {}
+        BenchModel::Mamba1 => config.block[0] = BlockConfig::Mamba1(mamba(16)),
+        BenchModel::Mamba2 => config.block[0] = BlockConfig::Mamba2(mamba(64)),
+        BenchModel::Flat => {
+            config.seq_lens = vec![config.context()];
+            config.num_layers = vec![config.num_layers.iter().sum()];
+            config.hidden_dims.truncate(1);
+            config.block.truncate(1);
+        }
     }
-}
-
-fn transformer() -> BlockConfig {
-    BlockConfig::Transformer(TransformerConfig {
-        attn_head_dims: 64,
-        attn_num_heads: 4,
-        attn_use_rot_embs: true,
-        attn_dropout: 0.0,
-        ff_multiplier: 2,
-        ff_dropout: 0.0,
-        use_flash_attn: false,
-        pos_emb_type: Some(PositionEmbedding::Fixed),
-    })
+    config
 }
 
 fn mamba(d_state: usize) -> MambaConfig {
