@@ -209,45 +209,6 @@ fn dots_of_rows<T: Real>(out: &mut [T], (x, x_stride): (&[T], usize), (rows, str
     }
 }
 
-/// [`dots`] of four `x` at once, bit for bit: a row is read from memory once. `out` holds the results of one `x` after another.
-#[inline(always)]
-pub fn dots_of_four<T: Real>(out: [&mut [T]; 4], x: [&[T]; 4], rows: &[T], stride: usize) {
-    let len = x[0].len();
-    let (chunks, rest): ([&[[T; LANES]]; 4], [&[T]; 4]) = {
-        let parts = x.map(|x| x[..len].as_chunks::<LANES>());
-        (parts.map(|(chunks, _)| chunks), parts.map(|(_, rest)| rest))
-    };
-    let [out_a, out_b, out_c, out_d] = out;
-    let outs = out_a.iter_mut().zip(out_b).zip(out_c).zip(out_d);
-    for (index, (((out_a, out_b), out_c), out_d)) in outs.enumerate() {
-        let (row_chunks, row_rest) = rows[index * stride..][..len].as_chunks::<LANES>();
-        // one array each, not an array of arrays: only then does the compiler keep them in registers
-        let (mut a, mut b) = ([T::zero(); LANES], [T::zero(); LANES]);
-        let (mut c, mut d) = ([T::zero(); LANES], [T::zero(); LANES]);
-        let pairs = chunks[0].iter().zip(chunks[1]).zip(chunks[2]).zip(chunks[3]);
-        for (row, (((x_a, x_b), x_c), x_d)) in row_chunks.iter().zip(pairs) {
-            for lane in 0..LANES {
-                a[lane] += x_a[lane] * row[lane];
-            }
-            for lane in 0..LANES {
-                b[lane] += x_b[lane] * row[lane];
-            }
-            for lane in 0..LANES {
-                c[lane] += x_c[lane] * row[lane];
-            }
-            for lane in 0..LANES {
-                d[lane] += x_d[lane] * row[lane];
-            }
-        }
-        let mut all = [a, b, c, d];
-        for (lanes, rest) in all.iter_mut().zip(rest) {
-            add_rest(lanes, rest, row_rest);
-        }
-        let [a, b, c, d] = all.map(sum_of_lanes);
-        (*out_a, *out_b, *out_c, *out_d) = (a, b, c, d);
-    }
-}
-
 #[inline(always)]
 fn add_rest<T: Real>(lanes: &mut [T; LANES], x: &[T], row: &[T]) {
     for (lane, (x, row)) in lanes.iter_mut().zip(x.iter().zip(row)) {

@@ -4,11 +4,13 @@ mod access;
 mod gemm;
 mod math;
 pub(crate) mod norm;
+mod panels;
 mod parallel;
 mod rows;
 
 pub use access::{Slice, from_vec, prefetch, with_slice_mut};
 pub(crate) use gemm::product;
-pub use math::{Real, add_assign, axpy, dot, dots, dots_of_four, dots_of_pairs, sum};
+pub use math::{Real, add_assign, axpy, dot, dots, dots_of_pairs, sum};
+pub(crate) use panels::Panels;
 pub use parallel::{on_workers, par_chunks, par_map, par_reduce, split, threads};
 pub use rows::par_rows;

@@ -1,20 +1,17 @@
 //! Matrix products straight into the result or the gradient buffer.
 //!
-//! Decoding has a row per stream, too few for a packed product: it then costs one reading of the weights, in pieces
-//! that all rows of the input are multiplied with. What a row gives does not depend on how many there are.
+//! Decoding has a row per stream, too few for a product that rearranges its operands: it reads a weight that was rearranged
+//! once ([`Panels`]). What a row then gives does not depend on how many there are.
 
 use candle_core::{D, Result, Tensor};
-use multiversion::multiversion;
 
 use crate::GradBuffer;
-use crate::cpu::{Real, Slice, add_assign, dots, dots_of_four, from_vec, par_chunks, par_reduce, product, threads};
+use crate::cpu::{Panels, Real, Slice, add_assign, from_vec, par_chunks, par_reduce, product, threads};
 
 /// Rows that one task of the bias loops takes.
 const ROWS: usize = 256;
-/// Most rows that are multiplied without packing.
+/// Most rows that read a packed weight.
 const FEW_ROWS: usize = 32;
-/// Elements of the weight that all rows meet one after another.
-const BLOCK: usize = 1 << 13;
 /// Fewest multiplications of a task of such a product.
 const FEW_ROWS_WORK: usize = 1 << 15;
 
@@ -22,12 +19,6 @@ pub(super) fn forward<T: Real>(x: &Tensor, weight: &Tensor, bias: Option<&Tensor
     let (outputs, inputs) = weight.dims2()?;
     let rows = x.elem_count() / inputs;
     let (xs, ws) = (Slice::<T>::new(x)?, Slice::<T>::new(weight)?);
-    let mut shape = x.dims().to_vec();
-    shape[x.rank() - 1] = outputs;
-    if rows <= FEW_ROWS {
-        let bias = bias.map(Slice::<T>::new).transpose()?;
-        return from_vec(few_rows(&xs, &ws, bias.as_deref(), (rows, outputs, inputs)), shape);
-    }
     let mut y = vec![T::zero(); rows * outputs];
     if let Some(bias) = bias {
         let bias = Slice::<T>::new(bias)?;
@@ -46,29 +37,53 @@ pub(super) fn forward<T: Real>(x: &Tensor, weight: &Tensor, bias: Option<&Tensor
         (&ws, 1, inputs),
         true,
     );
+    with_last_dimension(y, x, outputs)
+}
+
+/// `y` in the shape of `x` with another last dimension.
+fn with_last_dimension<T: Real>(y: Vec<T>, x: &Tensor, outputs: usize) -> Result<Tensor> {
+    let mut shape = x.dims().to_vec();
+    shape[x.rank() - 1] = outputs;
     from_vec(y, shape)
 }
 
-/// y (rows, outputs) = x (rows, inputs) · Wᵀ + b, with tasks over the rows of W.
-fn few_rows<T: Real>(
-    x: &[T],
-    weight: &[T],
-    bias: Option<&[T]>,
-    (rows, outputs, inputs): (usize, usize, usize),
-) -> Vec<T> {
+/// The weight for [`forward_packed`].
+pub(super) fn pack<T: Real>(weight: &Tensor) -> Result<Panels<T>> {
+    let (_, inputs) = weight.dims2()?;
+    Ok(Panels::new(&Slice::<T>::new(weight)?, inputs))
+}
+
+/// [`forward`] with a packed weight; nothing where there are too many rows for it.
+pub(super) fn forward_packed<T: Real>(x: &Tensor, weight: &Panels<T>, bias: Option<&Tensor>) -> Result<Option<Tensor>> {
+    let rows = x.elem_count() / weight.inputs;
+    if rows > FEW_ROWS {
+        return Ok(None);
+    }
+    let xs = Slice::<T>::new(x)?;
+    let bias = bias.map(Slice::<T>::new).transpose()?;
+    let y = few_rows(&xs, weight, bias.as_deref(), rows);
+    with_last_dimension(y, x, weight.outputs).map(Some)
+}
+
+/// y (rows, outputs) = x (rows, inputs) · Wᵀ + b, with tasks over the panels of W.
+fn few_rows<T: Real>(x: &[T], weight: &Panels<T>, bias: Option<&[T]>, rows: usize) -> Vec<T> {
+    let outputs = weight.outputs;
     let mut pieces = vec![T::zero(); outputs * rows]; // piece after piece (rows, outputs of the piece)
     if pieces.is_empty() {
         return pieces;
     }
-    let len = (FEW_ROWS_WORK / (inputs * rows))
-        .max(outputs.div_ceil(threads()))
+    let count = (FEW_ROWS_WORK / (weight.inputs * rows * weight.outputs_of(0, 1).len()))
+        .max(weight.len().div_ceil(threads()))
         .max(1);
+    let len = weight.outputs_of(0, count).len();
     par_chunks(&mut pieces, len * rows, |index, piece| {
-        let (first, count) = (index * len, piece.len() / rows);
-        products(x, &weight[first * inputs..(first + count) * inputs], inputs, piece);
+        let first = index * count;
+        let count = count.min(weight.len() - first);
+        let outputs = weight.outputs_of(first, count);
+        weight.multiply(piece, x, first, count);
         if let Some(bias) = bias {
-            for row in piece.chunks_exact_mut(count) {
-                add_assign(row, &bias[first..first + count]);
+            for row in piece.chunks_exact_mut(outputs.len()) {
+                add_assign(row, &bias[outputs.clone()]);
             }
         }
     });
@@ -83,33 +98,6 @@ fn few_rows<T: Real>(
         }
     }
     y
-}
-
-/// The products of every row of `x` with every row of `weight`, (rows of x, rows of weight).
-#[multiversion(targets("x86_64+avx512f+avx512vl+fma", "x86_64+avx2+fma"))]
-fn products<T: Real>(x: &[T], weight: &[T], inputs: usize, out: &mut [T]) {
-    let outputs = weight.len() / inputs;
-    // rows of the weight that stay in the core's cache while all rows of `x` meet them
-    let block = match x.len() / inputs {
-        1 => outputs,
-        _ => (BLOCK / inputs).max(1),
-    };
-    for first in (0..outputs).step_by(block) {
-        let count = block.min(outputs - first);
-        let weight = &weight[first * inputs..][..count * inputs];
-        for (x, out) in x.chunks_exact(4 * inputs).zip(out.chunks_exact_mut(4 * outputs)) {
-            let x = std::array::from_fn(|row| &x[row * inputs..][..inputs]);
-            let (out_ab, out_cd) = out.split_at_mut(2 * outputs);
-            let ((out_a, out_b), (out_c, out_d)) = (out_ab.split_at_mut(outputs), out_cd.split_at_mut(outputs));
-            let out = [out_a, out_b, out_c, out_d].map(|out| &mut out[first..][..count]);
-            dots_of_four(out, x, weight, inputs);
-        }
-        let done = x.len() / (4 * inputs) * 4;
-        let rest = x[done * inputs..].chunks_exact(inputs);
-        for (x, out) in rest.zip(out[done * outputs..].chunks_exact_mut(outputs)) {
-            dots(&mut out[first..][..count], x, weight, inputs);
-        }
-    }
 }
 
 pub(super) fn backward<T: Real>(

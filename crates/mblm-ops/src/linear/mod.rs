@@ -12,15 +12,76 @@ pub mod reference;
 
 use candle_core::{DType, Result, Tensor};
 
+use crate::cpu::Panels;
 use crate::{GradBuffer, fallback};
 
 /// y = x Wᵀ + b, for `x` (…, in), `weight` (out, in) and `bias` (out).
 pub fn forward(x: &Tensor, weight: &Tensor, bias: Option<&Tensor>) -> Result<Tensor> {
-    check(x, weight)?;
+    check(x, weight, bias)?;
     match (x.device().is_cpu(), x.dtype()) {
         (true, DType::F32) => cpu::forward::<f32>(x, weight, bias),
         (true, DType::F64) => cpu::forward::<f64>(x, weight, bias),
         _ => reference::forward(x, weight, bias),
+    }
+}
+
+/// A copy of a weight in the form that products with few rows read fastest: for decoding, which uses a weight many times.
+pub struct Packed(Form);
+
+impl std::fmt::Debug for Packed {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_tuple("Packed").field(&self.0.dims()).finish()
+    }
+}
+
+enum Form {
+    F32(Panels<f32>),
+    F64(Panels<f64>),
+}
+
+impl Form {
+    /// Outputs and inputs.
+    fn dims(&self) -> (usize, usize) {
+        match self {
+            Self::F32(panels) => (panels.outputs, panels.inputs),
+            Self::F64(panels) => (panels.outputs, panels.inputs),
+        }
+    }
+}
+
+/// Rearranges `weight` (out, in) for [`forward_packed`]; `None` where there is no such form: for types other than `f32` and
+/// `f64`, elsewhere than on the CPU, and for a weight without elements.
+pub fn pack(weight: &Tensor) -> Result<Option<Packed>> {
+    if !weight.device().is_cpu() || weight.elem_count() == 0 {
+        return Ok(None);
+    }
+    let form = match weight.dtype() {
+        DType::F32 => Form::F32(cpu::pack(weight)?),
+        DType::F64 => Form::F64(cpu::pack(weight)?),
+        _ => return Ok(None),
+    };
+    Ok(Some(Packed(form)))
+}
+
+/// [`forward`], reading `packed` instead of `weight`, of which it is a copy, where `x` has few rows.
+///
+/// A row then gives the same alone and in company, bit for bit.
+pub fn forward_packed(x: &Tensor, weight: &Tensor, packed: &Packed, bias: Option<&Tensor>) -> Result<Tensor> {
+    check(x, weight, bias)?;
+    let found = packed.0.dims();
+    if found != weight.dims2()? {
+        candle_core::bail!(
+            "linear: expected the packed form of a weight of {:?}, found one of {found:?}",
+            weight.dims()
+        );
+    }
+    let y = match &packed.0 {
+        Form::F32(panels) => cpu::forward_packed(x, panels, bias)?,
+        Form::F64(panels) => cpu::forward_packed(x, panels, bias)?,
+    };
+    match y {
+        Some(y) => Ok(y),
+        None => forward(x, weight, bias),
     }
 }
 
@@ -34,7 +95,7 @@ pub fn backward(
     d_weight: &mut GradBuffer,
     d_bias: Option<&mut GradBuffer>,
 ) -> Result<Tensor> {
-    check(x, weight)?;
+    check(x, weight, None)?;
     match (x.device().is_cpu(), x.dtype()) {
         (true, DType::F32) => cpu::backward::<f32>(x, weight, dy, d_weight, d_bias),
         (true, DType::F64) => cpu::backward::<f64>(x, weight, dy, d_weight, d_bias),
@@ -51,8 +112,17 @@ pub fn backward(
     }
 }
 
-fn check(x: &Tensor, weight: &Tensor) -> Result<()> {
-    let (_, inputs) = weight.dims2()?;
+fn check(x: &Tensor, weight: &Tensor, bias: Option<&Tensor>) -> Result<()> {
+    let (outputs, inputs) = weight.dims2()?;
+    if let Some(bias) = bias
+        && bias.dims() != [outputs]
+    {
+        candle_core::bail!(
+            "linear: expected a bias of [{outputs}] for a weight of {:?}, found {:?}",
+            weight.dims(),
+            bias.dims()
+        );
+    }
     if inputs == 0 || x.rank() < 2 || x.dim(candle_core::D::Minus1)? != inputs {
         candle_core::bail!(
             "linear: expected (…, {inputs}) for a weight of {:?}, found {:?}",
@@ -65,7 +135,9 @@ fn check(x: &Tensor, weight: &Tensor) -> Result<()> {
 
 #[cfg(test)]
 mod tests {
-    use crate::testing::Harness;
+    use candle_core::{DType, Result, Tensor};
+
+    use crate::testing::{Harness, relative_error, uniform};
     use crate::{linear, op_test};
 
     /// The layer with bias on inputs of one shape.
@@ -91,31 +163,71 @@ mod tests {
         rows_of_every_tile: with_bias!(&[1, 31, 5])
     }
 
-    #[test]
-    fn a_row_gives_the_same_alone_and_in_company() {
-        use candle_core::Device;
-        let tensor = |shape: &[usize], seed| {
-            let noise = crate::testing::uniform(shape, seed).unwrap();
-            noise
-                .to_dtype(candle_core::DType::F32)
-                .unwrap()
-                .to_device(&Device::Cpu)
-                .unwrap()
+    /// With the weight packed.
+    fn packed(t: &[Tensor], bias: bool) -> Result<Tensor> {
+        let Some(packed) = linear::pack(&t[1])? else {
+            panic!("no packed form on the CPU");
         };
-        for (outputs, inputs) in [(257, 256), (6, 19), (1, 1), (512, 37)] {
-            let (weight, bias) = (tensor(&[outputs, inputs], 1), tensor(&[outputs], 2));
-            let x = tensor(&[32, inputs], 3);
-            let alone: Vec<Vec<f32>> = (0..32)
-                .map(|row| {
-                    let y = linear::forward(&x.narrow(0, row, 1).unwrap(), &weight, Some(&bias)).unwrap();
-                    y.flatten_all().unwrap().to_vec1().unwrap()
-                })
-                .collect();
-            for rows in [2, 3, 8, 31, 32] {
-                let y = linear::forward(&x.narrow(0, 0, rows).unwrap(), &weight, Some(&bias)).unwrap();
-                assert_eq!(y.to_vec2::<f32>().unwrap(), alone[..rows], "{rows} rows of {inputs}");
+        linear::forward_packed(&t[0], &t[1], &packed, bias.then_some(&t[2]))
+    }
+
+    #[test]
+    fn a_packed_weight_equals_the_reference() -> Result<()> {
+        for (rows, outputs, inputs) in [
+            (1, 1, 1),
+            (1, 257, 256),
+            (2, 6, 19),
+            (3, 70, 5),
+            (8, 512, 37),
+            (31, 33, 64),
+            (40, 7, 5),
+        ] {
+            let inputs = [&[rows, inputs][..], &[outputs, inputs], &[outputs]];
+            let exact: Vec<Tensor> = (1..)
+                .zip(inputs)
+                .map(|(seed, shape)| uniform(shape, seed))
+                .collect::<Result<_>>()?;
+            for (dtype, tolerance) in [(DType::F32, 1e-6), (DType::F64, 1e-14)] {
+                let t: Vec<Tensor> = exact.iter().map(|t| t.to_dtype(dtype)).collect::<Result<_>>()?;
+                for bias in [true, false] {
+                    let expected = linear::reference::forward(&t[0], &t[1], bias.then_some(&t[2]))?;
+                    assert!(
+                        relative_error(&packed(&t, bias)?, &expected, 1e-6)? < tolerance,
+                        "{rows} rows"
+                    );
+                }
             }
         }
+        Ok(())
+    }
+
+    #[test]
+    fn a_row_gives_the_same_alone_and_in_company() -> Result<()> {
+        let tensor = |shape: &[usize], seed| uniform(shape, seed)?.to_dtype(DType::F32);
+        for (outputs, inputs) in [(257, 256), (6, 19), (1, 1), (512, 37)] {
+            let (weight, bias) = (tensor(&[outputs, inputs], 1)?, tensor(&[outputs], 2)?);
+            let x = tensor(&[32, inputs], 3)?;
+            let of_rows = |from: usize, rows: usize| -> Result<Vec<Vec<f32>>> {
+                packed(&[x.narrow(0, from, rows)?, weight.clone(), bias.clone()], true)?.to_vec2()
+            };
+            let alone: Vec<Vec<f32>> = (0..32).map(|row| of_rows(row, 1)).collect::<Result<Vec<_>>>()?.concat();
+            for rows in [2, 3, 8, 31, 32] {
+                assert_eq!(of_rows(0, rows)?, alone[..rows], "{rows} rows of {inputs}");
+            }
+        }
+        Ok(())
+    }
+
+    #[test]
+    fn wrong_shapes_are_errors() -> Result<()> {
+        let (x, weight) = (uniform(&[2, 5], 1)?, uniform(&[7, 5], 2)?);
+        let Some(other) = linear::pack(&uniform(&[6, 5], 3)?)? else {
+            panic!("no packed form on the CPU");
+        };
+        assert!(linear::forward_packed(&x, &weight, &other, None).is_err());
+        assert!(linear::forward(&x, &weight, Some(&x)).is_err());
+        assert!(linear::pack(&weight.to_dtype(DType::BF16)?)?.is_none());
+        Ok(())
     }
 
     op_test! {

@@ -15,15 +15,17 @@ use candle_core::{DType, Tensor};
 use mblm_ops::cpu::on_workers;
 use mblm_ops::cross_entropy;
 
-use crate::model::{Mblm, State};
+use crate::model::{Mblm, PackedWeights, State};
 use crate::{Error, Result};
 
 /// Patches of the first stage that prefill takes through it at once: bounds its memory.
 const PREFILL_PATCHES: usize = 1024;
 
-/// A model ready to decode: its constant start rows are computed once.
+/// A model ready to decode: its constant start rows are computed once, and its linear layers' weights held a second time in the
+/// form that few rows read fastest. Made for the parameters as they are: once they have changed, another is needed.
 pub struct Generator<'a> {
     model: &'a Mblm,
+    _packed: PackedWeights,
     /// The output (1, 1, D) of the start row of each stage, and the state after it.
     starts: Vec<(Tensor, State)>,
     /// The contexts (1, P_n, D_n) that the start row of stage n − 1 gives to the first sequence of stage n.
@@ -99,6 +101,7 @@ impl GeneratorState {
 impl<'a> Generator<'a> {
     /// Prepares `model` for decoding.
     pub fn new(model: &'a Mblm) -> Result<Self> {
+        let packed = model.parameters().pack()?;
         let mut starts = Vec::with_capacity(model.stage_count());
         let mut start_contexts = vec![None];
         for stage in 0..model.stage_count() {
@@ -115,6 +118,7 @@ impl<'a> Generator<'a> {
         }
         Ok(Self {
             model,
+            _packed: packed,
             starts,
             start_contexts,
             first_logits: model.first_logits()?,

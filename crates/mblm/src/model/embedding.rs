@@ -9,10 +9,11 @@
 //! Shapes: ids (n, t, p) `u32`; rows (n, t, D). `n` sequences of `t` positions with `p` bytes each.
 
 use candle_core::Tensor;
-use mblm_ops::{embedding, layer_norm, linear, rope};
+use mblm_ops::{embedding, layer_norm, rope};
 
 use crate::config::{ModelConfig, PositionEmbedding};
 use crate::model::init::Init;
+use crate::model::layers::Linear;
 use crate::model::parameter::{Builder, Gradients, Parameter};
 use crate::{Error, Result};
 
@@ -26,8 +27,7 @@ pub(super) struct TokenEmbedding {
 
 struct PatchProjection {
     norm_in: LayerNorm,
-    weight: Parameter,
-    bias: Parameter,
+    linear: Linear,
     norm_out: LayerNorm,
 }
 
@@ -108,8 +108,7 @@ impl TokenEmbedding {
             let post = scope.scope("_post");
             Some(PatchProjection {
                 norm_in: LayerNorm::new(&post.scope(1), width)?,
-                weight: post.parameter("2.weight", &[dim, width], Init::linear(width))?,
-                bias: post.parameter("2.bias", &[dim], Init::linear(width))?,
+                linear: Linear::new(&post.scope(2), width, dim)?,
                 norm_out: LayerNorm::new(&post.scope(3), dim)?,
             })
         };
@@ -150,7 +149,7 @@ impl TokenEmbedding {
             return Ok((flat, None));
         };
         let (normed, norm_in) = patch.norm_in.forward(&flat)?;
-        let projected = linear::forward(&normed, patch.weight.value(), Some(patch.bias.value()))?; // (n, t, D)
+        let projected = patch.linear.forward(&normed)?; // (n, t, D)
         let (tokens, norm_out) = patch.norm_out.forward(&projected)?;
         let saved = SavedPatch {
             bytes: flat,
@@ -215,14 +214,7 @@ impl TokenEmbedding {
             let d_projected = patch
                 .norm_out
                 .backward(&saved.projected, &saved.norm_out, &d_tokens, gradients)?;
-            let [d_weight, d_bias] = gradients.of_each([&patch.weight, &patch.bias]);
-            let d_normed = linear::backward(
-                &saved.normed,
-                patch.weight.value(),
-                &d_projected,
-                d_weight,
-                Some(d_bias),
-            )?;
+            let d_normed = patch.linear.backward(&saved.normed, &d_projected, gradients)?;
             d_tokens = patch
                 .norm_in
                 .backward(&saved.bytes, &saved.norm_in, &d_normed, gradients)?;

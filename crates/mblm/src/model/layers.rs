@@ -23,7 +23,7 @@ impl Linear {
     /// With a bias that starts in a way of its own.
     pub(super) fn with_bias(builder: &Builder<'_>, inputs: usize, outputs: usize, bias: Init) -> Result<Self> {
         Ok(Self {
-            weight: builder.parameter("weight", &[outputs, inputs], Init::linear(inputs))?,
+            weight: builder.linear_weight(&[outputs, inputs], Init::linear(inputs))?,
             bias: Some(builder.parameter("bias", &[outputs], bias)?),
         })
     }
@@ -31,7 +31,7 @@ impl Linear {
     /// Without bias.
     pub(super) fn without_bias(builder: &Builder<'_>, inputs: usize, outputs: usize, init: Init) -> Result<Self> {
         Ok(Self {
-            weight: builder.parameter("weight", &[outputs, inputs], init)?,
+            weight: builder.linear_weight(&[outputs, inputs], init)?,
             bias: None,
         })
     }
@@ -42,8 +42,11 @@ impl Linear {
 
     /// (…, inputs) → (…, outputs).
     pub(super) fn forward(&self, x: &Tensor) -> Result<Tensor> {
-        let bias = self.bias.as_ref().map(Parameter::value);
-        Ok(linear::forward(x, self.weight.value(), bias)?)
+        let (weight, bias) = (self.weight.value(), self.bias.as_ref().map(Parameter::value));
+        Ok(match self.weight.packed() {
+            Some(packed) => linear::forward_packed(x, weight, &packed, bias)?,
+            None => linear::forward(x, weight, bias)?,
+        })
     }
 
     /// The gradient of `x`; those of weight and bias go to their buffers.

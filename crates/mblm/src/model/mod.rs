@@ -25,6 +25,7 @@ pub(crate) use decoder::group_size;
 pub use encoder::{MaskedBatch, MblmEncoder};
 pub use init::{Init, Seeded};
 pub use kind::{Model, ModelBatch};
+pub(crate) use parameter::PackedWeights;
 pub use parameter::{Builder, Gradients, Parameter, ParameterSource, Parameters};
 pub use recomputed::{Recomputed, SequenceBlock};
 pub use registry::{BlockArgs, BlockRegistry};

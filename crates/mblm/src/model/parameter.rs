@@ -2,13 +2,16 @@
 //!
 //! A [`Parameter`] is a named tensor that is updated in place. Layers hold their own parameters; the model holds the list of
 //! all of them, in the order in which they were made, and a parameter's place in that list is its index in [`Gradients`].
+//!
+//! Decoding reads the weights of linear layers in a form of their own ([`linear::Packed`]). Whoever decodes holds it
+//! ([`Parameters::pack`]); the parameter only knows where it is, and stops to use it once its values have changed.
 
 use std::cell::RefCell;
 use std::rc::Rc;
-use std::sync::Arc;
+use std::sync::{Arc, PoisonError, RwLock, Weak};
 
 use candle_core::{DType, Device, Tensor, Var};
-use mblm_ops::GradBuffer;
+use mblm_ops::{GradBuffer, linear};
 
 use super::init::Init;
 use crate::{Error, Result};
@@ -20,7 +23,12 @@ pub struct Parameter {
     index: usize,
     var: Var,
     value: Tensor,
+    /// Where the packed form of a linear layer's weight is, while somebody holds it.
+    packed: Option<Arc<RwLock<Weak<linear::Packed>>>>,
 }
+
+/// Holds the packed weights of a model: as long as this lives, its linear layers read them.
+pub(crate) struct PackedWeights(#[expect(dead_code, reason = "held, not read")] Vec<Arc<linear::Packed>>);
 
 impl Parameter {
     /// The name in model files, such as `stage_models.0.norm.g`.
@@ -40,9 +48,24 @@ impl Parameter {
 
     /// Replaces the values; every holder of the parameter sees them.
     pub fn set(&self, value: &Tensor) -> Result<()> {
+        self.changed();
         Ok(self
             .var
             .set(&value.to_dtype(self.value.dtype())?.to_device(self.value.device())?)?)
+    }
+
+    /// Says that the values have been changed in place, in another way than by [`set`](Self::set).
+    pub fn changed(&self) {
+        if let Some(packed) = &self.packed {
+            // a lock that a panicking thread held still guards a whole `Weak`
+            *packed.write().unwrap_or_else(PoisonError::into_inner) = Weak::new();
+        }
+    }
+
+    /// The packed form of the values, where somebody holds it.
+    pub(super) fn packed(&self) -> Option<Arc<linear::Packed>> {
+        let packed = self.packed.as_ref()?;
+        packed.read().unwrap_or_else(PoisonError::into_inner).upgrade()
     }
 }
 
@@ -74,6 +97,24 @@ impl Parameters {
     /// The parameter of this name.
     pub fn get(&self, name: &str) -> Option<&Parameter> {
         self.iter().find(|parameter| parameter.name() == name)
+    }
+
+    /// The packed form of every linear layer's weight, shared with whoever holds them already.
+    pub(crate) fn pack(&self) -> Result<PackedWeights> {
+        let mut held = Vec::new();
+        for parameter in self.iter() {
+            let Some(place) = &parameter.packed else { continue };
+            let mut place = place.write().unwrap_or_else(PoisonError::into_inner);
+            let packed = match place.upgrade() {
+                Some(packed) => Some(packed),
+                None => linear::pack(&parameter.value)?.map(Arc::new),
+            };
+            if let Some(packed) = packed {
+                *place = Arc::downgrade(&packed);
+                held.push(packed);
+            }
+        }
+        Ok(PackedWeights(held))
     }
 
     /// Names and values, as a model file holds them.
@@ -174,6 +215,21 @@ impl<'a> Builder<'a> {
 
     /// Makes the parameter `name` of this scope.
     pub fn parameter(&self, name: &str, shape: &[usize], init: Init) -> Result<Parameter> {
+        self.make(name, shape, init, None)
+    }
+
+    /// Makes the parameter `weight` (outputs, inputs) of a linear layer in this scope.
+    pub(super) fn linear_weight(&self, shape: &[usize; 2], init: Init) -> Result<Parameter> {
+        self.make("weight", shape, init, Some(Arc::default()))
+    }
+
+    fn make(
+        &self,
+        name: &str,
+        shape: &[usize],
+        init: Init,
+        packed: Option<Arc<RwLock<Weak<linear::Packed>>>>,
+    ) -> Result<Parameter> {
         let name = self.scope(name).prefix;
         let tensor = self.source.tensor(&name, shape, init, self.dtype, &self.device)?;
         if tensor.dims() != shape {
@@ -190,6 +246,7 @@ impl<'a> Builder<'a> {
             index: made.len(),
             value: var.as_detached_tensor(),
             var,
+            packed,
         };
         made.push(parameter.clone());
         Ok(parameter)

@@ -5,7 +5,7 @@ use mblm_ops::GradBuffer;
 use mblm_ops::adam::{self, Adam};
 
 use crate::Result;
-use crate::model::{Gradients, Parameters};
+use crate::model::{Gradients, Parameter, Parameters};
 
 /// The constants of the published recipe: β = (0.9, 0.95), ε = 1e-8, no weight decay.
 pub const PUBLISHED_ADAM: Adam = Adam {
@@ -99,6 +99,7 @@ impl Optimizer {
             .collect();
         self.steps += 1;
         adam::step(&self.adam, rate, self.steps, scale, &mut parameters)?;
+        self.parameters.iter().for_each(Parameter::changed);
         Ok(GradientNorm {
             before,
             after: before * scale,

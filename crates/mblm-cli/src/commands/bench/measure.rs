@@ -8,7 +8,7 @@ use std::time::{Duration, Instant};
 
 use anyhow::Result;
 use candle_core::{DType, Device, Tensor};
-use mblm::generate::{Generator, GeneratorState};
+use mblm::generate::{Generator, GeneratorState, side_by_side};
 use mblm::model::{Mblm, Model, ModelBatch};
 use mblm::train::{Learner, PUBLISHED_ADAM, Recipe, Schedule};
 use serde::Serialize;
@@ -166,8 +166,8 @@ pub(super) fn generation(
         let start = Instant::now();
         generator.prefill(&mut state, &[&ids])?;
         let read = prompt as f64 / start.elapsed().as_secs_f64();
-        let alone = decode(&generator, state.clone(), count, &mut noise)?;
-        let together = decode(&generator, state.fork(streams)?, count, &mut noise)?;
+        let alone = decode(&generator, vec![state.clone()], &noise.ids(count))?;
+        let together = decode(&generator, state.fork_lanes(streams)?, &noise.ids(count))?;
         tick();
         if round == 0 {
             begun = Instant::now();
@@ -187,19 +187,20 @@ pub(super) fn generation(
     })
 }
 
-/// Bytes a second, all streams together. What the next byte is does not matter: a drawn one costs nothing.
-fn decode(generator: &Generator<'_>, mut state: GeneratorState, count: usize, noise: &mut Noise) -> Result<f64> {
-    let streams = state.streams();
-    let ids = noise.ids(count * streams);
+/// Bytes a second, all streams of all lanes together. What the next byte is does not matter: a drawn one costs nothing.
+fn decode(generator: &Generator<'_>, mut lanes: Vec<GeneratorState>, ids: &[u32]) -> Result<f64> {
+    let streams: usize = lanes.iter().map(GeneratorState::streams).sum();
     let start = Instant::now();
-    for ids in ids.chunks_exact(streams) {
-        // what a sampler reads
-        generator
-            .step(&mut state, ids)?
-            .to_dtype(DType::F32)?
-            .to_vec2::<f32>()?;
-    }
-    Ok((count * streams) as f64 / start.elapsed().as_secs_f64())
+    let results = side_by_side(&mut lanes, |lane| -> Result<()> {
+        for id in ids {
+            let logits = generator.step(lane, &vec![*id; lane.streams()])?;
+            // what a sampler reads
+            logits.to_dtype(DType::F32)?.to_vec2::<f32>()?;
+        }
+        Ok(())
+    });
+    results.into_iter().collect::<Result<()>>()?;
+    Ok((ids.len() * streams) as f64 / start.elapsed().as_secs_f64())
 }
 
 #[cfg(test)]

@@ -7,7 +7,8 @@
 use std::io;
 
 use anyhow::Result;
-use mblm::generate::{Generator, Sampler, StopReason, StopScanner, TokenSet, Utf8Only};
+use candle_core::Tensor;
+use mblm::generate::{Generator, GeneratorState, Sampler, StopReason, StopScanner, TokenSet, Utf8Only, side_by_side};
 use serde_json::{Value, json};
 
 use super::place::{Place, row};
@@ -184,7 +185,40 @@ pub(crate) fn extend(
     Ok(())
 }
 
-/// Goes on from `place` with several streams, as [`extend`] does with one; `write` also hears which stream it is.
+/// Ids that a lane goes on by before it hears whether there are more.
+const TURN: usize = 16;
+
+/// Streams that one thread takes through their steps.
+struct Lane<'s, 'a> {
+    state: GeneratorState,
+    /// (b, V).
+    logits: Tensor,
+    streams: &'s mut [Stream<'a>],
+    /// What each stream has written in this turn.
+    written: Vec<Vec<u32>>,
+}
+
+impl Lane<'_, '_> {
+    /// Up to `turn` ids of every stream, of `remaining`.
+    fn go_on(&mut self, generator: &Generator<'_>, remaining: usize, turn: usize) -> Result<()> {
+        for step in 0..turn {
+            let mut ids = vec![0; self.streams.len()];
+            for (index, stream) in self.streams.iter_mut().enumerate() {
+                if stream.end.is_none() {
+                    ids[index] = stream.choose(&row(&self.logits, index)?, remaining - step)?;
+                    self.written[index].extend_from_slice(&stream.released);
+                }
+            }
+            if self.streams.iter().all(|stream| stream.end.is_some()) {
+                return Ok(());
+            }
+            self.logits = generator.step(&mut self.state, &ids)?;
+        }
+        Ok(())
+    }
+}
+
+/// Goes on from `place` with several streams, as [`extend`] does with one, in lanes; `write` also hears which stream it is.
 pub(crate) fn extend_all(
     generator: &Generator<'_>,
     place: &Place,
@@ -193,29 +227,44 @@ pub(crate) fn extend_all(
     more: &mut dyn FnMut() -> bool,
     write: &mut dyn FnMut(usize, &[u32]),
 ) -> Result<()> {
-    let mut state = place.state.fork(streams.len())?;
-    let mut logits = place.logits.broadcast_as((streams.len(), place.logits.dim(1)?))?;
-    for remaining in (1..=max_bytes).rev() {
-        if !more() {
-            for (index, stream) in streams.iter_mut().enumerate() {
-                stream.interrupt();
-                write(index, &stream.released);
+    let mut rest = streams;
+    let mut lanes = Vec::new();
+    for state in place.state.fork_lanes(rest.len())? {
+        let (streams, others) = rest.split_at_mut(state.streams());
+        rest = others;
+        lanes.push(Lane {
+            logits: place.logits.broadcast_as((streams.len(), place.logits.dim(1)?))?,
+            written: vec![Vec::new(); streams.len()],
+            state,
+            streams,
+        });
+    }
+    let mut remaining = max_bytes;
+    while remaining > 0
+        && lanes
+            .iter()
+            .flat_map(|lane| &*lane.streams)
+            .any(|stream| stream.end.is_none())
+    {
+        let turn = TURN.min(remaining);
+        let goes_on = more();
+        if goes_on {
+            let results = side_by_side(&mut lanes, |lane| lane.go_on(generator, remaining, turn));
+            results.into_iter().collect::<Result<()>>()?;
+        }
+        let mut index = 0;
+        for lane in &mut lanes {
+            for (stream, written) in lane.streams.iter_mut().zip(&mut lane.written) {
+                if !goes_on {
+                    stream.interrupt();
+                    written.extend_from_slice(&stream.released);
+                }
+                write(index, written);
+                written.clear();
+                index += 1;
             }
-            break;
         }
-        let mut ids = vec![0; streams.len()];
-        for (index, stream) in streams
-            .iter_mut()
-            .enumerate()
-            .filter(|(_, stream)| stream.end.is_none())
-        {
-            ids[index] = stream.choose(&row(&logits, index)?, remaining)?;
-            write(index, &stream.released);
-        }
-        if streams.iter().all(|stream| stream.end.is_some()) {
-            break;
-        }
-        logits = generator.step(&mut state, &ids)?;
+        remaining -= turn;
     }
     Ok(())
 }
