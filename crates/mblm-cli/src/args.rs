@@ -4,6 +4,7 @@ use std::path::PathBuf;
 
 use clap::{ArgGroup, Args, Parser, Subcommand, ValueEnum};
 use mblm::bytes::escape::unescape;
+use mblm::config::Precision;
 use mblm::generate::TokenSet;
 
 use crate::plot::{Across, Unit};
@@ -111,6 +112,10 @@ pub(crate) struct TrainArgs {
     /// Seed of weights, shuffling and dropout [default: the configuration's train.seed]
     #[arg(long)]
     pub(crate) seed: Option<u64>,
+
+    /// How matrix products of weights are computed [default: the configuration's train.precision, else float32]
+    #[arg(long, value_enum)]
+    pub(crate) precision: Option<PrecisionArg>,
 
     #[command(flatten)]
     pub(crate) device: DeviceArgs,
@@ -540,6 +545,10 @@ pub(crate) struct BenchArgs {
     #[arg(long, value_name = "BYTES", value_parser = at_least_two())]
     pub(crate) context: Option<usize>,
 
+    /// How training computes matrix products of weights
+    #[arg(long, value_enum, default_value = "float32")]
+    pub(crate) precision: PrecisionArg,
+
     /// How long each of both is measured, at least; three repetitions are done in any case
     #[arg(long, value_name = "S", default_value_t = 10.0, value_parser = seconds)]
     pub(crate) seconds: f64,
@@ -550,6 +559,32 @@ pub(crate) struct BenchArgs {
     /// Print the result as JSON on stdout
     #[arg(long)]
     pub(crate) json: bool,
+}
+
+/// How matrix products are computed.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+pub(crate) enum PrecisionArg {
+    /// 32-bit floats everywhere
+    Float32,
+    /// Rounded to bfloat16, summed in float32; everything else stays float32
+    Bf16,
+}
+
+impl PrecisionArg {
+    /// The name on the command line and in configurations.
+    pub(crate) fn name(self) -> String {
+        self.to_possible_value()
+            .map_or_else(String::new, |value| value.get_name().to_string())
+    }
+}
+
+impl From<PrecisionArg> for Precision {
+    fn from(precision: PrecisionArg) -> Self {
+        match precision {
+            PrecisionArg::Float32 => Self::Float32,
+            PrecisionArg::Bf16 => Self::Bf16,
+        }
+    }
 }
 
 /// A model that can be measured by name.

@@ -27,13 +27,12 @@ pub(crate) fn check_names(experiment: &Experiment, datasets: &Registry, blocks: 
     Ok(blocks.check(experiment.params.architecture.model())?)
 }
 
-/// Fails on keys that would change what a run computes and that training does not follow yet.
-pub(crate) fn check_supported(experiment: &Experiment) -> Result<()> {
-    if experiment.train.precision == Precision::Bf16 {
-        return Err(mblm::Error::config(
-            "train.precision: expected float32, found bf16, which this version does not train in; remove the key",
-        )
-        .into());
+/// Says so where bfloat16 products are asked for and this processor is no faster with them.
+pub(crate) fn warn_of_precision(precision: Precision) {
+    if precision == Precision::Bf16 && !mblm::bf16_is_fast() {
+        tracing::warn!(
+            "this processor has no bfloat16 instructions (AVX-512-BF16): training rounds as asked, but is slower than with \
+             --precision float32"
+        );
     }
-    Ok(())
 }

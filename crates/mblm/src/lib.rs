@@ -33,6 +33,11 @@ pub fn threads() -> usize {
 
 pub use mblm_ops::cpu::on_workers;
 
+/// Whether this machine trains faster with bfloat16 products ([`config::Precision::Bf16`]) than with exact ones.
+pub fn bf16_is_fast() -> bool {
+    mblm_ops::linear::Products::bf16_is_fast()
+}
+
 /// The examples of the README, compiled and run as tests.
 #[cfg(doctest)]
 #[doc = include_str!("../../../README.md")]

@@ -6,7 +6,7 @@ use std::sync::Arc;
 use std::sync::atomic::AtomicBool;
 
 use candle_core::{Device, Tensor};
-use mblm::config::Experiment;
+use mblm::config::{Experiment, Precision};
 use mblm::data::{Dataset, Sample};
 use mblm::model::{BlockArgs, BlockRegistry, Model, ModelBatch, Parameter, Seeded, StageBlock, State};
 use mblm::train::{
@@ -81,6 +81,54 @@ fn floats(tensor: &Tensor) -> Vec<f32> {
 }
 
 #[test]
+fn bfloat16_products_learn_nearly_the_same_and_only_while_learning() {
+    let experiment = experiment(&[]);
+    let learn = |precision| {
+        let model = model(&experiment, &BlockRegistry::default());
+        let recipe = Recipe {
+            adam: PUBLISHED_ADAM,
+            schedule: Schedule::new(1e-2, 100, 0.0),
+            accumulate: 1,
+            clipping: Some(0.5),
+            seed: 0,
+            precision,
+        };
+        let mut learner = Learner::new(&model, recipe).expect("a learner");
+        let ids = support::ids(8, 12, 256, 1);
+        let losses: Vec<f64> = (0..10)
+            .map(|step| {
+                let batch = ModelBatch {
+                    ids: ids.clone(),
+                    loss_mask: None,
+                    labels: None,
+                };
+                learner.learn(&batch, step).expect("a step").loss.mean
+            })
+            .collect();
+        let decoder = model.decoder("the test").expect("a decoder");
+        let logits = |ids: &Tensor| {
+            decoder
+                .logits(ids)
+                .expect("logits")
+                .to_vec3::<f32>()
+                .expect("three dimensions")
+        };
+        // many rows and few, which are never rounded, agree outside of training
+        let (all, alone) = (logits(&ids), logits(&ids.narrow(0, 0, 1).expect("a row")));
+        for (found, expected) in all[0].iter().flatten().zip(alone[0].iter().flatten()) {
+            assert!((found - expected).abs() < 1e-4, "{found} against {expected}");
+        }
+        losses
+    };
+    let (exact, rounded) = (learn(Precision::Float32), learn(Precision::Bf16));
+    assert_ne!(exact, rounded);
+    assert!(exact[9] < exact[0] - 0.1, "nothing learned: {exact:?}");
+    for (exact, rounded) in exact.iter().zip(&rounded) {
+        assert!((exact - rounded).abs() < 0.02 * exact, "{rounded} against {exact}");
+    }
+}
+
+#[test]
 fn accumulated_batches_equal_one_large_batch() {
     let experiment = experiment(&[]);
     let (small, large) = (
@@ -93,6 +141,7 @@ fn accumulated_batches_equal_one_large_batch() {
         accumulate,
         clipping: Some(0.5),
         seed: 0,
+        precision: Precision::Float32,
     };
     let batch = |rows: usize, seed: u64| ModelBatch {
         ids: support::ids(rows, 12, 256, seed),

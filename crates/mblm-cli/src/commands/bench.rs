@@ -8,7 +8,7 @@ use std::time::{Duration, Instant};
 
 use anyhow::Result;
 use indicatif::ProgressBar;
-use mblm::config::Architecture;
+use mblm::config::{Architecture, Precision};
 use mblm::model::{BlockRegistry, Model, Seeded};
 use mblm::train::outputs::peak_resident;
 use serde_json::{Value, json};
@@ -39,12 +39,14 @@ pub(crate) fn run(args: &BenchArgs, cli: &Cli) -> Result<ExitCode> {
     let registry = BlockRegistry::default();
     registry.check(architecture.model())?;
     let model = Model::new(&architecture, &registry, &Seeded(0), &device)?;
+    let precision = Precision::from(args.precision);
+    config::warn_of_precision(precision);
     let decoder = generate.then(|| model.decoder("measuring generation")).transpose()?;
     let mut report = json!({
         "model": name,
         "parameters": architecture.parameter_counts().total,
         "device": device::name(&device),
-        "precision": "float32",
+        "precision": args.precision.name(),
     });
     let bar = match cli.quiet {
         true => ProgressBar::hidden(),
@@ -57,7 +59,7 @@ pub(crate) fn run(args: &BenchArgs, cli: &Cli) -> Result<ExitCode> {
         bar.set_message("training");
         bar.tick();
         let len = args.context.unwrap_or(context);
-        let found = measure::training(&model, args.batch_size, len, time, &|| tick("training"))?;
+        let found = measure::training(&model, precision, (args.batch_size, len), time, &|| tick("training"))?;
         let peak = peak_resident();
         report["train"] = training(&found, &architecture, (args.batch_size, len), peak);
     }
@@ -77,7 +79,8 @@ pub(crate) fn run(args: &BenchArgs, cli: &Cli) -> Result<ExitCode> {
     }
     let parameters = grouped(architecture.parameter_counts().total);
     output::line(&format!(
-        "{name}: {parameters} parameters, float32, {}",
+        "{name}: {parameters} parameters, {}, {}",
+        args.precision.name(),
         device::name(&device)
     ))?;
     if train {
@@ -155,7 +158,7 @@ fn print_training(found: &Value) -> std::io::Result<()> {
     row("step, s", &found["step_seconds"], 1.0, "")?;
     row("speed, kB/s", &found["bytes_per_second"], 1e3, "")?;
     row(
-        "matrix product, GFLOP/s",
+        "float32 matrix product, GFLOP/s",
         &found["product_flop_per_second"],
         1e9,
         "the limit",

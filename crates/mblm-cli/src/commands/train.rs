@@ -29,10 +29,10 @@ pub(crate) fn run(args: &TrainArgs, cli: &Cli) -> Result<ExitCode> {
     let device = device::open(&args.device)?;
     let (datasets, blocks) = (Registry::default(), BlockRegistry::default());
     config::check_names(&experiment, &datasets, &blocks)?;
-    config::check_supported(&experiment)?;
     if args.dry_run {
         return dry_run(args, &experiment);
     }
+    config::warn_of_precision(experiment.train.precision);
     let found = resume.find(&experiment)?;
     let data = TrainingData::open(&experiment, &datasets, progress::opening_bar(cli.quiet))?;
     let state = found.as_ref().and_then(|folder| folder.state.as_ref());
@@ -138,6 +138,9 @@ fn experiment(args: &TrainArgs, resume: &Resume) -> Result<Experiment> {
     }
     if let Some(seed) = args.seed {
         experiment.train.seed = seed;
+    }
+    if let Some(precision) = args.precision {
+        experiment.train.precision = precision.into();
     }
     Ok(experiment)
 }

@@ -564,14 +564,3 @@ fn a_loss_that_is_not_finite_has_its_own_code() {
         ],
     );
 }
-
-#[test]
-fn what_training_does_not_follow_yet() {
-    let scratch = Scratch::new();
-    let config = str(scratch.config());
-    fails(
-        &["train", config, "--set", "train.precision=bf16"],
-        2,
-        &["train.precision: expected float32, found bf16", "remove the key"],
-    );
-}

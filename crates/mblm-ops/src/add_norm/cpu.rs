@@ -9,7 +9,7 @@ use multiversion::multiversion;
 use super::{Gradients, Norm, Output, Saved, keep};
 use crate::GradBuffer;
 use crate::cpu::norm::{self, add_gain, add_gradient, dot3};
-use crate::cpu::{Real, Slice, add_assign, dot, from_vec, par_reduce, par_rows};
+use crate::cpu::{Real, Slice, add_assign, dot, from_vec, par_reduce, par_rows, zeros};
 
 /// The gradients that arrive at the results.
 pub(super) struct Incoming<'a> {
@@ -85,8 +85,8 @@ pub(super) fn forward<T: Real>(
         keep: keep(d, previous.is_some()),
         norm,
     };
-    let mut residual = vec![T::zero(); if delta.is_some() { n * t * d } else { 0 }];
-    let mut normed = vec![T::zero(); n * t * d];
+    let mut residual = zeros(if delta.is_some() { n * t * d } else { 0 });
+    let mut normed = zeros(n * t * d);
     let mut scale = vec![T::zero(); n * t];
     par_rows(
         n * t,
@@ -197,7 +197,7 @@ pub(super) fn backward<T: Real>(
         d_residual: d_residual.as_deref(),
         d_last: d_last.as_deref(),
     };
-    let mut d_x = vec![T::zero(); n * t * d];
+    let mut d_x = zeros(n * t * d);
     d_gain.update_on_cpu(|d_gain| {
         par_rows(n * t, [(&mut d_x, d)], d_gain, |rows, [d_x], d_gain| {
             backward_rows(&input, rows, d_x, d_gain);

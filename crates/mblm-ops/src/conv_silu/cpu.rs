@@ -4,7 +4,7 @@ use candle_core::{Result, Tensor};
 use multiversion::multiversion;
 
 use crate::GradBuffer;
-use crate::cpu::{Real, Slice, add_assign, from_vec, par_chunks, par_reduce};
+use crate::cpu::{Real, Slice, add_assign, from_vec, par_chunks, par_reduce, zeros};
 
 /// Rows that one task of the loops takes.
 const ROWS: usize = 32;
@@ -128,7 +128,7 @@ pub(super) fn forward<T: Real>(
     let (n, t, c) = x.dims3()?;
     let inputs = Inputs::<T>::new(x, bias, tail)?;
     let convolution = inputs.convolution(x, weight, tail)?;
-    let mut y = vec![T::zero(); n * t * c];
+    let mut y = zeros(n * t * c);
     par_chunks(&mut y, ROWS * c, |task, rows| {
         for (offset, row) in rows.chunks_exact_mut(c).enumerate() {
             convolution.preactivation(task * ROWS + offset, row);
@@ -163,7 +163,7 @@ pub(super) fn backward<T: Real>(
     let d_new_tail = d_new_tail.map(Slice::<T>::new).transpose()?;
     let d_new_tail = d_new_tail.as_deref();
 
-    let mut dp = vec![T::zero(); n * t * c];
+    let mut dp = zeros(n * t * c);
     par_chunks(&mut dp, ROWS * c, |task, rows| {
         let dys = &dys[task * ROWS * c..];
         for (offset, (row, dy)) in rows.chunks_exact_mut(c).zip(dys.chunks_exact(c)).enumerate() {
@@ -171,7 +171,7 @@ pub(super) fn backward<T: Real>(
             silu_gradient(row, dy);
         }
     });
-    let mut dx = vec![T::zero(); n * t * c];
+    let mut dx = zeros(n * t * c);
     par_chunks(&mut dx, ROWS * c, |task, rows| {
         for (offset, row) in rows.chunks_exact_mut(c).enumerate() {
             let index = task * ROWS + offset;

@@ -1,6 +1,7 @@
 //! What the CPU kernels share: typed access to tensor data, deterministic parallel loops and vector arithmetic.
 
 mod access;
+pub(crate) mod bf16;
 mod gemm;
 mod math;
 pub(crate) mod norm;
@@ -12,5 +13,5 @@ pub use access::{Slice, from_vec, prefetch, with_slice_mut};
 pub(crate) use gemm::product;
 pub use math::{Real, add_assign, axpy, dot, dots, dots_of_pairs, sum};
 pub(crate) use panels::Panels;
-pub use parallel::{on_workers, par_chunks, par_map, par_reduce, split, threads};
+pub use parallel::{on_workers, par_chunks, par_map, par_reduce, split, threads, zeros};
 pub use rows::par_rows;

@@ -3,6 +3,7 @@
 //! Work is cut into pieces of a size that the caller gives, never by the number of threads; partial sums are added in the
 //! order of the pieces.
 
+use std::mem::MaybeUninit;
 use std::ops::Range;
 
 use rayon::prelude::*;
@@ -37,6 +38,21 @@ pub fn par_chunks<T: Send>(data: &mut [T], len: usize, work: impl Fn(usize, &mut
     data.par_chunks_mut(len)
         .enumerate()
         .for_each(|(index, chunk)| work(index, chunk));
+}
+
+/// `len` zeros, written by every thread where there are many: a single one would take a step's better part for it.
+pub fn zeros<T: Real>(len: usize) -> Vec<T> {
+    const PIECE: usize = 1 << 16;
+    if len <= 2 * PIECE {
+        return vec![T::zero(); len];
+    }
+    let mut zeros = Vec::with_capacity(len);
+    zeros.spare_capacity_mut()[..len]
+        .par_chunks_mut(PIECE)
+        .for_each(|piece| piece.fill(MaybeUninit::new(T::zero())));
+    // SAFETY: the pieces cover the first `len` elements, and all have been written.
+    unsafe { zeros.set_len(len) };
+    zeros
 }
 
 /// The results of `work(index, item)` for every item, in order; in parallel if `parallel`, which loops too short to be

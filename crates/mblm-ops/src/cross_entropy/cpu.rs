@@ -5,7 +5,7 @@ use std::ops::Range;
 use candle_core::{Result, Tensor, WithDType};
 use multiversion::multiversion;
 
-use crate::cpu::{Real, Slice, from_vec, par_rows, sum};
+use crate::cpu::{Real, Slice, from_vec, par_rows, sum, zeros};
 
 /// Lanes of the maximum: enough to fill a vector register of 16 `f32`.
 const LANES: usize = 16;
@@ -47,7 +47,7 @@ pub(super) fn loss_and_gradient<T: Real>(
         weights,
         scale,
     };
-    let (mut losses, mut d_logits) = (vec![T::zero(); rows], vec![T::zero(); rows * vocabulary]);
+    let (mut losses, mut d_logits) = (vec![T::zero(); rows], zeros(rows * vocabulary));
     par_rows(
         rows,
         [(&mut losses, 1), (&mut d_logits, vocabulary)],

@@ -5,7 +5,7 @@ use candle_core::{Result, Tensor};
 use multiversion::multiversion;
 
 use crate::GradBuffer;
-use crate::cpu::{Real, Slice, add_assign, from_vec, par_chunks, par_rows};
+use crate::cpu::{Real, Slice, add_assign, from_vec, par_chunks, par_rows, zeros};
 
 /// Columns that one task sums: rows that most ids select are shared by several tasks.
 const COLUMNS: usize = 128;
@@ -17,7 +17,7 @@ pub(super) fn forward<T: Real>(ids: &Tensor, table: &Tensor) -> Result<Tensor> {
     let (_, d) = table.dims2()?;
     let (selected, rows) = (Slice::<u32>::new(ids)?, Slice::<T>::new(table)?);
     let (selected, rows): (&[u32], &[T]) = (&selected, &rows);
-    let mut y = vec![T::zero(); selected.len() * d];
+    let mut y = zeros(selected.len() * d);
     if d > 0 {
         par_rows(selected.len(), [(&mut y, d)], &mut [], |range, [y], _| {
             for (id, y) in selected[range].iter().zip(y.chunks_exact_mut(d)) {

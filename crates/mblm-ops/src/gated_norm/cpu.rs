@@ -9,14 +9,14 @@ use multiversion::multiversion;
 use super::Saved;
 use crate::GradBuffer;
 use crate::cpu::norm::{add_gain, dot3};
-use crate::cpu::{Real, Slice, dot, from_vec, par_rows};
+use crate::cpu::{Real, Slice, dot, from_vec, par_rows, zeros};
 
 pub(super) fn forward<T: Real>(y: &Tensor, z: &Tensor, gain: &Tensor) -> Result<(Tensor, Saved)> {
     let d = gain.dims1()?;
     let rows = y.elem_count() / d;
     let (ys, zs, gains) = (Slice::<T>::new(y)?, Slice::<T>::new(z)?, Slice::<T>::new(gain)?);
     let (ys, zs, gains): (&[T], &[T], &[T]) = (&ys, &zs, &gains);
-    let (mut out, mut scale) = (vec![T::zero(); rows * d], vec![T::zero(); rows]);
+    let (mut out, mut scale) = (zeros(rows * d), vec![T::zero(); rows]);
     par_rows(rows, [(&mut out, d), (&mut scale, 1)], &mut [], |rows, parts, _| {
         forward_rows(ys, zs, gains, rows, parts);
     });
@@ -59,7 +59,7 @@ pub(super) fn backward<T: Real>(
         scale: &scales,
         d_out: &d_outs,
     };
-    let (mut d_y, mut d_z) = (vec![T::zero(); rows * d], vec![T::zero(); rows * d]);
+    let (mut d_y, mut d_z) = (zeros(rows * d), zeros(rows * d));
     d_gain.update_on_cpu(|d_gain| {
         par_rows(rows, [(&mut d_y, d), (&mut d_z, d)], d_gain, |rows, parts, d_gain| {
             backward_rows(&input, rows, parts, d_gain);

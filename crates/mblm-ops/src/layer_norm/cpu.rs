@@ -7,14 +7,14 @@ use multiversion::multiversion;
 
 use super::Saved;
 use crate::GradBuffer;
-use crate::cpu::{Real, Slice, add_assign, dot, from_vec, par_rows, sum};
+use crate::cpu::{Real, Slice, add_assign, dot, from_vec, par_rows, sum, zeros};
 
 pub(super) fn forward<T: Real>(x: &Tensor, weight: &Tensor, bias: &Tensor) -> Result<(Tensor, Saved)> {
     let d = weight.dims1()?;
     let rows = x.elem_count() / d;
     let (xs, weights, biases) = (Slice::<T>::new(x)?, Slice::<T>::new(weight)?, Slice::<T>::new(bias)?);
     let (xs, weights, biases): (&[T], &[T], &[T]) = (&xs, &weights, &biases);
-    let mut y = vec![T::zero(); rows * d];
+    let mut y = zeros(rows * d);
     let (mut mean, mut scale) = (vec![T::zero(); rows], vec![T::zero(); rows]);
     par_rows(
         rows,
@@ -62,7 +62,7 @@ pub(super) fn backward<T: Real>(
         scale: &scales,
         dy: &dys,
     };
-    let mut dx = vec![T::zero(); rows * d];
+    let mut dx = zeros(rows * d);
     let mut parameters = vec![T::zero(); 2 * d]; // gradients of [weight | bias]
     par_rows(rows, [(&mut dx, d)], &mut parameters, |rows, [dx], parameters| {
         backward_rows(&input, rows, dx, parameters);

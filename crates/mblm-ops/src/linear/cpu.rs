@@ -6,7 +6,8 @@
 use candle_core::{D, Result, Tensor};
 
 use crate::GradBuffer;
-use crate::cpu::{Panels, Real, Slice, add_assign, from_vec, par_chunks, par_reduce, product, threads};
+use crate::cpu::bf16::{self, Start};
+use crate::cpu::{Panels, Real, Slice, add_assign, from_vec, par_chunks, par_reduce, product, threads, zeros};
 
 /// Rows that one task of the bias loops takes.
 const ROWS: usize = 256;
@@ -19,7 +20,7 @@ pub(super) fn forward<T: Real>(x: &Tensor, weight: &Tensor, bias: Option<&Tensor
     let (outputs, inputs) = weight.dims2()?;
     let rows = x.elem_count() / inputs;
     let (xs, ws) = (Slice::<T>::new(x)?, Slice::<T>::new(weight)?);
-    let mut y = vec![T::zero(); rows * outputs];
+    let mut y = zeros(rows * outputs);
     if let Some(bias) = bias {
         let bias = Slice::<T>::new(bias)?;
         par_chunks(&mut y, ROWS * outputs, |_, rows| {
@@ -45,6 +46,24 @@ fn with_last_dimension<T: Real>(y: Vec<T>, x: &Tensor, outputs: usize) -> Result
     let mut shape = x.dims().to_vec();
     shape[x.rank() - 1] = outputs;
     from_vec(y, shape)
+}
+
+/// [`forward`] with inputs and weight rounded to bfloat16.
+pub(super) fn forward_rounded(x: &Tensor, weight: &Tensor, bias: Option<&Tensor>) -> Result<Tensor> {
+    let (outputs, inputs) = weight.dims2()?;
+    let rows = x.elem_count() / inputs;
+    let (xs, ws) = (Slice::<f32>::new(x)?, Slice::<f32>::new(weight)?);
+    let bias = bias.map(Slice::<f32>::new).transpose()?;
+    let start = bias.as_deref().map_or(Start::Zero, Start::Row);
+    let mut y = zeros(rows * outputs);
+    bf16::product(
+        &mut y,
+        start,
+        (rows, outputs, inputs),
+        (&xs, inputs, 1),
+        (&ws, 1, inputs),
+    );
+    with_last_dimension(y, x, outputs)
 }
 
 /// The weight for [`forward_packed`].
@@ -90,7 +109,7 @@ fn few_rows<T: Real>(x: &[T], weight: &Panels<T>, bias: Option<&[T]>, rows: usiz
     if rows == 1 || len >= outputs {
         return pieces;
     }
-    let mut y = vec![T::zero(); rows * outputs];
+    let mut y = zeros(rows * outputs);
     for (index, piece) in pieces.chunks(len * rows).enumerate() {
         let count = piece.len() / rows;
         for (row, values) in piece.chunks_exact(count).enumerate() {
@@ -98,6 +117,52 @@ fn few_rows<T: Real>(x: &[T], weight: &Panels<T>, bias: Option<&[T]>, rows: usiz
         }
     }
     y
+}
+
+/// [`backward`] with all that is multiplied rounded to bfloat16.
+pub(super) fn backward_rounded(
+    x: &Tensor,
+    weight: &Tensor,
+    dy: &Tensor,
+    d_weight: &mut GradBuffer,
+    d_bias: Option<&mut GradBuffer>,
+) -> Result<Tensor> {
+    let (outputs, inputs) = weight.dims2()?;
+    let rows = rows_of_gradient(x, weight, dy)?;
+    let (xs, ws, dys) = (
+        Slice::<f32>::new(x)?,
+        Slice::<f32>::new(weight)?,
+        Slice::<f32>::new(dy)?,
+    );
+    let mut dx = zeros(rows * inputs);
+    let (dy_rows, dy_columns) = ((&dys[..], outputs, 1), (&dys[..], 1, outputs));
+    bf16::product(&mut dx, Start::Zero, (rows, inputs, outputs), dy_rows, (&ws, inputs, 1));
+    d_weight.update_on_cpu(|dw: &mut [f32]| {
+        bf16::product(dw, Start::Held, (outputs, inputs, rows), dy_columns, (&xs, inputs, 1));
+    })?;
+    add_bias_gradient(&dys, outputs, d_bias)?;
+    from_vec(dx, x.dims())
+}
+
+/// The rows of `x`, of which `dy` must have a gradient each.
+fn rows_of_gradient(x: &Tensor, weight: &Tensor, dy: &Tensor) -> Result<usize> {
+    let (outputs, inputs) = weight.dims2()?;
+    let rows = x.elem_count() / inputs;
+    if dy.dim(D::Minus1)? != outputs || dy.elem_count() != rows * outputs {
+        candle_core::bail!("linear: a gradient of {:?} for an input of {:?}", dy.dims(), x.dims());
+    }
+    Ok(rows)
+}
+
+fn add_bias_gradient<T: Real>(dy: &[T], outputs: usize, d_bias: Option<&mut GradBuffer>) -> Result<()> {
+    let Some(d_bias) = d_bias else { return Ok(()) };
+    d_bias.update_on_cpu(|db: &mut [T]| {
+        par_reduce(dy.len() / outputs.max(1), ROWS, db, |range, db| {
+            for row in dy[range.start * outputs..range.end * outputs].chunks_exact(outputs) {
+                add_assign(db, row);
+            }
+        });
+    })
 }
 
 pub(super) fn backward<T: Real>(
@@ -108,12 +173,9 @@ pub(super) fn backward<T: Real>(
     d_bias: Option<&mut GradBuffer>,
 ) -> Result<Tensor> {
     let (outputs, inputs) = weight.dims2()?;
-    let rows = x.elem_count() / inputs;
-    if dy.dim(D::Minus1)? != outputs || dy.elem_count() != rows * outputs {
-        candle_core::bail!("linear: a gradient of {:?} for an input of {:?}", dy.dims(), x.dims());
-    }
+    let rows = rows_of_gradient(x, weight, dy)?;
     let (xs, ws, dys) = (Slice::<T>::new(x)?, Slice::<T>::new(weight)?, Slice::<T>::new(dy)?);
-    let mut dx = vec![T::zero(); rows * inputs];
+    let mut dx = zeros(rows * inputs);
     product(
         (&mut dx, inputs),
         false,
@@ -132,14 +194,6 @@ pub(super) fn backward<T: Real>(
             true,
         );
     })?;
-    if let Some(d_bias) = d_bias {
-        d_bias.update_on_cpu(|db: &mut [T]| {
-            par_reduce(rows, ROWS, db, |range, db| {
-                for row in dys[range.start * outputs..range.end * outputs].chunks_exact(outputs) {
-                    add_assign(db, row);
-                }
-            });
-        })?;
-    }
+    add_bias_gradient(&dys, outputs, d_bias)?;
     from_vec(dx, x.dims())
 }

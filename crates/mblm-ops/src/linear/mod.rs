@@ -6,6 +6,15 @@
 //! ```
 //!
 //! One matrix product forward and two backward; the weight's gradient is accumulated by the product itself (β = 1).
+//!
+//! With [`Products::Bf16`] each product rounds both its operands to bfloat16 first, r, and sums in `f32`:
+//!
+//! ```text
+//! y = r(x) r(W)ᵀ + b     dx = r(dy) r(W)     dW += r(dy)ᵀ r(x)     db += Σ rows of dy
+//! ```
+//!
+//! so that its gradients are those of the exact layer, computed with rounded numbers: not those of the rounding, which has
+//! none.
 
 mod cpu;
 pub mod reference;
@@ -14,6 +23,57 @@ use candle_core::{DType, Result, Tensor};
 
 use crate::cpu::Panels;
 use crate::{GradBuffer, fallback};
+
+/// How a linear layer multiplies.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum Products {
+    /// In the type of the tensors.
+    #[default]
+    Exact,
+    /// Rounded to bfloat16, summed in `f32`: for `f32` tensors on the CPU, with more than [`EXACT_ROWS`] rows.
+    Bf16,
+}
+
+/// Most rows whose products are exact in any case: what costs time then is reading the weight.
+pub const EXACT_ROWS: usize = 32;
+
+impl Products {
+    /// Whether a product of `x` rounds.
+    fn round(self, x: &Tensor) -> bool {
+        let rows = x.elem_count() / x.dims().last().copied().unwrap_or(1).max(1);
+        self == Self::Bf16 && x.device().is_cpu() && x.dtype() == DType::F32 && rows > EXACT_ROWS
+    }
+
+    /// Whether this processor rounds and multiplies faster than it multiplies exactly: it has AVX-512-BF16.
+    pub fn bf16_is_fast() -> bool {
+        crate::cpu::bf16::is_native()
+    }
+}
+
+/// [`forward`] with `products` of that kind.
+pub fn forward_with(products: Products, x: &Tensor, weight: &Tensor, bias: Option<&Tensor>) -> Result<Tensor> {
+    check(x, weight, bias)?;
+    match products.round(x) {
+        true => cpu::forward_rounded(x, weight, bias),
+        false => forward(x, weight, bias),
+    }
+}
+
+/// [`backward`] with `products` of that kind.
+pub fn backward_with(
+    products: Products,
+    x: &Tensor,
+    weight: &Tensor,
+    dy: &Tensor,
+    d_weight: &mut GradBuffer,
+    d_bias: Option<&mut GradBuffer>,
+) -> Result<Tensor> {
+    check(x, weight, None)?;
+    match products.round(x) {
+        true => cpu::backward_rounded(x, weight, dy, d_weight, d_bias),
+        false => backward(x, weight, dy, d_weight, d_bias),
+    }
+}
 
 /// y = x Wᵀ + b, for `x` (…, in), `weight` (out, in) and `bias` (out).
 pub fn forward(x: &Tensor, weight: &Tensor, bias: Option<&Tensor>) -> Result<Tensor> {
@@ -137,8 +197,9 @@ fn check(x: &Tensor, weight: &Tensor, bias: Option<&Tensor>) -> Result<()> {
 mod tests {
     use candle_core::{DType, Result, Tensor};
 
+    use crate::linear::Products;
     use crate::testing::{Harness, relative_error, uniform};
-    use crate::{linear, op_test};
+    use crate::{GradBuffer, linear, op_test};
 
     /// The layer with bias on inputs of one shape.
     macro_rules! with_bias {
@@ -214,6 +275,48 @@ mod tests {
             for rows in [2, 3, 8, 31, 32] {
                 assert_eq!(of_rows(0, rows)?, alone[..rows], "{rows} rows of {inputs}");
             }
+        }
+        Ok(())
+    }
+
+    /// Against the same formulas in `f64` on operands that candle rounds.
+    #[test]
+    fn rounded_products_are_exact_products_of_rounded_numbers() -> Result<()> {
+        let rounded = |t: &Tensor| t.to_dtype(DType::BF16)?.to_dtype(DType::F64);
+        for (rows, outputs, inputs) in [(33, 1, 1), (40, 70, 5), (64, 33, 100), (129, 48, 33)] {
+            let single = |shape: &[usize], seed| uniform(shape, seed)?.to_dtype(DType::F32);
+            let (x, weight, bias) = (
+                single(&[1, rows, inputs], 1)?,
+                single(&[outputs, inputs], 2)?,
+                single(&[outputs], 3)?,
+            );
+            let dy = single(&[1, rows, outputs], 4)?;
+            let y = linear::forward_with(Products::Bf16, &x, &weight, Some(&bias))?;
+            let expected =
+                linear::reference::forward(&rounded(&x)?, &rounded(&weight)?, Some(&bias.to_dtype(DType::F64)?))?;
+            assert!(relative_error(&y, &expected, 1e-6)? < 1e-6);
+            let (mut dw, mut db) = (GradBuffer::zeros_like(&weight)?, GradBuffer::zeros_like(&bias)?);
+            dw.add(&weight)?;
+            let dx = linear::backward_with(Products::Bf16, &x, &weight, &dy, &mut dw, Some(&mut db))?;
+            let (x, rounded_dy) = (rounded(&x)?.squeeze(0)?, rounded(&dy)?.squeeze(0)?);
+            let expected = rounded_dy.matmul(&rounded(&weight)?)?.unsqueeze(0)?;
+            assert!(relative_error(&dx, &expected, 1e-6)? < 1e-6);
+            let expected = (rounded_dy.t()?.contiguous()?.matmul(&x)? + weight.to_dtype(DType::F64)?)?;
+            assert!(relative_error(dw.tensor(), &expected, 1e-6)? < 1e-6);
+            assert!(relative_error(db.tensor(), &dy.squeeze(0)?.to_dtype(DType::F64)?.sum(0)?, 1e-6)? < 1e-6);
+        }
+        Ok(())
+    }
+
+    #[test]
+    fn few_rows_and_other_types_stay_exact() -> Result<()> {
+        for (rows, dtype) in [(linear::EXACT_ROWS, DType::F32), (64, DType::F64)] {
+            let (x, weight) = (
+                uniform(&[rows, 9], 1)?.to_dtype(dtype)?,
+                uniform(&[5, 9], 2)?.to_dtype(dtype)?,
+            );
+            let found = linear::forward_with(Products::Bf16, &x, &weight, None)?;
+            assert_eq!(relative_error(&found, &linear::forward(&x, &weight, None)?, 1e-6)?, 0.0);
         }
         Ok(())
     }

@@ -4,7 +4,7 @@ use candle_core::{Result, Tensor};
 use multiversion::multiversion;
 
 use super::angles::Angles;
-use crate::cpu::{Real, Slice, from_vec, par_chunks};
+use crate::cpu::{Real, Slice, from_vec, par_chunks, zeros};
 
 /// Rows that one task takes.
 const ROWS: usize = 64;
@@ -14,7 +14,7 @@ pub(super) fn forward<T: Real>(x: &Tensor, start: usize, back: bool) -> Result<T
     let angles = Angles::<T>::new(start, t, d);
     let xs = Slice::<T>::new(x)?;
     let xs: &[T] = &xs;
-    let mut y = vec![T::zero(); xs.len()];
+    let mut y = zeros(xs.len());
     let direction = if back { -T::one() } else { T::one() };
     par_chunks(&mut y, ROWS * d.max(1), |chunk, y| {
         let first = chunk * ROWS;

@@ -16,7 +16,7 @@ use multiversion::multiversion;
 use super::cpu::{LANES, Lanes, SEGMENT, Scan, Slices};
 use super::{Gradients, Inputs, Saved};
 use crate::GradBuffer;
-use crate::cpu::{Real, Slice, add_assign, from_vec, par_chunks, par_map};
+use crate::cpu::{Real, Slice, add_assign, from_vec, par_chunks, par_map, zeros};
 
 pub(super) fn backward<T: Real>(
     inputs: &Inputs,
@@ -88,7 +88,7 @@ struct Block<T> {
 impl<T: Real> Block<T> {
     fn zeros(sequences: usize, positions: usize, state: usize, initial_states: usize) -> Self {
         let rows = || vec![[T::zero(); LANES]; sequences * positions];
-        let entries = || vec![T::zero(); sequences * positions * state];
+        let entries = || zeros(sequences * positions * state);
         let zeros = [T::zero(); LANES];
         Self {
             d_u: rows(),
@@ -355,7 +355,7 @@ fn sum_skips<T: Real>(scan: &Scan<T>, results: &[Block<T>]) -> Vec<T> {
 
 /// The sum over the blocks of what tasks return as (positions of its sequences, N), as (n, t, N).
 fn sum_blocks<T: Real>(scan: &Scan<T>, results: &[Block<T>], of: impl Fn(&Block<T>) -> &[T] + Sync + Send) -> Vec<T> {
-    let mut sums = vec![T::zero(); scan.sequences * scan.positions * scan.state];
+    let mut sums = zeros(scan.sequences * scan.positions * scan.state);
     par_chunks(&mut sums, scan.group * scan.positions * scan.state, |group, sums| {
         for result in &results[group * scan.blocks..(group + 1) * scan.blocks] {
             add_assign(sums, of(result));

@@ -9,7 +9,7 @@ use candle_core::{Result, WithDType};
 use multiversion::multiversion;
 
 use super::{Inputs, Output, Saved, Ssd, recurrence};
-use crate::cpu::{Real, Slice, axpy, from_vec, par_map, product, split};
+use crate::cpu::{Real, Slice, axpy, from_vec, par_map, product, split, zeros};
 
 /// Slices of the inputs, kept alive while a [`Scan`] borrows them.
 pub(super) struct Slices<'a, T> {
@@ -344,7 +344,7 @@ pub(super) fn forward<T: Real>(s: &Ssd, inputs: &Inputs) -> Result<Output> {
 fn chunked<T: Real>(scan: &Scan<T>) -> (Vec<T>, Vec<T>, Vec<T>) {
     let (size, inner) = (scan.size(), scan.pieces - 1);
     let steps = scan.steps();
-    let mut borders = vec![T::zero(); scan.sequences * inner * size];
+    let mut borders = zeros(scan.sequences * inner * size);
     let mut last = vec![T::zero(); scan.sequences * size];
 
     par_map(ends(scan, &mut borders, &mut last), true, |task, end| {
@@ -364,7 +364,7 @@ fn chunked<T: Real>(scan: &Scan<T>) -> (Vec<T>, Vec<T>, Vec<T>) {
         }
     });
 
-    let mut y = vec![T::zero(); scan.sequences * scan.positions * scan.width()];
+    let mut y = zeros(scan.sequences * scan.positions * scan.width());
     par_map(split(&mut y, scan.lengths(scan.width())), true, |task, y| {
         scan.outputs(task, &steps[task], scan.before(task, &borders), y);
     });

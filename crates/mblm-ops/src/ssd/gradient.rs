@@ -20,7 +20,7 @@ use multiversion::multiversion;
 
 use super::cpu::{Scan, Slices, Steps, scale_heads, scale_heads_in_place};
 use super::{Gradients, Inputs, ParameterGradients, Saved, Ssd};
-use crate::cpu::{Real, Slice, add_assign, dot, from_vec, par_chunks, par_map, par_reduce, product, split};
+use crate::cpu::{Real, Slice, add_assign, dot, from_vec, par_chunks, par_map, par_reduce, product, split, zeros};
 
 /// Sequences whose gradient of a shared initial state one task sums.
 const SEQUENCES: usize = 16;
@@ -54,7 +54,7 @@ pub(super) fn backward<T: Real>(
         .initial
         .map(|initial| from_vec(pass.initial_gradient(&d_borders), initial.dims()));
 
-    let mut d_xbc = vec![T::zero(); scan.xbc.len()];
+    let mut d_xbc = zeros(scan.xbc.len());
     let mut d_dt = vec![T::zero(); scan.dt.len()];
     let rows = split(&mut d_xbc, scan.lengths(scan.row())).into_iter();
     let rows = rows.zip(split(&mut d_dt, scan.lengths(scan.heads))).collect();

@@ -45,7 +45,7 @@ impl Linear {
         let (weight, bias) = (self.weight.value(), self.bias.as_ref().map(Parameter::value));
         Ok(match self.weight.packed() {
             Some(packed) => linear::forward_packed(x, weight, &packed, bias)?,
-            None => linear::forward(x, weight, bias)?,
+            None => linear::forward_with(self.weight.products(), x, weight, bias)?,
         })
     }
 
@@ -58,7 +58,8 @@ impl Linear {
             }
             None => (gradients.of(&self.weight), None),
         };
-        Ok(linear::backward(x, self.weight.value(), dy, d_weight, d_bias)?)
+        let (weight, products) = (self.weight.value(), self.weight.products());
+        Ok(linear::backward_with(products, x, weight, dy, d_weight, d_bias)?)
     }
 }
 

@@ -4,14 +4,17 @@
 //! all of them, in the order in which they were made, and a parameter's place in that list is its index in [`Gradients`].
 //!
 //! Decoding reads the weights of linear layers in a form of their own ([`linear::Packed`]). Whoever decodes holds it
-//! ([`Parameters::pack`]); the parameter only knows where it is, and stops to use it once its values have changed.
+//! ([`Parameters::pack`]); the parameter only knows where it is, and stops to use it once its values have changed. How the linear
+//! layers multiply is the same for all of a model, and a learner's affair ([`Parameters::multiply`]).
 
 use std::cell::RefCell;
 use std::rc::Rc;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, PoisonError, RwLock, Weak};
 
 use candle_core::{DType, Device, Tensor, Var};
-use mblm_ops::{GradBuffer, linear};
+use mblm_ops::GradBuffer;
+use mblm_ops::linear::{self, Products};
 
 use super::init::Init;
 use crate::{Error, Result};
@@ -23,8 +26,27 @@ pub struct Parameter {
     index: usize,
     var: Var,
     value: Tensor,
-    /// Where the packed form of a linear layer's weight is, while somebody holds it.
-    packed: Option<Arc<RwLock<Weak<linear::Packed>>>>,
+    /// What a linear layer's weight knows besides.
+    linear: Option<LinearWeight>,
+}
+
+#[derive(Clone, Debug, Default)]
+struct LinearWeight {
+    /// Where the packed form is, while somebody holds it.
+    packed: Arc<RwLock<Weak<linear::Packed>>>,
+    /// Whether products round to bfloat16; one for the whole model.
+    rounded: Arc<AtomicBool>,
+}
+
+/// As long as this lives, the linear layers of a model multiply as [`Parameters::multiply`] was told.
+pub(crate) struct Multiplying(Option<Arc<AtomicBool>>);
+
+impl Drop for Multiplying {
+    fn drop(&mut self) {
+        if let Some(rounded) = &self.0 {
+            rounded.store(false, Ordering::Relaxed);
+        }
+    }
 }
 
 /// Holds the packed weights of a model: as long as this lives, its linear layers read them.
@@ -56,16 +78,24 @@ impl Parameter {
 
     /// Says that the values have been changed in place, in another way than by [`set`](Self::set).
     pub fn changed(&self) {
-        if let Some(packed) = &self.packed {
+        if let Some(weight) = &self.linear {
             // a lock that a panicking thread held still guards a whole `Weak`
-            *packed.write().unwrap_or_else(PoisonError::into_inner) = Weak::new();
+            *weight.packed.write().unwrap_or_else(PoisonError::into_inner) = Weak::new();
         }
     }
 
     /// The packed form of the values, where somebody holds it.
     pub(super) fn packed(&self) -> Option<Arc<linear::Packed>> {
-        let packed = self.packed.as_ref()?;
-        packed.read().unwrap_or_else(PoisonError::into_inner).upgrade()
+        let weight = self.linear.as_ref()?;
+        weight.packed.read().unwrap_or_else(PoisonError::into_inner).upgrade()
+    }
+
+    /// How a linear layer multiplies with this weight.
+    pub(super) fn products(&self) -> Products {
+        match &self.linear {
+            Some(weight) if weight.rounded.load(Ordering::Relaxed) => Products::Bf16,
+            _ => Products::Exact,
+        }
     }
 }
 
@@ -103,8 +133,8 @@ impl Parameters {
     pub(crate) fn pack(&self) -> Result<PackedWeights> {
         let mut held = Vec::new();
         for parameter in self.iter() {
-            let Some(place) = &parameter.packed else { continue };
-            let mut place = place.write().unwrap_or_else(PoisonError::into_inner);
+            let Some(weight) = &parameter.linear else { continue };
+            let mut place = weight.packed.write().unwrap_or_else(PoisonError::into_inner);
             let packed = match place.upgrade() {
                 Some(packed) => Some(packed),
                 None => linear::pack(&parameter.value)?.map(Arc::new),
@@ -115,6 +145,17 @@ impl Parameters {
             }
         }
         Ok(PackedWeights(held))
+    }
+
+    /// Lets the model's linear layers multiply like that, for as long as the result lives; they are exact otherwise.
+    pub(crate) fn multiply(&self, products: Products) -> Multiplying {
+        // one flag for the whole model
+        let weight = self.iter().find_map(|parameter| parameter.linear.as_ref());
+        let rounded = weight.map(|weight| weight.rounded.clone());
+        if let Some(rounded) = &rounded {
+            rounded.store(products == Products::Bf16, Ordering::Relaxed);
+        }
+        Multiplying(rounded)
     }
 
     /// Names and values, as a model file holds them.
@@ -179,6 +220,8 @@ pub struct Builder<'a> {
     device: Device,
     prefix: String,
     made: Rc<RefCell<Vec<Parameter>>>,
+    /// Whether the products of the linear layers round; shared by all of them.
+    rounded: Arc<AtomicBool>,
 }
 
 impl<'a> Builder<'a> {
@@ -190,6 +233,7 @@ impl<'a> Builder<'a> {
             device: device.clone(),
             prefix: String::new(),
             made: Rc::default(),
+            rounded: Arc::default(),
         }
     }
 
@@ -220,16 +264,14 @@ impl<'a> Builder<'a> {
 
     /// Makes the parameter `weight` (outputs, inputs) of a linear layer in this scope.
     pub(super) fn linear_weight(&self, shape: &[usize; 2], init: Init) -> Result<Parameter> {
-        self.make("weight", shape, init, Some(Arc::default()))
+        let weight = LinearWeight {
+            packed: Arc::default(),
+            rounded: self.rounded.clone(),
+        };
+        self.make("weight", shape, init, Some(weight))
     }
 
-    fn make(
-        &self,
-        name: &str,
-        shape: &[usize],
-        init: Init,
-        packed: Option<Arc<RwLock<Weak<linear::Packed>>>>,
-    ) -> Result<Parameter> {
+    fn make(&self, name: &str, shape: &[usize], init: Init, linear: Option<LinearWeight>) -> Result<Parameter> {
         let name = self.scope(name).prefix;
         let tensor = self.source.tensor(&name, shape, init, self.dtype, &self.device)?;
         if tensor.dims() != shape {
@@ -246,7 +288,7 @@ impl<'a> Builder<'a> {
             index: made.len(),
             value: var.as_detached_tensor(),
             var,
-            packed,
+            linear,
         };
         made.push(parameter.clone());
         Ok(parameter)

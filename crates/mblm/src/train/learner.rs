@@ -5,10 +5,12 @@ use std::time::{Duration, Instant};
 use candle_core::Tensor;
 use mblm_ops::adam::Adam;
 use mblm_ops::cpu::on_workers;
+use mblm_ops::linear::Products;
 use serde::{Deserialize, Serialize};
 
 use super::optimizer::{GradientNorm, Optimizer};
 use super::schedule::Schedule;
+use crate::config::Precision;
 use crate::model::{Gradients, Loss, Model, ModelBatch, TrainingPass};
 use crate::{Error, Result};
 
@@ -25,6 +27,8 @@ pub struct Recipe {
     pub clipping: Option<f64>,
     /// Seed of the dropout masks.
     pub seed: u64,
+    /// How the linear layers multiply while the model learns; where it is only used, they are exact.
+    pub precision: Precision,
 }
 
 /// A model in training, with its optimizer and the gradients accumulated so far.
@@ -178,9 +182,15 @@ impl<'a> Learner<'a> {
                 .seed
                 .wrapping_add(self.batches.wrapping_mul(0x9e37_79b9_7f4a_7c15)),
         };
+        let products = match self.recipe.precision {
+            Precision::Float32 => Products::Exact,
+            Precision::Bf16 => Products::Bf16,
+        };
+        let multiplying = self.model.parameters().multiply(products);
         let begun = Instant::now();
         let (loss, backward) = self.model.timed_loss_and_gradients(batch, pass, &mut self.gradients)?;
         let forward = begun.elapsed().saturating_sub(backward);
+        drop(multiplying);
         self.batches += 1;
         self.pending += 1;
         self.predictions += loss.count;

@@ -106,6 +106,7 @@ impl<'a> Trainer<'a> {
             accumulate: train.gradient_accumulate_every,
             clipping: train.gradient_clipping,
             seed: train.seed,
+            precision: train.precision,
         }
     }
 

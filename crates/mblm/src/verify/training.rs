@@ -6,7 +6,7 @@ use serde::Deserialize;
 
 use super::{Comparison, Fixture, LOSS_BOUND, NORM_BOUND, RATE_BOUND};
 use crate::Result;
-use crate::config::Architecture;
+use crate::config::{Architecture, Precision};
 use crate::model::{BlockRegistry, Model, ModelBatch};
 use crate::train::{Learner, Recipe, Schedule};
 
@@ -37,6 +37,7 @@ impl RecipeOfFixture {
             accumulate: self.gradient_accumulate_every,
             clipping: self.gradient_clipping,
             seed: 0,
+            precision: Precision::Float32,
         }
     }
 }

@@ -8,6 +8,7 @@ use std::time::{Duration, Instant};
 
 use anyhow::Result;
 use candle_core::{DType, Device, Tensor};
+use mblm::config::Precision;
 use mblm::generate::{Generator, GeneratorState, side_by_side};
 use mblm::model::{Mblm, Model, ModelBatch};
 use mblm::train::{Learner, PUBLISHED_ADAM, Recipe, Schedule};
@@ -96,7 +97,13 @@ pub(super) struct Training {
 }
 
 /// Trains on batches of `rows` samples of `len` bytes for about `time`, after one step to warm up.
-pub(super) fn training(model: &Model, rows: usize, len: usize, time: Duration, tick: &dyn Fn()) -> Result<Training> {
+pub(super) fn training(
+    model: &Model,
+    precision: Precision,
+    (rows, len): (usize, usize),
+    time: Duration,
+    tick: &dyn Fn(),
+) -> Result<Training> {
     let architecture = model.architecture();
     let width = architecture.model().hidden_dims.last().copied().unwrap_or(1);
     let product = Product::new(width, model.device())?;
@@ -108,6 +115,7 @@ pub(super) fn training(model: &Model, rows: usize, len: usize, time: Duration, t
             accumulate: 1,
             clipping: Some(1.0),
             seed: 0,
+            precision,
         },
     )?;
     let mut noise = Noise::new();

@@ -18,7 +18,7 @@ use rayon::prelude::*;
 use super::Tiles;
 use super::problem::Problem;
 use super::rows::{Rows, Run, maximum};
-use crate::cpu::{Real, add_assign, dot, par_chunks, product, sum};
+use crate::cpu::{Real, add_assign, dot, par_chunks, product, sum, zeros};
 
 /// Rows that one task of the loops over rows takes.
 const ROWS: usize = 64;
@@ -147,7 +147,7 @@ pub(super) fn forward<T: Real>(p: &Problem<T>, tiles: Tiles) -> (Vec<T>, Vec<T>,
     let width = p.sizes.width();
     let present = p.present();
     let rows = Rows::contiguous(&present, t, 2 * width);
-    let mut mixed = vec![T::zero(); n * heads * t * dh]; // (n, h, t, d_h)
+    let mut mixed = zeros(n * heads * t * dh); // (n, h, t, d_h)
     let mut statistics = vec![T::zero(); n * heads * t * 2];
     mixed
         .par_chunks_mut(t * dh)
@@ -165,7 +165,7 @@ pub(super) fn forward<T: Real>(p: &Problem<T>, tiles: Tiles) -> (Vec<T>, Vec<T>,
                     forward_block(p, tiles, &head, block * tiles.queries, mixed, statistics);
                 });
         });
-    let mut out = vec![T::zero(); n * t * width];
+    let mut out = zeros(n * t * width);
     par_chunks(&mut out, ROWS * width, |chunk, out| {
         for (index, out) in out.chunks_exact_mut(width).enumerate() {
             let (sequence, row) = ((chunk * ROWS + index) / t, (chunk * ROWS + index) % t);
@@ -343,8 +343,8 @@ pub(super) fn backward<T: Real>(
 fn prepare<T: Real>(p: &Problem<T>, out: &[T], d_out: &[T]) -> Prepared<T> {
     let (n, t, heads, dh) = (p.sizes.sequences, p.sizes.queries, p.sizes.heads, p.sizes.head_dim);
     let mut prepared = Prepared {
-        queries: vec![T::zero(); n * heads * t * dh],
-        keys: vec![T::zero(); n * heads * t * dh],
+        queries: zeros(n * heads * t * dh),
+        keys: zeros(n * heads * t * dh),
         deltas: vec![T::zero(); n * heads * t],
     };
     prepared
@@ -492,7 +492,7 @@ fn gather<T: Real>(
     );
     let width = p.sizes.width();
     let strips_of = |sequence: usize, head: usize| &gradients[(sequence * heads + head) * strips..][..strips];
-    let mut d_q = vec![T::zero(); n * t * width];
+    let mut d_q = zeros(n * t * width);
     par_chunks(&mut d_q, ROWS * width, |chunk, d_q| {
         let mut total = vec![T::zero(); dh];
         for (index, d_q) in d_q.chunks_exact_mut(width).enumerate() {
@@ -508,7 +508,7 @@ fn gather<T: Real>(
     });
     let mut d_kv = match d_present {
         Some(d_present) => d_present.to_vec(),
-        None => vec![T::zero(); n * t * 2 * width],
+        None => zeros(n * t * 2 * width),
     };
     par_chunks(&mut d_kv, ROWS * 2 * width, |chunk, d_kv| {
         let mut total = vec![T::zero(); dh];
@@ -522,7 +522,7 @@ fn gather<T: Real>(
         }
     });
     let batch = if p.shared { 1 } else { n };
-    let mut d_past = vec![T::zero(); batch * past * 2 * width];
+    let mut d_past = zeros(batch * past * 2 * width);
     par_chunks(&mut d_past, ROWS * 2 * width, |chunk, d_past| {
         for (index, d_past) in d_past.chunks_exact_mut(2 * width).enumerate() {
             let (sequence, row) = ((chunk * ROWS + index) / past, (chunk * ROWS + index) % past);

@@ -9,7 +9,7 @@ use rayon::prelude::*;
 use super::decode;
 use super::problem::Problem;
 use super::rows::{LANES, Rows, Run, combine, dots, maximum};
-use crate::cpu::{Real, add_assign, dot, sum};
+use crate::cpu::{Real, add_assign, dot, sum, zeros};
 
 /// Multiplications that a task should have, so that it is worth a thread's attention.
 const WORK: usize = 1 << 17;
@@ -43,8 +43,8 @@ pub(super) fn forward<T: Real>(p: &Problem<T>) -> (Vec<T>, Vec<T>, Vec<T>) {
         let (out, weights) = decode::forward(p, &present);
         return (out, present, weights);
     }
-    let mut out = vec![T::zero(); n * t * width];
-    let mut weights = vec![T::zero(); n * heads * t * keys];
+    let mut out = zeros(n * t * width);
+    let mut weights = zeros(n * heads * t * keys);
     if t == 1 {
         let present = p.present();
         let heads_per_task = (DECODE_WORK / (2 * keys * dh)).max(1);
@@ -58,7 +58,7 @@ pub(super) fn forward<T: Real>(p: &Problem<T>) -> (Vec<T>, Vec<T>, Vec<T>) {
         );
         return (out, present, weights);
     }
-    let mut present = vec![T::zero(); n * t * 2 * width];
+    let mut present = zeros(n * t * 2 * width);
     let piece = piece(p);
     let work = |task: usize, (out, present, weights): (&mut [T], &mut [T], &mut [T])| {
         forward_sequences(p, task * piece, out, present, weights);
@@ -210,10 +210,10 @@ pub(super) fn backward<T: Real>(
     if p.shared && past > 0 {
         piece = piece.max(n.div_ceil(PARTIALS));
     }
-    let mut d_q = vec![T::zero(); n * t * width];
+    let mut d_q = zeros(n * t * width);
     let mut d_kv = match d_present {
         Some(d_present) => d_present.to_vec(),
-        None => vec![T::zero(); n * t * 2 * width],
+        None => zeros(n * t * 2 * width),
     };
     let tasks = n.div_ceil(piece);
     // shared: a partial sum for each task; otherwise each sequence's own

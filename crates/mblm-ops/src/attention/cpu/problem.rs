@@ -4,7 +4,7 @@ use multiversion::multiversion;
 
 use super::rows::{Rows, Run};
 use crate::attention::{Attention, Call, Sizes};
-use crate::cpu::{Real, par_chunks};
+use crate::cpu::{Real, par_chunks, zeros};
 use crate::rope::Angles;
 
 /// Rows that one task of the loops over rows takes.
@@ -145,7 +145,7 @@ impl<'a, T: Real> Problem<'a, T> {
     /// The present rows of all sequences, (n, t, 2·h·d_h).
     pub(super) fn present(&self) -> Vec<T> {
         let (n, t, width) = (self.sizes.sequences, self.sizes.queries, 2 * self.sizes.width());
-        let mut present = vec![T::zero(); n * t * width];
+        let mut present = zeros(n * t * width);
         par_chunks(&mut present, ROWS * width, |chunk, rows| {
             present_rows(self, chunk * ROWS, rows);
         });

@@ -1,0 +1,62 @@
+use super::*;
+
+fn numbers(count: usize, seed: u64) -> Vec<f32> {
+    let data = crate::testing::uniform(&[count], seed)
+        .unwrap()
+        .to_vec1::<f64>()
+        .unwrap();
+    data.into_iter().map(|x| x as f32).collect()
+}
+
+/// The rounded element of a matrix.
+fn at((data, row, column): Matrix, i: usize, j: usize) -> f64 {
+    half::bf16::from_f32(data[i * row + j * column]).to_f64()
+}
+
+#[test]
+fn products_are_those_of_rounded_numbers() {
+    for (m, n, k) in [
+        (1, 1, 1),
+        (4, 64, 8),
+        (5, 65, 3),
+        (13, 31, 1025),
+        (17, 33, 600),
+        (130, 16, 9),
+        (3, 200, 2),
+    ] {
+        let (a_data, b_data, row, before) = (numbers(m * k, 1), numbers(k * n, 2), numbers(n, 3), numbers(m * n, 4));
+        for a in [(&a_data[..], k, 1), (&a_data[..], 1, m)] {
+            for b in [(&b_data[..], n, 1), (&b_data[..], 1, k)] {
+                for start in [Start::Zero, Start::Held, Start::Row(&row)] {
+                    let mut out = before.clone();
+                    product(&mut out, start, (m, n, k), a, b);
+                    for (index, found) in out.into_iter().enumerate() {
+                        let (i, j) = (index / n, index % n);
+                        let sum: f64 = (0..k).map(|step| at(a, i, step) * at(b, step, j)).sum();
+                        let expected = sum
+                            + match start {
+                                Start::Zero => 0.0,
+                                Start::Held => f64::from(before[index]),
+                                Start::Row(row) => f64::from(row[j]),
+                            };
+                        assert!(
+                            (f64::from(found) - expected).abs() <= 1e-6 * (1.0 + k as f64),
+                            "({m}, {n}, {k}) at ({i}, {j}): {found} against {expected}"
+                        );
+                    }
+                }
+            }
+        }
+    }
+}
+
+#[test]
+fn nothing_to_sum_leaves_the_start() {
+    let mut out = [9.0f32; 4];
+    product(&mut out, Start::Held, (2, 2, 0), (&[], 0, 1), (&[], 2, 1));
+    assert_eq!(out, [9.0; 4]);
+    product(&mut out, Start::Row(&[1.0, 2.0]), (2, 2, 0), (&[], 0, 1), (&[], 2, 1));
+    assert_eq!(out, [1.0, 2.0, 1.0, 2.0]);
+    product(&mut out, Start::Zero, (2, 2, 0), (&[], 1, 2), (&[], 2, 1));
+    assert_eq!(out, [0.0; 4]);
+}
