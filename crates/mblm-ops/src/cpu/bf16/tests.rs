@@ -1,3 +1,5 @@
+//! Products against sums in double precision of numbers that the `half` crate rounded.
+
 use super::*;
 
 fn numbers(count: usize, seed: u64) -> Vec<f32> {
