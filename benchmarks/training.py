@@ -2,10 +2,10 @@
 
     python -m venv VENV && VENV/bin/pip install mblm torch
     cargo build --release -p mblm-cli
-    VENV/bin/python benchmarks/training.py target/release/mblm --runs 5
+    VENV/bin/python benchmarks/training.py target/release/mblm --runs 5 [--precision bf16]
 
-Both programs train the models of `mblm bench`, with random weights, on random bytes, in float32, in as many threads; a step is
-forward, backward, clipping and Adam. A run is a process: one step to warm up, then some that are timed, of which the median
+Both programs train the models of `mblm bench`, with random weights, on random bytes, in as many threads, in float32 or with
+bfloat16 products (`--precision bf16` here, torch.autocast around the package's forward pass); a step is forward, backward, clipping and Adam. A run is a process: one step to warm up, then some that are timed, of which the median
 counts. Where mamba_ssm is not installed the package has no Mamba2: its Mamba1 stands beside both.
 
 Medians over the runs, with the smallest and the largest; peak resident memory of each process.
@@ -31,7 +31,7 @@ MODELS = {
 BATCH, STEPS = 2, 3
 
 
-def package(name, threads):
+def package(name, precision, threads):
     """Trains the package's model in this process: prints seconds of each step and the peak memory as JSON."""
     import resource
 
@@ -50,7 +50,9 @@ def package(name, threads):
         batch = torch.randint(0, 256, (BATCH, 2048))
         started = time.perf_counter()
         optimizer.zero_grad()
-        model(batch, return_type=MBLMReturnType.LOSS).backward()
+        with torch.autocast("cpu", dtype=torch.bfloat16, enabled=precision == "bf16"):
+            loss = model(batch, return_type=MBLMReturnType.LOSS)
+        loss.backward()
         torch.nn.utils.clip_grad_norm_(model.parameters(), 1.0)
         optimizer.step()
         seconds.append(time.perf_counter() - started)
@@ -76,25 +78,27 @@ def main():
     parser.add_argument("program", nargs="?")
     parser.add_argument("--runs", type=int, default=5)
     parser.add_argument("--models", nargs="*", default=list(MODELS), choices=list(MODELS))
+    parser.add_argument("--precision", default="float32", choices=["float32", "bf16"])
     parser.add_argument("--package", help=argparse.SUPPRESS)
     args = parser.parse_args()
     threads = int(os.environ.get("RAYON_NUM_THREADS", os.cpu_count()))
     if args.package:
-        return package(args.package, threads)
+        return package(args.package, args.precision, threads)
     for name in args.models:
         ours, theirs, share, memory = [], [], [], {"ours": [], "theirs": []}
         for _ in range(args.runs):
             found = output(args.program, "bench", name, "--what", "train", "--seconds", "0", "--batch-size", str(BATCH),
-                           "--json", "-q")["train"]
+                           "--precision", args.precision, "--json", "-q")["train"]
             ours.append(found["bytes_per_second"]["median"])
             share.append(found["share_of_product"])
             memory["ours"].append(found["peak_resident_bytes"])
-            found = output(sys.executable, os.path.abspath(__file__), "--package", name)
+            found = output(sys.executable, os.path.abspath(__file__), "--package", name, "--precision",
+                           args.precision)
             theirs.append(BATCH * 2048 / statistics.median(found["seconds"]))
             memory["theirs"].append(found["peak"])
-        print(f"{name}, {args.runs} runs of each")
+        print(f"{name}, {args.precision}, {args.runs} runs of each")
         ratio = show("mblm", ours, "kB/s", 1e3) / show("package", theirs, "kB/s", 1e3)
-        show("share of a matrix product's speed", share, "", 1)
+        show("share of a float32 product's speed", share, "", 1)
         less = show("memory, mblm", memory["ours"], "MiB", 2**20) / show("memory, package", memory["theirs"], "MiB", 2**20)
         print(f"  {ratio:.2f} times as fast, {less:.2f} of the memory", flush=True)
 

@@ -1,6 +1,46 @@
 //! Matrix products of strided slices through the `gemm` crate.
 
-use super::{Real, threads};
+use super::{Real, par_new, threads, zeros};
+
+/// Rows that one task fills with the bias.
+const ROWS: usize = 256;
+
+/// A matrix: data, elements from one row to the next, elements from one column to the next.
+pub(crate) type Matrix<'a, T> = (&'a [T], usize, usize);
+
+/// The row `bias`, or nothing, + a (m, k) · b (k, n), row after row, on every thread.
+pub(crate) fn new_product<T: Real>(
+    bias: Option<&[T]>,
+    (m, n, k): (usize, usize, usize),
+    a: Matrix<T>,
+    b: Matrix<T>,
+) -> Vec<T> {
+    if let Some(bias) = bias {
+        assert!(bias.len() == n);
+        // SAFETY: chunks are whole rows, as long as the bias is.
+        let mut out = unsafe {
+            par_new(m * n, ROWS * n, |_, rows| {
+                for row in rows.chunks_exact_mut(n) {
+                    for (to, bias) in row.iter_mut().zip(bias) {
+                        to.write(*bias);
+                    }
+                }
+            })
+        };
+        product((&mut out, n), true, (m, n, k), a, b, true);
+        return out;
+    }
+    if k == 0 {
+        return zeros(m * n);
+    }
+    let mut out = Vec::with_capacity(m * n);
+    let new = &mut out.spare_capacity_mut()[..m * n];
+    // SAFETY: the rows are n elements long and n apart.
+    unsafe { multiply((new.as_mut_ptr().cast(), n), false, (m, n, k), a, b, true) };
+    // SAFETY: a product that adds to nothing has written them all.
+    unsafe { out.set_len(m * n) };
+    out
+}
 
 /// out (m, n) = [out +] a (m, k) · b (k, n).
 ///
@@ -10,8 +50,8 @@ pub(crate) fn product<T: Real>(
     (out, out_row): (&mut [T], usize),
     accumulate: bool,
     (m, n, k): (usize, usize, usize),
-    (a, a_row, a_column): (&[T], usize, usize),
-    (b, b_row, b_column): (&[T], usize, usize),
+    a: Matrix<T>,
+    b: Matrix<T>,
     parallel: bool,
 ) {
     if m == 0 || n == 0 {
@@ -24,20 +64,40 @@ pub(crate) fn product<T: Real>(
         }
         return;
     }
+    // SAFETY: the assertion above keeps every element that is written inside `out`, which is borrowed mutably.
+    unsafe { multiply((out.as_mut_ptr(), out_row), accumulate, (m, n, k), a, b, parallel) }
+}
+
+/// [`product`] of at least one step along k.
+///
+/// # Safety
+/// Every element (i, j) of `out`, at i times its row stride + j, may be written, and nobody else uses it; with `accumulate` it
+/// holds a number.
+unsafe fn multiply<T: Real>(
+    (out, out_row): (*mut T, usize),
+    accumulate: bool,
+    (m, n, k): (usize, usize, usize),
+    (a, a_row, a_column): Matrix<T>,
+    (b, b_row, b_column): Matrix<T>,
+    parallel: bool,
+) {
+    if m == 0 || n == 0 {
+        return;
+    }
     assert!(a.len() > (m - 1) * a_row + (k - 1) * a_column);
     assert!(b.len() > (k - 1) * b_row + (n - 1) * b_column);
     let parallelism = match threads() {
         threads if parallel && threads > 1 => gemm::Parallelism::Rayon(threads),
         _ => gemm::Parallelism::None,
     };
-    // SAFETY: the assertions above keep every element that the strides reach inside its slice, and `out` is borrowed
-    // mutably, so it overlaps neither input.
+    // SAFETY: the assertions above keep every element that the strides reach inside its slice; `out` is the caller's word, and
+    // being nobody else's it overlaps neither input.
     unsafe {
         gemm::gemm(
             m,
             n,
             k,
-            out.as_mut_ptr(),
+            out,
             1,
             out_row as isize,
             accumulate,

@@ -10,8 +10,8 @@ mod parallel;
 mod rows;
 
 pub use access::{Slice, from_vec, prefetch, with_slice_mut};
-pub(crate) use gemm::product;
+pub(crate) use gemm::{Matrix, new_product, product};
 pub use math::{Real, add_assign, axpy, dot, dots, dots_of_pairs, sum};
 pub(crate) use panels::Panels;
-pub use parallel::{on_workers, par_chunks, par_map, par_reduce, split, threads, zeros};
+pub use parallel::{on_workers, par_chunks, par_map, par_new, par_reduce, split, threads, zeros};
 pub use rows::par_rows;

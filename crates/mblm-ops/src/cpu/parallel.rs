@@ -40,19 +40,31 @@ pub fn par_chunks<T: Send>(data: &mut [T], len: usize, work: impl Fn(usize, &mut
         .for_each(|(index, chunk)| work(index, chunk));
 }
 
-/// `len` zeros, written by every thread where there are many: a single one would take a step's better part for it.
+/// `len` elements that nothing but `write(index, chunk)` writes, for consecutive chunks of `piece` elements, in parallel: zeros that
+/// are written over would cost a pass over memory, on a single thread.
+///
+/// # Safety
+/// `write` writes every element of its chunk.
+pub unsafe fn par_new<T: Send>(
+    len: usize,
+    piece: usize,
+    write: impl Fn(usize, &mut [MaybeUninit<T>]) + Sync + Send,
+) -> Vec<T> {
+    let mut new = Vec::with_capacity(len);
+    par_chunks(&mut new.spare_capacity_mut()[..len], piece, write);
+    // SAFETY: the chunks cover the first `len` elements, and the caller's word is that all have been written.
+    unsafe { new.set_len(len) };
+    new
+}
+
+/// `len` zeros, written by every thread where there are many.
 pub fn zeros<T: Real>(len: usize) -> Vec<T> {
     const PIECE: usize = 1 << 16;
     if len <= 2 * PIECE {
         return vec![T::zero(); len];
     }
-    let mut zeros = Vec::with_capacity(len);
-    zeros.spare_capacity_mut()[..len]
-        .par_chunks_mut(PIECE)
-        .for_each(|piece| piece.fill(MaybeUninit::new(T::zero())));
-    // SAFETY: the pieces cover the first `len` elements, and all have been written.
-    unsafe { zeros.set_len(len) };
-    zeros
+    // SAFETY: `fill` writes every element.
+    unsafe { par_new(len, PIECE, |_, piece| piece.fill(MaybeUninit::new(T::zero()))) }
 }
 
 /// The results of `work(index, item)` for every item, in order; in parallel if `parallel`, which loops too short to be

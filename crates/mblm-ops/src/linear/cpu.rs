@@ -6,8 +6,10 @@
 use candle_core::{D, Result, Tensor};
 
 use crate::GradBuffer;
-use crate::cpu::bf16::{self, Start};
-use crate::cpu::{Panels, Real, Slice, add_assign, from_vec, par_chunks, par_reduce, product, threads, zeros};
+use crate::cpu::bf16;
+use crate::cpu::{
+    Panels, Real, Slice, add_assign, from_vec, new_product, par_chunks, par_reduce, product, threads, zeros,
+};
 
 /// Rows that one task of the bias loops takes.
 const ROWS: usize = 256;
@@ -20,24 +22,9 @@ pub(super) fn forward<T: Real>(x: &Tensor, weight: &Tensor, bias: Option<&Tensor
     let (outputs, inputs) = weight.dims2()?;
     let rows = x.elem_count() / inputs;
     let (xs, ws) = (Slice::<T>::new(x)?, Slice::<T>::new(weight)?);
-    let mut y = zeros(rows * outputs);
-    if let Some(bias) = bias {
-        let bias = Slice::<T>::new(bias)?;
-        par_chunks(&mut y, ROWS * outputs, |_, rows| {
-            for row in rows.chunks_exact_mut(outputs) {
-                row.copy_from_slice(&bias);
-            }
-        });
-    }
-    let accumulate = bias.is_some();
-    product(
-        (&mut y, outputs),
-        accumulate,
-        (rows, outputs, inputs),
-        (&xs, inputs, 1),
-        (&ws, 1, inputs),
-        true,
-    );
+    let bias = bias.map(Slice::<T>::new).transpose()?;
+    let (x_rows, weight) = ((&xs[..], inputs, 1), (&ws[..], 1, inputs));
+    let y = new_product(bias.as_deref(), (rows, outputs, inputs), x_rows, weight);
     with_last_dimension(y, x, outputs)
 }
 
@@ -54,15 +41,8 @@ pub(super) fn forward_rounded(x: &Tensor, weight: &Tensor, bias: Option<&Tensor>
     let rows = x.elem_count() / inputs;
     let (xs, ws) = (Slice::<f32>::new(x)?, Slice::<f32>::new(weight)?);
     let bias = bias.map(Slice::<f32>::new).transpose()?;
-    let start = bias.as_deref().map_or(Start::Zero, Start::Row);
-    let mut y = zeros(rows * outputs);
-    bf16::product(
-        &mut y,
-        start,
-        (rows, outputs, inputs),
-        (&xs, inputs, 1),
-        (&ws, 1, inputs),
-    );
+    let (x_rows, weight) = ((&xs[..], inputs, 1), (&ws[..], 1, inputs));
+    let y = bf16::product(bias.as_deref(), (rows, outputs, inputs), x_rows, weight);
     with_last_dimension(y, x, outputs)
 }
 
@@ -134,11 +114,10 @@ pub(super) fn backward_rounded(
         Slice::<f32>::new(weight)?,
         Slice::<f32>::new(dy)?,
     );
-    let mut dx = zeros(rows * inputs);
     let (dy_rows, dy_columns) = ((&dys[..], outputs, 1), (&dys[..], 1, outputs));
-    bf16::product(&mut dx, Start::Zero, (rows, inputs, outputs), dy_rows, (&ws, inputs, 1));
+    let dx = bf16::product(None, (rows, inputs, outputs), dy_rows, (&ws, inputs, 1));
     d_weight.update_on_cpu(|dw: &mut [f32]| {
-        bf16::product(dw, Start::Held, (outputs, inputs, rows), dy_columns, (&xs, inputs, 1));
+        bf16::add_product(dw, (outputs, inputs, rows), dy_columns, (&xs, inputs, 1));
     })?;
     add_bias_gradient(&dys, outputs, d_bias)?;
     from_vec(dx, x.dims())
@@ -175,15 +154,7 @@ pub(super) fn backward<T: Real>(
     let (outputs, inputs) = weight.dims2()?;
     let rows = rows_of_gradient(x, weight, dy)?;
     let (xs, ws, dys) = (Slice::<T>::new(x)?, Slice::<T>::new(weight)?, Slice::<T>::new(dy)?);
-    let mut dx = zeros(rows * inputs);
-    product(
-        (&mut dx, inputs),
-        false,
-        (rows, inputs, outputs),
-        (&dys, outputs, 1),
-        (&ws, inputs, 1),
-        true,
-    );
+    let dx = new_product(None, (rows, inputs, outputs), (&dys, outputs, 1), (&ws, inputs, 1));
     d_weight.update_on_cpu(|dw: &mut [T]| {
         product(
             (dw, inputs),

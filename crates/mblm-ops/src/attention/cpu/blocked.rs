@@ -18,13 +18,10 @@ use rayon::prelude::*;
 use super::Tiles;
 use super::problem::Problem;
 use super::rows::{Rows, Run, maximum};
-use crate::cpu::{Real, add_assign, dot, par_chunks, product, sum, zeros};
+use crate::cpu::{Matrix, Real, add_assign, dot, par_chunks, product, sum, zeros};
 
 /// Rows that one task of the loops over rows takes.
 const ROWS: usize = 64;
-
-/// A matrix as [`product`] takes it: data, row stride, column stride.
-type Matrix<'a, T> = (&'a [T], usize, usize);
 
 /// Row-major with `columns` columns.
 fn tile_of<T>(data: &[T], columns: usize) -> Matrix<'_, T> {

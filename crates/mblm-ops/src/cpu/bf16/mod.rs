@@ -1,7 +1,7 @@
 //! Matrix products of numbers rounded to bfloat16, summed in `f32`.
 //!
 //! ```text
-//! out (m, n) = start + r(a) (m, k) · r(b) (k, n)        r rounds to the nearest bfloat16, ties to even
+//! out (m, n) = start + r(a) (m, k) · r(b) (k, n)      r rounds to the nearest bfloat16, ties to even
 //! ```
 //!
 //! Two steps along k at a time: processors with AVX-512-BF16 multiply and add 32 pairs an instruction, twice as many as `f32`; on
@@ -12,10 +12,13 @@
 mod pairs;
 mod tile;
 
+use std::mem::MaybeUninit;
+use std::ops::Range;
+
 use pairs::{LANES, Pair, Panels};
 use tile::Sums;
 
-use super::{par_chunks, threads};
+use super::{par_chunks, par_new, threads};
 
 pub(crate) use tile::is_native;
 
@@ -30,134 +33,155 @@ const PANELS: usize = 4;
 /// A matrix of `f32`: data, elements from one row to the next, elements from one column to the next; one of both is 1.
 pub(crate) type Matrix<'a> = (&'a [f32], usize, usize);
 
-/// What a product is added to.
-#[derive(Clone, Copy)]
-pub(crate) enum Start<'a> {
-    /// Nothing: whatever the result held is replaced.
-    Zero,
-    /// What the result holds.
-    Held,
-    /// The same row everywhere.
-    Row(&'a [f32]),
-}
-
 /// The left operand: rows of pairs, or panels of rows.
 enum Left {
     Rows(Vec<Pair>),
     Panels(Panels),
 }
 
-/// out (m, n), row after row, = start + r(a) (m, k) · r(b) (k, n), on every thread.
-pub(crate) fn product(out: &mut [f32], start: Start, (m, n, k): (usize, usize, usize), a: Matrix, b: Matrix) {
-    if m == 0 || n == 0 {
-        return;
-    }
+/// The row `bias`, or nothing, + r(a) (m, k) · r(b) (k, n), row after row, on every thread.
+pub(crate) fn product(bias: Option<&[f32]>, (m, n, k): (usize, usize, usize), a: Matrix, b: Matrix) -> Vec<f32> {
+    let product = Product::new((m, n, k), a, b);
+    let start = bias.map_or(Start::Zero, Start::Row);
+    // SAFETY: `rows` writes all of its rows.
+    unsafe { par_new(m * n, product.block * n, |index, out| product.rows(out, start, index)) }
+}
+
+/// out (m, n), row after row, += r(a) (m, k) · r(b) (k, n), on every thread.
+pub(crate) fn add_product(out: &mut [f32], (m, n, k): (usize, usize, usize), a: Matrix, b: Matrix) {
     assert_eq!(out.len(), m * n);
-    let left = match a.2 {
-        1 => Left::Rows(pairs::rows(a.0, a.1, (m, k))),
-        _ => Left::Panels(Panels::new(a.0, (a.1, a.2), (m, k))),
-    };
-    let right = Panels::new(b.0, (b.2, b.1), (n, k));
-    let block = (m / (4 * threads())).clamp(1, BLOCK).next_multiple_of(LANES);
-    par_chunks(out, block * n, |index, out| {
-        let target = Target { columns: n, start };
-        target.multiply(out, &left, index * block, &right);
+    let product = Product::new((m, n, k), a, b);
+    par_chunks(out, product.block * n, |index, out| {
+        // SAFETY: the same elements; nothing uninitialised is written into them.
+        let out = unsafe { &mut *(std::ptr::from_mut(out) as *mut [MaybeUninit<f32>]) };
+        product.rows(out, Start::Held, index);
     });
 }
 
-/// Where tiles go.
-struct Target<'a> {
-    columns: usize,
-    start: Start<'a>,
+/// What sums are added to.
+#[derive(Clone, Copy)]
+enum Start<'a> {
+    /// Nothing; what was there need not be initialised.
+    Zero,
+    /// The same row everywhere; what was there need not be initialised.
+    Row(&'a [f32]),
+    /// What is there.
+    Held,
 }
 
-impl Target<'_> {
-    /// The rows from `first` on, as many as `out` holds.
-    fn multiply(&self, out: &mut [f32], left: &Left, first: usize, right: &Panels) {
-        let (rows, panels) = (out.len() / self.columns, self.columns.div_ceil(LANES));
-        let mut from = 0;
+/// Both operands, and how the rows of the result are cut.
+struct Product {
+    left: Left,
+    right: Panels,
+    rows: usize,
+    columns: usize,
+    /// Rows of a task.
+    block: usize,
+}
+
+impl Product {
+    fn new((m, n, k): (usize, usize, usize), a: Matrix, b: Matrix) -> Self {
+        Self {
+            left: match a.2 {
+                1 => Left::Rows(pairs::rows(a.0, a.1, (m, k))),
+                _ => Left::Panels(Panels::new(a.0, (a.1, a.2), (m, k))),
+            },
+            right: Panels::new(b.0, (b.2, b.1), (n, k)),
+            rows: m,
+            columns: n,
+            block: (m / (4 * threads())).clamp(1, BLOCK).next_multiple_of(LANES),
+        }
+    }
+
+    /// The rows of task `index`, all of which are written.
+    fn rows(&self, out: &mut [MaybeUninit<f32>], start: Start, index: usize) {
+        let first = index * self.block;
+        let rows = first..(first + self.block).min(self.rows);
+        let panels = self.columns.div_ceil(LANES);
+        let whole = panels / PANELS * PANELS;
+        let (mut start, mut from) = (start, 0);
         loop {
-            let depth = DEPTH.min(right.depth - from);
-            let target = Target {
-                start: if from == 0 { self.start } else { Start::Held },
-                ..*self
-            };
-            let whole = panels / PANELS * PANELS;
+            let depth = DEPTH.min(self.right.depth - from);
             for panel in (0..whole).step_by(PANELS) {
-                target.rows::<PANELS>(out, rows, left, first, right, panel, (from, depth));
+                self.panels::<PANELS>(out, start, rows.clone(), panel, (from, depth));
             }
             for panel in whole..panels {
-                target.rows::<1>(out, rows, left, first, right, panel, (from, depth));
+                self.panels::<1>(out, start, rows.clone(), panel, (from, depth));
             }
-            from += depth;
-            if from >= right.depth {
+            (start, from) = (Start::Held, from + depth);
+            if from >= self.right.depth {
                 return;
             }
         }
     }
 
-    /// All rows times P panels.
-    fn rows<const P: usize>(
+    /// P panels of the rows, for some pairs of steps.
+    fn panels<const P: usize>(
         &self,
-        out: &mut [f32],
-        rows: usize,
-        left: &Left,
-        first: usize,
-        right: &Panels,
+        out: &mut [MaybeUninit<f32>],
+        start: Start,
+        rows: Range<usize>,
         panel: usize,
         steps: (usize, usize),
     ) {
-        let b: [&[[Pair; LANES]]; P] = std::array::from_fn(|p| right.panel(panel + p, steps));
-        let whole = rows / ROWS * ROWS;
-        for row in (0..whole).step_by(ROWS) {
-            self.tile::<ROWS, P>(out, row, left, first, right.depth, panel, b, steps);
+        let b: [&[[Pair; LANES]]; P] = std::array::from_fn(|p| self.right.panel(panel + p, steps));
+        let whole = rows.start + rows.len() / ROWS * ROWS;
+        let first = rows.start;
+        let mut sums: Sums<ROWS, P> = [[[0.0; LANES]; P]; ROWS];
+        for row in (rows.start..whole).step_by(ROWS) {
+            let (a, strides) = self.left.tile(row, self.right.depth, steps);
+            tile::tile(a, strides, b, &mut sums);
+            self.write(&mut out[(row - first) * self.columns..], start, panel, &sums);
         }
-        for row in whole..rows {
-            self.tile::<1, P>(out, row, left, first, right.depth, panel, b, steps);
+        let mut sums: Sums<1, P> = [[[0.0; LANES]; P]; 1];
+        for row in whole..rows.end {
+            let (a, strides) = self.left.tile(row, self.right.depth, steps);
+            tile::tile(a, strides, b, &mut sums);
+            self.write(&mut out[(row - first) * self.columns..], start, panel, &sums);
         }
     }
 
-    fn tile<const R: usize, const P: usize>(
+    /// Writes a tile to the rows that `out` begins with, from panel `panel` on.
+    fn write<const R: usize, const P: usize>(
         &self,
-        out: &mut [f32],
-        row: usize,
-        left: &Left,
-        first: usize,
-        depth: usize,
+        out: &mut [MaybeUninit<f32>],
+        start: Start,
         panel: usize,
-        b: [&[[Pair; LANES]]; P],
-        steps: (usize, usize),
+        sums: &Sums<R, P>,
     ) {
-        let (a, strides) = match left {
-            Left::Rows(pairs) => (&pairs[((first + row) * depth + steps.0).min(pairs.len())..], (depth, 1)),
-            // R divides LANES, and `first` and `row` are multiples of it
-            Left::Panels(panels) => {
-                let lanes = panels.panel((first + row) / LANES, steps).as_flattened();
-                (&lanes[((first + row) % LANES).min(lanes.len())..], (1, LANES))
-            }
-        };
-        let mut sums: Sums<R, P> = [[[0.0; LANES]; P]; R];
-        tile::tile(a, strides, b, &mut sums);
-        self.write(out, row, panel, &sums);
-    }
-
-    /// Adds a tile to the start, from row `row` and panel `panel` on.
-    fn write<const R: usize, const P: usize>(&self, out: &mut [f32], row: usize, panel: usize, sums: &Sums<R, P>) {
-        for (r, sums) in sums.iter().enumerate() {
-            let out = &mut out[(row + r) * self.columns..][..self.columns];
+        for (row, sums) in sums.iter().enumerate() {
+            let out = &mut out[row * self.columns..][..self.columns];
             for (p, sums) in sums.iter().enumerate() {
                 let column = (panel + p) * LANES;
-                let out = &mut out[column..];
-                match self.start {
-                    Start::Zero => out.iter_mut().zip(sums).for_each(|(out, sum)| *out = *sum),
-                    Start::Held => out.iter_mut().zip(sums).for_each(|(out, sum)| *out += *sum),
-                    Start::Row(start) => {
-                        let sums = start[column..].iter().zip(sums);
-                        out.iter_mut()
-                            .zip(sums)
-                            .for_each(|(out, (start, sum))| *out = *start + *sum);
-                    }
+                let out = out[column..].iter_mut().zip(sums);
+                match start {
+                    Start::Zero => out.for_each(|(out, sum)| {
+                        out.write(*sum);
+                    }),
+                    Start::Row(row) => out.zip(&row[column..]).for_each(|((out, sum), start)| {
+                        out.write(*start + *sum);
+                    }),
+                    Start::Held => out.for_each(|(out, sum)| {
+                        // SAFETY: `add_product` was given numbers, and after the first steps `rows` has written all.
+                        let held = unsafe { out.assume_init_mut() };
+                        *held += *sum;
+                    }),
                 }
+            }
+        }
+    }
+}
+
+impl Left {
+    /// Pairs from row `row` on, for some pairs of steps out of `depth`, and the distance from one row and from one pair of steps to
+    /// the next.
+    fn tile(&self, row: usize, depth: usize, steps: (usize, usize)) -> (&[Pair], (usize, usize)) {
+        match self {
+            Self::Rows(pairs) => (&pairs[(row * depth + steps.0).min(pairs.len())..], (depth, 1)),
+            // the rows of a tile lie in one panel: its height divides LANES, and blocks begin at multiples of that
+            Self::Panels(panels) => {
+                let lanes = panels.panel(row / LANES, steps).as_flattened();
+                (&lanes[(row % LANES).min(lanes.len())..], (1, LANES))
             }
         }
     }

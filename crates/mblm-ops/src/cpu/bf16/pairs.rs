@@ -1,8 +1,10 @@
 //! Operands rounded to bfloat16, two steps along k side by side; an odd last step is paired with zero.
 
+use std::mem::MaybeUninit;
+
 use multiversion::multiversion;
 
-use crate::cpu::{par_chunks, prefetch};
+use crate::cpu::{par_chunks, par_new, prefetch};
 
 /// Lanes of a panel: a vector register of 16 `f32`, or of 16 pairs.
 pub(super) const LANES: usize = 16;
@@ -25,22 +27,28 @@ fn round(x: f32) -> u16 {
 /// Rows (m, k) that lie `stride` apart, as rows of pairs (m, ⌈k / 2⌉).
 pub(super) fn rows(data: &[f32], stride: usize, (m, k): (usize, usize)) -> Vec<Pair> {
     let depth = k.div_ceil(2);
-    let mut pairs = vec![[0; 2]; m * depth];
-    if k > 0 {
-        par_chunks(&mut pairs, ROWS * depth, |index, pairs| {
-            let data = &data[index * ROWS * stride..];
-            for (row, pairs) in pairs.chunks_exact_mut(depth).enumerate() {
-                round_row(pairs.as_flattened_mut(), &data[row * stride..][..k]);
-            }
-        });
+    let write = |index: usize, pairs: &mut [MaybeUninit<Pair>]| {
+        let data = &data[index * ROWS * stride..];
+        for (row, pairs) in pairs.chunks_exact_mut(depth).enumerate() {
+            round_row(pairs, &data[row * stride..][..k]);
+        }
+    };
+    match k {
+        0 => Vec::new(),
+        // SAFETY: chunks are whole rows, and of a row every pair is written.
+        _ => unsafe { par_new(m * depth, ROWS * depth, write) },
     }
-    pairs
 }
 
+/// Writes ⌈k / 2⌉ pairs.
 #[multiversion(targets("x86_64+avx512f+avx512vl+avx512bw+fma", "x86_64+avx2+fma"))]
-fn round_row(to: &mut [u16], from: &[f32]) {
-    for (to, from) in to.iter_mut().zip(from) {
-        *to = round(*from);
+fn round_row(to: &mut [MaybeUninit<Pair>], from: &[f32]) {
+    let (pairs, rest) = from.as_chunks::<2>();
+    for (to, [even, odd]) in to.iter_mut().zip(pairs) {
+        to.write([round(*even), round(*odd)]);
+    }
+    if let ([last], Some(to)) = (rest, to.last_mut()) {
+        to.write([round(*last), 0]);
     }
 }
 
@@ -56,18 +64,26 @@ impl Panels {
     pub(super) fn new(data: &[f32], (lane, step): (usize, usize), (lanes, k): (usize, usize)) -> Self {
         /// Panels that a task fills: half a kilobyte of each step.
         const GROUP: usize = 8;
-        let depth = k.div_ceil(2);
-        let mut panels = vec![[[0; 2]; LANES]; lanes.div_ceil(LANES) * depth];
-        if k > 0 {
-            par_chunks(&mut panels, GROUP * depth, |index, panels| {
-                let first = index * GROUP * LANES;
-                let lanes = (lanes - first).min(GROUP * LANES);
-                match step {
-                    1 => fill_across(panels, &data[first * lane..], lane, (lanes, k)),
-                    _ => fill_along(panels, &data[first..], step, (lanes, k)),
-                }
-            });
-        }
+        let (depth, count) = (k.div_ceil(2), lanes.div_ceil(LANES));
+        let lanes_of = |index: usize| (lanes - index * GROUP * LANES).min(GROUP * LANES);
+        let panels = match (k, step) {
+            (0, _) => Vec::new(),
+            (_, 1) => {
+                let mut panels = vec![[[0; 2]; LANES]; count * depth];
+                par_chunks(&mut panels, GROUP * depth, |index, panels| {
+                    let data = &data[index * GROUP * LANES * lane..];
+                    fill_across(panels, data, lane, (lanes_of(index), k));
+                });
+                panels
+            }
+            _ => {
+                let write = |index: usize, panels: &mut [MaybeUninit<[Pair; LANES]>]| {
+                    fill_along(panels, &data[index * GROUP * LANES..], step, (lanes_of(index), k));
+                };
+                // SAFETY: chunks are whole panels, and of a panel every step is written.
+                unsafe { par_new(count * depth, GROUP * depth, write) }
+            }
+        };
         Self { data: panels, depth }
     }
 
@@ -95,13 +111,12 @@ fn fill_across(panels: &mut [[Pair; LANES]], data: &[f32], stride: usize, (lanes
     }
 }
 
-/// From lanes that lie one after another, step for step.
+/// From lanes that lie one after another, step for step; writes all of every panel.
 #[multiversion(targets("x86_64+avx512f+avx512vl+avx512bw+fma", "x86_64+avx2+fma"))]
-fn fill_along(panels: &mut [[Pair; LANES]], data: &[f32], stride: usize, (lanes, k): (usize, usize)) {
+fn fill_along(panels: &mut [MaybeUninit<[Pair; LANES]>], data: &[f32], stride: usize, (lanes, k): (usize, usize)) {
     /// How many steps before its turn a row is asked for: the processor's own foresight does not reach across the rest of it.
     const AHEAD: usize = 16;
     let depth = k.div_ceil(2);
-    let zeros = [0.0; LANES];
     for pair in 0..depth {
         for step in [2 * pair + AHEAD, 2 * pair + 1 + AHEAD] {
             if step < k {
@@ -109,25 +124,20 @@ fn fill_along(panels: &mut [[Pair; LANES]], data: &[f32], stride: usize, (lanes,
             }
         }
         for (panel, to) in panels.chunks_exact_mut(depth).enumerate() {
-            let count = LANES.min(lanes - panel * LANES);
-            let even = &data[2 * pair * stride + panel * LANES..][..count];
-            let odd = match 2 * pair + 1 < k {
-                true => &data[(2 * pair + 1) * stride + panel * LANES..][..count],
-                false => &zeros[..count],
+            let lanes = LANES.min(lanes - panel * LANES);
+            let row = |step: usize| -> [f32; LANES] {
+                let mut row = [0.0; LANES];
+                if step < k {
+                    let from = &data[step * stride + panel * LANES..];
+                    match from.first_chunk::<LANES>() {
+                        Some(from) if lanes == LANES => row = *from,
+                        _ => row[..lanes].copy_from_slice(&from[..lanes]),
+                    }
+                }
+                row
             };
-            let to = &mut to[pair];
-            match (even.first_chunk::<LANES>(), odd.first_chunk::<LANES>()) {
-                (Some(even), Some(odd)) => {
-                    for lane in 0..LANES {
-                        to[lane] = [round(even[lane]), round(odd[lane])];
-                    }
-                }
-                _ => {
-                    for (to, (even, odd)) in to.iter_mut().zip(even.iter().zip(odd)) {
-                        *to = [round(*even), round(*odd)];
-                    }
-                }
-            }
+            let (even, odd) = (row(2 * pair), row(2 * pair + 1));
+            to[pair].write(std::array::from_fn(|lane| [round(even[lane]), round(odd[lane])]));
         }
     }
 }

@@ -30,8 +30,15 @@ fn products_are_those_of_rounded_numbers() {
         for a in [(&a_data[..], k, 1), (&a_data[..], 1, m)] {
             for b in [(&b_data[..], n, 1), (&b_data[..], 1, k)] {
                 for start in [Start::Zero, Start::Held, Start::Row(&row)] {
-                    let mut out = before.clone();
-                    product(&mut out, start, (m, n, k), a, b);
+                    let out = match start {
+                        Start::Zero => product(None, (m, n, k), a, b),
+                        Start::Row(row) => product(Some(row), (m, n, k), a, b),
+                        Start::Held => {
+                            let mut out = before.clone();
+                            add_product(&mut out, (m, n, k), a, b);
+                            out
+                        }
+                    };
                     for (index, found) in out.into_iter().enumerate() {
                         let (i, j) = (index / n, index % n);
                         let sum: f64 = (0..k).map(|step| at(a, i, step) * at(b, step, j)).sum();
@@ -54,11 +61,13 @@ fn products_are_those_of_rounded_numbers() {
 
 #[test]
 fn nothing_to_sum_leaves_the_start() {
+    let sizes = (2, 2, 0);
+    let (a, b) = ((&[][..], 0, 1), (&[][..], 2, 1));
     let mut out = [9.0f32; 4];
-    product(&mut out, Start::Held, (2, 2, 0), (&[], 0, 1), (&[], 2, 1));
+    add_product(&mut out, sizes, a, b);
     assert_eq!(out, [9.0; 4]);
-    product(&mut out, Start::Row(&[1.0, 2.0]), (2, 2, 0), (&[], 0, 1), (&[], 2, 1));
-    assert_eq!(out, [1.0, 2.0, 1.0, 2.0]);
-    product(&mut out, Start::Zero, (2, 2, 0), (&[], 1, 2), (&[], 2, 1));
-    assert_eq!(out, [0.0; 4]);
+    assert_eq!(product(Some(&[1.0, 2.0]), sizes, a, b), [1.0, 2.0, 1.0, 2.0]);
+    assert_eq!(product(None, sizes, a, b), [0.0; 4]);
+    assert!(product(None, (0, 2, 1), (&[], 1, 1), (&[1.0, 1.0], 2, 1)).is_empty());
+    assert!(product(None, (2, 0, 1), (&[1.0, 1.0], 1, 1), (&[], 0, 1)).is_empty());
 }
