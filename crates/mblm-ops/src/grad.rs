@@ -45,6 +45,10 @@ impl GradBuffer {
             .to_dtype(self.sum.dtype())?
             .reshape(self.sum.shape())?
             .contiguous()?;
+        #[cfg(feature = "cuda")]
+        if gradient.device().is_cuda() && self.sum.dtype() == DType::F32 {
+            return crate::cuda::add_to(&gradient, &self.sum);
+        }
         if !gradient.device().is_cpu() {
             // Elsewhere than on the CPU the sum is a new tensor: the device orders the two for us.
             self.sum = (&self.sum + gradient)?;
@@ -68,6 +72,13 @@ impl GradBuffer {
     pub fn update_on_cpu<T: Real, R>(&mut self, add: impl FnOnce(&mut [T]) -> R) -> Result<R> {
         self.touched = true;
         cpu::with_slice_mut(&self.sum, add)
+    }
+
+    /// The sum, for a kernel that adds to it.
+    #[cfg(feature = "cuda")]
+    pub(crate) fn touch(&mut self) -> &Tensor {
+        self.touched = true;
+        &self.sum
     }
 
     /// Sets the gradient to zero, to begin the next step.

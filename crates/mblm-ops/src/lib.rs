@@ -23,6 +23,10 @@
 //! - **Devices.** The CPU has fused kernels; elsewhere the reference twin computes the values and candle's autograd the
 //!   gradients, so every operation is right on every device from its first day.
 
+#[cfg(feature = "cuda")]
+#[macro_use]
+pub mod cuda;
+
 pub mod adam;
 pub mod add_norm;
 pub mod attention;

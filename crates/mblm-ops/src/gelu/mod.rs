@@ -9,6 +9,8 @@
 //! Source: arXiv 1606.08415; the form with the error function, not the one with tanh. Nothing is kept.
 
 mod cpu;
+#[cfg(feature = "cuda")]
+mod cuda;
 pub mod reference;
 
 use candle_core::{D, DType, Result, Tensor};
@@ -21,6 +23,8 @@ pub fn forward(x: &Tensor, bias: Option<&Tensor>) -> Result<Tensor> {
     match (x.device().is_cpu(), x.dtype()) {
         (true, DType::F32) => cpu::forward::<f32>(x, bias),
         (true, DType::F64) => cpu::forward::<f64>(x, bias),
+        #[cfg(feature = "cuda")]
+        _ if crate::cuda::takes(x) => cuda::forward(x, bias),
         _ => reference::forward(x, bias),
     }
 }
@@ -37,6 +41,8 @@ pub fn backward(x: &Tensor, bias: Option<&Tensor>, dy: &Tensor, d_bias: Option<&
     match (x.device().is_cpu(), x.dtype()) {
         (true, DType::F32) => cpu::backward::<f32>(x, bias, dy, d_bias),
         (true, DType::F64) => cpu::backward::<f64>(x, bias, dy, d_bias),
+        #[cfg(feature = "cuda")]
+        _ if crate::cuda::takes(x) => cuda::backward(x, bias, dy, d_bias),
         _ => {
             let gradients = fallback::gradients(&[x], &[Some(dy)], |inputs| {
                 Ok(vec![reference::forward(&inputs[0], bias)?])
@@ -74,6 +80,7 @@ mod tests {
     macro_rules! with_bias {
         ($($dim:expr),+; $d:expr) => {
             Harness::new("gelu", &[&[$($dim,)+ $d], &[$d]])
+                .wide(&[1])
                 .affine(0, 5.0, 0.0)
                 .reference(|t| Ok(vec![reference::forward(&t[0], Some(&t[1]))?]))
                 .fused(|t| Ok((vec![forward(&t[0], Some(&t[1]))?], ())))
@@ -91,6 +98,16 @@ mod tests {
             .reference(|t| Ok(vec![reference::forward(&t[0], None)?]))
             .fused(|t| Ok((vec![forward(&t[0], None)?], ())))
             .backward(|t, (), dy, _| Ok(vec![Some(backward(&t[0], None, dy[0], None)?)]))
+    }
+
+    #[cfg(feature = "cuda")]
+    #[test]
+    fn several_blocks_on_cuda_equal_the_reference() -> Result<()> {
+        for dtype in [DType::F32, DType::BF16] {
+            with_bias!(40, 130; 24).against_reference_on_cuda(dtype)?;
+            with_bias!(2, 3; 4096).against_reference_on_cuda(dtype)?;
+        }
+        Ok(())
     }
 
     #[test]

@@ -17,6 +17,8 @@
 //! none.
 
 mod cpu;
+#[cfg(feature = "cuda")]
+mod cuda;
 pub mod reference;
 
 use candle_core::{DType, Result, Tensor};
@@ -81,6 +83,8 @@ pub fn forward(x: &Tensor, weight: &Tensor, bias: Option<&Tensor>) -> Result<Ten
     match (x.device().is_cpu(), x.dtype()) {
         (true, DType::F32) => cpu::forward::<f32>(x, weight, bias),
         (true, DType::F64) => cpu::forward::<f64>(x, weight, bias),
+        #[cfg(feature = "cuda")]
+        _ if crate::cuda::takes(x) => cuda::forward(x, weight, bias),
         _ => reference::forward(x, weight, bias),
     }
 }
@@ -159,6 +163,8 @@ pub fn backward(
     match (x.device().is_cpu(), x.dtype()) {
         (true, DType::F32) => cpu::backward::<f32>(x, weight, dy, d_weight, d_bias),
         (true, DType::F64) => cpu::backward::<f64>(x, weight, dy, d_weight, d_bias),
+        #[cfg(feature = "cuda")]
+        _ if crate::cuda::takes(x) => cuda::backward(x, weight, dy, d_weight, d_bias),
         _ => {
             let gradients = fallback::gradients(&[x, weight], &[Some(dy)], |inputs| {
                 Ok(vec![reference::forward(&inputs[0], &inputs[1], None)?])
@@ -205,6 +211,7 @@ mod tests {
     macro_rules! with_bias {
         ($shape:expr) => {
             Harness::new("linear", &[$shape, &[7, 5], &[7]])
+                .wide(&[2])
                 .reference(|t| Ok(vec![linear::reference::forward(&t[0], &t[1], Some(&t[2]))?]))
                 .fused(|t| Ok((vec![linear::forward(&t[0], &t[1], Some(&t[2]))?], ())))
                 .backward(|t, (), dy, grads| {

@@ -1,0 +1,127 @@
+//! Matrix products by cuBLAS, with sums in `f32`.
+
+use candle_core::cuda_backend::cudarc::cublas::{result, sys};
+use candle_core::{DType, Device, Result, Tensor};
+
+use super::launch::pointer;
+
+/// A row-major matrix (rows, columns) in device memory, or several of the same shape at a distance.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Matrix {
+    pointer: u64,
+    dtype: DType,
+    rows: usize,
+    columns: usize,
+    /// Elements from one row to the next.
+    stride: usize,
+    /// Elements from one matrix to the next.
+    distance: usize,
+    transposed: bool,
+}
+
+impl Matrix {
+    /// All elements of a contiguous tensor as (rows, columns), the last dimension of the tensor or more being the columns.
+    pub(crate) fn of(tensor: &Tensor, columns: usize) -> Result<Self> {
+        if !tensor.is_contiguous() {
+            candle_core::bail!("product: expected a contiguous tensor, found {:?}", tensor.layout());
+        }
+        let rows = tensor.elem_count() / columns.max(1);
+        Ok(Self {
+            pointer: pointer(tensor)?,
+            dtype: tensor.dtype(),
+            rows,
+            columns,
+            stride: columns,
+            distance: rows * columns,
+            transposed: false,
+        })
+    }
+
+    /// A matrix at `offset` elements from the first of `tensor`, with `stride` elements from row to row and `distance` from
+    /// matrix to matrix.
+    pub(crate) fn at(
+        tensor: &Tensor,
+        offset: usize,
+        (rows, columns): (usize, usize),
+        stride: usize,
+        distance: usize,
+    ) -> Result<Self> {
+        Ok(Self {
+            pointer: pointer(tensor)? + (offset * tensor.dtype().size_in_bytes()) as u64,
+            dtype: tensor.dtype(),
+            rows,
+            columns,
+            stride,
+            distance,
+            transposed: false,
+        })
+    }
+
+    /// The transposed matrix, for an operand.
+    pub(crate) fn t(self) -> Self {
+        Self {
+            rows: self.columns,
+            columns: self.rows,
+            transposed: !self.transposed,
+            ..self
+        }
+    }
+}
+
+/// c = a b + `beta` c for a (m, k), b (k, n) and c (m, n), which is not transposed.
+pub(crate) fn product(device: &Device, a: Matrix, b: Matrix, c: Matrix, beta: f32) -> Result<()> {
+    product_batched(device, a, b, c, 1, beta)
+}
+
+/// [`product`] of `count` triples of matrices, each at its distance from the one before.
+pub(crate) fn product_batched(device: &Device, a: Matrix, b: Matrix, c: Matrix, count: usize, beta: f32) -> Result<()> {
+    let (m, n, k) = (c.rows, c.columns, a.columns);
+    if a.rows != m || b.rows != k || b.columns != n || c.transposed || a.dtype != b.dtype {
+        candle_core::bail!("product: expected (m, k), (k, n) and (m, n) of one type, found {a:?}, {b:?} and {c:?}");
+    }
+    if m == 0 || n == 0 || count == 0 {
+        return Ok(());
+    }
+    let int = |value: usize| -> Result<i32> { i32::try_from(value).map_err(candle_core::Error::wrap) };
+    let operation = |matrix: &Matrix| match matrix.transposed {
+        true => sys::cublasOperation_t::CUBLAS_OP_T,
+        false => sys::cublasOperation_t::CUBLAS_OP_N,
+    };
+    let kind = |dtype| match dtype {
+        DType::F32 => Ok(sys::cudaDataType::CUDA_R_32F),
+        DType::BF16 => Ok(sys::cudaDataType::CUDA_R_16BF),
+        other => candle_core::bail!("product: expected f32 or bf16, found {other:?}"),
+    };
+    let blas = device.as_cuda_device()?.cublas_handle();
+    let alpha = 1f32;
+    // cuBLAS counts columns first: what it sees are the transposed matrices, so cᵀ = bᵀ aᵀ.
+    // SAFETY: the matrices lie inside tensors that the caller holds, with the strides given.
+    unsafe {
+        result::gemm_strided_batched_ex(
+            *blas.handle(),
+            operation(&b),
+            operation(&a),
+            int(n)?,
+            int(m)?,
+            int(k)?,
+            (&raw const alpha).cast(),
+            b.pointer as *const _,
+            kind(b.dtype)?,
+            int(b.stride)?,
+            b.distance as i64,
+            a.pointer as *const _,
+            kind(a.dtype)?,
+            int(a.stride)?,
+            a.distance as i64,
+            (&raw const beta).cast(),
+            c.pointer as *mut _,
+            kind(c.dtype)?,
+            int(c.stride)?,
+            c.distance as i64,
+            int(count)?,
+            sys::cublasComputeType_t::CUBLAS_COMPUTE_32F,
+            sys::cublasGemmAlgo_t::CUBLAS_GEMM_DEFAULT,
+        )
+    }
+    .map_err(|error| candle_core::Error::Cuda(Box::new(error)).bt())
+}

@@ -1,0 +1,104 @@
+//! Work on the rows of (…, d) by threads along the channels and blocks of rows, and sums over rows.
+
+use candle_core::{D, DType, Result, Tensor};
+
+use super::launch::{Kernel, Module};
+use crate::GradBuffer;
+
+const SUMS: Module = module!(SUMS);
+
+/// Channels that one thread takes where rows allow it.
+const WIDE: usize = 8;
+/// Most threads of a block along the channels.
+const MOST_THREADS: usize = 256;
+/// Blocks that fill a large card.
+const ENOUGH_BLOCKS: usize = 132 * 8;
+
+/// How the rows of a tensor are divided among threads.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct RowBlocks {
+    /// Rows in all.
+    pub(crate) rows: usize,
+    /// Rows of a block.
+    pub(crate) per_block: usize,
+    d: usize,
+    width: usize,
+}
+
+impl RowBlocks {
+    /// For `x` (…, `d`) and the tensors of the same shape that the kernel reads.
+    pub(crate) fn new(x: &Tensor, d: usize, read: &[&Tensor]) -> Result<Self> {
+        let rows = x.elem_count() / d.max(1);
+        let aligned = read.iter().all(|tensor| tensor.layout().start_offset().is_multiple_of(WIDE));
+        let width = if d.is_multiple_of(WIDE) && aligned { WIDE } else { 1 };
+        let across = d.div_ceil(width).div_ceil(MOST_THREADS).max(1);
+        let per_block = (rows * across).div_ceil(ENOUGH_BLOCKS).max(1);
+        // a grid has at most 65,535 blocks along y
+        let per_block = per_block.max(rows.div_ceil(1 << 15));
+        Ok(Self {
+            rows,
+            per_block,
+            d,
+            width,
+        })
+    }
+
+    /// The kernel's name for this width.
+    pub(crate) fn name(&self, kernel: &str) -> String {
+        format!("{kernel}{}", self.width)
+    }
+
+    /// Blocks along the rows: the rows of a tensor of partial sums.
+    pub(crate) fn blocks(&self) -> usize {
+        self.rows.div_ceil(self.per_block).max(1)
+    }
+
+    /// Threads of a block.
+    pub(crate) fn threads(&self) -> usize {
+        self.d.div_ceil(self.width).next_multiple_of(32).min(MOST_THREADS)
+    }
+
+    /// Blocks along channels and rows.
+    pub(crate) fn grid(&self) -> (usize, usize) {
+        (self.d.div_ceil(self.width * self.threads()).max(1), self.blocks())
+    }
+}
+
+/// Adds the sum of the rows of `partial` (rows, d), which are few, to `sum` (d).
+pub(crate) fn add_columns(partial: &Tensor, sum: &mut GradBuffer) -> Result<()> {
+    let d = partial.dim(D::Minus1)?;
+    let rows = partial.elem_count() / d.max(1);
+    Kernel::new(partial.device(), SUMS, "add_columns", partial.dtype())?
+        .tensor(partial)?
+        .tensor(sum.touch())?
+        .int(rows)?
+        .int(d)?
+        .launch(super::blocks(d, 32), (32, 16), 0)
+}
+
+/// Adds the sum of the rows of `x` (…, d), however many there are, to `sum` (d).
+pub(crate) fn add_rows(x: &Tensor, sum: &mut GradBuffer) -> Result<()> {
+    let x = x.contiguous()?;
+    let d = x.dim(D::Minus1)?;
+    let work = RowBlocks::new(&x, d, &[&x])?;
+    let partial = super::empty((work.blocks(), d), DType::F32, x.device())?;
+    Kernel::new(x.device(), SUMS, &work.name("column_parts"), x.dtype())?
+        .tensor(&x)?
+        .tensor(&partial)?
+        .int(work.rows)?
+        .int(d)?
+        .int(work.per_block)?
+        .launch(work.grid(), work.threads(), 0)?;
+    add_columns(&partial, sum)
+}
+
+/// Adds `x`, of as many elements, to `sum`.
+pub(crate) fn add_to(x: &Tensor, sum: &Tensor) -> Result<()> {
+    let x = x.contiguous()?;
+    let count = x.elem_count();
+    Kernel::new(x.device(), SUMS, "add_to", x.dtype())?
+        .tensor(&x)?
+        .tensor(sum)?
+        .long(count)
+        .launch(super::blocks(count, 256).min(ENOUGH_BLOCKS), 256, 0)
+}
