@@ -20,7 +20,9 @@ fn kernels() {
         .build_ptx()
         .and_then(|built| built.write(out.join("ptx.rs")));
     if let Err(error) = built {
-        eprintln!("the CUDA kernels cannot be compiled: {error}\nThe feature `cuda` needs nvcc of the CUDA toolkit, 12.0 or newer.");
+        eprintln!(
+            "the CUDA kernels cannot be compiled: {error}\nThe feature `cuda` needs nvcc of the CUDA toolkit, 12.0 or newer."
+        );
         std::process::exit(1);
     }
 }

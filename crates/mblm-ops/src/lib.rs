@@ -39,6 +39,7 @@ pub mod gated_norm;
 pub mod gelu;
 pub mod layer_norm;
 pub mod linear;
+pub mod positions;
 pub mod rope;
 pub mod selective_scan;
 pub mod ssd;

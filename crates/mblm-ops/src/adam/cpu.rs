@@ -4,38 +4,46 @@ use candle_core::{Result, Tensor, WithDType};
 use multiversion::multiversion;
 use rayon::prelude::*;
 
-use super::{Factors, Parameter};
+use super::{Factors, Parameter, Sums};
 use crate::cpu::{Real, Slice, par_rows, with_slice_mut};
 
-/// Elements that one task of the norm sums.
+/// Elements that one task of the sums takes.
 const PIECE: usize = 65_536;
 
-/// Independent partial sums of the norm: a vector register of 8 `f64`, twice.
+/// Independent partial sums: a vector register of 8 `f64`, twice.
 const LANES: usize = 16;
 
-/// Σ x² in `f64`, in a fixed order.
-pub(super) fn sum_of_squares<T: Real>(x: &Tensor) -> Result<f64> {
+/// Σ x and Σ x² in `f64`, in a fixed order.
+pub(super) fn sums<T: Real>(x: &Tensor) -> Result<Sums> {
     let xs = Slice::<T>::new(x)?;
     let xs: &[T] = &xs;
-    let partials: Vec<f64> = xs.par_chunks(PIECE).map(squares).collect();
-    Ok(partials.into_iter().sum())
+    let partials: Vec<Sums> = xs.par_chunks(PIECE).map(sums_of_piece).collect();
+    Ok(Sums {
+        plain: partials.iter().map(|part| part.plain).sum(),
+        squares: partials.iter().map(|part| part.squares).sum(),
+    })
 }
 
 #[multiversion(targets("x86_64+avx512f+avx512vl+fma", "x86_64+avx2+fma"))]
-fn squares<T: Real>(x: &[T]) -> f64 {
-    let mut lanes = [0f64; LANES];
+fn sums_of_piece<T: Real>(x: &[T]) -> Sums {
+    let (mut plain, mut squares) = ([0f64; LANES], [0f64; LANES]);
     let (chunks, rest) = x.as_chunks::<LANES>();
     for x in chunks {
         for lane in 0..LANES {
             let x = WithDType::to_f64(x[lane]);
-            lanes[lane] += x * x;
+            plain[lane] += x;
+            squares[lane] += x * x;
         }
     }
-    for (lane, x) in lanes.iter_mut().zip(rest) {
+    for (lane, x) in rest.iter().enumerate() {
         let x = WithDType::to_f64(*x);
-        *lane += x * x;
+        plain[lane] += x;
+        squares[lane] += x * x;
     }
-    lanes.into_iter().sum()
+    Sums {
+        plain: plain.into_iter().sum(),
+        squares: squares.into_iter().sum(),
+    }
 }
 
 /// One step of one parameter, whose tensors share no memory.

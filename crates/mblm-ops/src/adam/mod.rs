@@ -9,6 +9,8 @@
 //! Sources: arXiv 1412.6980 and, for the decay, arXiv 1711.05101; the same as torch.optim.Adam (AdamW).
 
 mod cpu;
+#[cfg(feature = "cuda")]
+mod cuda;
 pub mod reference;
 
 use candle_core::{DType, Result, Tensor};
@@ -41,18 +43,35 @@ pub struct Parameter<'a> {
     pub v: &'a Tensor,
 }
 
-/// The L2 norm of all gradients together, accumulated in `f64` on the CPU.
-pub fn global_norm(gradients: &[&GradBuffer]) -> Result<f64> {
-    let mut squares = 0.0;
-    for gradient in gradients {
-        let tensor = gradient.tensor();
-        squares += match (tensor.device().is_cpu(), tensor.dtype()) {
-            (true, DType::F32) => cpu::sum_of_squares::<f32>(tensor)?,
-            (true, DType::F64) => cpu::sum_of_squares::<f64>(tensor)?,
-            _ => reference::sum_of_squares(tensor)?,
-        };
+/// Sums over one gradient, accumulated in `f64`.
+#[derive(Clone, Copy, Debug, Default, PartialEq)]
+pub struct Sums {
+    /// Σ g.
+    pub plain: f64,
+    /// Σ g².
+    pub squares: f64,
+}
+
+/// The sums over each gradient; buffers on a CUDA device are waited for once, all together.
+pub fn sums(gradients: &[&GradBuffer]) -> Result<Vec<Sums>> {
+    #[cfg(feature = "cuda")]
+    if gradients.iter().all(|gradient| cuda::takes(gradient.tensor())) {
+        return cuda::sums(gradients);
     }
-    Ok(squares.sqrt())
+    let each = |gradient: &&GradBuffer| {
+        let tensor = gradient.tensor();
+        match (tensor.device().is_cpu(), tensor.dtype()) {
+            (true, DType::F32) => cpu::sums::<f32>(tensor),
+            (true, DType::F64) => cpu::sums::<f64>(tensor),
+            _ => reference::sums(tensor),
+        }
+    };
+    gradients.iter().map(each).collect()
+}
+
+/// The L2 norm of all gradients together.
+pub fn global_norm(sums: &[Sums]) -> f64 {
+    sums.iter().map(|sums| sums.squares).sum::<f64>().sqrt()
 }
 
 /// Moves every parameter by one step; `step` counts from 1, `gradient_scale` multiplies the gradients (clipping).
@@ -72,6 +91,11 @@ pub fn step(
     }
     for parameter in parameters {
         let Parameter { value, gradient, m, v } = parameter;
+        #[cfg(feature = "cuda")]
+        if [value, m, v, gradient.tensor()].into_iter().all(cuda::takes) {
+            cuda::step(&factors, parameter)?;
+            continue;
+        }
         let dtype = gradient.tensor().dtype();
         let fused = value.device().is_cpu() && [value, m, v].iter().all(|tensor| tensor.dtype() == dtype);
         match dtype {

@@ -1,16 +1,16 @@
 //! The plain twin: the formulas in tensor operations, in the gradient's type, the results copied into place.
 
-use candle_core::{Result, Tensor};
+use candle_core::{DType, Result, Tensor};
 
-use super::{Factors, Parameter};
+use super::{Factors, Parameter, Sums};
 
-/// Σ x², in the type of `x` on its device.
-pub(super) fn sum_of_squares(x: &Tensor) -> Result<f64> {
-    x.sqr()?
-        .sum_all()?
-        .to_dtype(candle_core::DType::F32)?
-        .to_scalar::<f32>()
-        .map(f64::from)
+/// Σ x and Σ x², in the type of `x` on its device.
+pub(super) fn sums(x: &Tensor) -> Result<Sums> {
+    let number = |x: Tensor| x.to_dtype(DType::F32)?.to_scalar::<f32>().map(f64::from);
+    Ok(Sums {
+        plain: number(x.sum_all()?)?,
+        squares: number(x.sqr()?.sum_all()?)?,
+    })
 }
 
 /// One step of one parameter.

@@ -188,11 +188,11 @@ fn threads_do_not_matter() -> Result<()> {
             .build()
             .expect("a small pool");
         let owned = Owned::random(&[200_003], 1, DType::F32)?;
-        let norm = pool.install(|| {
+        let sums = pool.install(|| {
             step(&ADAM, 1e-2, 1, 1.0, &mut [owned.parameter()])?;
-            global_norm(&[&owned.gradient])
+            sums(&[&owned.gradient])
         })?;
-        results.push((norm.to_bits(), owned.value.to_vec1::<f32>()?));
+        results.push((global_norm(&sums).to_bits(), owned.value.to_vec1::<f32>()?));
     }
     assert!(results[0] == results[1]);
     Ok(())
@@ -200,26 +200,79 @@ fn threads_do_not_matter() -> Result<()> {
 
 #[test]
 fn the_global_norm_is_that_of_all_elements() -> Result<()> {
-    assert_eq!(global_norm(&[])?, 0.0);
-    let buffer = |tensor: &Tensor| -> Result<GradBuffer> {
-        let mut buffer = GradBuffer::zeros_like(tensor)?;
-        buffer.add(tensor)?;
-        Ok(buffer)
-    };
+    assert_eq!(norm_of(&[])?, 0.0);
     let (a, b) = (uniform(&[70_001], 1)?, uniform(&[3, 7], 2)?.to_dtype(DType::F32)?);
     let exact = [&a, &b]
         .iter()
         .map(|t| t.to_dtype(DType::F64)?.sqr()?.sum_all()?.to_scalar::<f64>())
         .sum::<Result<f64>>()?
         .sqrt();
-    let found = global_norm(&[&buffer(&a)?, &buffer(&b)?])?;
+    let found = norm_of(&[&a, &b])?;
     assert!((found / exact - 1.0).abs() < 1e-12, "{found} against {exact}");
     // squares beyond the range of f32
     let large = Tensor::new(&[3e30f32, 4e30], &Device::Cpu)?;
-    assert!((global_norm(&[&buffer(&large)?])? / 5e30 - 1.0).abs() < 1e-6);
+    assert!((norm_of(&[&large])? / 5e30 - 1.0).abs() < 1e-6);
     let bad = Tensor::new(&[1f32, f32::NAN], &Device::Cpu)?;
-    assert!(global_norm(&[&buffer(&a)?, &buffer(&bad)?])?.is_nan());
-    assert!((reference::sum_of_squares(&b)?.sqrt() / global_norm(&[&buffer(&b)?])? - 1.0).abs() < 1e-6);
+    assert!(norm_of(&[&a, &bad])?.is_nan());
+    Ok(())
+}
+
+fn buffer(tensor: &Tensor) -> Result<GradBuffer> {
+    let mut buffer = GradBuffer::zeros_like(tensor)?;
+    buffer.add(tensor)?;
+    Ok(buffer)
+}
+
+fn norm_of(tensors: &[&Tensor]) -> Result<f64> {
+    let buffers = tensors
+        .iter()
+        .map(|tensor| buffer(tensor))
+        .collect::<Result<Vec<_>>>()?;
+    Ok(global_norm(&sums(&buffers.iter().collect::<Vec<_>>())?))
+}
+
+#[test]
+fn sums_are_those_of_the_twin() -> Result<()> {
+    for dtype in [DType::F32, DType::F64] {
+        for count in [0, 1, 17, 70_001] {
+            let x = uniform(&[count], 3)?.affine(1.0, 0.3)?.to_dtype(dtype)?;
+            let (found, expected) = (sums(&[&buffer(&x)?])?[0], reference::sums(&x)?);
+            let close = |found: f64, expected: f64| (found - expected).abs() <= 1e-5 * expected.abs();
+            assert!(
+                close(found.plain, expected.plain) && close(found.squares, expected.squares),
+                "{found:?} against {expected:?}"
+            );
+        }
+    }
+    Ok(())
+}
+
+#[cfg(feature = "cuda")]
+#[test]
+fn steps_and_sums_on_cuda_are_those_of_the_cpu() -> Result<()> {
+    let device = crate::cuda::device(0)?;
+    for shape in [&[4usize, 9] as &[usize], &[], &[400_003], &[0]] {
+        let (value, gradient) = (
+            uniform(shape, 1)?.to_dtype(DType::F32)?,
+            uniform(shape, 2)?.affine(1.0, 0.3)?.to_dtype(DType::F32)?,
+        );
+        let host = Owned::new(&value, &gradient)?;
+        let card = Owned::new(&value.to_device(&device)?, &gradient.to_device(&device)?)?;
+        for s in 1..=3 {
+            step(&ADAM, 1e-2, s, 0.7, &mut [host.parameter()])?;
+            step(&ADAM, 1e-2, s, 0.7, &mut [card.parameter()])?;
+        }
+        for (card, host) in [(&card.value, &host.value), (&card.m, &host.m), (&card.v, &host.v)] {
+            assert!(relative_error(card, host, 1e-9)? <= 1e-6, "{shape:?}");
+        }
+        let of = |owned: &Owned| Ok::<_, candle_core::Error>(sums(&[&owned.gradient, &owned.gradient])?[1]);
+        let (card, host) = (of(&card)?, of(&host)?);
+        let close = |a: f64, b: f64| (a - b).abs() <= 1e-12 * b.abs();
+        assert!(
+            close(card.plain, host.plain) && close(card.squares, host.squares),
+            "{card:?} against {host:?}"
+        );
+    }
     Ok(())
 }
 

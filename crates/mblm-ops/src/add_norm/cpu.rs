@@ -6,17 +6,10 @@ use std::ops::Range;
 use candle_core::{Result, Tensor};
 use multiversion::multiversion;
 
-use super::{Gradients, Norm, Output, Saved, keep};
+use super::{Gradients, Incoming, Norm, Output, Saved, keep};
 use crate::GradBuffer;
 use crate::cpu::norm::{self, add_gain, add_gradient, dot3};
 use crate::cpu::{Real, Slice, add_assign, dot, from_vec, par_reduce, par_rows, zeros};
-
-/// The gradients that arrive at the results.
-pub(super) struct Incoming<'a> {
-    pub(super) d_normed: &'a Tensor,
-    pub(super) d_residual: Option<&'a Tensor>,
-    pub(super) d_last: Option<&'a Tensor>,
-}
 
 /// Sequences that one task of the loop over shared previous rows takes.
 const SEQUENCES: usize = 64;

@@ -11,6 +11,8 @@
 //! RMS norm: arXiv 1910.07467. Token shift lets each layer look one position back at no cost.
 
 mod cpu;
+#[cfg(feature = "cuda")]
+mod cuda;
 pub mod reference;
 
 use candle_core::{DType, Result, Tensor};
@@ -52,6 +54,13 @@ pub struct Gradients {
     pub d_previous: Option<Tensor>,
 }
 
+/// The gradients that arrive at the results.
+struct Incoming<'a> {
+    d_normed: &'a Tensor,
+    d_residual: Option<&'a Tensor>,
+    d_last: Option<&'a Tensor>,
+}
+
 /// Adds `delta` to `x` (n, t, d) and norms the result with `gain` (d).
 ///
 /// With `previous` (n or 1, 1, d), the row before the first (batch 1: shared by all sequences), the rows are shifted
@@ -70,6 +79,8 @@ pub fn forward(
     match (x.device().is_cpu(), x.dtype()) {
         (true, DType::F32) => cpu::forward::<f32>(x, delta, gain, norm, previous),
         (true, DType::F64) => cpu::forward::<f64>(x, delta, gain, norm, previous),
+        #[cfg(feature = "cuda")]
+        _ if cuda::takes(x, gain.elem_count()) => cuda::forward(x, delta, gain, norm, previous),
         _ => {
             let (residual, normed) = reference::forward(x, delta, gain, norm, previous)?;
             Ok(Output {
@@ -105,12 +116,16 @@ pub fn backward(
     if let Some(d_last) = d_last {
         check_gradient("the gradient of the last row", d_last, &[n, 1, d])?;
     }
-    let incoming = cpu::Incoming {
+    let incoming = Incoming {
         d_normed,
         d_residual,
         d_last,
     };
     match (residual.dtype(), &saved.scale) {
+        #[cfg(feature = "cuda")]
+        (_, Some(scale)) if residual.device().is_cuda() => {
+            cuda::backward(residual, gain, norm, previous, scale, &incoming, d_gain)
+        }
         (DType::F32, Some(scale)) => cpu::backward::<f32>(residual, gain, norm, previous, scale, &incoming, d_gain),
         (DType::F64, Some(scale)) => cpu::backward::<f64>(residual, gain, norm, previous, scale, &incoming, d_gain),
         _ => {

@@ -10,6 +10,7 @@ use crate::testing::{Harness, uniform};
 macro_rules! shifted {
     ($norm:expr, $n:expr, $t:expr, $d:expr, $states:expr) => {
         Harness::new("add_norm", &[&[$n, $t, $d], &[$n, $t, $d], &[$d], &[$states, 1, $d]])
+            .wide(&[2])
             .reference(|t| {
                 let (residual, normed) = reference::forward(&t[0], Some(&t[1]), &t[2], $norm, Some(&t[3]))?;
                 let last = residual.narrow(1, $t - 1, 1)?;
@@ -50,6 +51,7 @@ op_test! {
 // x and gain only: nothing added, nothing shifted, no gradient along the residual stream
 op_test! {
     plain: Harness::new("add_norm", &[&[2, 3, 37], &[37]])
+        .wide(&[1])
         .reference(|t| Ok(vec![reference::forward(&t[0], None, &t[1], Norm::Clamped, None)?.1]))
         .fused(|t| {
             let out = forward(&t[0], None, &t[1], Norm::Clamped, None)?;
@@ -62,6 +64,7 @@ op_test! {
         })
     // rows of about 1e-9: below the clamp, where the norm is linear
     clamped_rows: Harness::new("add_norm", &[&[2, 3, 6], &[6]])
+        .wide(&[1])
         .reference(|t| Ok(vec![reference::forward(&(&t[0] * 1e-9)?, None, &t[1], Norm::Clamped, None)?.1]))
         .fused(|t| {
             let out = forward(&(&t[0] * 1e-9)?, None, &t[1], Norm::Clamped, None)?;
@@ -80,6 +83,24 @@ fn pieces_meet_inside_sequences() -> Result<()> {
         let check = shifted!(Norm::Clamped, n, t, 131, states);
         check.against_reference(DType::F64, &Device::Cpu)?;
         check.against_reference(DType::F32, &Device::Cpu)?;
+    }
+    Ok(())
+}
+
+#[cfg(feature = "cuda")]
+#[test]
+fn runs_of_rows_on_cuda_equal_the_reference() -> Result<()> {
+    for dtype in [DType::F32, DType::BF16] {
+        for (n, t, d, states) in [
+            (700, 8, 64, 1),
+            (700, 7, 48, 700),
+            (1, 5000, 32, 1),
+            (3, 33, 1040, 3),
+            (2, 3, 9008, 1),
+        ] {
+            shifted!(Norm::Clamped, n, t, d, states).against_reference_on_cuda(dtype)?;
+            shifted!(Norm::Eps, n, t, d, states).against_reference_on_cuda(dtype)?;
+        }
     }
     Ok(())
 }

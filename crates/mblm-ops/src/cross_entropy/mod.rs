@@ -10,6 +10,8 @@
 //! 1 / (rows that count), which need not be known when the first rows are.
 
 mod cpu;
+#[cfg(feature = "cuda")]
+mod cuda;
 pub mod reference;
 
 use candle_core::{D, DType, Result, Tensor};
@@ -19,21 +21,24 @@ use crate::{fallback, indices};
 
 /// The loss of each row in nats, unweighted, of the type of `logits`: `logits` (r, V), `targets` (r) u32.
 ///
-/// A target of V or more is an error.
+/// A target of V or more is an error; on a CUDA device, where looking for one would wait for the device, its loss is NaN.
 pub fn losses(logits: &Tensor, targets: &Tensor) -> Result<Tensor> {
     let (_, vocabulary) = check(logits, targets)?;
     indices::check(TARGETS, targets, vocabulary)?;
     match (logits.device().is_cpu(), logits.dtype()) {
         (true, DType::F32) => cpu::losses::<f32>(logits, targets),
         (true, DType::F64) => cpu::losses::<f64>(logits, targets),
+        #[cfg(feature = "cuda")]
+        _ if crate::cuda::takes(logits) => cuda::losses(logits, targets),
         _ => reference::losses(&widened(logits)?, targets)?.to_dtype(logits.dtype()),
     }
 }
 
-/// Σ weight · loss in nats, and `scale` times its gradient with respect to `logits`.
+/// Σ weight · loss in nats, a scalar `f64` on the device of `logits`, and `scale` times its gradient with respect to `logits`.
 ///
-/// `logits` (r, V), `targets` (r) u32, `weights` (r) f32. A target of V or more is an error unless its weight is 0.
-pub fn loss_and_gradient(logits: &Tensor, targets: &Tensor, weights: &Tensor, scale: f64) -> Result<(f64, Tensor)> {
+/// `logits` (r, V), `targets` (r) u32, `weights` (r) f32. A target of V or more is an error unless its weight is 0; on a CUDA
+/// device, where looking for one would wait for the device, the loss is NaN.
+pub fn loss_and_gradient(logits: &Tensor, targets: &Tensor, weights: &Tensor, scale: f64) -> Result<(Tensor, Tensor)> {
     let (rows, vocabulary) = check(logits, targets)?;
     if weights.dims() != [rows] || weights.dtype() != DType::F32 {
         candle_core::bail!(
@@ -42,17 +47,22 @@ pub fn loss_and_gradient(logits: &Tensor, targets: &Tensor, weights: &Tensor, sc
             weights.dtype()
         );
     }
+    #[cfg(feature = "cuda")]
+    if crate::cuda::takes(logits) {
+        return cuda::loss_and_gradient(logits, targets, weights, scale);
+    }
     let (host_targets, host_weights) = (targets.to_vec1::<u32>()?, weights.to_vec1::<f32>()?);
     for (row, (target, weight)) in host_targets.iter().zip(&host_weights).enumerate() {
         if *weight != 0.0 && *target as usize >= vocabulary {
             return Err(indices::out_of_range(TARGETS, *target, &[row], vocabulary));
         }
     }
-    match (logits.device().is_cpu(), logits.dtype()) {
-        (true, DType::F32) => cpu::loss_and_gradient::<f32>(logits, &host_targets, &host_weights, scale),
-        (true, DType::F64) => cpu::loss_and_gradient::<f64>(logits, &host_targets, &host_weights, scale),
-        _ => by_autograd(logits, targets, weights, scale),
-    }
+    let (total, d_logits) = match (logits.device().is_cpu(), logits.dtype()) {
+        (true, DType::F32) => cpu::loss_and_gradient::<f32>(logits, &host_targets, &host_weights, scale)?,
+        (true, DType::F64) => cpu::loss_and_gradient::<f64>(logits, &host_targets, &host_weights, scale)?,
+        _ => by_autograd(logits, targets, weights, scale)?,
+    };
+    Ok((Tensor::new(total, logits.device())?, d_logits))
 }
 
 const TARGETS: &str = "cross_entropy, targets";

@@ -23,19 +23,33 @@ macro_rules! check {
         Harness::new("cross_entropy", &[&[$rows, $vocabulary]])
             .affine(0, 8.0, 0.0)
             .reference(|t| {
-                let losses = reference::losses(&t[0], &targets($rows, $vocabulary)?)?;
-                Ok(vec![(losses * weights($rows)?.to_dtype(t[0].dtype())?)?.sum_all()?])
+                let (targets, weights) = (targets($rows, $vocabulary)?, weights($rows)?);
+                let losses = reference::losses(&t[0], &targets.to_device(t[0].device())?)?;
+                let weights = weights.to_device(t[0].device())?.to_dtype(t[0].dtype())?;
+                Ok(vec![(losses * weights)?.sum_all()?])
             })
             .fused(|t| {
-                let (total, _) = loss_and_gradient(&t[0], &targets($rows, $vocabulary)?, &weights($rows)?, 1.0)?;
-                Ok((vec![Tensor::new(total, &Device::Cpu)?.to_dtype(t[0].dtype())?], ()))
+                let (total, _) = at(&t[0], &targets($rows, $vocabulary)?, &weights($rows)?, 1.0)?;
+                Ok((vec![total], ()))
             })
             .backward(|t, (), dy, _| {
                 let scale = dy[0].to_dtype(DType::F64)?.to_scalar::<f64>()?;
-                let (_, d) = loss_and_gradient(&t[0], &targets($rows, $vocabulary)?, &weights($rows)?, scale)?;
+                let (_, d) = at(&t[0], &targets($rows, $vocabulary)?, &weights($rows)?, scale)?;
                 Ok(vec![Some(d)])
             })
     };
+}
+
+/// Loss and gradient on the device of the logits.
+fn at(logits: &Tensor, targets: &Tensor, weights: &Tensor, scale: f64) -> Result<(Tensor, Tensor)> {
+    let device = logits.device();
+    loss_and_gradient(logits, &targets.to_device(device)?, &weights.to_device(device)?, scale)
+}
+
+/// The same, the loss as number.
+fn value(logits: &Tensor, targets: &Tensor, weights: &Tensor, scale: f64) -> Result<(f64, Tensor)> {
+    let (total, d) = loss_and_gradient(logits, targets, weights, scale)?;
+    Ok((total.to_scalar()?, d))
 }
 
 op_test! {
@@ -43,6 +57,47 @@ op_test! {
     one_class: check!(3, 1)
     a_vector_register_and_a_bit: check!(6, 17)
     no_row_counts: check!(1, 4)
+}
+
+#[cfg(feature = "cuda")]
+#[test]
+fn many_rows_on_cuda_equal_the_reference() -> Result<()> {
+    for dtype in [DType::F32, DType::BF16] {
+        check!(7001, 257).against_reference_on_cuda(dtype)?;
+        check!(3, 5000).against_reference_on_cuda(dtype)?;
+    }
+    Ok(())
+}
+
+#[cfg(feature = "cuda")]
+#[test]
+fn losses_weights_and_bad_targets_on_cuda() -> Result<()> {
+    let device = crate::cuda::device(0)?;
+    let (logits, ids) = ((uniform(&[300, 257], 1)? * 8.0)?, targets(300, 257)?);
+    let expected = reference::losses(&logits, &ids)?;
+    let (logits, ids) = (
+        logits.to_dtype(DType::F32)?.to_device(&device)?,
+        ids.to_device(&device)?,
+    );
+    assert!(relative_error(&losses(&logits, &ids)?, &expected, 1e-6)? < 1e-6);
+    let logits = Tensor::new(&[[1f32, 2.0], [f32::NAN, 0.0], [0.0, 0.0]], &device)?;
+    let ids = Tensor::new(&[1u32, 999, 0], &device)?;
+    let (total, d) = value(&logits, &ids, &Tensor::new(&[1f32, 0.0, 1.0], &device)?, 1.0)?;
+    let exact = (1.0 + (-1f64).exp()).ln() + 2f64.ln();
+    assert!((total - exact).abs() < 1e-6, "{total} against {exact}");
+    assert_eq!(d.to_vec2::<f32>()?[1], [0.0, 0.0]);
+    let (total, _) = value(&logits, &ids, &Tensor::new(&[1f32, 1.0, 1.0], &device)?, 1.0)?;
+    assert!(total.is_nan());
+    let large = Tensor::new(&[[1e4f32, 0.0, f32::NEG_INFINITY], [-1e4, -1e4, 1e4]], &device)?;
+    let (total, d) = value(
+        &large,
+        &Tensor::new(&[0u32, 0], &device)?,
+        &Tensor::new(&[1f32, 1.0], &device)?,
+        1.0,
+    )?;
+    assert_eq!(total, 2e4);
+    assert_eq!(d.to_vec2::<f32>()?, [[0.0, 0.0, 0.0], [-1.0, 0.0, 1.0]]);
+    Ok(())
 }
 
 #[test]
@@ -75,8 +130,8 @@ fn half_precision_goes_by_autograd_and_agrees() -> Result<()> {
     let (mut ids, weights) = (targets(9, 5)?.to_vec1::<u32>()?, weights(9)?);
     ids[4] = 77; // weight 0
     let targets = Tensor::new(ids, &Device::Cpu)?;
-    let (found, d_found) = loss_and_gradient(&logits, &targets, &weights, 0.25)?;
-    let (exact, d_exact) = loss_and_gradient(&logits.to_dtype(DType::F64)?, &targets, &weights, 0.25)?;
+    let (found, d_found) = value(&logits, &targets, &weights, 0.25)?;
+    let (exact, d_exact) = value(&logits.to_dtype(DType::F64)?, &targets, &weights, 0.25)?;
     assert!((found / exact - 1.0).abs() < 1e-6, "{found} against {exact}");
     assert_eq!(d_found.dtype(), DType::BF16);
     assert!(relative_error(&d_found, &d_exact, 1e-6)? < 5e-3);
@@ -96,7 +151,7 @@ fn large_logits_neither_overflow_nor_vanish() -> Result<()> {
     let logits = Tensor::new(&[[1e4f32, 0.0, f32::NEG_INFINITY], [-1e4, -1e4, 1e4]], &Device::Cpu)?;
     let targets = Tensor::new(&[0u32, 0], &Device::Cpu)?;
     assert_eq!(losses(&logits, &targets)?.to_vec1::<f32>()?, [0.0, 2e4]);
-    let (total, d) = loss_and_gradient(&logits, &targets, &Tensor::ones(2, DType::F32, &Device::Cpu)?, 1.0)?;
+    let (total, d) = value(&logits, &targets, &Tensor::ones(2, DType::F32, &Device::Cpu)?, 1.0)?;
     assert_eq!(total, 2e4);
     assert_eq!(d.to_vec2::<f32>()?, [[0.0, 0.0, 0.0], [-1.0, 0.0, 1.0]]);
     Ok(())
@@ -112,7 +167,7 @@ fn a_weight_of_zero_ignores_target_and_logits() -> Result<()> {
         logits.to_dtype(DType::F64)?,
         logits.to_dtype(DType::BF16)?,
     ] {
-        let (total, d) = loss_and_gradient(&logits, &targets, &weights, 1.0)?;
+        let (total, d) = value(&logits, &targets, &weights, 1.0)?;
         let expected = (1.0 + (-1f64).exp()).ln();
         assert!((total - expected).abs() < 1e-6, "{total} against {expected}");
         let d = d.to_dtype(DType::F32)?.to_vec2::<f32>()?;
@@ -129,7 +184,7 @@ fn nan_reaches_the_loss_and_its_row() -> Result<()> {
     let targets = Tensor::new(&[1u32, 0], &Device::Cpu)?;
     let found = losses(&logits, &targets)?.to_vec1::<f32>()?;
     assert!(found[0].is_finite() && found[1].is_nan(), "{found:?}");
-    let (total, d) = loss_and_gradient(&logits, &targets, &Tensor::ones(2, DType::F32, &Device::Cpu)?, 1.0)?;
+    let (total, d) = value(&logits, &targets, &Tensor::ones(2, DType::F32, &Device::Cpu)?, 1.0)?;
     let d = d.to_vec2::<f32>()?;
     assert!(total.is_nan());
     assert!(
@@ -148,7 +203,7 @@ fn threads_do_not_matter() -> Result<()> {
             .num_threads(threads)
             .build()
             .expect("a small pool");
-        let (total, d) = pool.install(|| loss_and_gradient(&logits, &targets(1000, 257)?, &weights(1000)?, 0.1))?;
+        let (total, d) = pool.install(|| value(&logits, &targets(1000, 257)?, &weights(1000)?, 0.1))?;
         results.push((total.to_bits(), d.to_vec2::<f32>()?));
     }
     assert!(results[0] == results[1]);

@@ -61,7 +61,11 @@ impl Kernel {
     /// Pointer to the elements of a contiguous tensor, to be read or written.
     pub(crate) fn tensor(mut self, tensor: &Tensor) -> Result<Self> {
         if !tensor.is_contiguous() {
-            candle_core::bail!("{}: expected a contiguous tensor, found {:?}", self.name, tensor.layout());
+            candle_core::bail!(
+                "{}: expected a contiguous tensor, found {:?}",
+                self.name,
+                tensor.layout()
+            );
         }
         self.arguments.push(Argument::Pointer(pointer(tensor)?));
         Ok(self)
@@ -108,6 +112,12 @@ impl Kernel {
         };
         self.arguments.push(Argument::Int(value));
         Ok(self)
+    }
+
+    /// An `int` of these bits.
+    pub(crate) fn word(mut self, bits: u32) -> Self {
+        self.arguments.push(Argument::Int(bits.cast_signed()));
+        self
     }
 
     /// A `long long`.

@@ -6,6 +6,7 @@
 //! over are `f32`.
 
 /// The PTX texts that the build made, one constant a file.
+#[expect(unreachable_pub, reason = "the build names the constants pub")]
 pub(crate) mod ptx {
     include!(concat!(env!("OUT_DIR"), "/ptx.rs"));
 }
@@ -29,7 +30,7 @@ use candle_core::{DType, Device, Result, Shape, Tensor};
 
 pub(crate) use gemm::{Matrix, product, product_batched};
 pub(crate) use launch::{Kernel, Module};
-pub(crate) use rows::{RowBlocks, add_columns, add_rows, add_to};
+pub(crate) use rows::{RowBlocks, add_columns, add_rows, add_rows_to, add_to, sum_sequences};
 
 /// The CUDA device of this number, with a stream of its own, ready for the operations of this crate.
 ///
@@ -68,7 +69,7 @@ fn keep_freed_memory(ordinal: usize) -> Result<()> {
 
 /// Bytes of device memory that are free, and that there are.
 pub fn memory(device: &Device) -> Result<(usize, usize)> {
-    device.as_cuda_device()?.synchronize_and_bind()?;
+    device.synchronize()?; // which makes the context current
     let failed = |error| candle_core::Error::Cuda(Box::new(error)).bt();
     candle_core::cuda_backend::cudarc::driver::result::mem_get_info().map_err(failed)
 }

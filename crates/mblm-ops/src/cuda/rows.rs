@@ -29,7 +29,9 @@ impl RowBlocks {
     /// For `x` (…, `d`) and the tensors of the same shape that the kernel reads.
     pub(crate) fn new(x: &Tensor, d: usize, read: &[&Tensor]) -> Result<Self> {
         let rows = x.elem_count() / d.max(1);
-        let aligned = read.iter().all(|tensor| tensor.layout().start_offset().is_multiple_of(WIDE));
+        let aligned = read
+            .iter()
+            .all(|tensor| tensor.layout().start_offset().is_multiple_of(WIDE));
         let width = if d.is_multiple_of(WIDE) && aligned { WIDE } else { 1 };
         let across = d.div_ceil(width).div_ceil(MOST_THREADS).max(1);
         let per_block = (rows * across).div_ceil(ENOUGH_BLOCKS).max(1);
@@ -66,11 +68,15 @@ impl RowBlocks {
 
 /// Adds the sum of the rows of `partial` (rows, d), which are few, to `sum` (d).
 pub(crate) fn add_columns(partial: &Tensor, sum: &mut GradBuffer) -> Result<()> {
+    add_columns_to(partial, sum.touch())
+}
+
+fn add_columns_to(partial: &Tensor, sum: &Tensor) -> Result<()> {
     let d = partial.dim(D::Minus1)?;
     let rows = partial.elem_count() / d.max(1);
     Kernel::new(partial.device(), SUMS, "add_columns", partial.dtype())?
         .tensor(partial)?
-        .tensor(sum.touch())?
+        .tensor(sum)?
         .int(rows)?
         .int(d)?
         .launch(super::blocks(d, 32), (32, 16), 0)
@@ -78,6 +84,14 @@ pub(crate) fn add_columns(partial: &Tensor, sum: &mut GradBuffer) -> Result<()> 
 
 /// Adds the sum of the rows of `x` (…, d), however many there are, to `sum` (d).
 pub(crate) fn add_rows(x: &Tensor, sum: &mut GradBuffer) -> Result<()> {
+    add_rows_to(x, sum.touch())
+}
+
+/// The same, to a contiguous tensor of `d` elements.
+pub(crate) fn add_rows_to(x: &Tensor, sum: &Tensor) -> Result<()> {
+    if x.elem_count() == 0 {
+        return Ok(());
+    }
     let x = x.contiguous()?;
     let d = x.dim(D::Minus1)?;
     let work = RowBlocks::new(&x, d, &[&x])?;
@@ -89,7 +103,7 @@ pub(crate) fn add_rows(x: &Tensor, sum: &mut GradBuffer) -> Result<()> {
         .int(d)?
         .int(work.per_block)?
         .launch(work.grid(), work.threads(), 0)?;
-    add_columns(&partial, sum)
+    add_columns_to(&partial, sum)
 }
 
 /// Adds `x`, of as many elements, to `sum`.
@@ -101,4 +115,15 @@ pub(crate) fn add_to(x: &Tensor, sum: &Tensor) -> Result<()> {
         .tensor(sum)?
         .long(count)
         .launch(super::blocks(count, 256).min(ENOUGH_BLOCKS), 256, 0)
+}
+
+/// The sum over the sequences of `x` (n, …), as (1, …) of the same type.
+pub(crate) fn sum_sequences(x: &Tensor) -> Result<Tensor> {
+    let mut dims = x.dims().to_vec();
+    let n = dims[0];
+    dims[0] = 1;
+    let flat = x.reshape((n, x.elem_count() / n.max(1)))?;
+    let mut sum = GradBuffer::zeros(dims.as_slice(), DType::F32, x.device())?;
+    add_rows(&flat, &mut sum)?;
+    sum.tensor().to_dtype(x.dtype())
 }

@@ -10,6 +10,8 @@
 //! computed in pieces gets the mask of the whole. Elements are multiplied, so that NaN stays NaN where dropped.
 
 mod cpu;
+#[cfg(feature = "cuda")]
+mod cuda;
 pub mod reference;
 
 use candle_core::{DType, Result, Tensor};
@@ -38,6 +40,8 @@ pub fn apply(x: &Tensor, dropout: &Dropout) -> Result<Tensor> {
     match (x.device().is_cpu(), x.dtype()) {
         (true, DType::F32) => cpu::apply::<f32>(x, dropout),
         (true, DType::F64) => cpu::apply::<f64>(x, dropout),
+        #[cfg(feature = "cuda")]
+        _ if crate::cuda::takes(x) => cuda::apply(x, dropout),
         _ => reference::apply(x, dropout),
     }
 }

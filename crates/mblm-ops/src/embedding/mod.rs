@@ -6,28 +6,33 @@
 //! ```
 
 mod cpu;
+#[cfg(feature = "cuda")]
+mod cuda;
 pub mod reference;
 
 use candle_core::{DType, Result, Tensor};
 
 use crate::{GradBuffer, fallback, indices};
 
-/// The rows of `table` (V, d) that `ids` (any shape, u32) select: (…, d).
+/// The rows of `table` (V, d) that `ids` (any shape, u32) select, as tensor of type `dtype`: (…, d).
 ///
-/// An id of V or more is an error.
-pub fn forward(ids: &Tensor, table: &Tensor) -> Result<Tensor> {
+/// An id of V or more is an error; on a CUDA device, where looking for one would wait for the device, it selects NaN.
+pub fn forward(ids: &Tensor, table: &Tensor, dtype: DType) -> Result<Tensor> {
     let (vocabulary, _) = table.dims2()?;
     indices::check("embedding", ids, vocabulary)?;
     match (table.device().is_cpu(), table.dtype()) {
-        (true, DType::F32) => cpu::forward::<f32>(ids, table),
-        (true, DType::F64) => cpu::forward::<f64>(ids, table),
-        _ => reference::forward(ids, table),
+        (true, DType::F32) => cpu::forward::<f32>(ids, table)?.to_dtype(dtype),
+        (true, DType::F64) => cpu::forward::<f64>(ids, table)?.to_dtype(dtype),
+        #[cfg(feature = "cuda")]
+        (_, DType::F32) if matches!(dtype, DType::F32 | DType::BF16) => cuda::forward(ids, table, dtype),
+        _ => reference::forward(ids, table)?.to_dtype(dtype),
     }
 }
 
 /// Adds the gradient of the table to its buffer (V, d), but nothing to its row `frozen`.
 ///
-/// `ids` as given to [`forward`], `dy` (…, d) the gradient of its result. An id of V or more is an error.
+/// `ids` as given to [`forward`], `dy` (…, d) the gradient of its result. An id of V or more is an error; on a CUDA device it
+/// is passed over.
 pub fn backward(ids: &Tensor, dy: &Tensor, d_table: &mut GradBuffer, frozen: Option<u32>) -> Result<()> {
     let (vocabulary, d) = d_table.tensor().dims2()?;
     indices::check("embedding", ids, vocabulary)?;
@@ -42,6 +47,10 @@ pub fn backward(ids: &Tensor, dy: &Tensor, d_table: &mut GradBuffer, frozen: Opt
     match (dy.device().is_cpu(), dy.dtype(), d_table.tensor().dtype()) {
         (true, DType::F32, DType::F32) => cpu::backward::<f32>(ids, dy, d_table, frozen),
         (true, DType::F64, DType::F64) => cpu::backward::<f64>(ids, dy, d_table, frozen),
+        #[cfg(feature = "cuda")]
+        (_, _, DType::F32) if crate::cuda::takes(dy) && cuda::takes(vocabulary) => {
+            cuda::backward(ids, dy, d_table, frozen)
+        }
         _ => {
             let table = d_table.tensor().zeros_like()?; // its values have no influence on its gradient
             let ids = ids.flatten_all()?;
@@ -75,13 +84,32 @@ mod tests {
         Tensor::from_vec(ids, shape, &Device::Cpu)
     }
 
+    fn ids_at(table: &Tensor, shape: &[usize], vocabulary: u32) -> Result<Tensor> {
+        ids(shape, vocabulary)?.to_device(table.device())
+    }
+
     macro_rules! check {
         ($shape:expr, $vocabulary:expr, $d:expr) => {
             Harness::new("embedding", &[&[$vocabulary, $d]])
-                .reference(|t| Ok(vec![reference::forward(&ids($shape, $vocabulary)?, &t[0])?]))
-                .fused(|t| Ok((vec![forward(&ids($shape, $vocabulary)?, &t[0])?], ())))
-                .backward(|_, (), dy, grads| {
-                    backward(&ids($shape, $vocabulary)?, dy[0], &mut grads[0], None)?;
+                .wide(&[0])
+                .reference(|t| {
+                    Ok(vec![reference::forward(
+                        &ids_at(&t[0], $shape, $vocabulary)?,
+                        &t[0],
+                    )?])
+                })
+                .fused(|t| {
+                    Ok((
+                        vec![forward(
+                            &ids_at(&t[0], $shape, $vocabulary)?,
+                            &t[0],
+                            t[0].dtype(),
+                        )?],
+                        (),
+                    ))
+                })
+                .backward(|t, (), dy, grads| {
+                    backward(&ids_at(&t[0], $shape, $vocabulary)?, dy[0], &mut grads[0], None)?;
                     Ok(vec![None])
                 })
         };
@@ -93,6 +121,28 @@ mod tests {
         no_ids: check!(&[0, 4], 3, 5)
         three_dimensions: check!(&[2, 3, 4], 11, 17)
         wide_rows: check!(&[40], 4, 300)
+    }
+
+    #[cfg(feature = "cuda")]
+    #[test]
+    fn runs_of_ids_on_cuda_equal_the_reference() -> Result<()> {
+        check!(&[30_000], 258, 64).against_reference_on_cuda(DType::F32)?;
+        check!(&[5000], 7, 40).against_reference_on_cuda(DType::F32)?;
+        check!(&[3], 2000, 24).against_reference_on_cuda(DType::F32)?;
+        // bf16 rows of an f32 table, and a gradient in bf16; a row that is frozen
+        let device = crate::cuda::device(0)?;
+        let ids = ids(&[3, 700], 258)?;
+        let table = uniform(&[258, 40], 1)?;
+        let on_device = (ids.to_device(&device)?, table.to_dtype(DType::F32)?.to_device(&device)?);
+        let y = forward(&on_device.0, &on_device.1, DType::BF16)?;
+        assert!(relative_error(&y, &reference::forward(&ids, &table)?, 1e-6)? < 5e-3);
+        let dy = uniform(&[3, 700, 40], 2)?.to_dtype(DType::BF16)?;
+        let mut found = GradBuffer::zeros((258, 40), DType::F32, &device)?;
+        backward(&on_device.0, &dy.to_device(&device)?, &mut found, Some(1))?;
+        let mut expected = GradBuffer::zeros((258, 40), DType::F64, &Device::Cpu)?;
+        backward(&ids, &dy.to_dtype(DType::F64)?, &mut expected, Some(1))?;
+        assert!(relative_error(found.tensor(), expected.tensor(), 1e-6)? < 1e-5);
+        Ok(())
     }
 
     #[test]
@@ -152,7 +202,7 @@ mod tests {
         let mut buffer = GradBuffer::zeros_like(&table)?;
         let dy = uniform(&[2, 2, 3], 2)?;
         let messages = [
-            forward(&ids, &table).unwrap_err().to_string(),
+            forward(&ids, &table, DType::F64).unwrap_err().to_string(),
             backward(&ids, &dy, &mut buffer, None).unwrap_err().to_string(),
         ];
         for message in messages {
@@ -160,7 +210,7 @@ mod tests {
             assert!(message.contains("256 rows"), "{message}");
         }
         assert!(!buffer.is_touched());
-        assert!(forward(&ids.to_dtype(DType::I64)?, &table).is_err());
+        assert!(forward(&ids.to_dtype(DType::I64)?, &table, DType::F64).is_err());
         assert!(backward(&Tensor::zeros(4, DType::U32, &Device::Cpu)?, &dy, &mut buffer, None).is_err());
         Ok(())
     }

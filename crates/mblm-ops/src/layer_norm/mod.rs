@@ -9,6 +9,8 @@
 //! Source: arXiv 1607.06450. Each row's mean and factor are kept for the backward pass.
 
 mod cpu;
+#[cfg(feature = "cuda")]
+mod cuda;
 pub mod reference;
 
 use candle_core::{D, DType, Result, Tensor};
@@ -30,6 +32,8 @@ pub fn forward(x: &Tensor, weight: &Tensor, bias: &Tensor) -> Result<(Tensor, Sa
     match (x.device().is_cpu(), x.dtype()) {
         (true, DType::F32) => cpu::forward::<f32>(x, weight, bias),
         (true, DType::F64) => cpu::forward::<f64>(x, weight, bias),
+        #[cfg(feature = "cuda")]
+        _ if crate::cuda::takes(x) => cuda::forward(x, weight, bias),
         _ => Ok((reference::forward(x, weight, bias)?, Saved { moments: None })),
     }
 }
@@ -54,6 +58,8 @@ pub fn backward(
         );
     }
     match (x.dtype(), &saved.moments) {
+        #[cfg(feature = "cuda")]
+        (_, Some(moments)) if x.device().is_cuda() => cuda::backward(x, weight, moments, dy, d_weight, d_bias),
         (DType::F32, Some(moments)) => cpu::backward::<f32>(x, weight, moments, dy, d_weight, d_bias),
         (DType::F64, Some(moments)) => cpu::backward::<f64>(x, weight, moments, dy, d_weight, d_bias),
         _ => {
@@ -91,6 +97,7 @@ mod tests {
     macro_rules! check {
         ($($dim:expr),+; $d:expr) => {
             Harness::new("layer_norm", &[&[$($dim,)+ $d], &[$d], &[$d]])
+                .wide(&[1, 2])
                 .affine(0, 2.0, 1.5)
                 .reference(|t| Ok(vec![reference::forward(&t[0], &t[1], &t[2])?]))
                 .fused(|t| {
@@ -109,6 +116,17 @@ mod tests {
         three_dimensions: check!(2, 3; 8)
         odd_width: check!(5; 19)
         wide: check!(2, 2, 1; 70)
+    }
+
+    #[cfg(feature = "cuda")]
+    #[test]
+    fn several_blocks_on_cuda_equal_the_reference() -> Result<()> {
+        for dtype in [DType::F32, DType::BF16] {
+            check!(40, 130; 24).against_reference_on_cuda(dtype)?;
+            check!(2, 3; 4096).against_reference_on_cuda(dtype)?;
+            check!(2, 3; 9001).against_reference_on_cuda(dtype)?;
+        }
+        Ok(())
     }
 
     #[test]

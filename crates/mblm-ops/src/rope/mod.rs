@@ -9,6 +9,8 @@
 
 mod angles;
 mod cpu;
+#[cfg(feature = "cuda")]
+mod cuda;
 pub mod reference;
 
 pub(crate) use angles::Angles;
@@ -38,6 +40,8 @@ fn rotate(x: &Tensor, start: usize, back: bool) -> Result<Tensor> {
     match (x.device().is_cpu(), x.dtype()) {
         (true, DType::F32) => cpu::forward::<f32>(x, start, back),
         (true, DType::F64) => cpu::forward::<f64>(x, start, back),
+        #[cfg(feature = "cuda")]
+        _ if crate::cuda::takes(x) => cuda::rotate(x, start, back),
         _ => reference::forward(x, start, back),
     }
 }

@@ -71,7 +71,7 @@ struct Run<'a> {
     groups: Vec<usize>,
     /// The shared start row of each stage, `None` for stages with dropout.
     starts: Vec<Option<Start>>,
-    loss: f64,
+    losses: Vec<Tensor>,
     /// Time spent in backward passes.
     backward: Duration,
 }
@@ -131,7 +131,7 @@ impl Mblm {
             run.stage(0, first, count, positions, None, gradients)?;
         }
         run.finish(gradients)?;
-        Ok((Loss::mean(run.loss, run.targets.count), run.backward))
+        Ok((Loss::mean(total(&run.losses)?, run.targets.count), run.backward))
     }
 }
 
@@ -159,7 +159,7 @@ impl<'a> Run<'a> {
             pass,
             groups,
             starts: Vec::with_capacity(model.stages.len()),
-            loss: 0.0,
+            losses: Vec::new(),
             backward: Duration::ZERO,
         };
         for (index, stage) in model.stages.iter().enumerate() {
@@ -372,7 +372,7 @@ impl<'a> Run<'a> {
         let targets = Tensor::from_vec(targets, count, rows.device())?;
         let weights = Tensor::from_vec(weights, count, rows.device())?;
         let (loss, d_logits) = cross_entropy::loss_and_gradient(&logits, &targets, &weights, self.scale())?;
-        self.loss += loss;
+        self.losses.push(loss);
         let begun = Instant::now();
         let d_rows = to_logits.backward(rows, &d_logits, gradients);
         self.backward += begun.elapsed();
@@ -410,6 +410,14 @@ impl<'a> Run<'a> {
         }
         Ok(())
     }
+}
+
+/// The sum of losses that the device has computed, which is the one thing that a pass waits for.
+pub(super) fn total(losses: &[Tensor]) -> Result<f64> {
+    if losses.is_empty() {
+        return Ok(0.0);
+    }
+    Ok(Tensor::stack(losses, 0)?.to_vec1::<f64>()?.into_iter().sum())
 }
 
 fn add_to(sum: &mut Option<Tensor>, term: Tensor) -> Result<()> {

@@ -9,7 +9,7 @@
 //! Shapes: ids (n, t, p) `u32`; rows (n, t, D). `n` sequences of `t` positions with `p` bytes each.
 
 use candle_core::Tensor;
-use mblm_ops::{embedding, layer_norm, rope};
+use mblm_ops::{embedding, layer_norm, positions, rope};
 
 use crate::config::{ModelConfig, PositionEmbedding};
 use crate::model::init::Init;
@@ -143,7 +143,7 @@ impl TokenEmbedding {
 
     fn tokens_train(&self, ids: &Tensor) -> Result<(Tensor, Option<SavedPatch>)> {
         let (sequences, positions, bytes) = ids.dims3()?;
-        let rows = embedding::forward(ids, self.table.value())?; // (n, t, p, D_N)
+        let rows = embedding::forward(ids, self.table.value(), self.table.value().dtype())?; // (n, t, p, D_N)
         let flat = rows.reshape((sequences, positions, bytes * rows.dim(3)?))?; // (n, t, p·D_N)
         let Some(patch) = &self.patch else {
             return Ok((flat, None));
@@ -167,15 +167,15 @@ impl TokenEmbedding {
             Position::None => Ok(tokens.clone()),
             Position::Rope => Ok(rope::forward(tokens, start)?),
             Position::Fixed(table) => {
-                let (rows, positions) = (table.value().dim(0)?, tokens.dim(1)?);
-                if start + positions > rows {
+                let (rows, end) = (table.value().dim(0)?, start + tokens.dim(1)?);
+                if end > rows {
                     return Err(Error::input(format!(
                         "the input reaches position {} of a stage whose fixed position table has {rows} rows; \
                          shorten the input, or train a model whose first stage uses pos_emb_type rope or none",
-                        start + positions - 1,
+                        end - 1,
                     )));
                 }
-                Ok(tokens.broadcast_add(&table.value().narrow(0, start, positions)?)?)
+                Ok(positions::forward(tokens, table.value(), start)?)
             }
         }
     }
@@ -203,11 +203,7 @@ impl TokenEmbedding {
             Position::None => {}
             Position::Rope => d_tokens = rope::backward(d_rows, saved.start)?,
             Position::Fixed(table) => {
-                let (rows, dim) = table.value().dims2()?;
-                let summed = d_rows.sum(0)?; // (t, D)
-                let (before, positions) = (saved.start, summed.dim(0)?);
-                let summed = summed.pad_with_zeros(0, before, rows - before - positions)?;
-                gradients.of(table).add(&summed.reshape((rows, dim))?)?;
+                positions::backward(d_rows, saved.start, gradients.of(table))?;
             }
         }
         if let (Some(patch), Some(saved)) = (&self.patch, &saved.patch) {

@@ -9,7 +9,7 @@ use std::time::{Duration, Instant};
 use candle_core::{DType, Device, Tensor};
 use mblm_ops::cross_entropy;
 
-use super::backward::{Loss, TrainingPass};
+use super::backward::{Loss, TrainingPass, total};
 use super::block::Pass;
 use super::blocks::Transformer;
 use super::decoder::{group_size, training_groups};
@@ -69,7 +69,7 @@ struct Run<'a> {
     pass: TrainingPass,
     /// Sequences of a group, for each stage.
     groups: Vec<usize>,
-    loss: f64,
+    losses: Vec<Tensor>,
     /// Time spent in backward passes.
     backward: Duration,
 }
@@ -226,7 +226,7 @@ impl MblmEncoder {
             let count = group.min(run.batch.ids.batch - first);
             run.stage(0, first, count, positions, None, gradients)?;
         }
-        Ok((Loss::mean(run.loss, run.count), run.backward))
+        Ok((Loss::mean(total(&run.losses)?, run.count), run.backward))
     }
 
     fn checked(&self, ids: &Tensor, attention_mask: Option<&Tensor>) -> Result<Checked> {
@@ -322,7 +322,7 @@ impl<'a> Run<'a> {
             labels: labels.host,
             weights,
             pass,
-            loss: 0.0,
+            losses: Vec::new(),
             backward: Duration::ZERO,
         })
     }
@@ -374,7 +374,7 @@ impl<'a> Run<'a> {
             let weights = Tensor::from_slice(&self.weights[first..first + count], count, rows.device())?;
             let scale = self.pass.scale / self.count as f64;
             let (loss, d_logits) = cross_entropy::loss_and_gradient(&logits, &labels, &weights, scale)?;
-            self.loss += loss;
+            self.losses.push(loss);
             let begun = Instant::now();
             let d_rows = model.to_logits.backward(rows, &d_logits, gradients);
             self.backward += begun.elapsed();

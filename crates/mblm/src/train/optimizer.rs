@@ -1,8 +1,8 @@
 //! Gradient clipping and Adam over all parameters of a model, in place.
 
-use candle_core::{DType, Tensor};
+use candle_core::Tensor;
 use mblm_ops::GradBuffer;
-use mblm_ops::adam::{self, Adam};
+use mblm_ops::adam::{self, Adam, Sums};
 
 use crate::Result;
 use crate::model::{Gradients, Parameter, Parameters};
@@ -74,7 +74,8 @@ impl Optimizer {
     /// A gradient whose norm is not finite changes nothing and is no step; the norm says so.
     pub fn step(&mut self, gradients: &Gradients, rate: f64, clip: Option<f64>) -> Result<GradientNorm> {
         let buffers: Vec<_> = gradients.iter().collect();
-        let before = adam::global_norm(&buffers)?;
+        let sums = adam::sums(&buffers)?;
+        let before = adam::global_norm(&sums);
         if !before.is_finite() {
             return Ok(GradientNorm {
                 before,
@@ -82,7 +83,7 @@ impl Optimizer {
                 mean: f64::NAN,
             });
         }
-        let mean = mean_of_means(&buffers)?;
+        let mean = mean_of_means(&buffers, &sums);
         // the published recipe's clipping: the small constant keeps a zero norm from dividing
         let scale = clip.map_or(1.0, |clip| (clip / (before + 1e-6)).min(1.0));
         let mut parameters: Vec<adam::Parameter<'_>> = self
@@ -109,10 +110,10 @@ impl Optimizer {
 }
 
 /// The mean over all buffers of the mean of their elements.
-fn mean_of_means(buffers: &[&GradBuffer]) -> Result<f64> {
-    let mut sum = 0.0;
-    for buffer in buffers {
-        sum += buffer.tensor().mean_all()?.to_dtype(DType::F64)?.to_scalar::<f64>()?;
-    }
-    Ok(sum / buffers.len().max(1) as f64)
+fn mean_of_means(buffers: &[&GradBuffer], sums: &[Sums]) -> f64 {
+    let means = buffers
+        .iter()
+        .zip(sums)
+        .map(|(buffer, sums)| sums.plain / buffer.tensor().elem_count() as f64);
+    means.sum::<f64>() / buffers.len().max(1) as f64
 }

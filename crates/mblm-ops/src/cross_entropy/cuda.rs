@@ -1,0 +1,55 @@
+//! The kernels for CUDA devices. Targets are not looked at on the host: one outside of the vocabulary makes the loss NaN.
+
+use candle_core::{DType, Result, Tensor};
+
+use crate::cuda::{self, Kernel, Module};
+
+const MODULE: Module = module!(CROSS_ENTROPY);
+
+/// Rows of a block, a warp each.
+const ROWS: usize = 8;
+
+pub(super) fn losses(logits: &Tensor, targets: &Tensor) -> Result<Tensor> {
+    let (rows, vocabulary) = logits.dims2()?;
+    let (logits, targets) = (logits.contiguous()?, targets.contiguous()?);
+    let losses = cuda::empty(rows, logits.dtype(), logits.device())?;
+    Kernel::new(logits.device(), MODULE, "losses_of_rows", logits.dtype())?
+        .tensor(&logits)?
+        .tensor(&targets)?
+        .tensor(&losses)?
+        .int(rows)?
+        .int(vocabulary)?
+        .launch(cuda::blocks(rows, ROWS), 32 * ROWS, 0)?;
+    Ok(losses)
+}
+
+pub(super) fn loss_and_gradient(
+    logits: &Tensor,
+    targets: &Tensor,
+    weights: &Tensor,
+    scale: f64,
+) -> Result<(Tensor, Tensor)> {
+    let (rows, vocabulary) = logits.dims2()?;
+    let device = logits.device();
+    let (logits, targets, weights) = (logits.contiguous()?, targets.contiguous()?, weights.contiguous()?);
+    let d_logits = cuda::empty_like(&logits)?;
+    let blocks = cuda::blocks(rows, ROWS);
+    let partial = cuda::empty(blocks, DType::F64, device)?;
+    Kernel::new(device, MODULE, "cross_entropy", logits.dtype())?
+        .tensor(&logits)?
+        .tensor(&targets)?
+        .tensor(&weights)?
+        .float(scale)
+        .tensor(&d_logits)?
+        .tensor(&partial)?
+        .int(rows)?
+        .int(vocabulary)?
+        .launch(blocks, 32 * ROWS, 0)?;
+    let total = cuda::empty((), DType::F64, device)?;
+    Kernel::untyped(device, MODULE, "sum_of_blocks")?
+        .tensor(&partial)?
+        .tensor(&total)?
+        .int(blocks)?
+        .launch(1, 256, 0)?;
+    Ok((total, d_logits))
+}
