@@ -1,0 +1,244 @@
+// Causal depthwise convolution with SiLU over (n, t, c), forward and backward. The kernel has W taps of which the first W - k are
+// absent; positions before the first are the rows of `tail` (its last at position -1), then zeros.
+//
+// A thread takes V neighbouring channels and a run of positions, and keeps the rows that its taps meet in registers. The backward
+// pass computes the convolution again; what positions after a run give to its rows is computed twice, by the run and by the next.
+
+#include "common.cuh"
+
+constexpr int W = 4;
+
+template <typename T>
+__device__ __forceinline__ float sigmoid(float v) {
+    if constexpr (sizeof(T) == 2) return __fdividef(1.0f, 1.0f + __expf(-v));
+    return 1.0f / (1.0f + expf(-v));
+}
+
+// The rows of one sequence, from a channel on.
+template <typename T>
+struct Rows {
+    const T* x;
+    long long stride;
+    const T* tail;
+    int c, k;
+
+    // The row at `position`, which is before the end.
+    template <int V>
+    __device__ __forceinline__ void get(int position, float (&v)[V]) const {
+        if (position >= 0) return load_v<V>(x + position * stride, v);
+        if (tail && position >= 1 - k) return load_v<V>(tail + (long long)(position + k - 1) * c, v);
+#pragma unroll
+        for (int i = 0; i < V; ++i) v[i] = 0.0f;
+    }
+};
+
+// The taps of V channels from `column` on, as W rows, from (c, k).
+template <int V>
+__device__ __forceinline__ void load_taps(const float* weight, int column, int k, float (&taps)[W][V]) {
+#pragma unroll
+    for (int j = 0; j < W; ++j)
+#pragma unroll
+        for (int i = 0; i < V; ++i) taps[j][i] = j >= W - k ? weight[(size_t)(column + i) * k + j - (W - k)] : 0.0f;
+}
+
+// bias + Σ taps · rows for the W rows up to a position.
+template <int V>
+__device__ __forceinline__ void convolve(const float (&taps)[W][V], const float (&bias)[V], const float (&rows)[W][V], int k,
+                                         float (&p)[V]) {
+#pragma unroll
+    for (int i = 0; i < V; ++i) p[i] = bias[i];
+#pragma unroll
+    for (int j = 0; j < W; ++j) {
+        if (j < W - k) continue;
+#pragma unroll
+        for (int i = 0; i < V; ++i) p[i] = fmaf(taps[j][i], rows[j][i], p[i]);
+    }
+}
+
+template <int V>
+__device__ __forceinline__ void shift(float (&rows)[W][V]) {
+#pragma unroll
+    for (int j = 0; j + 1 < W; ++j)
+#pragma unroll
+        for (int i = 0; i < V; ++i) rows[j][i] = rows[j + 1][i];
+}
+
+// blockIdx.x = sequence · runs + run; the first run also copies the new tail.
+template <typename T, int V>
+__device__ __forceinline__ void conv_silu_forward(const T* x, long long sequence_stride, long long row_stride, const float* weight,
+                                                  const float* bias, const T* tail, long long tail_stride, T* y, T* new_tail, int t,
+                                                  int c, int k, int run, int runs) {
+    const int column = (blockIdx.y * blockDim.x + threadIdx.x) * V;
+    if (column >= c) return;
+    const int sequence = blockIdx.x / runs, first = blockIdx.x % runs * run, last = min(first + run, t);
+    const Rows<T> e = {x + sequence * sequence_stride + column, row_stride, tail ? tail + sequence * tail_stride + column : nullptr,
+                       c, k};
+    float taps[W][V], b[V], rows[W][V];
+    load_taps<V>(weight, column, k, taps);
+    load_v<V>(bias + column, b);
+#pragma unroll
+    for (int j = 1; j < W; ++j) e.get(first - W + j, rows[j]);
+    T* out = y + ((size_t)sequence * t + first) * c + column;
+#pragma unroll 4
+    for (int position = first; position < last; ++position, out += c) {
+        shift<V>(rows);
+        e.get(position, rows[W - 1]);
+        float p[V];
+        convolve<V>(taps, b, rows, k, p);
+#pragma unroll
+        for (int i = 0; i < V; ++i) p[i] *= sigmoid<T>(p[i]);
+        store_v<V>(out, p);
+    }
+    if (first > 0) return;
+    for (int row = 0; row < k - 1; ++row) {
+        float v[V];
+        e.get(t - k + 1 + row, v);
+        store_v<V>(new_tail + ((size_t)sequence * (k - 1) + row) * c + column, v);
+    }
+}
+
+constexpr int LANES = 32, RUNS = 8;
+
+// A block of (LANES, RUNS) threads takes RUNS runs of one sequence at a time: one item of n · groups. It leaves the sums of its
+// items, the gradients of the W taps and of the bias, in `partial` (blocks, W + 1, c), and those of the tails in d_tail (n, k - 1, c).
+template <typename T, int V>
+__device__ __forceinline__ void conv_silu_backward(const T* x, long long sequence_stride, long long row_stride, const float* weight,
+                                                   const float* bias, const T* tail, long long tail_stride, const T* dy,
+                                                   long long dy_sequence, long long dy_row, const T* d_new_tail, T* dx, float* d_tail,
+                                                   float* partial, int t, int c, int k, int run, int groups, int items) {
+    __shared__ float scratch[RUNS][LANES * V];
+    const int column = (blockIdx.y * LANES + threadIdx.x) * V;
+    float sums[W + 1][V] = {};
+    if (column < c) {
+        float taps[W][V], b[V];
+        load_taps<V>(weight, column, k, taps);
+        load_v<V>(bias + column, b);
+        for (int item = blockIdx.x; item < items; item += gridDim.x) {
+            const int sequence = item / groups, first = (item % groups * RUNS + threadIdx.y) * run, last = min(first + run, t);
+            if (first >= t && first > 0) continue;
+            const Rows<T> e = {x + sequence * sequence_stride + column, row_stride,
+                               tail ? tail + sequence * tail_stride + column : nullptr, c, k};
+            const T* g = dy + sequence * dy_sequence + column;
+            float rows[W][V], dp[W][V] = {}; // of the W positions up to this one
+#pragma unroll
+            for (int j = 1; j < W; ++j) e.get(first - W + j, rows[j]);
+#pragma unroll 4
+            for (int position = first; position < last + W - 1; ++position) {
+                shift<V>(rows);
+                shift<V>(dp);
+                if (position < t) {
+                    e.get(position, rows[W - 1]);
+                    float p[V];
+                    convolve<V>(taps, b, rows, k, p);
+                    load_v<V>(g + position * dy_row, dp[W - 1]);
+#pragma unroll
+                    for (int i = 0; i < V; ++i) {
+                        const float s = sigmoid<T>(p[i]);
+                        dp[W - 1][i] *= s * (1.0f + p[i] * (1.0f - s));
+                    }
+                } else {
+#pragma unroll
+                    for (int i = 0; i < V; ++i) rows[W - 1][i] = dp[W - 1][i] = 0.0f;
+                }
+                if (position < last) {
+#pragma unroll
+                    for (int j = 0; j < W; ++j)
+#pragma unroll
+                        for (int i = 0; i < V; ++i) sums[j][i] = fmaf(dp[W - 1][i], rows[j][i], sums[j][i]);
+#pragma unroll
+                    for (int i = 0; i < V; ++i) sums[W][i] += dp[W - 1][i];
+                }
+                // the row that no later position meets
+                const int done = position - W + 1;
+                if (done < first && (first > 0 || done < 1 - k)) continue;
+                float d[V] = {};
+                if (d_new_tail && done >= t - k + 1)
+                    load_v<V>(d_new_tail + ((size_t)sequence * (k - 1) + done - t + k - 1) * c + column, d);
+#pragma unroll
+                for (int j = 0; j < W; ++j) {
+                    if (j < W - k) continue;
+#pragma unroll
+                    for (int i = 0; i < V; ++i) d[i] = fmaf(taps[j][i], dp[W - 1 - j][i], d[i]);
+                }
+                if (done >= 0)
+                    store_v<V>(dx + ((size_t)sequence * t + done) * c + column, d);
+                else if (d_tail)
+                    store_v<V>(d_tail + ((size_t)sequence * (k - 1) + done + k - 1) * c + column, d);
+            }
+        }
+    }
+    for (int j = 0; j <= W; ++j) {
+        float v[V];
+#pragma unroll
+        for (int l = 0; l <= W; ++l)
+            if (l == j)
+#pragma unroll
+                for (int i = 0; i < V; ++i) v[i] = sums[l][i];
+        store_v<V>(&scratch[threadIdx.y][threadIdx.x * V], v);
+        __syncthreads();
+        for (int i = threadIdx.y * LANES + threadIdx.x; i < LANES * V; i += LANES * RUNS) {
+            float total = 0.0f;
+#pragma unroll
+            for (int r = 0; r < RUNS; ++r) total += scratch[r][i];
+            const int channel = blockIdx.y * LANES * V + i;
+            if (channel < c) partial[((size_t)blockIdx.x * (W + 1) + j) * c + channel] = total;
+        }
+        __syncthreads();
+    }
+}
+
+// Adds the sums over the blocks of `partial` (blocks, W + 1, c) to the gradients of the taps (c, k) and of the bias (c).
+// A block takes 32 channels of tap blockIdx.y; its threads along y take the rows in turns.
+extern "C" __global__ void conv_silu_parameters(const float* partial, float* d_weight, float* d_bias, int blocks, int c, int k) {
+    __shared__ float parts[RUNS][LANES];
+    const int channel = blockIdx.x * LANES + threadIdx.x, j = blockIdx.y;
+    float v = 0.0f;
+    if (channel < c)
+        for (int row = threadIdx.y; row < blocks; row += RUNS) v += partial[((size_t)row * (W + 1) + j) * c + channel];
+    parts[threadIdx.y][threadIdx.x] = v;
+    __syncthreads();
+    if (threadIdx.y > 0 || channel >= c) return;
+    float total = 0.0f;
+#pragma unroll
+    for (int r = 0; r < RUNS; ++r) total += parts[r][threadIdx.x];
+    if (j == W)
+        d_bias[channel] += total;
+    else if (j >= W - k)
+        d_weight[(size_t)channel * k + j - (W - k)] += total;
+}
+
+// out[i] = Σ x[s][i] over `sequences`, for `count` elements of each.
+template <typename T>
+__device__ __forceinline__ void fold_sequences(const float* x, T* out, int sequences, int count) {
+    const int i = blockIdx.x * blockDim.x + threadIdx.x;
+    if (i >= count) return;
+    float total = 0.0f;
+    for (int s = 0; s < sequences; ++s) total += x[(size_t)s * count + i];
+    store(out + i, total);
+}
+
+extern "C" __global__ void fold_sequences_f32(const float* x, float* out, int sequences, int count) {
+    fold_sequences(x, out, sequences, count);
+}
+extern "C" __global__ void fold_sequences_bf16(const float* x, bf16* out, int sequences, int count) {
+    fold_sequences(x, out, sequences, count);
+}
+
+#define FORWARD(T)                                                                                                                  \
+    (const T* x, long long sequence_stride, long long row_stride, const float* weight, const float* bias, const T* tail,            \
+     long long tail_stride, T* y, T* new_tail, int t, int c, int k, int run, int runs)
+EXPORT_WIDTHS(conv_silu_forward, FORWARD(float), FORWARD(bf16),
+              (x, sequence_stride, row_stride, weight, bias, tail, tail_stride, y, new_tail, t, c, k, run, runs))
+
+#define BACKWARD(T, V, NAME)                                                                                                        \
+    extern "C" __global__ void __launch_bounds__(LANES* RUNS) NAME(                                                                 \
+        const T* x, long long sequence_stride, long long row_stride, const float* weight, const float* bias, const T* tail,         \
+        long long tail_stride, const T* dy, long long dy_sequence, long long dy_row, const T* d_new_tail, T* dx, float* d_tail,     \
+        float* partial, int t, int c, int k, int run, int groups, int items) {                                                      \
+        conv_silu_backward<T, V>(x, sequence_stride, row_stride, weight, bias, tail, tail_stride, dy, dy_sequence, dy_row,          \
+                                 d_new_tail, dx, d_tail, partial, t, c, k, run, groups, items);                                     \
+    }
+BACKWARD(float, 1, conv_silu_backward1_f32)
+BACKWARD(float, 4, conv_silu_backward4_f32)
+BACKWARD(bf16, 1, conv_silu_backward1_bf16)
+BACKWARD(bf16, 4, conv_silu_backward4_bf16)
