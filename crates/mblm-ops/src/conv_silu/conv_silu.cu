@@ -8,6 +8,9 @@
 
 constexpr int W = 4;
 
+// Rows that a thread reads together, before it needs them: forward, and of both x and dy backward.
+constexpr int AHEAD = 4, AHEAD_OF_BOTH = 2;
+
 template <typename T>
 __device__ __forceinline__ float sigmoid(float v) {
     if constexpr (sizeof(T) == 2) return __fdividef(1.0f, 1.0f + __expf(-v));
@@ -79,15 +82,23 @@ __device__ __forceinline__ void conv_silu_forward(const T* x, long long sequence
 #pragma unroll
     for (int j = 1; j < W; ++j) e.get(first - W + j, rows[j]);
     T* out = y + ((size_t)sequence * t + first) * c + column;
-#pragma unroll 4
-    for (int position = first; position < last; ++position, out += c) {
-        shift<V>(rows);
-        e.get(position, rows[W - 1]);
-        float p[V];
-        convolve<V>(taps, b, rows, k, p);
+    for (int batch = first; batch < last; batch += AHEAD) {
+        float ahead[AHEAD][V];
 #pragma unroll
-        for (int i = 0; i < V; ++i) p[i] *= sigmoid<T>(p[i]);
-        store_v<V>(out, p);
+        for (int a = 0; a < AHEAD; ++a) load_v<V>(e.x + min(batch + a, t - 1) * row_stride, ahead[a]);
+#pragma unroll
+        for (int a = 0; a < AHEAD; ++a) {
+            if (batch + a >= last) break;
+            shift<V>(rows);
+#pragma unroll
+            for (int i = 0; i < V; ++i) rows[W - 1][i] = ahead[a][i];
+            float p[V];
+            convolve<V>(taps, b, rows, k, p);
+#pragma unroll
+            for (int i = 0; i < V; ++i) p[i] *= sigmoid<T>(p[i]);
+            store_v<V>(out, p);
+            out += c;
+        }
     }
     if (first > 0) return;
     for (int row = 0; row < k - 1; ++row) {
@@ -122,48 +133,60 @@ __device__ __forceinline__ void conv_silu_backward(const T* x, long long sequenc
             float rows[W][V], dp[W][V] = {}; // of the W positions up to this one
 #pragma unroll
             for (int j = 1; j < W; ++j) e.get(first - W + j, rows[j]);
-#pragma unroll 4
-            for (int position = first; position < last + W - 1; ++position) {
-                shift<V>(rows);
-                shift<V>(dp);
-                if (position < t) {
-                    e.get(position, rows[W - 1]);
-                    float p[V];
-                    convolve<V>(taps, b, rows, k, p);
-                    load_v<V>(g + position * dy_row, dp[W - 1]);
+            for (int batch = first; batch < last + W - 1; batch += AHEAD_OF_BOTH) {
+                float x_ahead[AHEAD_OF_BOTH][V], dy_ahead[AHEAD_OF_BOTH][V];
+                if (t > 0) {
 #pragma unroll
-                    for (int i = 0; i < V; ++i) {
-                        const float s = sigmoid<T>(p[i]);
-                        dp[W - 1][i] *= s * (1.0f + p[i] * (1.0f - s));
+                    for (int a = 0; a < AHEAD_OF_BOTH; ++a) {
+                        load_v<V>(e.x + min(batch + a, t - 1) * row_stride, x_ahead[a]);
+                        load_v<V>(g + min(batch + a, t - 1) * dy_row, dy_ahead[a]);
                     }
-                } else {
-#pragma unroll
-                    for (int i = 0; i < V; ++i) rows[W - 1][i] = dp[W - 1][i] = 0.0f;
                 }
-                if (position < last) {
 #pragma unroll
-                    for (int j = 0; j < W; ++j)
+                for (int a = 0; a < AHEAD_OF_BOTH; ++a) {
+                    const int position = batch + a;
+                    if (position >= last + W - 1) break;
+                    shift<V>(rows);
+                    shift<V>(dp);
+                    if (position < t) {
+                        float p[V];
 #pragma unroll
-                        for (int i = 0; i < V; ++i) sums[j][i] = fmaf(dp[W - 1][i], rows[j][i], sums[j][i]);
+                        for (int i = 0; i < V; ++i) rows[W - 1][i] = x_ahead[a][i];
+                        convolve<V>(taps, b, rows, k, p);
 #pragma unroll
-                    for (int i = 0; i < V; ++i) sums[W][i] += dp[W - 1][i];
+                        for (int i = 0; i < V; ++i) {
+                            const float s = sigmoid<T>(p[i]);
+                            dp[W - 1][i] = dy_ahead[a][i] * s * (1.0f + p[i] * (1.0f - s));
+                        }
+                    } else {
+#pragma unroll
+                        for (int i = 0; i < V; ++i) rows[W - 1][i] = dp[W - 1][i] = 0.0f;
+                    }
+                    if (position < last) {
+#pragma unroll
+                        for (int j = 0; j < W; ++j)
+#pragma unroll
+                            for (int i = 0; i < V; ++i) sums[j][i] = fmaf(dp[W - 1][i], rows[j][i], sums[j][i]);
+#pragma unroll
+                        for (int i = 0; i < V; ++i) sums[W][i] += dp[W - 1][i];
+                    }
+                    // the row that no later position meets
+                    const int done = position - W + 1;
+                    if (done < first && (first > 0 || done < 1 - k)) continue;
+                    float d[V] = {};
+                    if (d_new_tail && done >= t - k + 1)
+                        load_v<V>(d_new_tail + ((size_t)sequence * (k - 1) + done - t + k - 1) * c + column, d);
+#pragma unroll
+                    for (int j = 0; j < W; ++j) {
+                        if (j < W - k) continue;
+#pragma unroll
+                        for (int i = 0; i < V; ++i) d[i] = fmaf(taps[j][i], dp[W - 1 - j][i], d[i]);
+                    }
+                    if (done >= 0)
+                        store_v<V>(dx + ((size_t)sequence * t + done) * c + column, d);
+                    else if (d_tail)
+                        store_v<V>(d_tail + ((size_t)sequence * (k - 1) + done + k - 1) * c + column, d);
                 }
-                // the row that no later position meets
-                const int done = position - W + 1;
-                if (done < first && (first > 0 || done < 1 - k)) continue;
-                float d[V] = {};
-                if (d_new_tail && done >= t - k + 1)
-                    load_v<V>(d_new_tail + ((size_t)sequence * (k - 1) + done - t + k - 1) * c + column, d);
-#pragma unroll
-                for (int j = 0; j < W; ++j) {
-                    if (j < W - k) continue;
-#pragma unroll
-                    for (int i = 0; i < V; ++i) d[i] = fmaf(taps[j][i], dp[W - 1 - j][i], d[i]);
-                }
-                if (done >= 0)
-                    store_v<V>(dx + ((size_t)sequence * t + done) * c + column, d);
-                else if (d_tail)
-                    store_v<V>(d_tail + ((size_t)sequence * (k - 1) + done + k - 1) * c + column, d);
             }
         }
     }
@@ -231,7 +254,7 @@ EXPORT_WIDTHS(conv_silu_forward, FORWARD(float), FORWARD(bf16),
               (x, sequence_stride, row_stride, weight, bias, tail, tail_stride, y, new_tail, t, c, k, run, runs))
 
 #define BACKWARD(T, V, NAME)                                                                                                        \
-    extern "C" __global__ void __launch_bounds__(LANES* RUNS) NAME(                                                                 \
+    extern "C" __global__ void __launch_bounds__(LANES* RUNS, 2) NAME(                                                                 \
         const T* x, long long sequence_stride, long long row_stride, const float* weight, const float* bias, const T* tail,         \
         long long tail_stride, const T* dy, long long dy_sequence, long long dy_row, const T* d_new_tail, T* dx, float* d_tail,     \
         float* partial, int t, int c, int k, int run, int groups, int items) {                                                      \
