@@ -38,6 +38,17 @@ struct Rows {
 // The taps of V channels from `column` on, as W rows, from (c, k).
 template <int V>
 __device__ __forceinline__ void load_taps(const float* weight, int column, int k, float (&taps)[W][V]) {
+    if (V > 1 && k == W) {
+#pragma unroll
+        for (int i = 0; i < V; ++i) {
+            const float4 four = load4(weight + (size_t)(column + i) * W);
+            taps[0][i] = four.x;
+            taps[1][i] = four.y;
+            taps[2][i] = four.z;
+            taps[3][i] = four.w;
+        }
+        return;
+    }
 #pragma unroll
     for (int j = 0; j < W; ++j)
 #pragma unroll
@@ -110,13 +121,13 @@ __device__ __forceinline__ void conv_silu_forward(const T* x, long long sequence
 
 constexpr int LANES = 32, RUNS = 8;
 
-// A block of (LANES, RUNS) threads takes RUNS runs of one sequence at a time: one item of n · groups. It leaves the sums of its
-// items, the gradients of the W taps and of the bias, in `partial` (blocks, W + 1, c), and those of the tails in d_tail (n, k - 1, c).
+// A block of (LANES, RUNS) threads takes RUNS at a time of all sequences' runs, of which there are `all`. It leaves their sums, the
+// gradients of the W taps and of the bias, in `partial` (blocks, W + 1, c), and those of the tails in d_tail (n, k - 1, c).
 template <typename T, int V>
 __device__ __forceinline__ void conv_silu_backward(const T* x, long long sequence_stride, long long row_stride, const float* weight,
                                                    const float* bias, const T* tail, long long tail_stride, const T* dy,
                                                    long long dy_sequence, long long dy_row, const T* d_new_tail, T* dx, float* d_tail,
-                                                   float* partial, int t, int c, int k, int run, int groups, int items) {
+                                                   float* partial, int t, int c, int k, int run, int runs, int all) {
     __shared__ float scratch[RUNS][LANES * V];
     const int column = (blockIdx.y * LANES + threadIdx.x) * V;
     float sums[W + 1][V] = {};
@@ -124,9 +135,8 @@ __device__ __forceinline__ void conv_silu_backward(const T* x, long long sequenc
         float taps[W][V], b[V];
         load_taps<V>(weight, column, k, taps);
         load_v<V>(bias + column, b);
-        for (int item = blockIdx.x; item < items; item += gridDim.x) {
-            const int sequence = item / groups, first = (item % groups * RUNS + threadIdx.y) * run, last = min(first + run, t);
-            if (first >= t && first > 0) continue;
+        for (int index = blockIdx.x * RUNS + threadIdx.y; index < all; index += gridDim.x * RUNS) {
+            const int sequence = index / runs, first = index % runs * run, last = min(first + run, t);
             const Rows<T> e = {x + sequence * sequence_stride + column, row_stride,
                                tail ? tail + sequence * tail_stride + column : nullptr, c, k};
             const T* g = dy + sequence * dy_sequence + column;
@@ -247,19 +257,24 @@ extern "C" __global__ void fold_sequences_bf16(const float* x, bf16* out, int se
     fold_sequences(x, out, sequences, count);
 }
 
-#define FORWARD(T)                                                                                                                  \
-    (const T* x, long long sequence_stride, long long row_stride, const float* weight, const float* bias, const T* tail,            \
-     long long tail_stride, T* y, T* new_tail, int t, int c, int k, int run, int runs)
-EXPORT_WIDTHS(conv_silu_forward, FORWARD(float), FORWARD(bf16),
-              (x, sequence_stride, row_stride, weight, bias, tail, tail_stride, y, new_tail, t, c, k, run, runs))
+#define FORWARD(T, V, NAME)                                                                                                         \
+    extern "C" __global__ void NAME(const T* x, long long sequence_stride, long long row_stride, const float* weight,               \
+                                    const float* bias, const T* tail, long long tail_stride, T* y, T* new_tail, int t, int c,       \
+                                    int k, int run, int runs) {                                                                     \
+        conv_silu_forward<T, V>(x, sequence_stride, row_stride, weight, bias, tail, tail_stride, y, new_tail, t, c, k, run, runs);  \
+    }
+FORWARD(float, 1, conv_silu_forward1_f32)
+FORWARD(float, 4, conv_silu_forward4_f32)
+FORWARD(bf16, 1, conv_silu_forward1_bf16)
+FORWARD(bf16, 4, conv_silu_forward4_bf16)
 
 #define BACKWARD(T, V, NAME)                                                                                                        \
     extern "C" __global__ void __launch_bounds__(LANES* RUNS, 2) NAME(                                                                 \
         const T* x, long long sequence_stride, long long row_stride, const float* weight, const float* bias, const T* tail,         \
         long long tail_stride, const T* dy, long long dy_sequence, long long dy_row, const T* d_new_tail, T* dx, float* d_tail,     \
-        float* partial, int t, int c, int k, int run, int groups, int items) {                                                      \
+        float* partial, int t, int c, int k, int run, int runs, int all) {                                                      \
         conv_silu_backward<T, V>(x, sequence_stride, row_stride, weight, bias, tail, tail_stride, dy, dy_sequence, dy_row,          \
-                                 d_new_tail, dx, d_tail, partial, t, c, k, run, groups, items);                                     \
+                                 d_new_tail, dx, d_tail, partial, t, c, k, run, runs, all);                                     \
     }
 BACKWARD(float, 1, conv_silu_backward1_f32)
 BACKWARD(float, 4, conv_silu_backward4_f32)

@@ -12,15 +12,15 @@ const MODULE: Module = module!(CONV_SILU);
 
 /// Taps that the kernels have.
 const TAPS: usize = 4;
-/// Channels of a thread of the forward and of the backward pass, where rows are aligned.
-const WIDE: usize = 8;
-const WIDE_BACKWARD: usize = 4;
-/// Most positions of a run.
-const RUN: usize = 16;
+/// Channels of a thread, where rows are aligned.
+const WIDE: usize = 4;
+/// Positions of a run, at most: of the forward and of the backward pass.
+const RUN: usize = 32;
+const RUN_BACKWARD: usize = 16;
 /// Threads of a block of the backward pass along the channels and along the runs.
 const LANES: usize = 32;
 const RUNS: usize = 8;
-/// Blocks of the backward pass, beyond which each takes several items.
+/// Blocks of the backward pass, beyond which each takes runs in turns.
 const BLOCKS: usize = 132 * 16;
 
 /// Whether there are kernels for this input and this number of taps.
@@ -36,12 +36,9 @@ fn in_rows(x: &Tensor) -> Result<Tensor> {
     }
 }
 
-/// Whether each row of these begins at a multiple of `width` elements.
-fn aligned(tensors: &[&Tensor], width: usize) -> bool {
-    tensors.iter().all(|tensor| {
-        let whole = |count: &usize| count.is_multiple_of(width);
-        whole(&tensor.layout().start_offset()) && tensor.stride()[..2].iter().all(whole) && whole(&tensor.dims()[2])
-    })
+/// Whether this is a multiple of [`WIDE`].
+fn whole(count: &usize) -> bool {
+    count.is_multiple_of(WIDE)
 }
 
 /// The parameters, and the tail in the type of `x`.
@@ -60,9 +57,12 @@ impl Inputs {
         })
     }
 
-    /// All rows that a kernel reads.
-    fn rows<'a>(&'a self, others: &[&'a Tensor]) -> Vec<&'a Tensor> {
-        others.iter().copied().chain(&self.tail).collect()
+    /// Channels of a thread: [`WIDE`] if everything that it reads there is aligned, `others` (n, t, c) included.
+    fn width(&self, others: &[&Tensor]) -> usize {
+        let begins = |tensor: &Tensor| whole(&tensor.layout().start_offset());
+        let rows = |tensor: &Tensor| begins(tensor) && tensor.stride()[..2].iter().all(whole) && whole(&tensor.dims()[2]);
+        let aligned = others.iter().copied().chain(&self.tail).all(rows) && begins(&self.weight) && begins(&self.bias);
+        if aligned { WIDE } else { 1 }
     }
 
     /// The arguments of both kernels from x to the tail.
@@ -93,8 +93,9 @@ pub(super) fn forward(x: &Tensor, weight: &Tensor, bias: &Tensor, tail: Option<&
     if n == 0 {
         return Ok((y, new_tail));
     }
-    let width = if aligned(&inputs.rows(&[&x]), WIDE) { WIDE } else { 1 };
-    let runs = t.div_ceil(RUN).max(1);
+    let width = inputs.width(&[&x]);
+    let run = t.div_ceil(2).clamp(TAPS, RUN);
+    let runs = t.div_ceil(run).max(1);
     let threads = c.div_ceil(width).next_multiple_of(32).min(128);
     let kernel = Kernel::new(x.device(), MODULE, &format!("conv_silu_forward{width}"), x.dtype())?;
     inputs
@@ -104,7 +105,7 @@ pub(super) fn forward(x: &Tensor, weight: &Tensor, bias: &Tensor, tail: Option<&
         .int(t)?
         .int(c)?
         .int(k)?
-        .int(RUN)?
+        .int(run)?
         .int(runs)?
         .launch((n * runs, cuda::blocks(c, width * threads)), threads, 0)?;
     Ok((y, new_tail))
@@ -131,13 +132,13 @@ pub(super) fn backward(
         None => None,
     };
     if n > 0 {
-        let mut rows = inputs.rows(&[&x, &dy]);
+        let mut rows = vec![&x, &dy];
         rows.extend(&d_new_tail);
-        let width = if aligned(&rows, WIDE_BACKWARD) { WIDE_BACKWARD } else { 1 };
-        let run = t.div_ceil(RUNS).clamp(TAPS, RUN);
-        let groups = t.div_ceil(run * RUNS).max(1);
+        let width = inputs.width(&rows);
+        let run = t.clamp(TAPS, RUN_BACKWARD);
+        let runs = t.div_ceil(run).max(1);
         let across = cuda::blocks(c, LANES * width);
-        let blocks = (n * groups).min((BLOCKS / across).max(1));
+        let blocks = (n * runs).div_ceil(RUNS).min((BLOCKS / across).max(1));
         let partial = cuda::empty((blocks, TAPS + 1, c), DType::F32, x.device())?;
         let kernel = Kernel::new(x.device(), MODULE, &format!("conv_silu_backward{width}"), x.dtype())?;
         inputs
@@ -151,8 +152,8 @@ pub(super) fn backward(
             .int(c)?
             .int(k)?
             .int(run)?
-            .int(groups)?
-            .int(n * groups)?
+            .int(runs)?
+            .int(n * runs)?
             .launch((blocks, across), (LANES, RUNS), 0)?;
         Kernel::untyped(x.device(), MODULE, "conv_silu_parameters")?
             .tensor(&partial)?

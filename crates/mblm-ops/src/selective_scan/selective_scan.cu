@@ -23,9 +23,7 @@ struct Rows {
     const T* p;
     long long sequence, row;
 
-    __device__ __forceinline__ float get(int s, int position, int column) const {
-        return load(p + s * sequence + position * row + column);
-    }
+    __device__ __forceinline__ T get(int s, int position, int column) const { return p[s * sequence + position * row + column]; }
 };
 
 // The inputs by position: widths d, d, d, N and N.
@@ -38,29 +36,40 @@ struct Sizes {
     int n, t, d, state;
 };
 
-// What the threads of a block have of the rows of a segment: CELLS of each tensor of d channels, PAIRS of B and of C.
+// What the threads of a block have of the rows of a segment: CELLS of each tensor of d channels, PAIRS of B and of C. Rows are
+// fetched as they lie in memory, so that nothing waits for them; what lies beyond an end is the last that does not.
 template <int G>
 struct Segment {
     static constexpr int CHANNELS = THREADS / G, STATES = OWN * G, CELLS = SEGMENT * CHANNELS / THREADS,
                          PAIRS = SEGMENT * STATES / THREADS;
 
     template <typename T>
-    static __device__ __forceinline__ void fetch(const Rows<T>& from, int sequence, int first, const Sizes& s, float (&cells)[CELLS]) {
-        const int channel = blockIdx.x * CHANNELS + threadIdx.x % CHANNELS;
+    static __device__ __forceinline__ void fetch(const Rows<T>& from, int sequence, int first, const Sizes& s, T (&cells)[CELLS]) {
+        const int channel = min(blockIdx.x * CHANNELS + threadIdx.x % CHANNELS, s.d - 1);
 #pragma unroll
         for (int i = 0; i < CELLS; ++i) {
             const int position = first + threadIdx.x / CHANNELS + i * (THREADS / CHANNELS);
-            cells[i] = position < s.t && channel < s.d ? from.get(sequence, position, channel) : 0.0f;
+            cells[i] = from.get(sequence, min(position, s.t - 1), channel);
         }
     }
 
     template <typename T>
     static __device__ __forceinline__ void fetch_entries(const Rows<T>& from, int sequence, int first, const Sizes& s,
-                                                         float (&entries)[PAIRS]) {
+                                                         T (&entries)[PAIRS]) {
 #pragma unroll
         for (int i = 0; i < PAIRS; ++i) {
             const int at = threadIdx.x + i * THREADS, position = first + at / STATES, n = at % STATES;
-            entries[i] = position < s.t && n < s.state ? from.get(sequence, position, n) : 0.0f;
+            entries[i] = from.get(sequence, min(position, s.t - 1), min(n, s.state - 1));
+        }
+    }
+
+    // Entries beyond N become zeros.
+    template <typename T>
+    static __device__ __forceinline__ void put_entries(const T (&entries)[PAIRS], float (*to)[STATES], const Sizes& s) {
+#pragma unroll
+        for (int i = 0; i < PAIRS; ++i) {
+            const int at = threadIdx.x + i * THREADS, n = at % STATES;
+            to[at / STATES][n] = n < s.state ? load(&entries[i]) : 0.0f;
         }
     }
 };
@@ -110,7 +119,8 @@ __device__ __forceinline__ void selective_scan_forward(const Inputs<T>& in, cons
     for (int i = 0; i < OWN; ++i) a[i] = -expf(a[i]) * LOG2_E;
 
     for (int sequence = blockIdx.y; sequence < s.n; sequence += gridDim.y) {
-        float h[OWN] = {}, next_u[CELLS], next_delta[CELLS], next_z[CELLS], next_b[PAIRS], next_c[PAIRS];
+        float h[OWN] = {};
+        T next_u[CELLS], next_delta[CELLS], next_z[CELLS], next_b[PAIRS], next_c[PAIRS];
         if (begin) load_state(begin + sequence * begin_sequence, channel, first, s, h);
         auto fetch = [&](int position) {
             Part::fetch(in.u, sequence, position, s, next_u);
@@ -125,18 +135,14 @@ __device__ __forceinline__ void selective_scan_forward(const Inputs<T>& in, cons
 #pragma unroll
             for (int i = 0; i < CELLS; ++i) {
                 const int row = above + i * (THREADS / CHANNELS);
-                const float step = segment * SEGMENT + row < s.t ? softplus(next_delta[i]) : 0.0f;
-                u[i] = next_u[i];
-                z[i] = next_z[i];
+                const float step = segment * SEGMENT + row < s.t ? softplus(load(&next_delta[i])) : 0.0f;
+                u[i] = load(&next_u[i]);
+                z[i] = load(&next_z[i]);
                 delta[row][column] = step;
                 drive[row][column] = step * u[i];
             }
-#pragma unroll
-            for (int i = 0; i < PAIRS; ++i) {
-                const int at = threadIdx.x + i * THREADS;
-                b[at / STATES][at % STATES] = next_b[i];
-                c[at / STATES][at % STATES] = next_c[i];
-            }
+            Part::put_entries(next_b, b, s);
+            Part::put_entries(next_c, c, s);
             __syncthreads();
             if (segment + 1 < segments) fetch((segment + 1) * SEGMENT);
             if (segment > 0) store_state(borders + ((size_t)sequence * (segments - 1) + segment - 1) * size, channel, first, s, h);
@@ -202,7 +208,8 @@ __device__ __forceinline__ void selective_scan_backward(const Inputs<T>& in, con
     for (int i = 0; i < OWN; ++i) a[i] = -expf(a[i]);
 
     for (int sequence = blockIdx.y; sequence < s.n; sequence += gridDim.y) {
-        float dh[OWN] = {}, next_u[CELLS], next_delta[CELLS], next_z[CELLS], next_dy[CELLS], next_b[PAIRS], next_c[PAIRS];
+        float dh[OWN] = {};
+        T next_u[CELLS], next_delta[CELLS], next_z[CELLS], next_dy[CELLS], next_b[PAIRS], next_c[PAIRS];
         if (d_end) load_state(d_end + sequence * size, channel, first, s, dh);
         auto fetch = [&](int position) {
             Part::fetch(in.u, sequence, position, s, next_u);
@@ -218,20 +225,17 @@ __device__ __forceinline__ void selective_scan_backward(const Inputs<T>& in, con
 #pragma unroll
             for (int i = 0; i < CELLS; ++i) {
                 const int row = above + i * (THREADS / CHANNELS);
-                const float step = segment * SEGMENT + row < s.t ? softplus(next_delta[i]) : 0.0f;
-                u[i] = next_u[i];
-                z[i] = next_z[i];
-                g[i] = next_dy[i];
+                const bool there = segment * SEGMENT + row < s.t && cell_channel < s.d;
+                const float step = there ? softplus(load(&next_delta[i])) : 0.0f;
+                u[i] = load(&next_u[i]);
+                z[i] = load(&next_z[i]);
+                g[i] = there ? load(&next_dy[i]) : 0.0f;
                 delta[row][column] = step;
                 drive[row][column] = step * u[i];
                 gated[row][column] = g[i] * z[i] * sigmoid<T>(z[i]);
             }
-#pragma unroll
-            for (int i = 0; i < PAIRS; ++i) {
-                const int at = threadIdx.x + i * THREADS;
-                b[at / STATES][at % STATES] = next_b[i];
-                c[at / STATES][at % STATES] = next_c[i];
-            }
+            Part::put_entries(next_b, b, s);
+            Part::put_entries(next_c, c, s);
             float h[OWN] = {};
             if (segment > 0)
                 load_state(borders + ((size_t)sequence * (segments - 1) + segment - 1) * size, channel, first, s, h);

@@ -21,9 +21,9 @@ const HEAD_DIM: usize = 64;
 /// Most state entries.
 const STATES: usize = 128;
 /// Most positions for which the recurrence beats the chunked form.
-const FEW: usize = 16;
-/// State entries that a block of the recurrence over the chunks takes.
-const STATE_SLICE: usize = 32;
+const FEW: usize = 4;
+/// State entries that a block of the recurrence over the chunks takes, where that makes enough blocks, and where not.
+const STATE_SLICES: [usize; 2] = [64, 32];
 /// Threads of the blocks that compute outputs, states and gradients.
 const OUTPUT_THREADS: usize = 128;
 const STATE_THREADS: usize = 128;
@@ -185,18 +185,23 @@ impl<'a> Scan<'a> {
         end: Option<&Tensor>,
     ) -> Result<Tensor> {
         let borders = self.empty(&self.border_dims()[..], self.xbc.dtype())?;
+        let blocks = |slice| self.n * self.s.state.div_ceil(slice) * self.s.heads;
+        let [wide, narrow] = STATE_SLICES;
+        let slice = if blocks(wide) >= 2 * PROCESSORS { wide } else { narrow };
         let kernel = self
-            .kernel(name)?
+            .kernel(&format!("{name}{slice}"))?
             .rows(x)?
             .rows(b)?
             .tensor(&steps.delta)?
             .tensor(&steps.sums)?;
         let kernel = self.begin(kernel, begin)?.tensor(&borders)?.maybe(end)?;
-        let row = |columns: usize| columns * self.xbc.dtype().size_in_bytes() + 16;
+        let bytes = self.xbc.dtype().size_in_bytes();
+        let row = |columns: usize| columns * bytes + 16;
+        let stages = if bytes == 2 { 4 } else { 2 };
         self.sizes(kernel, self.aligned(&[x, b]))?.launch(
-            self.n * self.s.state.div_ceil(STATE_SLICE) * self.s.heads,
+            blocks(slice),
             STATE_THREADS,
-            2 * CHUNK * (row(HEAD_DIM) + row(STATE_SLICE)),
+            stages * CHUNK * (row(HEAD_DIM) + row(slice)),
         )?;
         Ok(borders)
     }

@@ -41,9 +41,18 @@ __device__ __forceinline__ void multiply_add(float (&c)[4], const uint32_t (&a)[
                  : "r"(a[0]), "r"(a[1]), "r"(a[2]), "r"(a[3]), "r"(b0), "r"(b1));
 }
 
-// sums (16, 8 TILES) += A B for A (16, k) at `a`, stored (k, 16) if A_T, and B (k, 8 TILES) at `b`, stored (8 TILES, k) if B_T.
-template <bool A_T, bool B_T, int TILES>
-__device__ __forceinline__ void multiply(Sums<TILES>& sums, const bf16* a, int a_pitch, const bf16* b, int b_pitch, int k) {
+// Two of bf16 times a number each.
+__device__ __forceinline__ uint32_t scaled(uint32_t pair, float2 factors) {
+    const float low = __uint_as_float(pair << 16), high = __uint_as_float(pair & 0xffff0000u);
+    const __nv_bfloat162 product = __floats2bfloat162_rn(low * factors.x, high * factors.y);
+    return *reinterpret_cast<const uint32_t*>(&product);
+}
+
+// sums (16, 8 TILES) += A B for A (16, k) at `a`, stored (k, 16) if A_T, and B (k, 8 TILES) at `b`, stored (8 TILES, k) if B_T. If
+// SCALED, the columns of A are first multiplied by the k numbers at `factors`, in shared memory.
+template <bool A_T, bool B_T, int TILES, bool SCALED = false>
+__device__ __forceinline__ void multiply(Sums<TILES>& sums, const bf16* a, int a_pitch, const bf16* b, int b_pitch, int k,
+                                         const float* factors = nullptr) {
     static_assert(TILES % 2 == 0, "tiles in pairs");
     const int lane = threadIdx.x & 31, row = lane & 7, odd = (lane >> 3) & 1, high = lane >> 4;
     a += A_T ? (row + high * 8) * a_pitch + odd * 8 : (row + odd * 8) * a_pitch + high * 8;
@@ -52,6 +61,12 @@ __device__ __forceinline__ void multiply(Sums<TILES>& sums, const bf16* a, int a
     for (int at = 0; at < k; at += 16) {
         uint32_t left[4];
         load_matrices<A_T>(left, a + (A_T ? at * a_pitch : at));
+        if constexpr (SCALED) {
+            const float* own = factors + at + (lane & 3) * 2;
+            const float2 first = *reinterpret_cast<const float2*>(own), second = *reinterpret_cast<const float2*>(own + 8);
+#pragma unroll
+            for (int i = 0; i < 4; ++i) left[i] = scaled(left[i], i < 2 ? first : second);
+        }
 #pragma unroll
         for (int tile = 0; tile < TILES; tile += 2) {
             uint32_t right[4];
@@ -62,14 +77,19 @@ __device__ __forceinline__ void multiply(Sums<TILES>& sums, const bf16* a, int a
     }
 }
 
-template <bool A_T, bool B_T, int TILES>
-__device__ __forceinline__ void multiply(Sums<TILES>& sums, const float* a, int a_pitch, const float* b, int b_pitch, int k) {
+template <bool A_T, bool B_T, int TILES, bool SCALED = false>
+__device__ __forceinline__ void multiply(Sums<TILES>& sums, const float* a, int a_pitch, const float* b, int b_pitch, int k,
+                                         const float* factors = nullptr) {
     const int lane = threadIdx.x & 31, row = lane >> 2, column = (lane & 3) * 2;
     a += A_T ? row : row * a_pitch;
     b += B_T ? column * b_pitch : column;
 #pragma unroll 4
     for (int at = 0; at < k; ++at) {
-        const float upper = a[A_T ? at * a_pitch : at], lower = a[A_T ? at * a_pitch + 8 : 8 * a_pitch + at];
+        float upper = a[A_T ? at * a_pitch : at], lower = a[A_T ? at * a_pitch + 8 : 8 * a_pitch + at];
+        if constexpr (SCALED) {
+            upper *= factors[at];
+            lower *= factors[at];
+        }
 #pragma unroll
         for (int tile = 0; tile < TILES; ++tile) {
             const float left = b[B_T ? tile * 8 * b_pitch + at : at * b_pitch + tile * 8];
@@ -218,6 +238,10 @@ __device__ __forceinline__ void copy_async(void* to, const void* from, bool ther
     const uint32_t at = (uint32_t)__cvta_generic_to_shared(to);
     asm volatile("cp.async.cg.shared.global [%0], [%1], 16, %2;" ::"r"(at), "l"(from), "r"(there ? 16 : 0) : "memory");
 }
+__device__ __forceinline__ void end_of_copies() { asm volatile("cp.async.commit_group;" ::: "memory"); }
+// For all copies but those since the last COUNT ends.
+template <int COUNT>
+__device__ __forceinline__ void wait_for_all_but() { asm volatile("cp.async.wait_group %0;" ::"n"(COUNT) : "memory"); }
 __device__ __forceinline__ void wait_for_copies() { asm volatile("cp.async.wait_all;" ::: "memory"); }
 
 // A tile of 64 rows and COLUMNS columns, of which `rows` and `columns` are there; complete after wait_for_copies().
@@ -240,12 +264,10 @@ __device__ __forceinline__ void load_tile(T* tile, const T* from, long long stri
     }
 }
 
-// The same, complete at once; returns a thread's share of the products of what the tile held before and what it holds now.
-template <int COLUMNS, int THREADS, typename T>
-__device__ __forceinline__ float exchange_tile(T* tile, const T* from, long long stride, int rows, int columns, bool aligned) {
-    constexpr int EIGHTS = 64 * COLUMNS / 8 / THREADS;
-    Eight<T> eights[EIGHTS];
-    load_eights<COLUMNS, THREADS>(eights, from, stride, rows, columns, aligned);
+// Puts a thread's eights into a tile of COLUMNS columns; returns its share of the products of what the tile held before and what it
+// holds now.
+template <int COLUMNS, int THREADS, typename T, int EIGHTS>
+__device__ __forceinline__ float exchange_tile(T* tile, const Eight<T> (&eights)[EIGHTS]) {
     float sum = 0.0f;
 #pragma unroll
     for (int e = 0; e < EIGHTS; ++e) {
@@ -331,20 +353,21 @@ __device__ __forceinline__ void ssd_steps(const T* dt, long long sequence_stride
 
 // The recurrence of one head and NS state entries of one sequence, the state in the block's registers: over the chunks, or from the
 // last to the first if REVERSE. `x` is x or dy, `b` is B or C; `begin` may be null, as `end` may. Before each chunk the state goes
-// to `borders`.
-constexpr int STATE_THREADS = 128, NS = 32;
+// to `borders`. The tiles of the chunks ahead are copied into a ring of STAGES places.
+constexpr int STATE_THREADS = 128;
 
 template <typename T>
-constexpr int state_tiles() { return 2 * Q * (pitch<T>(P) + pitch<T>(NS)) * (int)sizeof(T); }
+constexpr int STAGES = sizeof(T) == 2 ? 4 : 2;
 
-template <typename T, bool REVERSE>
+template <typename T, int NS, bool REVERSE>
 __device__ __forceinline__ void ssd_states(const T* x, long long x_sequence, long long x_row, const T* b, long long b_sequence,
                                            long long b_row, const float* delta, const float2* sums, const float* begin,
                                            long long begin_sequence, T* borders, float* end, Sizes s) {
     extern __shared__ __align__(16) unsigned char shared[];
-    constexpr int XS = Q * P / 8 / STATE_THREADS, BS = Q * NS / 8 / STATE_THREADS;
     T* const x_tiles = reinterpret_cast<T*>(shared);
-    T* const b_tiles = x_tiles + 2 * Q * pitch<T>(P);
+    T* const b_tiles = x_tiles + STAGES<T> * Q * pitch<T>(P);
+    __shared__ __align__(8) float factors[2][Q];
+    __shared__ float totals[2];
     const int slices = (s.state + NS - 1) / NS, head = blockIdx.x % s.heads, slice = blockIdx.x / s.heads % slices;
     const int sequence = blockIdx.x / s.heads / slices, first = slice * NS;
     const int warp = threadIdx.x >> 5, lane = threadIdx.x & 31, row = warp * 16 + (lane >> 2), column = first + (lane & 3) * 2;
@@ -363,20 +386,31 @@ __device__ __forceinline__ void ssd_states(const T* x, long long x_sequence, lon
                 if (p < s.head_dim && n < s.state) h[tile][i] = begin[(size_t)p * s.state + n];
             }
     }
-    Eight<T> next_x[XS], next_b[BS];
-    float factors[XS], total;
-    auto fetch = [&](int chunk) {
-        const int rows = s.rows(chunk);
-        const size_t steps = s.steps(sequence * s.chunks + chunk, head);
-        const float2 last = sums[steps + Q - 1];
-        total = decay<T>(last);
-        load_eights<P, STATE_THREADS>(next_x, x + (long long)chunk * Q * x_row, x_row, rows, s.head_dim, s.aligned);
-        load_eights<NS, STATE_THREADS>(next_b, b + (long long)chunk * Q * b_row, b_row, rows, s.state - first, s.aligned);
-#pragma unroll
-        for (int i = 0; i < XS; ++i) {
-            const int q = (i * STATE_THREADS + threadIdx.x) / (P / 8);
-            factors[i] = REVERSE ? decay<T>(sums[steps + q]) : decay<T>(last, sums[steps + q]) * delta[steps + q];
+    auto place = [&](int step) { return REVERSE ? s.chunks - 1 - step : step; };
+    auto copy = [&](int step) {
+        if (step < s.chunks) {
+            const int chunk = place(step), rows = s.rows(chunk), stage = step % STAGES<T>;
+            load_tile<P, STATE_THREADS>(x_tiles + stage * Q * pitch<T>(P), x + (long long)chunk * Q * x_row, x_row, rows, s.head_dim,
+                                        s.aligned);
+            load_tile<NS, STATE_THREADS>(b_tiles + stage * Q * pitch<T>(NS), b + (long long)chunk * Q * b_row, b_row, rows,
+                                         s.state - first, s.aligned);
         }
+        end_of_copies();
+    };
+    // what the factors of one of the first Q threads' rows are made of
+    float2 own_sum, last_sum;
+    float own_delta;
+    auto fetch = [&](int step) {
+        if (step >= s.chunks || threadIdx.x >= Q) return;
+        const size_t steps = s.steps(sequence * s.chunks + place(step), head);
+        own_sum = sums[steps + threadIdx.x];
+        last_sum = sums[steps + Q - 1];
+        own_delta = delta[steps + threadIdx.x];
+    };
+    auto put_factors = [&](int step) {
+        if (step >= s.chunks || threadIdx.x >= Q) return;
+        factors[step & 1][threadIdx.x] = REVERSE ? decay<T>(own_sum) : decay<T>(last_sum, own_sum) * own_delta;
+        if (threadIdx.x == 0) totals[step & 1] = decay<T>(last_sum);
     };
     auto keep = [&](auto* to) {
         const bool paired = s.state % 2 == 0;
@@ -389,32 +423,22 @@ __device__ __forceinline__ void ssd_states(const T* x, long long x_sequence, lon
                     store_some(to + (size_t)p * s.state + n, h[tile][2 * half], h[tile][2 * half + 1], s.state - n, paired);
             }
     };
-    fetch(REVERSE ? s.chunks - 1 : 0);
+#pragma unroll
+    for (int step = 0; step + 1 < STAGES<T>; ++step) copy(step);
+    fetch(0);
+    put_factors(0);
+    fetch(1);
     for (int step = 0; step < s.chunks; ++step) {
-        const int chunk = REVERSE ? s.chunks - 1 - step : step, half = step & 1;
-        T* const x_tile = x_tiles + half * Q * pitch<T>(P);
-        T* const b_tile = b_tiles + half * Q * pitch<T>(NS);
-#pragma unroll
-        for (int i = 0; i < XS; ++i) {
-            const int at = i * STATE_THREADS + threadIdx.x, q = at / (P / 8), p = at % (P / 8) * 8;
-            float v[8];
-            next_x[i].unpack(v);
-#pragma unroll
-            for (int j = 0; j < 8; ++j) v[j] *= factors[i];
-            next_x[i].pack(v);
-            next_x[i].put(x_tile + q * pitch<T>(P) + p);
-        }
-#pragma unroll
-        for (int i = 0; i < BS; ++i) {
-            const int at = i * STATE_THREADS + threadIdx.x, q = at / (NS / 8), n = at % (NS / 8) * 8;
-            next_b[i].put(b_tile + q * pitch<T>(NS) + n);
-        }
-        const float carried = total;
+        wait_for_all_but<STAGES<T> - 2>();
         __syncthreads();
-        if (step + 1 < s.chunks) fetch(REVERSE ? chunk - 1 : chunk + 1);
-        keep(borders + s.states(sequence * s.chunks + chunk, head));
-        scale(h, carried, carried);
-        multiply<true, false, NS / 8>(h, x_tile + warp * 16, pitch<T>(P), b_tile, pitch<T>(NS), Q);
+        copy(step + STAGES<T> - 1);
+        put_factors(step + 1);
+        fetch(step + 2);
+        keep(borders + s.states(sequence * s.chunks + place(step), head));
+        scale(h, totals[step & 1], totals[step & 1]);
+        const int stage = step % STAGES<T>;
+        multiply<true, false, NS / 8, true>(h, x_tiles + stage * Q * pitch<T>(P) + warp * 16, pitch<T>(P),
+                                            b_tiles + stage * Q * pitch<T>(NS), pitch<T>(NS), Q, factors[step & 1]);
     }
     if (end) keep(end + s.states(sequence, head));
 }
@@ -549,8 +573,8 @@ __device__ __forceinline__ void ssd_gradients(const T* xbc, long long sequence_s
     clear(d_c);
     multiply<false, true, QUARTER / 8>(overlap, b_tile + own * WIDE, WIDE, c_tile + positions * WIDE, WIDE, NT);
 
-    const int last_head = min(s.heads, (int)(blockIdx.y + 1) * per_block);
-    for (int head = blockIdx.y * per_block; head < last_head; ++head) {
+    const int first_head = blockIdx.y * per_block, last_head = min(s.heads, first_head + per_block);
+    auto copy = [&](int head) {
         load_tile<NT, GRADIENT_THREADS>(state_tile, borders + s.states(task, head), s.state, s.head_dim, s.state, s.aligned);
         load_tile<P, GRADIENT_THREADS>(x_tile, xbc + head * s.head_dim, row_stride, rows, s.head_dim, s.aligned);
         load_tile<P, GRADIENT_THREADS>(dy_tile, dy + head * s.head_dim, dy_row, rows, s.head_dim, s.aligned);
@@ -558,6 +582,9 @@ __device__ __forceinline__ void ssd_gradients(const T* xbc, long long sequence_s
             c[threadIdx.x] = sums[s.steps(task, head) + threadIdx.x];
             deltas[threadIdx.x] = delta[s.steps(task, head) + threadIdx.x];
         }
+    };
+    if (first_head < last_head) copy(first_head);
+    for (int head = first_head; head < last_head; ++head) {
         wait_for_copies();
         __syncthreads();
         const float2 upper = c[row], lower = c[row + 8];
@@ -621,10 +648,11 @@ __device__ __forceinline__ void ssd_gradients(const T* xbc, long long sequence_s
                 shares[row + 8] = by_row[1];
             }
         };
+        Eight<T> after[Q * NT / 8 / GRADIENT_THREADS];
+        load_eights<NT, GRADIENT_THREADS>(after, d_borders + s.states(task, head), s.state, s.head_dim, s.state, s.aligned);
         through(dy_tile, c_tile, decay<T>(upper), decay<T>(lower), d_c, through_before[part]);
         __syncthreads();
-        const float share = warp_sum(exchange_tile<NT, GRADIENT_THREADS>(state_tile, d_borders + s.states(task, head), s.state,
-                                                                         s.head_dim, s.state, s.aligned));
+        const float share = warp_sum(exchange_tile<NT, GRADIENT_THREADS>(state_tile, after));
         if (lane == 0) both[warp] = share;
         __syncthreads();
         const float end_upper = decay<T>(c[Q - 1], upper), end_lower = decay<T>(c[Q - 1], lower);
@@ -657,7 +685,7 @@ __device__ __forceinline__ void ssd_gradients(const T* xbc, long long sequence_s
                 inner[part][row + 8] = by_row[1];
             }
         }
-        // a warp finishes the head while the others load the next one's tiles: c and deltas, which they overwrite, it reads first
+        // a warp finishes the head while the next one's tiles are copied: c and deltas, which they overwrite, it reads first
         const bool finishes = warp == (head & 7) + 8;
         float own_delta[2], whole = 0.0f;
         if (finishes) {
@@ -666,24 +694,25 @@ __device__ __forceinline__ void ssd_gradients(const T* xbc, long long sequence_s
             whole = decay<T>(c[Q - 1]);
         }
         __syncthreads();
+        if (head + 1 < last_head) copy(head + 1);
         if (!finishes) continue;
-        float d_sum[2], after[2], d_delta[2];
+        float d_sum[2], behind[2], d_delta[2];
 #pragma unroll
         for (int i = 0; i < 2; ++i) {
             const int q = 2 * lane + i;
-            d_sum[i] = after[i] = d_delta[i] = 0.0f;
+            d_sum[i] = behind[i] = d_delta[i] = 0.0f;
 #pragma unroll
             for (int k = 0; k < 4; ++k) d_sum[i] += taken[k][q];
 #pragma unroll
             for (int k = 0; k < COLUMNS; ++k) {
                 d_sum[i] += through_before[k][q] - given[k][q];
-                after[i] += through_after[k][q];
+                behind[i] += through_after[k][q];
                 d_delta[i] += inner[k][q];
             }
-            d_sum[i] -= after[i];
+            d_sum[i] -= behind[i];
         }
         float at_end = lane < GRADIENT_THREADS / 32 ? both[lane] * whole : 0.0f;
-        at_end = warp_sum(at_end + after[0] + after[1]);
+        at_end = warp_sum(at_end + behind[0] + behind[1]);
         if (lane == 31) d_sum[1] += at_end;
         float later = d_sum[0] + d_sum[1]; // Σ from this lane's positions on
 #pragma unroll
@@ -809,12 +838,12 @@ __device__ __forceinline__ void ssd_few(const T* xbc, long long sequence_stride,
                 ALL_SIZES);                                                                                                         \
     }
 
-#define EXPORT_STATES(T, REVERSE, NAME)                                                                                             \
-    extern "C" __global__ void __launch_bounds__(STATE_THREADS, sizeof(T) == 2 ? 6 : 4) NAME(                                                               \
+#define EXPORT_STATES(T, NS, REVERSE, NAME)                                                                                         \
+    extern "C" __global__ void __launch_bounds__(STATE_THREADS) NAME(                                                               \
         const T* x, long long x_sequence, long long x_row, const T* b, long long b_sequence, long long b_row, const float* delta,   \
         const float2* sums, const float* begin, long long begin_sequence, T* borders, float* end, SIZES) {                          \
-        ssd_states<T, REVERSE>(x, x_sequence, x_row, b, b_sequence, b_row, delta, sums, begin, begin_sequence, borders, end,        \
-                               ALL_SIZES);                                                                                          \
+        ssd_states<T, NS, REVERSE>(x, x_sequence, x_row, b, b_sequence, b_row, delta, sums, begin, begin_sequence, borders, end,    \
+                                   ALL_SIZES);                                                                                      \
     }
 
 #define EXPORT_CHUNKS(T, TYPE, NT)                                                                                                  \
@@ -833,10 +862,14 @@ __device__ __forceinline__ void ssd_few(const T* xbc, long long sequence_stride,
 
 EXPORT(float, f32)
 EXPORT(bf16, bf16)
-EXPORT_STATES(float, false, ssd_states_f32)
-EXPORT_STATES(float, true, ssd_states_reverse_f32)
-EXPORT_STATES(bf16, false, ssd_states_bf16)
-EXPORT_STATES(bf16, true, ssd_states_reverse_bf16)
+EXPORT_STATES(float, 32, false, ssd_states32_f32)
+EXPORT_STATES(float, 64, false, ssd_states64_f32)
+EXPORT_STATES(float, 32, true, ssd_states_reverse32_f32)
+EXPORT_STATES(float, 64, true, ssd_states_reverse64_f32)
+EXPORT_STATES(bf16, 32, false, ssd_states32_bf16)
+EXPORT_STATES(bf16, 64, false, ssd_states64_bf16)
+EXPORT_STATES(bf16, 32, true, ssd_states_reverse32_bf16)
+EXPORT_STATES(bf16, 64, true, ssd_states_reverse64_bf16)
 EXPORT_CHUNKS(float, f32, 64)
 EXPORT_CHUNKS(float, f32, 128)
 EXPORT_CHUNKS(bf16, bf16, 64)
