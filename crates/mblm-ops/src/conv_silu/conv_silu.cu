@@ -1,8 +1,9 @@
-// Causal depthwise convolution with SiLU over (n, t, c), forward and backward. The kernel has W taps of which the first W - k are
-// absent; positions before the first are the rows of `tail` (its last at position -1), then zeros.
+// Causal depthwise convolution with SiLU over (n, t, c), forward and backward. The kernel has W taps of which the first W - k
+// are absent; positions before the first are the rows of `tail` (its last at position -1), then zeros.
 //
-// A thread takes V neighbouring channels and a run of positions, and keeps the rows that its taps meet in registers. The backward
-// pass computes the convolution again; what positions after a run give to its rows is computed twice, by the run and by the next.
+// A thread takes V neighbouring channels and a run of positions, and keeps the rows that its taps meet in registers. The
+// backward pass computes the convolution again; what positions after a run give to its rows is computed twice, by the run and
+// by the next.
 
 #include "common.cuh"
 
@@ -11,9 +12,15 @@ constexpr int W = 4;
 // Rows that a thread reads together, before it needs them: forward, and of both x and dy backward.
 constexpr int AHEAD = 4, AHEAD_OF_BOTH = 2;
 
+// To the precision of T.
 template <typename T>
 __device__ __forceinline__ float sigmoid(float v) {
-    if constexpr (sizeof(T) == 2) return __fdividef(1.0f, 1.0f + __expf(-v));
+    if constexpr (sizeof(T) == 2) {
+        float power, inverse;
+        asm("ex2.approx.ftz.f32 %0, %1;" : "=f"(power) : "f"(v * -1.4426950408889634f));
+        asm("rcp.approx.ftz.f32 %0, %1;" : "=f"(inverse) : "f"(1.0f + power));
+        return inverse;
+    }
     return 1.0f / (1.0f + expf(-v));
 }
 
@@ -35,10 +42,10 @@ struct Rows {
     }
 };
 
-// The taps of V channels from `column` on, as W rows, from (c, k).
+// The taps of V channels from `column` on, as W rows, from (c, k); k is W if there are several channels.
 template <int V>
 __device__ __forceinline__ void load_taps(const float* weight, int column, int k, float (&taps)[W][V]) {
-    if (V > 1 && k == W) {
+    if constexpr (V > 1) {
 #pragma unroll
         for (int i = 0; i < V; ++i) {
             const float4 four = load4(weight + (size_t)(column + i) * W);
@@ -47,12 +54,10 @@ __device__ __forceinline__ void load_taps(const float* weight, int column, int k
             taps[2][i] = four.z;
             taps[3][i] = four.w;
         }
-        return;
+    } else {
+#pragma unroll
+        for (int j = 0; j < W; ++j) taps[j][0] = j >= W - k ? weight[(size_t)column * k + j - (W - k)] : 0.0f;
     }
-#pragma unroll
-    for (int j = 0; j < W; ++j)
-#pragma unroll
-        for (int i = 0; i < V; ++i) taps[j][i] = j >= W - k ? weight[(size_t)(column + i) * k + j - (W - k)] : 0.0f;
 }
 
 // bias + Σ taps · rows for the W rows up to a position.
@@ -79,14 +84,14 @@ __device__ __forceinline__ void shift(float (&rows)[W][V]) {
 
 // blockIdx.x = sequence · runs + run; the first run also copies the new tail.
 template <typename T, int V>
-__device__ __forceinline__ void conv_silu_forward(const T* x, long long sequence_stride, long long row_stride, const float* weight,
-                                                  const float* bias, const T* tail, long long tail_stride, T* y, T* new_tail, int t,
-                                                  int c, int k, int run, int runs) {
+__device__ __forceinline__ void conv_silu_forward(const T* x, long long sequence_stride, long long row_stride,
+                                                  const float* weight, const float* bias, const T* tail, long long tail_stride,
+                                                  T* y, T* new_tail, int t, int c, int k, int run, int runs) {
     const int column = (blockIdx.y * blockDim.x + threadIdx.x) * V;
     if (column >= c) return;
     const int sequence = blockIdx.x / runs, first = blockIdx.x % runs * run, last = min(first + run, t);
-    const Rows<T> e = {x + sequence * sequence_stride + column, row_stride, tail ? tail + sequence * tail_stride + column : nullptr,
-                       c, k};
+    const Rows<T> e = {x + sequence * sequence_stride + column, row_stride,
+                       tail ? tail + sequence * tail_stride + column : nullptr, c, k};
     float taps[W][V], b[V], rows[W][V];
     load_taps<V>(weight, column, k, taps);
     load_v<V>(bias + column, b);
@@ -121,13 +126,14 @@ __device__ __forceinline__ void conv_silu_forward(const T* x, long long sequence
 
 constexpr int LANES = 32, RUNS = 8;
 
-// A block of (LANES, RUNS) threads takes RUNS at a time of all sequences' runs, of which there are `all`. It leaves their sums, the
-// gradients of the W taps and of the bias, in `partial` (blocks, W + 1, c), and those of the tails in d_tail (n, k - 1, c).
+// A block of (LANES, RUNS) threads takes RUNS at a time of all sequences' runs, of which there are `all`. It leaves their sums,
+// the gradients of the W taps and of the bias, in `partial` (blocks, W + 1, c), and those of the tails in d_tail (n, k - 1, c).
 template <typename T, int V>
-__device__ __forceinline__ void conv_silu_backward(const T* x, long long sequence_stride, long long row_stride, const float* weight,
-                                                   const float* bias, const T* tail, long long tail_stride, const T* dy,
-                                                   long long dy_sequence, long long dy_row, const T* d_new_tail, T* dx, float* d_tail,
-                                                   float* partial, int t, int c, int k, int run, int runs, int all) {
+__device__ __forceinline__ void conv_silu_backward(const T* x, long long sequence_stride, long long row_stride,
+                                                   const float* weight, const float* bias, const T* tail, long long tail_stride,
+                                                   const T* dy, long long dy_sequence, long long dy_row, const T* d_new_tail,
+                                                   T* dx, float* d_tail, float* partial, int t, int c, int k, int run, int runs,
+                                                   int all) {
     __shared__ float scratch[RUNS][LANES * V];
     const int column = (blockIdx.y * LANES + threadIdx.x) * V;
     float sums[W + 1][V] = {};
@@ -222,7 +228,8 @@ __device__ __forceinline__ void conv_silu_backward(const T* x, long long sequenc
 
 // Adds the sums over the blocks of `partial` (blocks, W + 1, c) to the gradients of the taps (c, k) and of the bias (c).
 // A block takes 32 channels of tap blockIdx.y; its threads along y take the rows in turns.
-extern "C" __global__ void conv_silu_parameters(const float* partial, float* d_weight, float* d_bias, int blocks, int c, int k) {
+extern "C" __global__ void conv_silu_parameters(const float* partial, float* d_weight, float* d_bias, int blocks, int c,
+                                                int k) {
     __shared__ float parts[RUNS][LANES];
     const int channel = blockIdx.x * LANES + threadIdx.x, j = blockIdx.y;
     float v = 0.0f;
@@ -257,24 +264,27 @@ extern "C" __global__ void fold_sequences_bf16(const float* x, bf16* out, int se
     fold_sequences(x, out, sequences, count);
 }
 
-#define FORWARD(T, V, NAME)                                                                                                         \
-    extern "C" __global__ void NAME(const T* x, long long sequence_stride, long long row_stride, const float* weight,               \
-                                    const float* bias, const T* tail, long long tail_stride, T* y, T* new_tail, int t, int c,       \
-                                    int k, int run, int runs) {                                                                     \
-        conv_silu_forward<T, V>(x, sequence_stride, row_stride, weight, bias, tail, tail_stride, y, new_tail, t, c, k, run, runs);  \
+constexpr int FORWARD_THREADS = 128;
+
+#define FORWARD(T, V, NAME) \
+    extern "C" __global__ void __launch_bounds__(FORWARD_THREADS, sizeof(T) == 2 ? 8 : 6) \
+        NAME(const T* x, long long sequence_stride, long long row_stride, const float* weight, const float* bias, \
+             const T* tail, long long tail_stride, T* y, T* new_tail, int t, int c, int k, int run, int runs) { \
+        conv_silu_forward<T, V>(x, sequence_stride, row_stride, weight, bias, tail, tail_stride, y, new_tail, t, c, \
+                                V == 1 ? k : W, run, runs); \
     }
 FORWARD(float, 1, conv_silu_forward1_f32)
 FORWARD(float, 4, conv_silu_forward4_f32)
 FORWARD(bf16, 1, conv_silu_forward1_bf16)
 FORWARD(bf16, 4, conv_silu_forward4_bf16)
 
-#define BACKWARD(T, V, NAME)                                                                                                        \
-    extern "C" __global__ void __launch_bounds__(LANES* RUNS, 2) NAME(                                                                 \
-        const T* x, long long sequence_stride, long long row_stride, const float* weight, const float* bias, const T* tail,         \
-        long long tail_stride, const T* dy, long long dy_sequence, long long dy_row, const T* d_new_tail, T* dx, float* d_tail,     \
-        float* partial, int t, int c, int k, int run, int runs, int all) {                                                      \
-        conv_silu_backward<T, V>(x, sequence_stride, row_stride, weight, bias, tail, tail_stride, dy, dy_sequence, dy_row,          \
-                                 d_new_tail, dx, d_tail, partial, t, c, k, run, runs, all);                                     \
+#define BACKWARD(T, V, NAME) \
+    extern "C" __global__ void __launch_bounds__(LANES* RUNS, 2) \
+        NAME(const T* x, long long sequence_stride, long long row_stride, const float* weight, const float* bias, \
+             const T* tail, long long tail_stride, const T* dy, long long dy_sequence, long long dy_row, const T* d_new_tail, \
+             T* dx, float* d_tail, float* partial, int t, int c, int k, int run, int runs, int all) { \
+        conv_silu_backward<T, V>(x, sequence_stride, row_stride, weight, bias, tail, tail_stride, dy, dy_sequence, dy_row, \
+                                 d_new_tail, dx, d_tail, partial, t, c, V == 1 ? k : W, run, runs, all); \
     }
 BACKWARD(float, 1, conv_silu_backward1_f32)
 BACKWARD(float, 4, conv_silu_backward4_f32)

@@ -12,11 +12,13 @@ const MODULE: Module = module!(CONV_SILU);
 
 /// Taps that the kernels have.
 const TAPS: usize = 4;
-/// Channels of a thread, where rows are aligned.
+/// Channels of a thread, with all taps and where rows are aligned.
 const WIDE: usize = 4;
 /// Positions of a run, at most: of the forward and of the backward pass.
 const RUN: usize = 32;
 const RUN_BACKWARD: usize = 16;
+/// Most threads of a block of the forward pass.
+const FORWARD_THREADS: usize = 128;
 /// Threads of a block of the backward pass along the channels and along the runs.
 const LANES: usize = 32;
 const RUNS: usize = 8;
@@ -57,12 +59,14 @@ impl Inputs {
         })
     }
 
-    /// Channels of a thread: [`WIDE`] if everything that it reads there is aligned, `others` (n, t, c) included.
+    /// Channels of a thread: [`WIDE`] with all [`TAPS`] and if everything that it reads is aligned, `others` (n, t, c) too.
     fn width(&self, others: &[&Tensor]) -> usize {
         let begins = |tensor: &Tensor| whole(&tensor.layout().start_offset());
-        let rows = |tensor: &Tensor| begins(tensor) && tensor.stride()[..2].iter().all(whole) && whole(&tensor.dims()[2]);
+        let rows =
+            |tensor: &Tensor| begins(tensor) && tensor.stride()[..2].iter().all(whole) && whole(&tensor.dims()[2]);
         let aligned = others.iter().copied().chain(&self.tail).all(rows) && begins(&self.weight) && begins(&self.bias);
-        if aligned { WIDE } else { 1 }
+        let complete = self.weight.dims()[2] == TAPS;
+        if aligned && complete { WIDE } else { 1 }
     }
 
     /// The arguments of both kernels from x to the tail.
@@ -96,7 +100,7 @@ pub(super) fn forward(x: &Tensor, weight: &Tensor, bias: &Tensor, tail: Option<&
     let width = inputs.width(&[&x]);
     let run = t.div_ceil(2).clamp(TAPS, RUN);
     let runs = t.div_ceil(run).max(1);
-    let threads = c.div_ceil(width).next_multiple_of(32).min(128);
+    let threads = c.div_ceil(width).next_multiple_of(32).min(FORWARD_THREADS);
     let kernel = Kernel::new(x.device(), MODULE, &format!("conv_silu_forward{width}"), x.dtype())?;
     inputs
         .pass(kernel, &x)?

@@ -188,7 +188,9 @@ mod tests {
     /// Some columns of `wide`, as packed projections hand them on.
     #[cfg(feature = "cuda")]
     fn part_of(wide: &Tensor, first: usize, width: usize) -> Result<Tensor> {
-        wide.to_dtype(DType::F32)?.to_device(&crate::cuda::device(0)?)?.narrow(2, first, width)
+        wide.to_dtype(DType::F32)?
+            .to_device(&crate::cuda::device(0)?)?
+            .narrow(2, first, width)
     }
 
     #[cfg(feature = "cuda")]

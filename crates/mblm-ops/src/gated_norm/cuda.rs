@@ -15,8 +15,9 @@ const MODULE: Module = module!(GATED_NORM);
 const GROUP: usize = 8;
 /// Most threads of a block.
 const MOST_THREADS: usize = 1024;
-/// Threads that fill a large card.
-const ENOUGH_THREADS: usize = 132 * 2048;
+/// Threads that fill a large card, with the registers that the forward and the backward pass need.
+const FORWARD_THREADS: usize = 132 * 2048;
+const BACKWARD_THREADS: usize = 132 * 1024;
 
 /// Whether there are kernels for rows like these.
 pub(super) fn takes(y: &Tensor) -> bool {
@@ -47,7 +48,10 @@ impl Work {
         let whole = |count: &usize| count.is_multiple_of(GROUP);
         let aligned = whole(&d)
             && z.stride()[..2].iter().all(whole)
-            && [&y, &z].into_iter().chain(others.iter().copied()).all(|tensor| whole(&tensor.layout().start_offset()));
+            && [&y, &z]
+                .into_iter()
+                .chain(others.iter().copied())
+                .all(|tensor| whole(&tensor.layout().start_offset()));
         Ok(Self {
             rows: y.elem_count() / d,
             d,
@@ -58,8 +62,9 @@ impl Work {
         })
     }
 
-    fn blocks(&self) -> usize {
-        self.rows.min(ENOUGH_THREADS / self.threads)
+    /// Blocks that have `threads` together, or fewer.
+    fn blocks(&self, threads: usize) -> usize {
+        self.rows.min(threads / self.threads)
     }
 
     /// The kernel of this name with its first arguments, y and z.
@@ -71,12 +76,12 @@ impl Work {
     }
 
     /// Launches a kernel whose last arguments are the sizes.
-    fn launch(&self, kernel: Kernel) -> Result<()> {
+    fn launch(&self, kernel: Kernel, blocks: usize) -> Result<()> {
         kernel
             .int(self.rows)?
             .int(self.z.dim(1)?)?
             .int(self.d)?
-            .launch(self.blocks(), self.threads, 0)
+            .launch(blocks, self.threads, 0)
     }
 }
 
@@ -87,7 +92,8 @@ pub(super) fn forward(y: &Tensor, z: &Tensor, gain: &Tensor) -> Result<(Tensor, 
     let scale = cuda::empty(work.rows, DType::F32, y.device())?;
     if work.rows > 0 {
         let kernel = work.kernel("gated_norm_forward")?;
-        work.launch(kernel.tensor(&gain)?.tensor(&out)?.tensor(&scale)?)?;
+        let kernel = kernel.tensor(&gain)?.tensor(&out)?.tensor(&scale)?;
+        work.launch(kernel, work.blocks(FORWARD_THREADS))?;
     }
     Ok((out, Saved { scale: Some(scale) }))
 }
@@ -112,15 +118,17 @@ pub(super) fn backward(
     }
     let (d_y, d_z) = (cuda::empty_like(&work.y)?, cuda::empty_like(&work.y)?);
     if work.rows > 0 {
-        let partial = cuda::empty((work.blocks(), work.d), DType::F32, y.device())?;
-        let kernel = work.kernel("gated_norm_backward")?.tensor(&gain)?.tensor(scale)?;
-        work.launch(
-            kernel
-                .tensor(&d_out)?
-                .tensor(&d_y)?
-                .tensor(&d_z)?
-                .tensor(&partial)?,
-        )?;
+        let blocks = work.blocks(BACKWARD_THREADS);
+        let partial = cuda::empty((blocks, work.d), DType::F32, y.device())?;
+        let kernel = work
+            .kernel("gated_norm_backward")?
+            .tensor(&gain)?
+            .tensor(scale)?
+            .tensor(&d_out)?
+            .tensor(&d_y)?
+            .tensor(&d_z)?
+            .tensor(&partial)?;
+        work.launch(kernel, blocks)?;
         cuda::add_columns(&partial, d_gain)?;
     }
     Ok((d_y, d_z))

@@ -1,14 +1,20 @@
-// RMS norm of y · silu(z), forward and backward. A block has a row in registers, GROUP channels a thread: neighbours (V = GROUP), or
-// as many at a distance of the block's threads (V = 1). It takes rows in turns; the backward pass leaves the block's sums for the
-// gain in `partial` (blocks, d).
+// RMS norm of y · silu(z), forward and backward. A block has a row in registers, GROUP channels a thread: neighbours (V =
+// GROUP), or as many at a distance of the block's threads (V = 1). It takes rows in turns; the backward pass leaves the block's
+// sums for the gain in `partial` (blocks, d).
 
 #include "common.cuh"
 
 constexpr int GROUP = 8, MOST_THREADS = 1024;
 
+// To the precision of T.
 template <typename T>
 __device__ __forceinline__ float sigmoid(float v) {
-    if constexpr (sizeof(T) == 2) return __fdividef(1.0f, 1.0f + __expf(-v));
+    if constexpr (sizeof(T) == 2) {
+        float power, inverse;
+        asm("ex2.approx.ftz.f32 %0, %1;" : "=f"(power) : "f"(v * -1.4426950408889634f));
+        asm("rcp.approx.ftz.f32 %0, %1;" : "=f"(inverse) : "f"(1.0f + power));
+        return inverse;
+    }
     return 1.0f / (1.0f + expf(-v));
 }
 
@@ -42,8 +48,8 @@ __device__ __forceinline__ void store_group(T* row, int d, const float (&v)[GROU
 }
 
 template <typename T, int V>
-__device__ __forceinline__ void gated_norm_forward(const T* y, const T* z, long long z_sequence, long long z_row, const float* gain,
-                                                   T* out, float* scale, int rows, int t, int d) {
+__device__ __forceinline__ void gated_norm_forward(const T* y, const T* z, long long z_sequence, long long z_row,
+                                                   const float* gain, T* out, float* scale, int rows, int t, int d) {
     __shared__ float scratch[32];
     float w[GROUP];
     load_group<V>(gain, d, w);
@@ -65,9 +71,9 @@ __device__ __forceinline__ void gated_norm_forward(const T* y, const T* z, long 
 }
 
 template <typename T, int V>
-__device__ __forceinline__ void gated_norm_backward(const T* y, const T* z, long long z_sequence, long long z_row, const float* gain,
-                                                    const float* scale, const T* d_out, T* d_y, T* d_z, float* partial, int rows,
-                                                    int t, int d) {
+__device__ __forceinline__ void gated_norm_backward(const T* y, const T* z, long long z_sequence, long long z_row,
+                                                    const float* gain, const float* scale, const T* d_out, T* d_y, T* d_z,
+                                                    float* partial, int rows, int t, int d) {
     __shared__ float scratch[32];
     float w[GROUP], d_gain[GROUP] = {};
     load_group<V>(gain, d, w);
@@ -99,17 +105,17 @@ __device__ __forceinline__ void gated_norm_backward(const T* y, const T* z, long
     store_group<V>(partial + (size_t)blockIdx.x * d, d, d_gain);
 }
 
-#define FORWARD(T, V, NAME)                                                                                                         \
-    extern "C" __global__ void __launch_bounds__(MOST_THREADS) NAME(const T* y, const T* z, long long z_sequence, long long z_row,  \
-                                                                    const float* gain, T* out, float* scale, int rows, int t,       \
-                                                                    int d) {                                                        \
-        gated_norm_forward<T, V>(y, z, z_sequence, z_row, gain, out, scale, rows, t, d);                                            \
+#define FORWARD(T, V, NAME) \
+    extern "C" __global__ void __launch_bounds__(MOST_THREADS) \
+        NAME(const T* y, const T* z, long long z_sequence, long long z_row, const float* gain, T* out, float* scale, int rows, \
+             int t, int d) { \
+        gated_norm_forward<T, V>(y, z, z_sequence, z_row, gain, out, scale, rows, t, d); \
     }
-#define BACKWARD(T, V, NAME)                                                                                                        \
-    extern "C" __global__ void __launch_bounds__(MOST_THREADS) NAME(                                                                \
-        const T* y, const T* z, long long z_sequence, long long z_row, const float* gain, const float* scale, const T* d_out,       \
-        T* d_y, T* d_z, float* partial, int rows, int t, int d) {                                                                   \
-        gated_norm_backward<T, V>(y, z, z_sequence, z_row, gain, scale, d_out, d_y, d_z, partial, rows, t, d);                      \
+#define BACKWARD(T, V, NAME) \
+    extern "C" __global__ void __launch_bounds__(MOST_THREADS) \
+        NAME(const T* y, const T* z, long long z_sequence, long long z_row, const float* gain, const float* scale, \
+             const T* d_out, T* d_y, T* d_z, float* partial, int rows, int t, int d) { \
+        gated_norm_backward<T, V>(y, z, z_sequence, z_row, gain, scale, d_out, d_y, d_z, partial, rows, t, d); \
     }
 FORWARD(float, 1, gated_norm_forward1_f32)
 FORWARD(float, 8, gated_norm_forward8_f32)

@@ -136,7 +136,11 @@ mod tests {
     #[test]
     fn a_gate_that_is_part_of_wider_rows_on_cuda() -> Result<()> {
         let device = crate::cuda::device(0)?;
-        let tensor = |dims: &[usize], seed| crate::testing::uniform(dims, seed)?.to_dtype(DType::F32)?.to_device(&device);
+        let tensor = |dims: &[usize], seed| {
+            crate::testing::uniform(dims, seed)?
+                .to_dtype(DType::F32)?
+                .to_device(&device)
+        };
         let (y, gain, wide) = (tensor(&[3, 5, 16], 1)?, tensor(&[16], 2)?, tensor(&[3, 5, 40], 3)?);
         for first in [8, 3] {
             let z = wide.narrow(2, first, 16)?;

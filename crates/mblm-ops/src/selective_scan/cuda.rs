@@ -19,8 +19,9 @@ const OWN: usize = 4;
 const STATES: usize = 64;
 /// Positions between two saved states.
 const SEGMENT: usize = 16;
-/// Tiles of a segment's channels that the backward pass has in shared memory.
-const TILES: usize = 6;
+/// What the backward pass has in shared memory for each position: numbers of each thread, and numbers of each channel.
+const SHARES: usize = OWN + 3;
+const TILES: usize = 3;
 /// Blocks that fill a large card.
 const ENOUGH_BLOCKS: usize = 132 * 4;
 
@@ -195,7 +196,7 @@ pub(super) fn backward(
             .tensor(&d_skip)?
             .tensor(&partial)?;
         let (held, block) = (scan.sharing() * OWN, THREADS / scan.sharing());
-        let floats = SEGMENT * (THREADS * OWN + THREADS / 32 * 2 * held + 2 * held + TILES * block);
+        let floats = SEGMENT * (THREADS * SHARES + THREADS / 32 * 2 * held + 2 * held + TILES * block);
         scan.launch(kernel, floats * size_of::<f32>())?;
         Kernel::new(dy.device(), MODULE, "selective_scan_fold", dy.dtype())?
             .tensor(&partial)?

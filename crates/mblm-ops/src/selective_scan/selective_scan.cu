@@ -1,17 +1,23 @@
 // Mamba-1's selective scan, forward and backward, position by position.
 //
-// A channel's state is shared by G neighbouring threads, OWN entries each; a block has CHANNELS channels and takes sequences in turns.
-// It works on segments of SEGMENT positions, whose rows it fetches into shared memory while it computes the segment before.
-// The forward pass saves the state before every segment but the first; the backward pass computes those between again and keeps
-// them in shared memory. Sums over channels, the gradients of B and C, are left by each block in `partial`.
+// A channel's state is shared by G neighbouring threads, OWN entries each; a block has CHANNELS channels and takes sequences in
+// turns. It works on segments of SEGMENT positions, whose rows it fetches into shared memory while it computes the segment
+// before. The forward pass saves the state before every segment but the first; the backward pass computes those between again
+// and keeps them in shared memory. Sums over channels, the gradients of B and C, are left by each block in `partial`.
 
 #include "common.cuh"
 
 constexpr int THREADS = 128, WARPS = THREADS / 32, OWN = 4, SEGMENT = 16;
 
+// To the precision of T.
 template <typename T>
 __device__ __forceinline__ float sigmoid(float v) {
-    if constexpr (sizeof(T) == 2) return __fdividef(1.0f, 1.0f + __expf(-v));
+    if constexpr (sizeof(T) == 2) {
+        float power, inverse;
+        asm("ex2.approx.ftz.f32 %0, %1;" : "=f"(power) : "f"(v * -1.4426950408889634f));
+        asm("rcp.approx.ftz.f32 %0, %1;" : "=f"(inverse) : "f"(1.0f + power));
+        return inverse;
+    }
     return 1.0f / (1.0f + expf(-v));
 }
 
@@ -23,7 +29,9 @@ struct Rows {
     const T* p;
     long long sequence, row;
 
-    __device__ __forceinline__ T get(int s, int position, int column) const { return p[s * sequence + position * row + column]; }
+    __device__ __forceinline__ T get(int s, int position, int column) const {
+        return p[s * sequence + position * row + column];
+    }
 };
 
 // The inputs by position: widths d, d, d, N and N.
@@ -44,7 +52,8 @@ struct Segment {
                          PAIRS = SEGMENT * STATES / THREADS;
 
     template <typename T>
-    static __device__ __forceinline__ void fetch(const Rows<T>& from, int sequence, int first, const Sizes& s, T (&cells)[CELLS]) {
+    static __device__ __forceinline__ void fetch(const Rows<T>& from, int sequence, int first, const Sizes& s,
+                                                 T (&cells)[CELLS]) {
         const int channel = min(blockIdx.x * CHANNELS + threadIdx.x % CHANNELS, s.d - 1);
 #pragma unroll
         for (int i = 0; i < CELLS; ++i) {
@@ -77,7 +86,8 @@ struct Segment {
 // A thread's entries of a state (d, N), and back.
 __device__ __forceinline__ void load_state(const float* state, int channel, int first, const Sizes& s, float (&h)[OWN]) {
 #pragma unroll
-    for (int i = 0; i < OWN; ++i) h[i] = channel < s.d && first + i < s.state ? state[(size_t)channel * s.state + first + i] : 0.0f;
+    for (int i = 0; i < OWN; ++i)
+        h[i] = channel < s.d && first + i < s.state ? state[(size_t)channel * s.state + first + i] : 0.0f;
 }
 __device__ __forceinline__ void store_state(float* state, int channel, int first, const Sizes& s, const float (&h)[OWN]) {
     if (channel >= s.d) return;
@@ -91,23 +101,35 @@ __device__ __forceinline__ void store_state(float* state, int channel, int first
         if (first + i < s.state) to[i] = h[i];
 }
 
-// Over the G threads of a channel.
+// The sum of what the G threads of a channel left in `parts`, by threads.
 template <int G>
-__device__ __forceinline__ float channel_sum(float v) {
+__device__ __forceinline__ float channel_sum(const float* parts, int channel) {
+    float total = 0.0f;
 #pragma unroll
-    for (int offset = 1; offset < G; offset <<= 1) v += __shfl_xor_sync(0xffffffffu, v, offset);
-    return v;
+    for (int i = 0; i < G; i += 4) {
+        const float4 four = load4(parts + channel * G + i);
+        total += (four.x + four.y) + (four.z + four.w);
+    }
+    return total;
 }
 
 constexpr float LOG2_E = 1.4426950408889634f;
 
+// 2^v, 0 below the normal numbers.
+__device__ __forceinline__ float power_of_two(float v) {
+    float power;
+    asm("ex2.approx.ftz.f32 %0, %1;" : "=f"(power) : "f"(v));
+    return power;
+}
+
 template <typename T, int G>
-__device__ __forceinline__ void selective_scan_forward(const Inputs<T>& in, const float* a_log, const float* d, const float* begin,
-                                                       long long begin_sequence, T* y, float* borders, float* end, const Sizes& s) {
+__device__ __forceinline__ void selective_scan_forward(const Inputs<T>& in, const float* a_log, const float* d,
+                                                       const float* begin, long long begin_sequence, T* y, float* borders,
+                                                       float* end, const Sizes& s) {
     using Part = Segment<G>;
     constexpr int CHANNELS = Part::CHANNELS, STATES = Part::STATES, CELLS = Part::CELLS, PAIRS = Part::PAIRS;
-    __shared__ float delta[SEGMENT][CHANNELS], drive[SEGMENT][CHANNELS], out[SEGMENT][CHANNELS];
-    __shared__ __align__(16) float b[SEGMENT][STATES], c[SEGMENT][STATES];
+    __shared__ float delta[SEGMENT][CHANNELS], drive[SEGMENT][CHANNELS];
+    __shared__ __align__(16) float b[SEGMENT][STATES], c[SEGMENT][STATES], out[SEGMENT][THREADS];
     const int place = threadIdx.x / G, first = threadIdx.x % G * OWN, channel = blockIdx.x * CHANNELS + place;
     const int column = threadIdx.x % CHANNELS, above = threadIdx.x / CHANNELS, cell_channel = blockIdx.x * CHANNELS + column;
     const int segments = (s.t + SEGMENT - 1) / SEGMENT;
@@ -145,7 +167,8 @@ __device__ __forceinline__ void selective_scan_forward(const Inputs<T>& in, cons
             Part::put_entries(next_c, c, s);
             __syncthreads();
             if (segment + 1 < segments) fetch((segment + 1) * SEGMENT);
-            if (segment > 0) store_state(borders + ((size_t)sequence * (segments - 1) + segment - 1) * size, channel, first, s, h);
+            if (segment > 0)
+                store_state(borders + ((size_t)sequence * (segments - 1) + segment - 1) * size, channel, first, s, h);
 #pragma unroll 4
             for (int row = 0; row < SEGMENT; ++row) {
                 const float step = delta[row][place], drives = drive[row][place];
@@ -154,11 +177,10 @@ __device__ __forceinline__ void selective_scan_forward(const Inputs<T>& in, cons
                 float sum = 0.0f;
 #pragma unroll
                 for (int i = 0; i < OWN; ++i) {
-                    h[i] = fmaf(exp2f(step * a[i]), h[i], drives * to[i]);
+                    h[i] = fmaf(power_of_two(step * a[i]), h[i], drives * to[i]);
                     sum = fmaf(h[i], from[i], sum);
                 }
-                sum = channel_sum<G>(sum);
-                if (first == 0) out[row][place] = sum;
+                out[row][threadIdx.x] = sum;
             }
             __syncthreads();
 #pragma unroll
@@ -166,36 +188,38 @@ __device__ __forceinline__ void selective_scan_forward(const Inputs<T>& in, cons
                 const int row = above + i * (THREADS / CHANNELS), position = segment * SEGMENT + row;
                 if (position < s.t && cell_channel < s.d)
                     store(y + ((size_t)sequence * s.t + position) * s.d + cell_channel,
-                          fmaf(skip, u[i], out[row][column]) * z[i] * sigmoid<T>(z[i]));
+                          fmaf(skip, u[i], channel_sum<G>(out[row], column)) * z[i] * sigmoid<T>(z[i]));
             }
         }
         store_state(end + sequence * size, channel, first, s, h);
     }
 }
 
-// Each block leaves its sums for d_a_log and d_d in `d_a` (gridDim.y, d, N) and `d_skip` (gridDim.y, d), and those for B and C in
-// `partial` (gridDim.x, n t, 2N). `d_begin` may be null.
+// Each block leaves its sums for d_a_log and d_d in `d_a` (gridDim.y, d, N) and `d_skip` (gridDim.y, d), and those for B and C
+// in `partial` (gridDim.x, n t, 2N). `d_begin` may be null.
 template <typename T, int G>
-__device__ __forceinline__ void selective_scan_backward(const Inputs<T>& in, const Rows<T>& dy, const float* a_log, const float* d,
-                                                        const float* begin, long long begin_sequence, const float* borders,
-                                                        const float* d_end, T* d_u, T* d_delta, T* d_z, float* d_begin, float* d_a,
-                                                        float* d_skip, float* partial, const Sizes& s) {
+__device__ __forceinline__ void selective_scan_backward(const Inputs<T>& in, const Rows<T>& dy, const float* a_log,
+                                                        const float* d, const float* begin, long long begin_sequence,
+                                                        const float* borders, const float* d_end, T* d_u, T* d_delta, T* d_z,
+                                                        float* d_begin, float* d_a, float* d_skip, float* partial,
+                                                        const Sizes& s) {
     using Part = Segment<G>;
     constexpr int CHANNELS = Part::CHANNELS, STATES = Part::STATES, CELLS = Part::CELLS, PAIRS = Part::PAIRS;
-    // h before each position, (SEGMENT, THREADS); the warps' sums for B and C; b, c; the rows of channels
+    // h before each position, (SEGMENT, THREADS); the warps' sums for B and C; b, c; shares of threads; rows of channels
     extern __shared__ __align__(16) float shared[];
     using States = float[STATES];
     using Channels = float[CHANNELS];
+    using Shares = float[THREADS];
     float4* const history = reinterpret_cast<float4*>(shared);
-    auto* const sums = reinterpret_cast<float(*)[WARPS][2 * STATES]>(history + SEGMENT * THREADS);
+    auto* const sums = reinterpret_cast<float (*)[WARPS][2 * STATES]>(history + SEGMENT * THREADS);
     States* const b = reinterpret_cast<States*>(sums + SEGMENT);
     States* const c = b + SEGMENT;
-    Channels* const delta = reinterpret_cast<Channels*>(c + SEGMENT);
+    Shares* const out = reinterpret_cast<Shares*>(c + SEGMENT);
+    Shares* const d_drive = out + SEGMENT;
+    Shares* const d_step = d_drive + SEGMENT;
+    Channels* const delta = reinterpret_cast<Channels*>(d_step + SEGMENT);
     Channels* const drive = delta + SEGMENT;
     Channels* const gated = drive + SEGMENT;
-    Channels* const out = gated + SEGMENT;
-    Channels* const d_drive = out + SEGMENT;
-    Channels* const d_step = d_drive + SEGMENT;
     const int place = threadIdx.x / G, first = threadIdx.x % G * OWN, channel = blockIdx.x * CHANNELS + place;
     const int column = threadIdx.x % CHANNELS, above = threadIdx.x / CHANNELS, cell_channel = blockIdx.x * CHANNELS + column;
     const int warp = threadIdx.x >> 5, lane = threadIdx.x & 31;
@@ -252,11 +276,10 @@ __device__ __forceinline__ void selective_scan_backward(const Inputs<T>& in, con
                 history[row * THREADS + threadIdx.x] = make_float4(h[0], h[1], h[2], h[3]);
 #pragma unroll
                 for (int i = 0; i < OWN; ++i) {
-                    h[i] = fmaf(exp2f(step * (a[i] * LOG2_E)), h[i], drives * to[i]);
+                    h[i] = fmaf(power_of_two(step * (a[i] * LOG2_E)), h[i], drives * to[i]);
                     sum = fmaf(h[i], from[i], sum);
                 }
-                sum = channel_sum<G>(sum);
-                if (first == 0) out[row][place] = sum;
+                out[row][threadIdx.x] = sum;
             }
 #pragma unroll 2
             for (int row = SEGMENT - 1; row >= 0; --row) {
@@ -267,7 +290,7 @@ __device__ __forceinline__ void selective_scan_backward(const Inputs<T>& in, con
                 float v[2 * OWN], through_drive = 0.0f, through_step = 0.0f; // v: of B, then of C
 #pragma unroll
                 for (int i = 0; i < OWN; ++i) {
-                    const float left = exp2f(step * (a[i] * LOG2_E)), gradient = fmaf(gate, from[i], dh[i]);
+                    const float left = power_of_two(step * (a[i] * LOG2_E)), gradient = fmaf(gate, from[i], dh[i]);
                     v[OWN + i] = gate * fmaf(left, before[i], drives * to[i]);
                     v[i] = gradient * drives;
                     through_drive = fmaf(gradient, to[i], through_drive);
@@ -276,12 +299,8 @@ __device__ __forceinline__ void selective_scan_backward(const Inputs<T>& in, con
                     through_step = fmaf(through_decay, a[i], through_step);
                     sum_a[i] = fmaf(through_decay, step, sum_a[i]);
                 }
-                through_drive = channel_sum<G>(through_drive);
-                through_step = channel_sum<G>(through_step);
-                if (first == 0) {
-                    d_drive[row][place] = through_drive;
-                    d_step[row][place] = through_step;
-                }
+                d_drive[row][threadIdx.x] = through_drive;
+                d_step[row][threadIdx.x] = through_step;
                 // over the warp's channels: at each step a lane gives away half of its sums and keeps the other half
                 int index = 0;
 #pragma unroll
@@ -305,19 +324,24 @@ __device__ __forceinline__ void selective_scan_backward(const Inputs<T>& in, con
                 if (position >= s.t || cell_channel >= s.d) continue;
                 const size_t at = ((size_t)sequence * s.t + position) * s.d + cell_channel;
                 const float sg = sigmoid<T>(z[i]), step = delta[row][column], gate = gated[row][column];
-                store(d_z + at, g[i] * fmaf(skip, u[i], out[row][column]) * sg * (1.0f + z[i] * (1.0f - sg)));
-                store(d_u + at, fmaf(d_drive[row][column], step, skip * gate));
+                const float through_drive = channel_sum<G>(d_drive[row], column),
+                            through_step = channel_sum<G>(d_step[row], column);
+                const float y = fmaf(skip, u[i], channel_sum<G>(out[row], column));
+                store(d_z + at, g[i] * y * sg * (1.0f + z[i] * (1.0f - sg)));
+                store(d_u + at, fmaf(through_drive, step, skip * gate));
                 // softplus' derivative is 1 - exp(-Δ)
-                store(d_delta + at, fmaf(d_drive[row][column], u[i], d_step[row][column]) * -expm1f(-step));
+                store(d_delta + at, fmaf(through_drive, u[i], through_step) * -expm1f(-step));
                 sum_skip = fmaf(gate, u[i], sum_skip);
             }
             for (int i = threadIdx.x; i < SEGMENT * 2 * STATES; i += THREADS) {
-                const int row = i / (2 * STATES), entry = i % (2 * STATES), n = entry % STATES, position = segment * SEGMENT + row;
+                const int row = i / (2 * STATES), entry = i % (2 * STATES), n = entry % STATES,
+                          position = segment * SEGMENT + row;
                 if (position >= s.t || n >= s.state) continue;
                 float total = 0.0f;
 #pragma unroll
                 for (int w = 0; w < WARPS; ++w) total += sums[row][w][entry];
-                partial[(((size_t)blockIdx.x * s.n + sequence) * s.t + position) * 2 * s.state + entry / STATES * s.state + n] = total;
+                partial[(((size_t)blockIdx.x * s.n + sequence) * s.t + position) * 2 * s.state + entry / STATES * s.state + n] =
+                    total;
             }
             __syncthreads();
         }
@@ -326,18 +350,19 @@ __device__ __forceinline__ void selective_scan_backward(const Inputs<T>& in, con
 #pragma unroll
     for (int i = 0; i < OWN; ++i) sum_a[i] *= a[i]; // A = -exp(a_log) is its own derivative
     store_state(d_a + blockIdx.y * size, channel, first, s, sum_a);
-    out[above][column] = sum_skip;
+    delta[above][column] = sum_skip;
     __syncthreads();
     if (above > 0 || cell_channel >= s.d) return;
     float total = 0.0f;
 #pragma unroll
-    for (int row = 0; row < THREADS / CHANNELS; ++row) total += out[row][column];
+    for (int row = 0; row < THREADS / CHANNELS; ++row) total += delta[row][column];
     d_skip[(size_t)blockIdx.y * s.d + cell_channel] = total;
 }
 
 // d_b and d_c (rows, N): the sums over the blocks of `partial` (blocks, rows, 2N).
 template <typename T>
-__device__ __forceinline__ void selective_scan_fold(const float* partial, T* d_b, T* d_c, long long rows, int state, int blocks) {
+__device__ __forceinline__ void selective_scan_fold(const float* partial, T* d_b, T* d_c, long long rows, int state,
+                                                    int blocks) {
     const long long count = rows * 2 * state;
     for (long long i = blockIdx.x * (long long)blockDim.x + threadIdx.x; i < count; i += (long long)gridDim.x * blockDim.x) {
         float total = 0.0f;
@@ -352,20 +377,22 @@ __device__ __forceinline__ void selective_scan_fold(const float* partial, T* d_b
 #define ROWS(T, NAME) const T *NAME, long long NAME##_sequence, long long NAME##_row
 #define AS_ROWS(NAME) {NAME, NAME##_sequence, NAME##_row}
 #define INPUTS(T) ROWS(T, u), ROWS(T, delta), ROWS(T, z), ROWS(T, b), ROWS(T, c)
-#define AS_INPUTS(T) Inputs<T>{AS_ROWS(u), AS_ROWS(delta), AS_ROWS(z), AS_ROWS(b), AS_ROWS(c)}
+#define AS_INPUTS(T) \
+    Inputs<T> { AS_ROWS(u), AS_ROWS(delta), AS_ROWS(z), AS_ROWS(b), AS_ROWS(c) }
 
-#define EXPORT(T, TYPE, G)                                                                                                          \
-    extern "C" __global__ void __launch_bounds__(THREADS) selective_scan_forward##G##_##TYPE(                                       \
-        INPUTS(T), const float* a_log, const float* d, const float* begin, long long begin_sequence, T* y, float* borders,          \
-        float* end, int n, int t, int channels, int state) {                                                                        \
-        selective_scan_forward<T, G>(AS_INPUTS(T), a_log, d, begin, begin_sequence, y, borders, end, Sizes{n, t, channels, state}); \
-    }                                                                                                                               \
-    extern "C" __global__ void __launch_bounds__(THREADS) selective_scan_backward##G##_##TYPE(                                      \
-        INPUTS(T), ROWS(T, dy), const float* a_log, const float* d, const float* begin, long long begin_sequence,                   \
-        const float* borders, const float* d_end, T* d_u, T* d_delta, T* d_z, float* d_begin, float* d_a, float* d_skip,            \
-        float* partial, int n, int t, int channels, int state) {                                                                    \
-        selective_scan_backward<T, G>(AS_INPUTS(T), Rows<T> AS_ROWS(dy), a_log, d, begin, begin_sequence, borders, d_end, d_u,      \
-                                      d_delta, d_z, d_begin, d_a, d_skip, partial, Sizes{n, t, channels, state});                   \
+#define EXPORT(T, TYPE, G) \
+    extern "C" __global__ void __launch_bounds__(THREADS) selective_scan_forward##G##_##TYPE( \
+        INPUTS(T), const float* a_log, const float* d, const float* begin, long long begin_sequence, T* y, float* borders, \
+        float* end, int n, int t, int channels, int state) { \
+        selective_scan_forward<T, G>(AS_INPUTS(T), a_log, d, begin, begin_sequence, y, borders, end, \
+                                     Sizes{n, t, channels, state}); \
+    } \
+    extern "C" __global__ void __launch_bounds__(THREADS) selective_scan_backward##G##_##TYPE( \
+        INPUTS(T), ROWS(T, dy), const float* a_log, const float* d, const float* begin, long long begin_sequence, \
+        const float* borders, const float* d_end, T* d_u, T* d_delta, T* d_z, float* d_begin, float* d_a, float* d_skip, \
+        float* partial, int n, int t, int channels, int state) { \
+        selective_scan_backward<T, G>(AS_INPUTS(T), Rows<T> AS_ROWS(dy), a_log, d, begin, begin_sequence, borders, d_end, d_u, \
+                                      d_delta, d_z, d_begin, d_a, d_skip, partial, Sizes{n, t, channels, state}); \
     }
 EXPORT(float, f32, 4)
 EXPORT(float, f32, 16)

@@ -1,8 +1,8 @@
 //! The kernels for CUDA devices: the chunked form with chunks of their own length, or the recurrence for a few positions.
 //!
-//! `xbc`, `dt`, `y` and their gradients have the type of the activations, T; parameters, all sums and the states that come and go
-//! are `f32`. States at the chunks' borders, operands of matrix products, are kept in T. `xbc`, `dt` and `dy` may be parts of wider
-//! rows, which are then read where they are.
+//! `xbc`, `dt`, `y` and their gradients have the type of the activations, T; parameters, all sums and the states that come and
+//! go are `f32`. States at the chunks' borders, operands of matrix products, are kept in T. `xbc`, `dt` and `dy` may be parts of
+//! wider rows, which are then read where they are.
 
 use candle_core::cuda_backend::WrapErr;
 use candle_core::cuda_backend::cudarc::driver::sys::CUdevice_attribute::CU_DEVICE_ATTRIBUTE_MAX_SHARED_MEMORY_PER_BLOCK_OPTIN;
@@ -26,7 +26,7 @@ const FEW: usize = 4;
 const STATE_SLICES: [usize; 2] = [64, 32];
 /// Threads of the blocks that compute outputs, states and gradients.
 const OUTPUT_THREADS: usize = 128;
-const STATE_THREADS: usize = 128;
+const STATE_THREADS: usize = 256;
 const GRADIENT_THREADS: usize = 512;
 /// Warps of a block that computes time steps.
 const STEP_WARPS: usize = 16;
@@ -34,6 +34,8 @@ const STEP_WARPS: usize = 16;
 const FEW_WARPS: usize = 8;
 /// Multiprocessors of a large card.
 const PROCESSORS: usize = 132;
+/// Most groups of a chunk's heads.
+const MOST_GROUPS: usize = 16;
 /// Bytes of shared memory that the kernels have beside their tiles.
 const FIXED_SHARED: usize = 7 << 10;
 
@@ -43,7 +45,9 @@ pub(super) fn takes(s: &Ssd, xbc: &Tensor) -> Result<bool> {
         return Ok(false);
     }
     let context = xbc.device().as_cuda_device()?.cuda_stream().context().clone();
-    let shared = context.attribute(CU_DEVICE_ATTRIBUTE_MAX_SHARED_MEMORY_PER_BLOCK_OPTIN).w()?;
+    let shared = context
+        .attribute(CU_DEVICE_ATTRIBUTE_MAX_SHARED_MEMORY_PER_BLOCK_OPTIN)
+        .w()?;
     Ok(usize::try_from(shared).is_ok_and(|shared| shared >= tiles(xbc.dtype(), padded(s), 3, 3) + FIXED_SHARED))
 }
 
@@ -168,8 +172,11 @@ impl<'a> Scan<'a> {
             .tensor(&self.dt_bias)?
             .tensor(&steps.delta)?
             .tensor(&steps.sums)?;
-        self.sizes(kernel, false)?
-            .launch((self.n * self.chunks, cuda::blocks(self.s.heads, 32)), (32, STEP_WARPS), 0)?;
+        self.sizes(kernel, false)?.launch(
+            (self.n * self.chunks, cuda::blocks(self.s.heads, 32)),
+            (32, STEP_WARPS),
+            0,
+        )?;
         Ok(steps)
     }
 
@@ -197,7 +204,7 @@ impl<'a> Scan<'a> {
         let kernel = self.begin(kernel, begin)?.tensor(&borders)?.maybe(end)?;
         let bytes = self.xbc.dtype().size_in_bytes();
         let row = |columns: usize| columns * bytes + 16;
-        let stages = if bytes == 2 { 4 } else { 2 };
+        let stages = if bytes == 2 { 3 } else { 2 };
         self.sizes(kernel, self.aligned(&[x, b]))?.launch(
             blocks(slice),
             STATE_THREADS,
@@ -243,7 +250,12 @@ pub(super) fn forward(s: &Ssd, inputs: &Inputs) -> Result<Output> {
     let steps = scan.steps()?;
     let borders = scan.borders(&steps, Some(&last))?;
     let tasks = scan.n * scan.chunks;
-    let per_block = if tasks * s.heads >= 16 * PROCESSORS { 4 } else { 1 };
+    let per_processor = match (scan.xbc.dtype(), padded(s)) {
+        (DType::BF16, 64) => 4,
+        (DType::BF16, _) => 3,
+        _ => 2,
+    };
+    let per_block = heads_per_block(tasks, s.heads, per_processor * PROCESSORS, 1);
     let kernel = scan
         .chunk_kernel("ssd_outputs")?
         .rows(&scan.xbc)?
@@ -265,11 +277,12 @@ pub(super) fn forward(s: &Ssd, inputs: &Inputs) -> Result<Output> {
     })
 }
 
-/// Heads of a block of the gradients: what a block does for each, in halves of that, and once for all of them is made least.
-fn heads_per_block(tasks: usize, heads: usize) -> usize {
-    let groups = (1..=heads.min(16)).min_by_key(|groups| {
-        let waves = (tasks * groups).div_ceil(PROCESSORS);
-        waves * (2 * heads.div_ceil(*groups) + 3)
+/// Heads of a chunk that a block takes, where `at_once` blocks run together: makes least what a block does for each head, plus the
+/// `extra` halves of that which it does once for all of them.
+fn heads_per_block(tasks: usize, heads: usize, at_once: usize, extra: usize) -> usize {
+    let groups = (1..=heads.min(MOST_GROUPS)).min_by_key(|groups| {
+        let waves = (tasks * groups).div_ceil(at_once);
+        waves * (2 * heads.div_ceil(*groups) + extra)
     });
     heads.div_ceil(groups.unwrap_or(1))
 }
@@ -310,7 +323,7 @@ pub(super) fn backward(
             d_begin.as_ref(),
         )?;
         let tasks = n * scan.chunks;
-        let per_block = heads_per_block(tasks, s.heads);
+        let per_block = heads_per_block(tasks, s.heads, PROCESSORS, 3);
         let groups = s.heads.div_ceil(per_block);
         let partial = scan.empty((groups, n * t, 2 * s.state), DType::F32)?;
         let by_chunk = || scan.empty((tasks, s.heads), DType::F32);

@@ -1,15 +1,15 @@
 // Mamba-2's scan in chunks of Q positions, forward and backward.
 //
 //   ssd_steps      Δ and its running sums c within each chunk, (n, chunks, H, Q), zeros and the last sum beyond the end
-//   ssd_states     the recurrence over the chunks: the state before each chunk and after the last; in reverse, the gradient of the
-//                  state after each chunk and of the one before the first
+//   ssd_states     the recurrence over the chunks: the state before each chunk and after the last; in reverse, the gradient
+//                  of the state after each chunk and of the one before the first
 //   ssd_outputs    y of a chunk from the state before it
 //   ssd_gradients  all gradients of a chunk from the state before it and the gradient of the state after it
 //   ssd_few        the recurrence itself, for a few positions
 //
-// Matrix products are of tiles in shared memory, by tensor cores for bf16 and by multiply-adds for f32, with sums in f32: a warp
-// computes 16 rows, and a thread owns the same elements whatever the type. Tiles are padded with zeros to Q positions, P channels
-// of a head and NT state entries.
+// Matrix products are of tiles in shared memory, by tensor cores for bf16 and by multiply-adds for f32, with sums in f32: a
+// warp computes 16 rows, and a thread owns the same elements whatever the type. Tiles are padded with zeros to Q positions, P
+// channels of a head and NT state entries.
 
 #include "common.cuh"
 
@@ -20,25 +20,32 @@ constexpr int Q = 64, P = 64;
 template <int TILES>
 using Sums = float[TILES][4];
 
-// Elements from one row of a tile in shared memory to the next: 16 bytes more than the row, so that the rows spread over the banks.
+// Elements from one row of a tile in shared memory to the next: 16 bytes more than the row, so that the rows spread over the
+// banks.
 template <typename T>
-constexpr int pitch(int width) { return width + 16 / (int)sizeof(T); }
+constexpr int pitch(int width) {
+    return width + 16 / (int)sizeof(T);
+}
 
 template <bool TRANSPOSED>
 __device__ __forceinline__ void load_matrices(uint32_t (&r)[4], const bf16* p) {
     const uint32_t at = (uint32_t)__cvta_generic_to_shared(p);
     if constexpr (TRANSPOSED)
         asm volatile("ldmatrix.sync.aligned.m8n8.x4.trans.shared.b16 {%0,%1,%2,%3}, [%4];"
-                     : "=r"(r[0]), "=r"(r[1]), "=r"(r[2]), "=r"(r[3]) : "r"(at) : "memory");
+                     : "=r"(r[0]), "=r"(r[1]), "=r"(r[2]), "=r"(r[3])
+                     : "r"(at)
+                     : "memory");
     else
         asm volatile("ldmatrix.sync.aligned.m8n8.x4.shared.b16 {%0,%1,%2,%3}, [%4];"
-                     : "=r"(r[0]), "=r"(r[1]), "=r"(r[2]), "=r"(r[3]) : "r"(at) : "memory");
+                     : "=r"(r[0]), "=r"(r[1]), "=r"(r[2]), "=r"(r[3])
+                     : "r"(at)
+                     : "memory");
 }
 
 __device__ __forceinline__ void multiply_add(float (&c)[4], const uint32_t (&a)[4], uint32_t b0, uint32_t b1) {
     asm("mma.sync.aligned.m16n8k16.row.col.f32.bf16.bf16.f32 {%0,%1,%2,%3}, {%4,%5,%6,%7}, {%8,%9}, {%0,%1,%2,%3};"
-                 : "+f"(c[0]), "+f"(c[1]), "+f"(c[2]), "+f"(c[3])
-                 : "r"(a[0]), "r"(a[1]), "r"(a[2]), "r"(a[3]), "r"(b0), "r"(b1));
+        : "+f"(c[0]), "+f"(c[1]), "+f"(c[2]), "+f"(c[3])
+        : "r"(a[0]), "r"(a[1]), "r"(a[2]), "r"(a[3]), "r"(b0), "r"(b1));
 }
 
 // Two of bf16 times a number each.
@@ -48,8 +55,8 @@ __device__ __forceinline__ uint32_t scaled(uint32_t pair, float2 factors) {
     return *reinterpret_cast<const uint32_t*>(&product);
 }
 
-// sums (16, 8 TILES) += A B for A (16, k) at `a`, stored (k, 16) if A_T, and B (k, 8 TILES) at `b`, stored (8 TILES, k) if B_T. If
-// SCALED, the columns of A are first multiplied by the k numbers at `factors`, in shared memory.
+// sums (16, 8 TILES) += A B for A (16, k) at `a`, stored (k, 16) if A_T, and B (k, 8 TILES) at `b`, stored (8 TILES, k) if B_T.
+// If SCALED, the columns of A are first multiplied by the k numbers at `factors`, in shared memory.
 template <bool A_T, bool B_T, int TILES, bool SCALED = false>
 __device__ __forceinline__ void multiply(Sums<TILES>& sums, const bf16* a, int a_pitch, const bf16* b, int b_pitch, int k,
                                          const float* factors = nullptr) {
@@ -214,7 +221,8 @@ struct Eight {
     }
 };
 
-// The eights of a thread of a tile of COLUMNS columns, of which `rows` and `columns` are there; all loads are under way together.
+// The eights of a thread of a tile of COLUMNS columns, of which `rows` and `columns` are there; all loads are under way
+// together.
 template <int COLUMNS, int THREADS, typename T, int EIGHTS>
 __device__ __forceinline__ void load_eights(Eight<T> (&eights)[EIGHTS], const T* from, long long stride, int rows, int columns,
                                             bool aligned) {
@@ -241,7 +249,9 @@ __device__ __forceinline__ void copy_async(void* to, const void* from, bool ther
 __device__ __forceinline__ void end_of_copies() { asm volatile("cp.async.commit_group;" ::: "memory"); }
 // For all copies but those since the last COUNT ends.
 template <int COUNT>
-__device__ __forceinline__ void wait_for_all_but() { asm volatile("cp.async.wait_group %0;" ::"n"(COUNT) : "memory"); }
+__device__ __forceinline__ void wait_for_all_but() {
+    asm volatile("cp.async.wait_group %0;" ::"n"(COUNT) : "memory");
+}
 __device__ __forceinline__ void wait_for_copies() { asm volatile("cp.async.wait_all;" ::: "memory"); }
 
 // A tile of 64 rows and COLUMNS columns, of which `rows` and `columns` are there; complete after wait_for_copies().
@@ -264,8 +274,8 @@ __device__ __forceinline__ void load_tile(T* tile, const T* from, long long stri
     }
 }
 
-// Puts a thread's eights into a tile of COLUMNS columns; returns its share of the products of what the tile held before and what it
-// holds now.
+// Puts a thread's eights into a tile of COLUMNS columns; returns its share of the products of what the tile held before and
+// what it holds now.
 template <int COLUMNS, int THREADS, typename T, int EIGHTS>
 __device__ __forceinline__ float exchange_tile(T* tile, const Eight<T> (&eights)[EIGHTS]) {
     float sum = 0.0f;
@@ -283,19 +293,28 @@ __device__ __forceinline__ float exchange_tile(T* tile, const Eight<T> (&eights)
     return sum;
 }
 
+// To the precision of T.
 template <typename T>
 __device__ __forceinline__ float exponential(float v) {
-    if constexpr (sizeof(T) == 2) return __expf(v);
+    if constexpr (sizeof(T) == 2) {
+        float power;
+        asm("ex2.approx.ftz.f32 %0, %1;" : "=f"(power) : "f"(v * 1.4426950408889634f));
+        return power;
+    }
     return expf(v);
 }
 
 // exp(a - b) of two running sums, each the sum of a pair.
 template <typename T>
-__device__ __forceinline__ float decay(float2 a, float2 b) { return exponential<T>((a.x - b.x) + (a.y - b.y)); }
+__device__ __forceinline__ float decay(float2 a, float2 b) {
+    return exponential<T>((a.x - b.x) + (a.y - b.y));
+}
 
 // exp(a)
 template <typename T>
-__device__ __forceinline__ float decay(float2 a) { return exponential<T>(a.x + a.y); }
+__device__ __forceinline__ float decay(float2 a) {
+    return exponential<T>(a.x + a.y);
+}
 
 __device__ __forceinline__ float softplus(float v) { return fmaxf(v, 0.0f) + log1pf(expf(-fabsf(v))); }
 
@@ -351,13 +370,14 @@ __device__ __forceinline__ void ssd_steps(const T* dt, long long sequence_stride
     }
 }
 
-// The recurrence of one head and NS state entries of one sequence, the state in the block's registers: over the chunks, or from the
-// last to the first if REVERSE. `x` is x or dy, `b` is B or C; `begin` may be null, as `end` may. Before each chunk the state goes
-// to `borders`. The tiles of the chunks ahead are copied into a ring of STAGES places.
-constexpr int STATE_THREADS = 128;
+// The recurrence of one head and NS state entries of one sequence, the state in the block's registers: over the chunks, or from
+// the last to the first if REVERSE. `x` is x or dy, `b` is B or C; `begin` may be null, as `end` may. Before each chunk the
+// state goes to `borders`. The tiles of the chunks ahead are copied into a ring of STAGES places. 8 warps: 4 times 16 channels,
+// and halves of the state entries.
+constexpr int STATE_THREADS = 256;
 
 template <typename T>
-constexpr int STAGES = sizeof(T) == 2 ? 4 : 2;
+constexpr int STAGES = sizeof(T) == 2 ? 3 : 2;
 
 template <typename T, int NS, bool REVERSE>
 __device__ __forceinline__ void ssd_states(const T* x, long long x_sequence, long long x_row, const T* b, long long b_sequence,
@@ -370,16 +390,18 @@ __device__ __forceinline__ void ssd_states(const T* x, long long x_sequence, lon
     __shared__ float totals[2];
     const int slices = (s.state + NS - 1) / NS, head = blockIdx.x % s.heads, slice = blockIdx.x / s.heads % slices;
     const int sequence = blockIdx.x / s.heads / slices, first = slice * NS;
-    const int warp = threadIdx.x >> 5, lane = threadIdx.x & 31, row = warp * 16 + (lane >> 2), column = first + (lane & 3) * 2;
+    const int warp = threadIdx.x >> 5, lane = threadIdx.x & 31, own = (warp & 3) * 16, half = (warp >> 2) * NS / 2;
+    const int row = own + (lane >> 2), column = first + half + (lane & 3) * 2;
     x += sequence * x_sequence + head * s.head_dim;
     b += sequence * b_sequence + first;
 
-    Sums<NS / 8> h;
+    constexpr int TILES = NS / 16;
+    Sums<TILES> h;
     clear(h);
     if (begin) {
         begin += sequence * begin_sequence + s.states(0, head);
 #pragma unroll
-        for (int tile = 0; tile < NS / 8; ++tile)
+        for (int tile = 0; tile < TILES; ++tile)
 #pragma unroll
             for (int i = 0; i < 4; ++i) {
                 const int p = row + (i >> 1) * 8, n = column + tile * 8 + (i & 1);
@@ -390,8 +412,8 @@ __device__ __forceinline__ void ssd_states(const T* x, long long x_sequence, lon
     auto copy = [&](int step) {
         if (step < s.chunks) {
             const int chunk = place(step), rows = s.rows(chunk), stage = step % STAGES<T>;
-            load_tile<P, STATE_THREADS>(x_tiles + stage * Q * pitch<T>(P), x + (long long)chunk * Q * x_row, x_row, rows, s.head_dim,
-                                        s.aligned);
+            load_tile<P, STATE_THREADS>(x_tiles + stage * Q * pitch<T>(P), x + (long long)chunk * Q * x_row, x_row, rows,
+                                        s.head_dim, s.aligned);
             load_tile<NS, STATE_THREADS>(b_tiles + stage * Q * pitch<T>(NS), b + (long long)chunk * Q * b_row, b_row, rows,
                                          s.state - first, s.aligned);
         }
@@ -412,15 +434,27 @@ __device__ __forceinline__ void ssd_states(const T* x, long long x_sequence, lon
         factors[step & 1][threadIdx.x] = REVERSE ? decay<T>(own_sum) : decay<T>(last_sum, own_sum) * own_delta;
         if (threadIdx.x == 0) totals[step & 1] = decay<T>(last_sum);
     };
+    const bool whole = s.aligned && s.head_dim == P && first + NS <= s.state;
+    const size_t offset = (size_t)row * s.state + column;
     auto keep = [&](auto* to) {
+        if (whole) {
+            auto* const upper = to + offset;
+            auto* const lower = upper + 8 * s.state;
+#pragma unroll
+            for (int tile = 0; tile < TILES; ++tile) {
+                store_pair(upper + tile * 8, h[tile][0], h[tile][1]);
+                store_pair(lower + tile * 8, h[tile][2], h[tile][3]);
+            }
+            return;
+        }
         const bool paired = s.state % 2 == 0;
 #pragma unroll
-        for (int tile = 0; tile < NS / 8; ++tile)
+        for (int tile = 0; tile < TILES; ++tile)
 #pragma unroll
-            for (int half = 0; half < 2; ++half) {
-                const int p = row + half * 8, n = column + tile * 8;
+            for (int i = 0; i < 2; ++i) {
+                const int p = row + i * 8, n = column + tile * 8;
                 if (p < s.head_dim)
-                    store_some(to + (size_t)p * s.state + n, h[tile][2 * half], h[tile][2 * half + 1], s.state - n, paired);
+                    store_some(to + (size_t)p * s.state + n, h[tile][2 * i], h[tile][2 * i + 1], s.state - n, paired);
             }
     };
 #pragma unroll
@@ -437,8 +471,8 @@ __device__ __forceinline__ void ssd_states(const T* x, long long x_sequence, lon
         keep(borders + s.states(sequence * s.chunks + place(step), head));
         scale(h, totals[step & 1], totals[step & 1]);
         const int stage = step % STAGES<T>;
-        multiply<true, false, NS / 8, true>(h, x_tiles + stage * Q * pitch<T>(P) + warp * 16, pitch<T>(P),
-                                            b_tiles + stage * Q * pitch<T>(NS), pitch<T>(NS), Q, factors[step & 1]);
+        multiply<true, false, TILES, true>(h, x_tiles + stage * Q * pitch<T>(P) + own, pitch<T>(P),
+                                           b_tiles + stage * Q * pitch<T>(NS) + half, pitch<T>(NS), Q, factors[step & 1]);
     }
     if (end) keep(end + s.states(sequence, head));
 }
@@ -446,9 +480,16 @@ __device__ __forceinline__ void ssd_states(const T* x, long long x_sequence, lon
 // y of one chunk and several heads: C Bᵀ is computed once for them, in the registers of 4 warps of 16 positions each.
 constexpr int OUTPUT_THREADS = 128;
 
+// Blocks that a multiprocessor has at once.
+template <typename T, int NT>
+constexpr int OUTPUT_BLOCKS = sizeof(T) == 4 ? 2
+                              : NT == 64     ? 4
+                                             : 3;
+
 template <typename T, int NT>
 __device__ __forceinline__ void ssd_outputs(const T* xbc, long long sequence_stride, long long row_stride, const float* delta,
-                                            const float2* sums, const float* d, const T* borders, T* y, int per_block, Sizes s) {
+                                            const float2* sums, const float* d, const T* borders, T* y, int per_block,
+                                            Sizes s) {
     extern __shared__ __align__(16) unsigned char shared[];
     constexpr int WIDE = pitch<T>(NT), NARROW = pitch<T>(P);
     T* const c_tile = reinterpret_cast<T*>(shared);
@@ -458,7 +499,8 @@ __device__ __forceinline__ void ssd_outputs(const T* xbc, long long sequence_str
     __shared__ float2 c[Q];
     __shared__ float deltas[Q];
     const int task = blockIdx.x, sequence = task / s.chunks, chunk = task % s.chunks, rows = s.rows(chunk);
-    const int warp = threadIdx.x >> 5, lane = threadIdx.x & 31, own = warp * 16, row = own + (lane >> 2), column = (lane & 3) * 2;
+    const int warp = threadIdx.x >> 5, lane = threadIdx.x & 31, own = warp * 16, row = own + (lane >> 2),
+              column = (lane & 3) * 2;
     xbc += sequence * sequence_stride + (long long)chunk * Q * row_stride;
     y += ((size_t)sequence * s.t + chunk * Q) * s.width();
 
@@ -530,16 +572,16 @@ __device__ __forceinline__ void ssd_outputs(const T* xbc, long long sequence_str
 
 // The gradients of one chunk through several heads, with the names of the formulas: rows of the products are positions, j where
 // they go by what is read from (x, B) and i where they go by what is written to (dy, C). 16 warps: 4 times 16 rows, and COLUMNS
-// parts of the columns of each product. dB and dC of the block's heads go to `partial` (groups, n t, 2N); d_a_log, d_d and d_bias
-// (n chunks, H) are sums over the chunk.
+// parts of the columns of each product. dB and dC of the block's heads go to `partial` (groups, n t, 2N); d_a_log, d_d and
+// d_bias (n chunks, H) are sums over the chunk.
 constexpr int COLUMNS = 4, GRADIENT_THREADS = COLUMNS * 128;
 
 template <typename T, int NT>
 __device__ __forceinline__ void ssd_gradients(const T* xbc, long long sequence_stride, long long row_stride, const T* dy,
                                               long long dy_sequence, long long dy_row, const float* delta, const float2* sums,
-                                              const float* a_log, const float* d, const T* borders, const T* d_borders, T* d_xbc,
-                                              T* d_dt, float* partial, float* d_a_log, float* d_d, float* d_bias, int per_block,
-                                              long long all_rows, Sizes s) {
+                                              const float* a_log, const float* d, const T* borders, const T* d_borders,
+                                              T* d_xbc, T* d_dt, float* partial, float* d_a_log, float* d_d, float* d_bias,
+                                              int per_block, long long all_rows, Sizes s) {
     extern __shared__ __align__(16) unsigned char shared[];
     constexpr int WIDE = pitch<T>(NT), NARROW = pitch<T>(P), QUARTER = Q / COLUMNS, STATES = NT / COLUMNS;
     T* const b_tile = reinterpret_cast<T*>(shared);
@@ -574,6 +616,11 @@ __device__ __forceinline__ void ssd_gradients(const T* xbc, long long sequence_s
     multiply<false, true, QUARTER / 8>(overlap, b_tile + own * WIDE, WIDE, c_tile + positions * WIDE, WIDE, NT);
 
     const int first_head = blockIdx.y * per_block, last_head = min(s.heads, first_head + per_block);
+    // what warps leave out whose rows j are all behind their columns i
+    if (own >= positions + QUARTER) {
+        if (lane < 16) given[part][own + lane] = 0.0f;
+        if (lane < QUARTER) taken[warp & 3][positions + lane] = 0.0f;
+    }
     auto copy = [&](int head) {
         load_tile<NT, GRADIENT_THREADS>(state_tile, borders + s.states(task, head), s.state, s.head_dim, s.state, s.aligned);
         load_tile<P, GRADIENT_THREADS>(x_tile, xbc + head * s.head_dim, row_stride, rows, s.head_dim, s.aligned);
@@ -589,7 +636,7 @@ __device__ __forceinline__ void ssd_gradients(const T* xbc, long long sequence_s
         __syncthreads();
         const float2 upper = c[row], lower = c[row + 8];
         const float delta_upper = deltas[row], delta_lower = deltas[row + 8];
-        {
+        if (own < positions + QUARTER) {
             Sums<QUARTER / 8> v; // x_j · dy_i
             clear(v);
             multiply<false, true, QUARTER / 8>(v, x_tile + own * NARROW, NARROW, dy_tile + positions * NARROW, NARROW, P);
@@ -624,8 +671,8 @@ __device__ __forceinline__ void ssd_gradients(const T* xbc, long long sequence_s
             }
         }
         // through the state on one side: dy with S gives dC, x with dE gives dB
-        auto through = [&](const T* rows_tile, const T* other_tile, float factor_upper, float factor_lower, Sums<STATES / 8>& sum,
-                           float* shares) {
+        auto through = [&](const T* rows_tile, const T* other_tile, float factor_upper, float factor_lower,
+                           Sums<STATES / 8>& sum, float* shares) {
             Sums<STATES / 8> v;
             clear(v);
             multiply<false, false, STATES / 8>(v, rows_tile + own * NARROW, NARROW, state_tile + states, WIDE, P);
@@ -662,8 +709,8 @@ __device__ __forceinline__ void ssd_gradients(const T* xbc, long long sequence_s
             clear(v);
             multiply<false, true, QUARTER / 8>(v, b_tile + own * WIDE, WIDE, state_tile + positions * WIDE, WIDE, NT);
             scale(v, end_upper, end_lower);
-            multiply<false, false, QUARTER / 8>(v, w_tile + own * NARROW + own, NARROW, dy_tile + own * NARROW + positions, NARROW,
-                                                Q - own);
+            multiply<false, false, QUARTER / 8>(v, w_tile + own * NARROW + own, NARROW, dy_tile + own * NARROW + positions,
+                                                NARROW, Q - own);
             const float skip = d[head];
             float by_row[2] = {};
 #pragma unroll
@@ -782,7 +829,8 @@ constexpr int MOST_STATES = 128, FEW_WARPS = 8;
 template <typename T>
 __device__ __forceinline__ void ssd_few(const T* xbc, long long sequence_stride, long long row_stride, const T* dt,
                                         long long dt_sequence, long long dt_row, const float* a_log, const float* dt_bias,
-                                        const float* d, const float* begin, long long begin_sequence, T* y, float* end, Sizes s) {
+                                        const float* d, const float* begin, long long begin_sequence, T* y, float* end,
+                                        Sizes s) {
     constexpr int OWN = MOST_STATES / 32;
     const int across = (s.width() + FEW_WARPS - 1) / FEW_WARPS, sequence = blockIdx.x / across, lane = threadIdx.x & 31;
     const int channel = blockIdx.x % across * FEW_WARPS + (threadIdx.x >> 5);
@@ -821,43 +869,44 @@ __device__ __forceinline__ void ssd_few(const T* xbc, long long sequence_stride,
 #define SIZES int t, int chunks, int heads, int head_dim, int state, int aligned
 #define ALL_SIZES Sizes{t, chunks, heads, head_dim, state, aligned != 0}
 
-#define EXPORT(T, TYPE)                                                                                                             \
-    extern "C" __global__ void ssd_steps_##TYPE(const T* dt, long long sequence_stride, long long row_stride, const float* a_log,   \
-                                                const float* dt_bias, float* delta, float2* sums, SIZES) {                          \
-        ssd_steps(dt, sequence_stride, row_stride, a_log, dt_bias, delta, sums, ALL_SIZES);                                         \
-    }                                                                                                                               \
-    extern "C" __global__ void ssd_fold_##TYPE(const float* partial, T* d_xbc, long long rows, int width, int columns,              \
-                                               int groups) {                                                                        \
-        ssd_fold(partial, d_xbc, rows, width, columns, groups);                                                                     \
-    }                                                                                                                               \
-    extern "C" __global__ void ssd_few_##TYPE(const T* xbc, long long sequence_stride, long long row_stride, const T* dt,           \
-                                              long long dt_sequence, long long dt_row, const float* a_log, const float* dt_bias,    \
-                                              const float* d, const float* begin, long long begin_sequence, T* y, float* end,       \
-                                              SIZES) {                                                                              \
-        ssd_few(xbc, sequence_stride, row_stride, dt, dt_sequence, dt_row, a_log, dt_bias, d, begin, begin_sequence, y, end,        \
-                ALL_SIZES);                                                                                                         \
+#define EXPORT(T, TYPE) \
+    extern "C" __global__ void ssd_steps_##TYPE(const T* dt, long long sequence_stride, long long row_stride, \
+                                                const float* a_log, const float* dt_bias, float* delta, float2* sums, SIZES) { \
+        ssd_steps(dt, sequence_stride, row_stride, a_log, dt_bias, delta, sums, ALL_SIZES); \
+    } \
+    extern "C" __global__ void ssd_fold_##TYPE(const float* partial, T* d_xbc, long long rows, int width, int columns, \
+                                               int groups) { \
+        ssd_fold(partial, d_xbc, rows, width, columns, groups); \
+    } \
+    extern "C" __global__ void ssd_few_##TYPE(const T* xbc, long long sequence_stride, long long row_stride, const T* dt, \
+                                              long long dt_sequence, long long dt_row, const float* a_log, \
+                                              const float* dt_bias, const float* d, const float* begin, \
+                                              long long begin_sequence, T* y, float* end, SIZES) { \
+        ssd_few(xbc, sequence_stride, row_stride, dt, dt_sequence, dt_row, a_log, dt_bias, d, begin, begin_sequence, y, end, \
+                ALL_SIZES); \
     }
 
-#define EXPORT_STATES(T, NS, REVERSE, NAME)                                                                                         \
-    extern "C" __global__ void __launch_bounds__(STATE_THREADS) NAME(                                                               \
-        const T* x, long long x_sequence, long long x_row, const T* b, long long b_sequence, long long b_row, const float* delta,   \
-        const float2* sums, const float* begin, long long begin_sequence, T* borders, float* end, SIZES) {                          \
-        ssd_states<T, NS, REVERSE>(x, x_sequence, x_row, b, b_sequence, b_row, delta, sums, begin, begin_sequence, borders, end,    \
-                                   ALL_SIZES);                                                                                      \
+#define EXPORT_STATES(T, NS, REVERSE, NAME) \
+    extern "C" __global__ void __launch_bounds__(STATE_THREADS) NAME( \
+        const T* x, long long x_sequence, long long x_row, const T* b, long long b_sequence, long long b_row, \
+        const float* delta, const float2* sums, const float* begin, long long begin_sequence, T* borders, float* end, SIZES) { \
+        ssd_states<T, NS, REVERSE>(x, x_sequence, x_row, b, b_sequence, b_row, delta, sums, begin, begin_sequence, borders, \
+                                   end, ALL_SIZES); \
     }
 
-#define EXPORT_CHUNKS(T, TYPE, NT)                                                                                                  \
-    extern "C" __global__ void __launch_bounds__(OUTPUT_THREADS) ssd_outputs##NT##_##TYPE(                                          \
-        const T* xbc, long long sequence_stride, long long row_stride, const float* delta, const float2* sums, const float* d,      \
-        const T* borders, T* y, int per_block, SIZES) {                                                                             \
-        ssd_outputs<T, NT>(xbc, sequence_stride, row_stride, delta, sums, d, borders, y, per_block, ALL_SIZES);                     \
-    }                                                                                                                               \
-    extern "C" __global__ void __launch_bounds__(GRADIENT_THREADS) ssd_gradients##NT##_##TYPE(                                      \
-        const T* xbc, long long sequence_stride, long long row_stride, const T* dy, long long dy_sequence, long long dy_row,        \
-        const float* delta, const float2* sums, const float* a_log, const float* d, const T* borders, const T* d_borders, T* d_xbc, \
-        T* d_dt, float* partial, float* d_a_log, float* d_d, float* d_bias, int per_block, long long all_rows, SIZES) {             \
-        ssd_gradients<T, NT>(xbc, sequence_stride, row_stride, dy, dy_sequence, dy_row, delta, sums, a_log, d, borders, d_borders,  \
-                             d_xbc, d_dt, partial, d_a_log, d_d, d_bias, per_block, all_rows, ALL_SIZES);                           \
+#define EXPORT_CHUNKS(T, TYPE, NT) \
+    extern "C" __global__ void __launch_bounds__(OUTPUT_THREADS, OUTPUT_BLOCKS<T, NT>) \
+        ssd_outputs##NT##_##TYPE(const T* xbc, long long sequence_stride, long long row_stride, const float* delta, \
+                                 const float2* sums, const float* d, const T* borders, T* y, int per_block, SIZES) { \
+        ssd_outputs<T, NT>(xbc, sequence_stride, row_stride, delta, sums, d, borders, y, per_block, ALL_SIZES); \
+    } \
+    extern "C" __global__ void __launch_bounds__(GRADIENT_THREADS) ssd_gradients##NT##_##TYPE( \
+        const T* xbc, long long sequence_stride, long long row_stride, const T* dy, long long dy_sequence, long long dy_row, \
+        const float* delta, const float2* sums, const float* a_log, const float* d, const T* borders, const T* d_borders, \
+        T* d_xbc, T* d_dt, float* partial, float* d_a_log, float* d_d, float* d_bias, int per_block, long long all_rows, \
+        SIZES) { \
+        ssd_gradients<T, NT>(xbc, sequence_stride, row_stride, dy, dy_sequence, dy_row, delta, sums, a_log, d, borders, \
+                             d_borders, d_xbc, d_dt, partial, d_a_log, d_d, d_bias, per_block, all_rows, ALL_SIZES); \
     }
 
 EXPORT(float, f32)
