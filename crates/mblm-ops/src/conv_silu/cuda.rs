@@ -179,11 +179,11 @@ pub(super) fn backward(
 fn fold(d_tails: &Tensor, tail: &Tensor, x: &Tensor) -> Result<Tensor> {
     let d_tail = cuda::empty(tail.shape(), x.dtype(), x.device())?;
     let count = tail.elem_count();
-    if count > 0 {
+    if let Some(sequences) = d_tails.elem_count().checked_div(count) {
         Kernel::new(x.device(), MODULE, "fold_sequences", x.dtype())?
             .tensor(d_tails)?
             .tensor(&d_tail)?
-            .int(d_tails.elem_count() / count)?
+            .int(sequences)?
             .int(count)?
             .launch(cuda::blocks(count, 128), 128, 0)?;
     }
