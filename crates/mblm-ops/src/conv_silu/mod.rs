@@ -12,6 +12,8 @@
 //! backward pass computes p again.
 
 mod cpu;
+#[cfg(feature = "cuda")]
+mod cuda;
 pub mod reference;
 
 use candle_core::{DType, Result, Tensor};
@@ -26,6 +28,8 @@ pub fn forward(x: &Tensor, weight: &Tensor, bias: &Tensor, tail: Option<&Tensor>
     match (x.device().is_cpu(), x.dtype()) {
         (true, DType::F32) => cpu::forward::<f32>(x, weight, bias, tail),
         (true, DType::F64) => cpu::forward::<f64>(x, weight, bias, tail),
+        #[cfg(feature = "cuda")]
+        _ if cuda::takes(x, weight) => cuda::forward(x, weight, bias, tail),
         _ => reference::forward(x, weight, bias, tail),
     }
 }
@@ -50,6 +54,8 @@ pub fn backward(
     match (x.device().is_cpu(), x.dtype()) {
         (true, DType::F32) => cpu::backward::<f32>(x, weight, bias, tail, dy, d_new_tail, d_weight, d_bias),
         (true, DType::F64) => cpu::backward::<f64>(x, weight, bias, tail, dy, d_new_tail, d_weight, d_bias),
+        #[cfg(feature = "cuda")]
+        _ if cuda::takes(x, weight) => cuda::backward(x, weight, bias, tail, dy, d_new_tail, d_weight, d_bias),
         _ => {
             let mut inputs = vec![x, weight, bias];
             inputs.extend(tail);
@@ -122,6 +128,7 @@ mod tests {
                 "conv_silu",
                 &[&[$n, $t, $c], &[$c, 1, $k], &[$c], &[$batch, $k - 1, $c]],
             )
+            .wide(&[1, 2])
             .reference(|t| {
                 let (y, tail) = conv_silu::reference::forward(&t[0], &t[1], &t[2], Some(&t[3]))?;
                 Ok(vec![y, tail])
@@ -149,6 +156,7 @@ mod tests {
 
     op_test! {
         without_tail: Harness::new("conv_silu", &[&[2, 9, 6], &[6, 1, 4], &[6]])
+            .wide(&[1, 2])
             .reference(|t| Ok(vec![conv_silu::reference::forward(&t[0], &t[1], &t[2], None)?.0]))
             .fused(|t| Ok((vec![conv_silu::forward(&t[0], &t[1], &t[2], None)?.0], ())))
             .backward(|t, (), dy, grads| {
@@ -163,6 +171,48 @@ mod tests {
     fn long_inputs_equal_the_reference_across_pieces() -> Result<()> {
         with_tail!(70, 9, 3, 4, 1).against_reference(DType::F64, &Device::Cpu)?;
         with_tail!(2, 300, 3, 2, 2).against_reference(DType::F64, &Device::Cpu)
+    }
+
+    #[cfg(feature = "cuda")]
+    #[test]
+    fn several_runs_on_cuda_equal_the_reference() -> Result<()> {
+        for dtype in [DType::F32, DType::BF16] {
+            with_tail!(3, 301, 264, 4, 3).against_reference_on_cuda(dtype)?;
+            with_tail!(2, 16, 37, 3, 1).against_reference_on_cuda(dtype)?;
+            with_tail!(300, 9, 40, 4, 1).against_reference_on_cuda(dtype)?;
+            with_tail!(2, 70, 16, 2, 2).against_reference_on_cuda(dtype)?;
+        }
+        Ok(())
+    }
+
+    /// Some columns of `wide`, as packed projections hand them on.
+    #[cfg(feature = "cuda")]
+    fn part_of(wide: &Tensor, first: usize, width: usize) -> Result<Tensor> {
+        wide.to_dtype(DType::F32)?
+            .to_device(&crate::cuda::device(0)?)?
+            .narrow(2, first, width)
+    }
+
+    #[cfg(feature = "cuda")]
+    #[test]
+    fn parts_of_wider_rows_give_what_copies_give_on_cuda() -> Result<()> {
+        for (first, width) in [(8, 16), (3, 16)] {
+            let x = part_of(&uniform(&[2, 40, 32], 1)?, first, width)?;
+            let device = x.device();
+            let parameter = |shape: &[usize], seed| uniform(shape, seed)?.to_dtype(DType::F32)?.to_device(device);
+            let (w, b) = (parameter(&[16, 1, 4], 2)?, parameter(&[16], 3)?);
+            let dy = x.affine(0.5, 0.25)?;
+            let run = |x: &Tensor| -> Result<[Tensor; 5]> {
+                let (mut dw, mut db) = (GradBuffer::zeros_like(&w)?, GradBuffer::zeros_like(&b)?);
+                let (y, tail) = conv_silu::forward(x, &w, &b, None)?;
+                let (dx, _) = conv_silu::backward(x, &w, &b, None, &dy, None, &mut dw, &mut db)?;
+                Ok([y, tail, dx, dw.tensor().clone(), db.tensor().clone()])
+            };
+            for (part, copy) in run(&x)?.iter().zip(&run(&x.contiguous()?)?) {
+                assert!(relative_error(part, copy, 1e-6)? < 1e-6);
+            }
+        }
+        Ok(())
     }
 
     #[test]

@@ -10,6 +10,8 @@
 //! Source: the norm with gate before the norm of arXiv 2405.21060. Only `f` is kept for the backward pass.
 
 mod cpu;
+#[cfg(feature = "cuda")]
+mod cuda;
 pub mod reference;
 
 use candle_core::{D, DType, Result, Tensor};
@@ -28,6 +30,8 @@ pub fn forward(y: &Tensor, z: &Tensor, gain: &Tensor) -> Result<(Tensor, Saved)>
     match (y.device().is_cpu(), y.dtype()) {
         (true, DType::F32) => cpu::forward::<f32>(y, z, gain),
         (true, DType::F64) => cpu::forward::<f64>(y, z, gain),
+        #[cfg(feature = "cuda")]
+        _ if cuda::takes(y) => cuda::forward(y, z, gain),
         _ => Ok((reference::forward(y, z, gain)?, Saved { scale: None })),
     }
 }
@@ -52,6 +56,8 @@ pub fn backward(
         );
     }
     match (y.dtype(), &saved.scale) {
+        #[cfg(feature = "cuda")]
+        (_, Some(scale)) if cuda::takes(y) => cuda::backward(y, z, gain, scale, d_out, d_gain),
         (DType::F32, Some(scale)) => cpu::backward::<f32>(y, z, gain, scale, d_out, d_gain),
         (DType::F64, Some(scale)) => cpu::backward::<f64>(y, z, gain, scale, d_out, d_gain),
         _ => {
@@ -88,6 +94,7 @@ mod tests {
     macro_rules! check {
         ($($dim:expr),+; $d:expr) => {
             Harness::new("gated_norm", &[&[$($dim,)+ $d], &[$($dim,)+ $d], &[$d]])
+                .wide(&[2])
                 .affine(1, 4.0, 0.0)
                 .reference(|t| Ok(vec![reference::forward(&t[0], &t[1], &t[2])?]))
                 .fused(|t| {
@@ -112,6 +119,42 @@ mod tests {
     fn several_pieces_equal_the_reference() -> Result<()> {
         check!(3, 200; 131).against_reference(DType::F32, &Device::Cpu)?;
         check!(3, 200; 131).against_reference(DType::F64, &Device::Cpu)
+    }
+
+    #[cfg(feature = "cuda")]
+    #[test]
+    fn several_blocks_on_cuda_equal_the_reference() -> Result<()> {
+        for dtype in [DType::F32, DType::BF16] {
+            check!(3, 500; 2048).against_reference_on_cuda(dtype)?;
+            check!(300, 11; 131).against_reference_on_cuda(dtype)?;
+            check!(5; 4104).against_reference_on_cuda(dtype)?;
+        }
+        Ok(())
+    }
+
+    #[cfg(feature = "cuda")]
+    #[test]
+    fn a_gate_that_is_part_of_wider_rows_on_cuda() -> Result<()> {
+        let device = crate::cuda::device(0)?;
+        let tensor = |dims: &[usize], seed| {
+            crate::testing::uniform(dims, seed)?
+                .to_dtype(DType::F32)?
+                .to_device(&device)
+        };
+        let (y, gain, wide) = (tensor(&[3, 5, 16], 1)?, tensor(&[16], 2)?, tensor(&[3, 5, 40], 3)?);
+        for first in [8, 3] {
+            let z = wide.narrow(2, first, 16)?;
+            let run = |z: &Tensor| -> Result<[Tensor; 4]> {
+                let mut d_gain = GradBuffer::zeros_like(&gain)?;
+                let (out, saved) = forward(&y, z, &gain)?;
+                let (d_y, d_z) = backward(&y, z, &gain, &saved, &y, &mut d_gain)?;
+                Ok([out, d_y, d_z, d_gain.tensor().clone()])
+            };
+            for (part, copy) in run(&z)?.iter().zip(&run(&z.contiguous()?)?) {
+                assert!(crate::testing::relative_error(part, copy, 1e-6)? < 1e-6);
+            }
+        }
+        Ok(())
     }
 
     #[test]

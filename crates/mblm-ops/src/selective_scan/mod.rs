@@ -11,6 +11,8 @@
 //! states at the borders of segments of positions and computes those between again.
 
 mod cpu;
+#[cfg(feature = "cuda")]
+mod cuda;
 mod gradient;
 pub mod reference;
 #[cfg(test)]
@@ -52,7 +54,8 @@ pub struct Output {
     pub saved: Saved,
 }
 
-/// What [`backward`] needs besides the inputs: each task's states at the borders of its segments.
+/// What [`backward`] needs besides the inputs: each task's states at the borders of its segments; on CUDA devices
+/// one tensor of all.
 #[derive(Debug)]
 pub struct Saved {
     borders: Vec<Tensor>,
@@ -81,6 +84,8 @@ pub fn forward(inputs: &Inputs) -> Result<Output> {
     match (inputs.u.device().is_cpu(), inputs.u.dtype()) {
         (true, DType::F32) => cpu::forward::<f32>(inputs),
         (true, DType::F64) => cpu::forward::<f64>(inputs),
+        #[cfg(feature = "cuda")]
+        _ if cuda::takes(inputs) => cuda::forward(inputs),
         _ => {
             let (y, last) = reference::forward(inputs)?;
             let saved = Saved { borders: Vec::new() };
@@ -105,6 +110,8 @@ pub fn backward(
     match (inputs.u.device().is_cpu(), inputs.u.dtype()) {
         (true, DType::F32) => gradient::backward::<f32>(inputs, &saved, dy, d_last, a_log, d),
         (true, DType::F64) => gradient::backward::<f64>(inputs, &saved, dy, d_last, a_log, d),
+        #[cfg(feature = "cuda")]
+        _ if cuda::takes(inputs) => cuda::backward(inputs, &saved, dy, d_last, a_log, d),
         _ => through_reference(inputs, dy, d_last, a_log, d),
     }
 }

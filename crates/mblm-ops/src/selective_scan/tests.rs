@@ -64,6 +64,7 @@ macro_rules! check {
                 $(&[$batch, $channels, $state],)?
             ],
         )
+        .wide(&[2, 5, 7])
         .reference(|t| {
             let (y, last) = reference::forward(&inputs(t))?;
             Ok(vec![y, last])
@@ -93,6 +94,19 @@ fn larger_sizes_equal_the_reference() -> Result<()> {
         check!(n 33, t 8, channels 3, state 3, initial 33).against_reference(dtype, &Device::Cpu)?;
     }
     Ok(())
+}
+
+#[cfg(feature = "cuda")]
+#[test]
+fn larger_sizes_on_cuda_equal_the_reference() -> Result<()> {
+    for dtype in [DType::F32, DType::BF16] {
+        check!(n 2, t 100, channels 70, state 16, initial 2).against_reference_on_cuda(dtype)?;
+        check!(n 40, t 9, channels 130, state 3, initial 1).against_reference_on_cuda(dtype)?;
+        check!(n 2, t 70, channels 20, state 50, initial 1).against_reference_on_cuda(dtype)?;
+        check!(n 1, t 64, channels 16, state 64).against_reference_on_cuda(dtype)?;
+    }
+    // more sequences than blocks along them
+    check!(n 600, t 17, channels 64, state 4, initial 1).against_reference_on_cuda(DType::F32)
 }
 
 #[test]

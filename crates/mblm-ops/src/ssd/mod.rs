@@ -18,6 +18,8 @@
 //! which is matrix products within a chunk and a recurrence over chunks. Source: Dao and Gu, arXiv 2405.21060, section 6.
 
 mod cpu;
+#[cfg(feature = "cuda")]
+mod cuda;
 mod gradient;
 mod recurrence;
 pub mod reference;
@@ -69,7 +71,8 @@ pub struct Output {
     pub saved: Saved,
 }
 
-/// What [`backward`] needs besides the inputs: the states between chunks, (n, chunks - 1, H, P, N), where there are any.
+/// What [`backward`] needs besides the inputs: the states between chunks, (n, chunks - 1, H, P, N), where there are any; on CUDA
+/// devices those before every chunk.
 #[derive(Debug)]
 pub struct Saved {
     borders: Option<Tensor>,
@@ -102,6 +105,8 @@ pub fn forward(s: &Ssd, inputs: &Inputs) -> Result<Output> {
     match (inputs.xbc.device().is_cpu(), inputs.xbc.dtype()) {
         (true, DType::F32) => cpu::forward::<f32>(s, inputs),
         (true, DType::F64) => cpu::forward::<f64>(s, inputs),
+        #[cfg(feature = "cuda")]
+        _ if cuda::takes(s, inputs.xbc)? => cuda::forward(s, inputs),
         _ => {
             let (y, last) = reference::forward(s, inputs)?;
             let saved = Saved { borders: None };
@@ -126,6 +131,8 @@ pub fn backward(
     match (inputs.xbc.device().is_cpu(), inputs.xbc.dtype()) {
         (true, DType::F32) => gradient::backward::<f32>(s, inputs, &saved, dy, d_last, grads),
         (true, DType::F64) => gradient::backward::<f64>(s, inputs, &saved, dy, d_last, grads),
+        #[cfg(feature = "cuda")]
+        _ if cuda::takes(s, inputs.xbc)? => cuda::backward(s, inputs, saved, dy, d_last, grads),
         _ => through_reference(s, inputs, dy, d_last, grads),
     }
 }

@@ -62,6 +62,7 @@ macro_rules! check {
                 $(&[$batch, heads, s.head_dim, s.state],)?
             ],
         )
+        .wide(&[2, 3, 4, 5])
         $(.affine $moved)*
         .reference(move |t| {
             let (y, last) = reference::forward(&s, &inputs(t))?;
@@ -104,6 +105,83 @@ fn larger_sizes_equal_the_reference() -> Result<()> {
     for dtype in [DType::F32, DType::F64] {
         check!(s, n 2, t 50, initial 1).against_reference(dtype, &Device::Cpu)?;
         check!(s, n 20, t 6, initial 1).against_reference(dtype, &Device::Cpu)?;
+    }
+    Ok(())
+}
+
+#[cfg(feature = "cuda")]
+#[test]
+fn larger_sizes_on_cuda_equal_the_reference() -> Result<()> {
+    let s = |heads, head_dim, state| Ssd {
+        heads,
+        head_dim,
+        state,
+        chunk: 64,
+    };
+    for dtype in [DType::F32, DType::BF16] {
+        check!(s(3, 64, 128), n 2, t 200, initial 1).against_reference_on_cuda(dtype)?;
+        check!(s(5, 64, 64), n 1, t 128, initial 1).against_reference_on_cuda(dtype)?;
+        check!(s(34, 16, 24), n 2, t 65).against_reference_on_cuda(dtype)?;
+        check!(s(2, 33, 77), n 3, t 150, initial 3).against_reference_on_cuda(dtype)?;
+        check!(s(2, 64, 128), n 3, t 3, initial 3).against_reference_on_cuda(dtype)?;
+    }
+    Ok(())
+}
+
+/// Decays as of a trained model: A in -1 … -16, Δ in 0.001 … 0.1.
+#[cfg(feature = "cuda")]
+#[test]
+fn long_memory_on_cuda_equals_the_reference() -> Result<()> {
+    let s = Ssd {
+        heads: 4,
+        head_dim: 64,
+        state: 128,
+        chunk: 64,
+    };
+    for dtype in [DType::F32, DType::BF16] {
+        check!(s, n 1, t 300, initial 1, moved (2, 1.4, 1.4), moved (4, 2.3, -4.6)).against_reference_on_cuda(dtype)?;
+    }
+    Ok(())
+}
+
+#[cfg(feature = "cuda")]
+#[test]
+fn strong_decay_on_cuda_keeps_the_precision_of_f32() -> Result<()> {
+    check!(SMALL, n 1, t 150, initial 1, moved (2, 0.5, 3.5), moved (4, 1.0, 3.0)).against_reference_on_cuda(DType::F32)
+}
+
+/// Parts of wider rows, aligned and not.
+#[cfg(feature = "cuda")]
+#[test]
+fn parts_of_wider_rows_give_what_copies_give_on_cuda() -> Result<()> {
+    let s = Ssd {
+        heads: 2,
+        head_dim: 16,
+        state: 8,
+        chunk: 64,
+    };
+    let device = crate::cuda::device(0)?;
+    let tensor = |shape: &[usize], seed| uniform(shape, seed)?.to_dtype(DType::F32)?.to_device(&device);
+    let wide = tensor(&[2, 70, 96], 1)?;
+    let dy = tensor(&[2, 70, 64], 2)?.narrow(2, 8, 32)?;
+    for first in [8, 3] {
+        let mut t = vec![wide.narrow(2, first, 48)?, wide.narrow(2, 90, 2)?];
+        for seed in 3..6 {
+            t.push(tensor(&[2], seed)?);
+        }
+        let run = |t: &[Tensor], dy: &Tensor| -> Result<Vec<Tensor>> {
+            let Output { y, last, saved } = forward(&s, &inputs(t))?;
+            let mut grads = zeros(t)?;
+            let found = gradients(&s, t, saved, dy, None, &mut grads)?;
+            let found = found.into_iter().zip(&grads);
+            let mut all = vec![y, last];
+            all.extend(found.map(|(gradient, buffer)| gradient.unwrap_or_else(|| buffer.tensor().clone())));
+            Ok(all)
+        };
+        let copies: Vec<Tensor> = t.iter().map(Tensor::contiguous).collect::<Result<_>>()?;
+        for (part, copy) in run(&t, &dy)?.iter().zip(&run(&copies, &dy.contiguous()?)?) {
+            assert!(relative_error(part, copy, 1e-6)? < 1e-6);
+        }
     }
     Ok(())
 }

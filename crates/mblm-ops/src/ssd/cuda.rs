@@ -1,0 +1,380 @@
+//! The kernels for CUDA devices: the chunked form with chunks of their own length, or the recurrence for a few positions.
+//!
+//! `xbc`, `dt`, `y` and their gradients have the type of the activations, T; parameters, all sums and the states that come and
+//! go are `f32`. States at the chunks' borders, operands of matrix products, are kept in T. `xbc`, `dt` and `dy` may be parts of
+//! wider rows, which are then read where they are.
+
+use candle_core::cuda_backend::WrapErr;
+use candle_core::cuda_backend::cudarc::driver::sys::CUdevice_attribute::CU_DEVICE_ATTRIBUTE_MAX_SHARED_MEMORY_PER_BLOCK_OPTIN;
+use candle_core::{DType, Result, Tensor};
+
+use super::{Gradients, Inputs, Output, ParameterGradients, Saved, Ssd};
+use crate::GradBuffer;
+use crate::cuda::{self, Kernel, Module};
+
+const MODULE: Module = module!(SSD);
+
+/// Positions of a chunk.
+const CHUNK: usize = 64;
+/// Most channels of a head, and what tiles are padded to.
+const HEAD_DIM: usize = 64;
+/// Most state entries.
+const STATES: usize = 128;
+/// Most positions for which the recurrence beats the chunked form.
+const FEW: usize = 4;
+/// State entries that a block of the recurrence over the chunks takes, where that makes enough blocks, and where not.
+const STATE_SLICES: [usize; 2] = [64, 32];
+/// Threads of the blocks that compute outputs, states and gradients.
+const OUTPUT_THREADS: usize = 128;
+const STATE_THREADS: usize = 256;
+const GRADIENT_THREADS: usize = 512;
+/// Warps of a block that computes time steps.
+const STEP_WARPS: usize = 16;
+/// Channels that a block of the recurrence of a few positions takes, a warp each.
+const FEW_WARPS: usize = 8;
+/// Multiprocessors of a large card.
+const PROCESSORS: usize = 132;
+/// Most groups of a chunk's heads.
+const MOST_GROUPS: usize = 16;
+/// Bytes of shared memory that the kernels have beside their tiles.
+const FIXED_SHARED: usize = 7 << 10;
+
+/// Whether there are kernels for a scan of these sizes on this device.
+pub(super) fn takes(s: &Ssd, xbc: &Tensor) -> Result<bool> {
+    if !cuda::takes(xbc) || s.head_dim > HEAD_DIM || s.state > STATES {
+        return Ok(false);
+    }
+    let context = xbc.device().as_cuda_device()?.cuda_stream().context().clone();
+    let shared = context
+        .attribute(CU_DEVICE_ATTRIBUTE_MAX_SHARED_MEMORY_PER_BLOCK_OPTIN)
+        .w()?;
+    Ok(usize::try_from(shared).is_ok_and(|shared| shared >= tiles(xbc.dtype(), padded(s), 3, 3) + FIXED_SHARED))
+}
+
+/// What the tiles' columns of state entries are padded to.
+fn padded(s: &Ssd) -> usize {
+    if s.state <= 64 { 64 } else { STATES }
+}
+
+/// Bytes of tiles of [`CHUNK`] rows: `wide` ones of `states` columns and `narrow` ones of [`HEAD_DIM`].
+fn tiles(dtype: DType, states: usize, wide: usize, narrow: usize) -> usize {
+    let row = |columns: usize| columns * dtype.size_in_bytes() + 16;
+    CHUNK * (wide * row(states) + narrow * row(HEAD_DIM))
+}
+
+/// `x` (n, t, d) with each row in one piece.
+fn in_rows(x: &Tensor) -> Result<Tensor> {
+    match x.stride()[2] {
+        1 => Ok(x.clone()),
+        _ => x.contiguous(),
+    }
+}
+
+fn single(x: &Tensor) -> Result<Tensor> {
+    x.to_dtype(DType::F32)?.contiguous()
+}
+
+/// The inputs as the kernels read them.
+struct Scan<'a> {
+    s: &'a Ssd,
+    n: usize,
+    t: usize,
+    chunks: usize,
+    xbc: Tensor,
+    dt: Tensor,
+    a_log: Tensor,
+    d: Tensor,
+    dt_bias: Tensor,
+    initial: Option<Tensor>,
+}
+
+/// Δ and its running sums, by chunks.
+struct Steps {
+    delta: Tensor,
+    sums: Tensor,
+}
+
+impl<'a> Scan<'a> {
+    fn new(s: &'a Ssd, inputs: &Inputs) -> Result<Self> {
+        let (n, t, _) = inputs.xbc.dims3()?;
+        Ok(Self {
+            s,
+            n,
+            t,
+            chunks: t.div_ceil(CHUNK),
+            xbc: in_rows(inputs.xbc)?,
+            dt: in_rows(&inputs.dt.to_dtype(inputs.xbc.dtype())?)?,
+            a_log: single(inputs.a_log)?,
+            d: single(inputs.d)?,
+            dt_bias: single(inputs.dt_bias)?,
+            initial: inputs.initial.map(single).transpose()?,
+        })
+    }
+
+    fn width(&self) -> usize {
+        self.s.heads * self.s.head_dim
+    }
+
+    fn state_dims(&self) -> (usize, usize, usize, usize) {
+        (self.n, self.s.heads, self.s.head_dim, self.s.state)
+    }
+
+    fn border_dims(&self) -> [usize; 5] {
+        [self.n, self.chunks, self.s.heads, self.s.head_dim, self.s.state]
+    }
+
+    fn empty(&self, dims: impl Into<candle_core::Shape>, dtype: DType) -> Result<Tensor> {
+        cuda::empty(dims, dtype, self.xbc.device())
+    }
+
+    fn kernel(&self, name: &str) -> Result<Kernel> {
+        Kernel::new(self.xbc.device(), MODULE, name, self.xbc.dtype())
+    }
+
+    /// Whether groups of eight elements of `rows`, of `xbc` and of states are aligned.
+    fn aligned(&self, rows: &[&Tensor]) -> bool {
+        let whole = |count: &usize| count.is_multiple_of(8);
+        whole(&self.s.head_dim)
+            && whole(&self.s.state)
+            && rows
+                .iter()
+                .all(|rows| whole(&rows.layout().start_offset()) && rows.stride()[..2].iter().all(whole))
+    }
+
+    /// The last arguments of the kernels.
+    fn sizes(&self, kernel: Kernel, aligned: bool) -> Result<Kernel> {
+        kernel
+            .int(self.t)?
+            .int(self.chunks)?
+            .int(self.s.heads)?
+            .int(self.s.head_dim)?
+            .int(self.s.state)?
+            .int(usize::from(aligned))
+    }
+
+    /// A state (n or 1, H, P, N) that may be absent, and the elements from one sequence's to the next.
+    fn begin(&self, kernel: Kernel, begin: Option<&Tensor>) -> Result<Kernel> {
+        let own = begin.is_some_and(|begin| begin.dims()[0] > 1);
+        let distance = if own { self.width() * self.s.state } else { 0 };
+        Ok(kernel.maybe(begin)?.long(distance))
+    }
+
+    fn steps(&self) -> Result<Steps> {
+        let count = self.n * self.chunks * self.s.heads * CHUNK;
+        let steps = Steps {
+            delta: self.empty(count, DType::F32)?,
+            sums: self.empty((count, 2), DType::F32)?,
+        };
+        let kernel = self
+            .kernel("ssd_steps")?
+            .rows(&self.dt)?
+            .tensor(&self.a_log)?
+            .tensor(&self.dt_bias)?
+            .tensor(&steps.delta)?
+            .tensor(&steps.sums)?;
+        self.sizes(kernel, false)?.launch(
+            (self.n * self.chunks, cuda::blocks(self.s.heads, 32)),
+            (32, STEP_WARPS),
+            0,
+        )?;
+        Ok(steps)
+    }
+
+    /// The recurrence over the chunks by kernel `name`, from `begin`: what it leaves at each chunk, and at the end.
+    ///
+    /// `x` (n, t, H·P) and `b` (n, t, N) are x and B, or for the reverse dy and C.
+    fn states(
+        &self,
+        name: &str,
+        (x, b): (&Tensor, &Tensor),
+        steps: &Steps,
+        begin: Option<&Tensor>,
+        end: Option<&Tensor>,
+    ) -> Result<Tensor> {
+        let borders = self.empty(&self.border_dims()[..], self.xbc.dtype())?;
+        let blocks = |slice| self.n * self.s.state.div_ceil(slice) * self.s.heads;
+        let [wide, narrow] = STATE_SLICES;
+        let slice = if blocks(wide) >= 2 * PROCESSORS { wide } else { narrow };
+        let kernel = self
+            .kernel(&format!("{name}{slice}"))?
+            .rows(x)?
+            .rows(b)?
+            .tensor(&steps.delta)?
+            .tensor(&steps.sums)?;
+        let kernel = self.begin(kernel, begin)?.tensor(&borders)?.maybe(end)?;
+        let bytes = self.xbc.dtype().size_in_bytes();
+        let row = |columns: usize| columns * bytes + 16;
+        let stages = if bytes == 2 { 3 } else { 2 };
+        self.sizes(kernel, self.aligned(&[x, b]))?.launch(
+            blocks(slice),
+            STATE_THREADS,
+            stages * CHUNK * (row(HEAD_DIM) + row(slice)),
+        )?;
+        Ok(borders)
+    }
+
+    /// The states before the chunks; the one after the last goes to `last`.
+    fn borders(&self, steps: &Steps, last: Option<&Tensor>) -> Result<Tensor> {
+        let x = self.xbc.narrow(2, 0, self.width())?;
+        let b = self.xbc.narrow(2, self.width(), self.s.state)?;
+        self.states("ssd_states", (&x, &b), steps, self.initial.as_ref(), last)
+    }
+
+    fn chunk_kernel(&self, name: &str) -> Result<Kernel> {
+        self.kernel(&format!("{name}{}", padded(self.s)))
+    }
+}
+
+pub(super) fn forward(s: &Ssd, inputs: &Inputs) -> Result<Output> {
+    let scan = Scan::new(s, inputs)?;
+    let y = scan.empty((scan.n, scan.t, scan.width()), scan.xbc.dtype())?;
+    let last = scan.empty(scan.state_dims(), DType::F32)?;
+    if scan.n == 0 {
+        let saved = Saved { borders: None };
+        return Ok(Output { y, last, saved });
+    }
+    if scan.t <= FEW {
+        let kernel = scan
+            .kernel("ssd_few")?
+            .rows(&scan.xbc)?
+            .rows(&scan.dt)?
+            .tensor(&scan.a_log)?
+            .tensor(&scan.dt_bias)?
+            .tensor(&scan.d)?;
+        let kernel = scan.begin(kernel, scan.initial.as_ref())?.tensor(&y)?.tensor(&last)?;
+        let blocks = scan.n * scan.width().div_ceil(FEW_WARPS);
+        scan.sizes(kernel, false)?.launch(blocks, FEW_WARPS * 32, 0)?;
+        let saved = Saved { borders: None };
+        return Ok(Output { y, last, saved });
+    }
+    let steps = scan.steps()?;
+    let borders = scan.borders(&steps, Some(&last))?;
+    let tasks = scan.n * scan.chunks;
+    let per_processor = match (scan.xbc.dtype(), padded(s)) {
+        (DType::BF16, 64) => 4,
+        (DType::BF16, _) => 3,
+        _ => 2,
+    };
+    let per_block = heads_per_block(tasks, s.heads, per_processor * PROCESSORS, 1);
+    let kernel = scan
+        .chunk_kernel("ssd_outputs")?
+        .rows(&scan.xbc)?
+        .tensor(&steps.delta)?
+        .tensor(&steps.sums)?
+        .tensor(&scan.d)?
+        .tensor(&borders)?
+        .tensor(&y)?
+        .int(per_block)?;
+    scan.sizes(kernel, scan.aligned(&[&scan.xbc]))?.launch(
+        (tasks, s.heads.div_ceil(per_block)),
+        OUTPUT_THREADS,
+        tiles(scan.xbc.dtype(), padded(s), 2, 2),
+    )?;
+    Ok(Output {
+        y,
+        last,
+        saved: Saved { borders: Some(borders) },
+    })
+}
+
+/// Heads of a chunk that a block takes, where `at_once` blocks run together: makes least what a block does for each head, plus the
+/// `extra` halves of that which it does once for all of them.
+fn heads_per_block(tasks: usize, heads: usize, at_once: usize, extra: usize) -> usize {
+    let groups = (1..=heads.min(MOST_GROUPS)).min_by_key(|groups| {
+        let waves = (tasks * groups).div_ceil(at_once);
+        waves * (2 * heads.div_ceil(*groups) + extra)
+    });
+    heads.div_ceil(groups.unwrap_or(1))
+}
+
+pub(super) fn backward(
+    s: &Ssd,
+    inputs: &Inputs,
+    saved: Saved,
+    dy: &Tensor,
+    d_last: Option<&Tensor>,
+    grads: ParameterGradients,
+) -> Result<Gradients> {
+    let scan = Scan::new(s, inputs)?;
+    let (n, t, dtype) = (scan.n, scan.t, scan.xbc.dtype());
+    let dy = in_rows(&dy.to_dtype(dtype)?)?;
+    let d_xbc = scan.empty((n, t, scan.width() + 2 * s.state), dtype)?;
+    let d_dt = scan.empty((n, t, s.heads), dtype)?;
+    let d_begin = match inputs.initial {
+        Some(_) => Some(scan.empty(scan.state_dims(), DType::F32)?),
+        None => None,
+    };
+    if n > 0 {
+        let steps = scan.steps()?;
+        let borders = match saved.borders {
+            Some(borders) if borders.dims() == scan.border_dims() && borders.dtype() == dtype => borders,
+            Some(_) => candle_core::bail!(
+                "ssd: what was saved is of another scan than these inputs; hand on what forward returned"
+            ),
+            None => scan.borders(&steps, None)?,
+        };
+        let c = scan.xbc.narrow(2, scan.width() + s.state, s.state)?;
+        let d_last = d_last.map(single).transpose()?;
+        let d_borders = scan.states(
+            "ssd_states_reverse",
+            (&dy, &c),
+            &steps,
+            d_last.as_ref(),
+            d_begin.as_ref(),
+        )?;
+        let tasks = n * scan.chunks;
+        let per_block = heads_per_block(tasks, s.heads, PROCESSORS, 3);
+        let groups = s.heads.div_ceil(per_block);
+        let partial = scan.empty((groups, n * t, 2 * s.state), DType::F32)?;
+        let by_chunk = || scan.empty((tasks, s.heads), DType::F32);
+        let (d_a_log, d_d, d_dt_bias) = (by_chunk()?, by_chunk()?, by_chunk()?);
+        let kernel = scan
+            .chunk_kernel("ssd_gradients")?
+            .rows(&scan.xbc)?
+            .rows(&dy)?
+            .tensor(&steps.delta)?
+            .tensor(&steps.sums)?
+            .tensor(&scan.a_log)?
+            .tensor(&scan.d)?
+            .tensor(&borders)?
+            .tensor(&d_borders)?
+            .tensor(&d_xbc)?
+            .tensor(&d_dt)?
+            .tensor(&partial)?
+            .tensor(&d_a_log)?
+            .tensor(&d_d)?
+            .tensor(&d_dt_bias)?
+            .int(per_block)?
+            .long(n * t);
+        scan.sizes(kernel, scan.aligned(&[&scan.xbc, &dy]))?.launch(
+            (tasks, groups),
+            GRADIENT_THREADS,
+            tiles(dtype, padded(s), 3, 3),
+        )?;
+        scan.kernel("ssd_fold")?
+            .tensor(&partial)?
+            .tensor(&d_xbc)?
+            .long(n * t)
+            .int(scan.width())?
+            .int(2 * s.state)?
+            .int(groups)?
+            .launch(cuda::blocks(n * t * 2 * s.state, 256).min(PROCESSORS * 16), 256, 0)?;
+        cuda::add_columns(&d_a_log, grads.a_log)?;
+        cuda::add_columns(&d_d, grads.d)?;
+        cuda::add_columns(&d_dt_bias, grads.dt_bias)?;
+    }
+    let d_initial = match (inputs.initial, d_begin) {
+        (Some(initial), Some(d_begin)) if initial.dims()[0] != n => Some(sum_sequences(&d_begin, initial)?),
+        (_, d_begin) => d_begin,
+    };
+    Ok(Gradients { d_xbc, d_dt, d_initial })
+}
+
+/// The sum of states (n, H, P, N) over the sequences, as `initial` (1, H, P, N).
+fn sum_sequences(states: &Tensor, initial: &Tensor) -> Result<Tensor> {
+    let mut sum = GradBuffer::zeros(initial.shape(), DType::F32, states.device())?;
+    if states.elem_count() > 0 {
+        cuda::add_columns(&states.reshape(((), initial.elem_count()))?, &mut sum)?;
+    }
+    Ok(sum.tensor().clone())
+}
