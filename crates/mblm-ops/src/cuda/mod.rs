@@ -68,7 +68,7 @@ fn keep_freed_memory(ordinal: usize) -> Result<()> {
 
 /// Bytes of device memory that are free, and that there are.
 pub fn memory(device: &Device) -> Result<(usize, usize)> {
-    device.as_cuda_device()?.synchronize_and_bind()?;
+    device.synchronize()?; // which makes the context current
     let failed = |error| candle_core::Error::Cuda(Box::new(error)).bt();
     candle_core::cuda_backend::cudarc::driver::result::mem_get_info().map_err(failed)
 }
