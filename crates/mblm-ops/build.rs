@@ -13,7 +13,7 @@ fn kernels() {
     let out = std::path::PathBuf::from(std::env::var("OUT_DIR").expect("cargo sets OUT_DIR"));
     let built = cudaforge::KernelBuilder::new()
         .source_glob("src/**/*.cu")
-        .watch(["src/cuda/common.cuh"])
+        .watch(["src/cuda/common.cuh", "src/attention/cuda"])
         .include_path("src/cuda")
         .compute_cap(80)
         .args(["-std=c++17", "-O3", "--expt-relaxed-constexpr"])

@@ -14,6 +14,8 @@
 //! gradients: Dao, FlashAttention-2, arXiv 2307.08691, algorithms 1 and 2.
 
 mod cpu;
+#[cfg(feature = "cuda")]
+mod cuda;
 pub mod reference;
 
 use candle_core::{DType, Result, Tensor};
@@ -47,8 +49,17 @@ pub struct Output {
 }
 
 /// What the forward pass keeps for the backward pass: (n, h, t, s + t) weights where that is small, otherwise
-/// two numbers a query and the output.
-pub struct Saved(Option<cpu::Saved>);
+/// one or two numbers a query and the output. CUDA devices keep nothing where keys are few.
+pub struct Saved(Kept);
+
+/// What which kernels keep.
+enum Kept {
+    /// Nothing was to be computed, or the reference computed it.
+    Nothing,
+    Cpu(cpu::Saved),
+    #[cfg(feature = "cuda")]
+    Cuda(cuda::Saved),
+}
 
 /// What [`backward`] returns.
 pub struct Gradients {
@@ -77,15 +88,21 @@ pub fn forward(
     forward_as(&Call::new(a, q, kv, past, start, visible)?, None)
 }
 
-/// [`forward`] as `plan` says, or as suits the sizes.
+/// [`forward`], on the CPU as `plan` says, or as suits the sizes.
 fn forward_as(call: &Call, plan: Option<cpu::Plan>) -> Result<Output> {
     let sizes = call.sizes;
     if sizes.is_empty() {
         return Ok(Output {
             out: call.q.zeros_like()?,
             present: call.kv.zeros_like()?,
-            saved: Saved(None),
+            saved: Saved(Kept::Nothing),
         });
+    }
+    #[cfg(feature = "cuda")]
+    if cuda::takes(call) {
+        let (out, present, saved) = cuda::forward(call)?;
+        let saved = Saved(Kept::Cuda(saved));
+        return Ok(Output { out, present, saved });
     }
     let plan = plan.unwrap_or_else(|| cpu::Plan::for_sizes(&sizes));
     let (out, present, saved) = match (call.q.device().is_cpu(), call.q.dtype()) {
@@ -96,14 +113,14 @@ fn forward_as(call: &Call, plan: Option<cpu::Plan>) -> Result<Output> {
             return Ok(Output {
                 out,
                 present,
-                saved: Saved(None),
+                saved: Saved(Kept::Nothing),
             });
         }
     };
     Ok(Output {
         out,
         present,
-        saved: Saved(Some(saved)),
+        saved: Saved(Kept::Cpu(saved)),
     })
 }
 
@@ -134,10 +151,12 @@ pub fn backward(
         });
     }
     match (saved.0, q.dtype()) {
-        (Some(saved), DType::F32) => cpu::backward::<f32>(&call, &saved, d_out, d_present),
-        (Some(saved), DType::F64) => cpu::backward::<f64>(&call, &saved, d_out, d_present),
-        (Some(_), other) => candle_core::bail!("attention: saved by another call: no kernel for {other:?}"),
-        (None, _) => {
+        #[cfg(feature = "cuda")]
+        (Kept::Cuda(saved), _) => cuda::backward(&call, &saved, d_out, d_present),
+        (Kept::Cpu(saved), DType::F32) => cpu::backward::<f32>(&call, &saved, d_out, d_present),
+        (Kept::Cpu(saved), DType::F64) => cpu::backward::<f64>(&call, &saved, d_out, d_present),
+        (Kept::Cpu(_), other) => candle_core::bail!("attention: saved by another call: no kernel for {other:?}"),
+        (Kept::Nothing, _) => {
             let inputs: Vec<&Tensor> = [q, kv].into_iter().chain(past).collect();
             let mut gradients = fallback::gradients(&inputs, &[Some(d_out), d_present], |inputs| {
                 let (out, present) = reference::forward(a, &inputs[0], &inputs[1], inputs.get(2), start, visible)?;
@@ -154,7 +173,7 @@ pub fn backward(
 }
 
 /// The sizes of a call.
-#[derive(Clone, Copy, Debug)]
+#[derive(Clone, Copy, Debug, PartialEq)]
 struct Sizes {
     /// n.
     sequences: usize,

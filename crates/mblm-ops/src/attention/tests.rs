@@ -72,6 +72,13 @@ impl Case {
         self
     }
 
+    /// From this position on.
+    #[cfg(feature = "cuda")]
+    fn at(mut self, start: usize) -> Self {
+        self.start = start;
+        self
+    }
+
     fn visible(mut self, visible: &[u8]) -> Self {
         self.visible = Some(visible.to_vec());
         self
@@ -82,11 +89,11 @@ impl Case {
         self
     }
 
-    fn mask(&self) -> Option<Tensor> {
+    fn mask(&self, device: &Device) -> Option<Tensor> {
         let shape = (self.sequences, self.queries);
         self.visible
             .as_ref()
-            .map(|visible| Tensor::from_slice(visible, shape, &Device::Cpu).expect("a number for each row"))
+            .map(|visible| Tensor::from_slice(visible, shape, device).expect("a number for each row"))
     }
 
     #[expect(clippy::type_complexity, reason = "closures have no name that an alias could hold")]
@@ -108,18 +115,19 @@ impl Case {
             .affine(0, 3.0, 0.0)
             .reference(move |t| {
                 let Case { a, start, .. } = &expected;
-                let (out, present) = reference::forward(a, &t[0], &t[1], t.get(2), *start, expected.mask().as_ref())?;
+                let mask = expected.mask(t[0].device());
+                let (out, present) = reference::forward(a, &t[0], &t[1], t.get(2), *start, mask.as_ref())?;
                 Ok(vec![out, present])
             })
             .fused(move |t| {
-                let (start, mask) = (found.start, found.mask());
+                let (start, mask) = (found.start, found.mask(t[0].device()));
                 let call = Call::new(&found.a, &t[0], &t[1], t.get(2), start, mask.as_ref())?;
                 let output = forward_as(&call, found.plan)?;
                 Ok((vec![output.out, output.present], output.saved))
             })
             .backward(move |t, saved, dy, _| {
                 let Case { a, start, .. } = &gradients;
-                let mask = gradients.mask();
+                let mask = gradients.mask(t[0].device());
                 let (past, mask) = (t.get(2), mask.as_ref());
                 let found = backward(a, &t[0], &t[1], past, *start, mask, saved, dy[0], Some(dy[1]))?;
                 let d_past = found.d_past.map(Some);
@@ -180,6 +188,97 @@ fn sizes_of_practice_equal_the_reference() -> Result<()> {
     for case in cases {
         for dtype in [DType::F32, DType::F64] {
             case.clone().check().against_reference(dtype, &Device::Cpu)?;
+        }
+    }
+    Ok(())
+}
+
+/// Tests, one a case, that compare in both types on a CUDA device; too large for finite differences.
+#[cfg(feature = "cuda")]
+macro_rules! on_cuda {
+    ($($name:ident: $case:expr,)*) => {
+        mod on_cuda {
+            use super::*;
+
+            $(#[test]
+            fn $name() -> Result<()> {
+                $case.check().against_reference_on_cuda(DType::F32)?;
+                $case.check().against_reference_on_cuda(DType::BF16)
+            })*
+        }
+    };
+}
+
+// sizes of each form and each kernel, of several blocks and warps, none a multiple of them
+#[cfg(feature = "cuda")]
+on_cuda! {
+    few_after_a_start_row: case(40, 8).heads(4, 64).past(1, 1),
+    few_in_one_tile_and_one_key: case(21, 16).heads(3, 64).past(1, 1),
+    few_without_a_past: case(9, 7).heads(3, 64),
+    few_as_many_as_can_be: case(3, 32).heads(2, 128).past(3, 32),
+    few_both_ways_after_a_shared_past: case(5, 19).heads(2, 128).past(1, 40).both_ways(),
+    few_both_ways: case(7, 9).heads(2, 32).past(1, 4).both_ways(),
+    few_without_rotation: case(4, 20).heads(1, 16).past(1, 3).plain(),
+    few_of_96_channels: case(3, 5).heads(2, 96).past(3, 2),
+    few_far_away: case(2, 30).heads(2, 96).at(123_456),
+    few_one_query: case(2, 1).heads(3, 64).past(1, 63),
+    few_of_many_sequences: case(2100, 2).heads(16, 16).past(1, 1),
+    many_after_a_shared_past: case(2, 143).heads(2, 64).past(1, 70),
+    many_after_a_start_row: case(1, 300).heads(2, 128).past(1, 1),
+    many_both_ways: case(1, 257).heads(1, 64).both_ways(),
+    many_without_rotation: case(2, 200).heads(2, 32).past(2, 5).plain(),
+    many_far_away: case(1, 150).heads(1, 96).at(123_456),
+    many_both_ways_after_a_shared_past: case(3, 130).heads(2, 16).past(1, 130).both_ways(),
+    many_of_the_past: case(3, 5).heads(2, 64).past(3, 300),
+    one_query: case(2, 1).heads(4, 64).past(1, 700),
+    one_query_of_96_channels: case(3, 1).heads(2, 96).past(3, 1000),
+    one_query_of_8_channels: case(2, 1).heads(3, 8).past(2, 100),
+    one_query_without_rotation: case(1, 1).heads(2, 128).past(1, 3000).plain(),
+    odd_heads_of_24_channels: case(2, 70).heads(2, 24).past(1, 40),
+    odd_heads_both_ways: case(1, 90).heads(3, 10).both_ways(),
+    odd_heads_of_46_channels: case(6, 11).heads(2, 46).past(1, 2),
+    odd_heads_of_127_channels: case(1, 35).heads(1, 127).plain().past(1, 3),
+}
+
+/// Parts of larger tensors, aligned or not, give on a CUDA device what copies of them give.
+#[cfg(feature = "cuda")]
+#[test]
+fn inputs_on_cuda_may_be_parts_of_larger_tensors() -> Result<()> {
+    let device = crate::cuda::device(0)?;
+    let a = case(3, 5).heads(2, 16).a;
+    for (offset, rows, dtype) in [
+        (0, 4, DType::BF16),
+        (8, 4, DType::BF16),
+        (3, 4, DType::BF16),
+        (8, 90, DType::BF16),
+        (3, 90, DType::F32),
+    ] {
+        let uniform = |shape: &[usize], seed| uniform(shape, seed)?.to_dtype(dtype)?.to_device(&device);
+        let packed = uniform(&[3, 5, 112], 1)?;
+        let (q, kv) = (packed.narrow(2, offset, 32)?, packed.narrow(2, offset + 32, 64)?);
+        let d_out = uniform(&[3, 5, 112], 2)?.narrow(2, offset, 32)?;
+        let d_present = uniform(&[3, 64, 5], 3)?.transpose(1, 2)?;
+        let past = uniform(&[3, rows + 4, 64], 4)?.narrow(1, 3, rows)?;
+        let results =
+            |q: &Tensor, kv: &Tensor, past: &Tensor, d_out: &Tensor, d_present: &Tensor| -> Result<Vec<Tensor>> {
+                let output = forward(&a, q, kv, Some(past), rows, None)?;
+                let gradients = backward(&a, q, kv, Some(past), rows, None, output.saved, d_out, Some(d_present))?;
+                let mut results = vec![output.out, output.present, gradients.d_q, gradients.d_kv];
+                results.extend(gradients.d_past);
+                Ok(results)
+            };
+        let found = results(&q, &kv, &past, &d_out, &d_present)?;
+        let copy = |tensor: &Tensor| tensor.force_contiguous();
+        let expected = results(
+            &copy(&q)?,
+            &copy(&kv)?,
+            &copy(&past)?,
+            &copy(&d_out)?,
+            &copy(&d_present)?,
+        )?;
+        assert_eq!(found.len(), 5);
+        for (found, expected) in found.iter().zip(&expected) {
+            assert_eq!(relative_error(found, expected, 1e-6)?, 0.0);
         }
     }
     Ok(())
@@ -322,5 +421,78 @@ fn wrong_inputs_are_errors() -> Result<()> {
     let saved = forward(&a, &q, &kv, None, 0, None)?.saved;
     let past = uniform(&[2, 1, 16], 3)?;
     assert!(backward(&a, &q, &kv, Some(&past), 0, None, saved, &q, None).is_err());
+    Ok(())
+}
+
+/// Prints how long forward and backward take at sizes of practice, in µs: the median of several groups of calls.
+#[cfg(feature = "cuda")]
+#[test]
+#[ignore = "measures, for `--ignored --nocapture` on a device that is otherwise idle"]
+fn times_on_cuda() -> Result<()> {
+    use std::time::Instant;
+    const GROUPS: usize = 5;
+    let device = crate::cuda::device(0)?;
+    let median = |calls: usize, call: &dyn Fn() -> Result<()>| -> Result<f64> {
+        call()?;
+        let mut times = Vec::with_capacity(GROUPS);
+        for _ in 0..GROUPS {
+            device.synchronize()?;
+            let start = Instant::now();
+            for _ in 0..calls {
+                call()?;
+            }
+            device.synchronize()?;
+            times.push(start.elapsed().as_secs_f64() * 1e6 / calls as f64);
+        }
+        times.sort_by(f64::total_cmp);
+        Ok(times[GROUPS / 2])
+    };
+    let practice = [
+        (DType::BF16, case(6144, 8).heads(16, 64).past(1, 1)),
+        (DType::BF16, case(6144, 8).heads(16, 64)),
+        (DType::BF16, case(8192, 16).heads(16, 64).past(1, 1)),
+        (DType::BF16, case(6144, 8).heads(8, 128).past(1, 1)),
+        (DType::F32, case(6144, 8).heads(16, 64).past(1, 1)),
+        (DType::BF16, case(4, 8192).heads(16, 64).past(1, 1)),
+        (DType::BF16, case(4, 8192).heads(16, 64)),
+        (DType::BF16, case(4, 8192).heads(8, 128).past(1, 1)),
+        (DType::F32, case(1, 2048).heads(16, 64)),
+        (DType::BF16, case(1, 1).heads(16, 64).past(1, 8192)),
+        (DType::BF16, case(16, 1).heads(16, 64).past(16, 8192)),
+    ];
+    for (dtype, case) in practice {
+        let (n, t, s) = (case.sequences, case.queries, case.past.map_or(0, |(_, rows)| rows));
+        let width = case.a.heads * case.a.head_dim;
+        let random = |shape: &[usize]| Tensor::randn(0f32, 1.0, shape, &device)?.to_dtype(dtype);
+        let (q, kv, d_out) = (
+            random(&[n, t, width])?,
+            random(&[n, t, 2 * width])?,
+            random(&[n, t, width])?,
+        );
+        let past = case.past.map(|(n, rows)| random(&[n, rows, 2 * width])).transpose()?;
+        let calls = if t > 1000 { 5 } else { 20 };
+        let ahead = median(calls, &|| {
+            forward(&case.a, &q, &kv, past.as_ref(), case.start, None).map(|_| ())
+        })?;
+        let both = median(calls, &|| {
+            let saved = forward(&case.a, &q, &kv, past.as_ref(), case.start, None)?.saved;
+            backward(&case.a, &q, &kv, past.as_ref(), case.start, None, saved, &d_out, None).map(|_| ())
+        })?;
+        // pairs of a query and a key that it sees, and what moves at least: q and out, kv and present
+        let pairs = n as f64 * t as f64 * (s as f64 + (t as f64 + 1.0) / 2.0);
+        let products = 4.0 * pairs * width as f64 / 1e6;
+        let past_rows = case.past.map_or(0, |(n, rows)| n * rows);
+        let bytes = ((6 * n * t + 2 * past_rows) * width * dtype.size_in_bytes()) as f64 / 1e6;
+        let back = both - ahead;
+        println!(
+            "{dtype:?} n {n} t {t} s {s} heads {}x{}: forward {ahead:.0} µs ({:.0} TFLOP/s, {:.2} TB/s), \
+             backward {back:.0} µs ({:.0} TFLOP/s)",
+            case.a.heads,
+            case.a.head_dim,
+            products / ahead,
+            bytes / ahead,
+            2.5 * products / back
+        );
+    }
     Ok(())
 }

@@ -1,0 +1,4 @@
+// Attention on tensor cores for heads of 64 channels.
+
+#define HEAD 64
+#include "heads.cuh"
