@@ -33,6 +33,7 @@ pub mod attention;
 pub mod conv_silu;
 pub mod cpu;
 pub mod cross_entropy;
+pub mod device;
 pub mod dropout;
 pub mod embedding;
 pub mod gated_norm;
@@ -52,3 +53,4 @@ mod precision;
 mod softplus;
 
 pub use grad::GradBuffer;
+pub use precision::widened;

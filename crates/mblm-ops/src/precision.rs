@@ -2,8 +2,8 @@
 
 use candle_core::{DType, Result, Tensor};
 
-/// `tensor` in the type that reference twins compute in: `f32` for half precision, its own otherwise.
-pub(crate) fn widened(tensor: &Tensor) -> Result<Tensor> {
+/// `tensor` in `f32` where its type is of half precision, as it is otherwise: what reference twins compute in.
+pub fn widened(tensor: &Tensor) -> Result<Tensor> {
     match tensor.dtype() {
         DType::F16 | DType::BF16 => tensor.to_dtype(DType::F32),
         _ => Ok(tensor.clone()),

@@ -161,13 +161,13 @@ __device__ __forceinline__ void add_norm_backward(const T* residual, const float
 }
 
 #define EXPORT(T, S, V, K)                                                                                                      \
-    extern "C" __global__ void add_norm_forward##V##x##K##_##S(                                                                  \
+    extern "C" __global__ void __launch_bounds__(512) add_norm_forward##V##x##K##_##S(                                                                  \
         const T* x, const T* delta, const float* gain, const T* previous, T* residual, T* normed, float* scale, int rows, int t, \
         int d, int keep, int shared_previous, int clamped, int per_block) {                                                      \
         add_norm_forward<T, V, K>(x, delta, gain, previous, residual, normed, scale, rows, t, d, keep, shared_previous, clamped, \
                                   per_block);                                                                                    \
     }                                                                                                                            \
-    extern "C" __global__ void add_norm_backward##V##x##K##_##S(                                                                 \
+    extern "C" __global__ void __launch_bounds__(512) add_norm_backward##V##x##K##_##S(                                                                 \
         const T* residual, const float* gain, const T* previous, const float* scale, const T* d_normed, const T* d_residual,     \
         const T* d_last, T* d_x, T* d_previous, float* partial, int rows, int t, int d, int keep, int shared_previous,           \
         float clamped, int per_block) {                                                                                          \

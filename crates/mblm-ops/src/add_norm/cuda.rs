@@ -1,4 +1,4 @@
-//! The kernels for CUDA devices, for rows of up to 8192 channels, or 32,768 in multiples of 16.
+//! The kernels for CUDA devices, for rows of up to 4096 channels, or 16,384 in multiples of 16.
 
 use candle_core::{DType, Result, Tensor};
 
@@ -8,8 +8,8 @@ use crate::cuda::{self, Kernel, Module};
 
 const MODULE: Module = module!(ADD_NORM);
 
-/// Most threads of a block.
-const MOST_THREADS: usize = 1024;
+/// Most threads of a block, as in the kernels' launch bounds.
+const MOST_THREADS: usize = 512;
 /// Blocks that fill a large card.
 const ENOUGH_BLOCKS: usize = 132 * 16;
 
@@ -161,7 +161,9 @@ pub(super) fn backward(
     .launch(work.blocks, work.threads, 0)?;
     cuda::add_columns(&partial, d_gain)?;
     let d_previous = match (d_previous, &previous) {
-        (Some(each), Some(previous)) if previous.dim(0)? != n => Some(cuda::sum_sequences(&each)?),
+        (Some(each), Some(previous)) if previous.dim(0)? != n => {
+            Some(cuda::sum_sequences(&each)?.to_dtype(each.dtype())?)
+        }
         (d_previous, _) => d_previous,
     };
     Ok(Gradients { d_x, d_previous })

@@ -12,18 +12,6 @@ constexpr int W = 4;
 // Rows that a thread reads together, before it needs them: forward, and of both x and dy backward.
 constexpr int AHEAD = 4, AHEAD_OF_BOTH = 2;
 
-// To the precision of T.
-template <typename T>
-__device__ __forceinline__ float sigmoid(float v) {
-    if constexpr (sizeof(T) == 2) {
-        float power, inverse;
-        asm("ex2.approx.ftz.f32 %0, %1;" : "=f"(power) : "f"(v * -1.4426950408889634f));
-        asm("rcp.approx.ftz.f32 %0, %1;" : "=f"(inverse) : "f"(1.0f + power));
-        return inverse;
-    }
-    return 1.0f / (1.0f + expf(-v));
-}
-
 // The rows of one sequence, from a channel on.
 template <typename T>
 struct Rows {

@@ -32,6 +32,18 @@ __device__ __forceinline__ void store4(bf16* p, float4 v) {
     *reinterpret_cast<uint2*>(p) = raw;
 }
 
+// 1 / (1 + e^(−v)), to the precision of T.
+template <typename T>
+__device__ __forceinline__ float sigmoid(float v) {
+    if constexpr (sizeof(T) == 2) {
+        float power, inverse;
+        asm("ex2.approx.ftz.f32 %0, %1;" : "=f"(power) : "f"(v * -1.4426950408889634f));
+        asm("rcp.approx.ftz.f32 %0, %1;" : "=f"(inverse) : "f"(1.0f + power));
+        return inverse;
+    }
+    return 1.0f / (1.0f + expf(-v));
+}
+
 __device__ __forceinline__ float warp_sum(float v) {
     for (int offset = 16; offset > 0; offset >>= 1) v += __shfl_xor_sync(0xffffffffu, v, offset);
     return v;

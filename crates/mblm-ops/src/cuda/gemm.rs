@@ -5,7 +5,7 @@ use candle_core::{DType, Device, Result, Tensor};
 
 use super::launch::pointer;
 
-/// A row-major matrix (rows, columns) in device memory, or several of the same shape at a distance.
+/// A row-major matrix (rows, columns) in device memory.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Matrix {
     pointer: u64,
@@ -14,8 +14,6 @@ pub(crate) struct Matrix {
     columns: usize,
     /// Elements from one row to the next.
     stride: usize,
-    /// Elements from one matrix to the next.
-    distance: usize,
     transposed: bool,
 }
 
@@ -32,27 +30,6 @@ impl Matrix {
             rows,
             columns,
             stride: columns,
-            distance: rows * columns,
-            transposed: false,
-        })
-    }
-
-    /// A matrix at `offset` elements from the first of `tensor`, with `stride` elements from row to row and `distance` from
-    /// matrix to matrix.
-    pub(crate) fn at(
-        tensor: &Tensor,
-        offset: usize,
-        (rows, columns): (usize, usize),
-        stride: usize,
-        distance: usize,
-    ) -> Result<Self> {
-        Ok(Self {
-            pointer: pointer(tensor)? + (offset * tensor.dtype().size_in_bytes()) as u64,
-            dtype: tensor.dtype(),
-            rows,
-            columns,
-            stride,
-            distance,
             transposed: false,
         })
     }
@@ -70,16 +47,11 @@ impl Matrix {
 
 /// c = a b + `beta` c for a (m, k), b (k, n) and c (m, n), which is not transposed.
 pub(crate) fn product(device: &Device, a: Matrix, b: Matrix, c: Matrix, beta: f32) -> Result<()> {
-    product_batched(device, a, b, c, 1, beta)
-}
-
-/// [`product`] of `count` triples of matrices, each at its distance from the one before.
-pub(crate) fn product_batched(device: &Device, a: Matrix, b: Matrix, c: Matrix, count: usize, beta: f32) -> Result<()> {
     let (m, n, k) = (c.rows, c.columns, a.columns);
     if a.rows != m || b.rows != k || b.columns != n || c.transposed || a.dtype != b.dtype {
         candle_core::bail!("product: expected (m, k), (k, n) and (m, n) of one type, found {a:?}, {b:?} and {c:?}");
     }
-    if m == 0 || n == 0 || count == 0 {
+    if m == 0 || n == 0 {
         return Ok(());
     }
     let int = |value: usize| -> Result<i32> { i32::try_from(value).map_err(candle_core::Error::wrap) };
@@ -97,7 +69,7 @@ pub(crate) fn product_batched(device: &Device, a: Matrix, b: Matrix, c: Matrix, 
     // cuBLAS counts columns first: what it sees are the transposed matrices, so cᵀ = bᵀ aᵀ.
     // SAFETY: the matrices lie inside tensors that the caller holds, with the strides given.
     unsafe {
-        result::gemm_strided_batched_ex(
+        result::gemm_ex(
             *blas.handle(),
             operation(&b),
             operation(&a),
@@ -108,17 +80,13 @@ pub(crate) fn product_batched(device: &Device, a: Matrix, b: Matrix, c: Matrix, 
             b.pointer as *const _,
             kind(b.dtype)?,
             int(b.stride)?,
-            b.distance as i64,
             a.pointer as *const _,
             kind(a.dtype)?,
             int(a.stride)?,
-            a.distance as i64,
             (&raw const beta).cast(),
             c.pointer as *mut _,
             kind(c.dtype)?,
             int(c.stride)?,
-            c.distance as i64,
-            int(count)?,
             sys::cublasComputeType_t::CUBLAS_COMPUTE_32F,
             sys::cublasGemmAlgo_t::CUBLAS_GEMM_DEFAULT,
         )

@@ -28,7 +28,7 @@ mod rows;
 use candle_core::cuda_backend::cudarc::driver::sys;
 use candle_core::{DType, Device, Result, Shape, Tensor};
 
-pub(crate) use gemm::{Matrix, product, product_batched};
+pub(crate) use gemm::{Matrix, product};
 pub(crate) use launch::{Kernel, Module};
 pub(crate) use rows::{RowBlocks, add_columns, add_rows, add_rows_to, add_to, sum_sequences};
 

@@ -117,7 +117,7 @@ pub(crate) fn add_to(x: &Tensor, sum: &Tensor) -> Result<()> {
         .launch(super::blocks(count, 256).min(ENOUGH_BLOCKS), 256, 0)
 }
 
-/// The sum over the sequences of `x` (n, …), as (1, …) of the same type.
+/// The sum over the sequences of `x` (n, …), as (1, …) in `f32`.
 pub(crate) fn sum_sequences(x: &Tensor) -> Result<Tensor> {
     let mut dims = x.dims().to_vec();
     let n = dims[0];
@@ -125,5 +125,5 @@ pub(crate) fn sum_sequences(x: &Tensor) -> Result<Tensor> {
     let flat = x.reshape((n, x.elem_count() / n.max(1)))?;
     let mut sum = GradBuffer::zeros(dims.as_slice(), DType::F32, x.device())?;
     add_rows(&flat, &mut sum)?;
-    sum.tensor().to_dtype(x.dtype())
+    Ok(sum.tensor().clone())
 }

@@ -6,18 +6,6 @@
 
 constexpr int GROUP = 8, MOST_THREADS = 1024;
 
-// To the precision of T.
-template <typename T>
-__device__ __forceinline__ float sigmoid(float v) {
-    if constexpr (sizeof(T) == 2) {
-        float power, inverse;
-        asm("ex2.approx.ftz.f32 %0, %1;" : "=f"(power) : "f"(v * -1.4426950408889634f));
-        asm("rcp.approx.ftz.f32 %0, %1;" : "=f"(inverse) : "f"(1.0f + power));
-        return inverse;
-    }
-    return 1.0f / (1.0f + expf(-v));
-}
-
 // A thread's channels of a row of d; those beyond it read as 0.
 template <int V, typename T>
 __device__ __forceinline__ void load_group(const T* row, int d, float (&v)[GROUP]) {

@@ -210,7 +210,7 @@ pub(super) fn backward(
         cuda::add_columns(&d_skip, d)?;
     }
     let d_initial = match (inputs.initial, d_begin) {
-        (Some(initial), Some(d_begin)) if initial.dims()[0] != n => Some(sum_sequences(&d_begin, initial)?),
+        (Some(initial), Some(d_begin)) if initial.dims()[0] != n => Some(cuda::sum_sequences(&d_begin)?),
         (_, d_begin) => d_begin,
     };
     Ok(Gradients {
@@ -221,13 +221,4 @@ pub(super) fn backward(
         d_z,
         d_initial,
     })
-}
-
-/// The sum of states (n, d_i, N) over the sequences, as `initial` (1, d_i, N).
-fn sum_sequences(states: &Tensor, initial: &Tensor) -> Result<Tensor> {
-    let mut sum = GradBuffer::zeros(initial.shape(), DType::F32, states.device())?;
-    if states.elem_count() > 0 {
-        cuda::add_columns(&states.reshape(((), initial.elem_count()))?, &mut sum)?;
-    }
-    Ok(sum.tensor().clone())
 }

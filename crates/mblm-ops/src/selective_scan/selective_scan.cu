@@ -9,18 +9,6 @@
 
 constexpr int THREADS = 128, WARPS = THREADS / 32, OWN = 4, SEGMENT = 16;
 
-// To the precision of T.
-template <typename T>
-__device__ __forceinline__ float sigmoid(float v) {
-    if constexpr (sizeof(T) == 2) {
-        float power, inverse;
-        asm("ex2.approx.ftz.f32 %0, %1;" : "=f"(power) : "f"(v * -1.4426950408889634f));
-        asm("rcp.approx.ftz.f32 %0, %1;" : "=f"(inverse) : "f"(1.0f + power));
-        return inverse;
-    }
-    return 1.0f / (1.0f + expf(-v));
-}
-
 __device__ __forceinline__ float softplus(float v) { return fmaxf(v, 0.0f) + log1pf(expf(-fabsf(v))); }
 
 // (n, t, ·) with rows in one piece.

@@ -9,7 +9,6 @@ use candle_core::cuda_backend::cudarc::driver::sys::CUdevice_attribute::CU_DEVIC
 use candle_core::{DType, Result, Tensor};
 
 use super::{Gradients, Inputs, Output, ParameterGradients, Saved, Ssd};
-use crate::GradBuffer;
 use crate::cuda::{self, Kernel, Module};
 
 const MODULE: Module = module!(SSD);
@@ -364,17 +363,8 @@ pub(super) fn backward(
         cuda::add_columns(&d_dt_bias, grads.dt_bias)?;
     }
     let d_initial = match (inputs.initial, d_begin) {
-        (Some(initial), Some(d_begin)) if initial.dims()[0] != n => Some(sum_sequences(&d_begin, initial)?),
+        (Some(initial), Some(d_begin)) if initial.dims()[0] != n => Some(cuda::sum_sequences(&d_begin)?),
         (_, d_begin) => d_begin,
     };
     Ok(Gradients { d_xbc, d_dt, d_initial })
-}
-
-/// The sum of states (n, H, P, N) over the sequences, as `initial` (1, H, P, N).
-fn sum_sequences(states: &Tensor, initial: &Tensor) -> Result<Tensor> {
-    let mut sum = GradBuffer::zeros(initial.shape(), DType::F32, states.device())?;
-    if states.elem_count() > 0 {
-        cuda::add_columns(&states.reshape(((), initial.elem_count()))?, &mut sum)?;
-    }
-    Ok(sum.tensor().clone())
 }

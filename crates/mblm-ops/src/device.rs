@@ -1,0 +1,129 @@
+//! What depends on the device beside the kernels: its name and memory, sizes of work, and sums that need more digits than the type
+//! of what is summed.
+
+use candle_core::{Device, Result, Tensor};
+
+use crate::widened;
+
+/// The device of this name: `cpu`, `cuda` (the first one), `cuda:N`, or `auto`, the first CUDA device where there is one.
+///
+/// # Errors
+/// A name that is none, a CUDA device that is not there, or any in a program that was built without the feature `cuda`.
+pub fn open(name: &str) -> Result<Device> {
+    let ordinal = match name {
+        "cpu" => return Ok(Device::Cpu),
+        "auto" => return Ok(cuda(0).unwrap_or(Device::Cpu)),
+        "cuda" => Some(0),
+        other => other.strip_prefix("cuda:").and_then(|ordinal| ordinal.parse().ok()),
+    };
+    match ordinal {
+        Some(ordinal) => cuda(ordinal),
+        None => candle_core::bail!("expected auto, cpu, cuda or cuda:N, found `{name}`"),
+    }
+}
+
+#[cfg(feature = "cuda")]
+fn cuda(ordinal: usize) -> Result<Device> {
+    crate::cuda::device(ordinal).map_err(|error| {
+        let reason = error.to_string();
+        let reason = reason.lines().next().unwrap_or_default();
+        candle_core::Error::Msg(format!(
+            "cuda:{ordinal} cannot be opened: {reason}; `nvidia-smi` lists the devices and the driver's version"
+        ))
+    })
+}
+
+#[cfg(not(feature = "cuda"))]
+fn cuda(ordinal: usize) -> Result<Device> {
+    candle_core::bail!(
+        "cuda:{ordinal} cannot be opened: this program was built without CUDA; build it with the feature cuda, or use cpu"
+    )
+}
+
+/// The device's name for people.
+pub fn name(device: &Device) -> String {
+    match device {
+        Device::Cpu => format!("cpu, {} threads", crate::cpu::threads()),
+        #[cfg(feature = "cuda")]
+        Device::Cuda(cuda) => match cuda.cuda_stream().context().name() {
+            Ok(name) => format!("{}, {name}", place(device)),
+            Err(_) => place(device),
+        },
+        other => place(other),
+    }
+}
+
+fn place(device: &Device) -> String {
+    match device.location() {
+        candle_core::DeviceLocation::Cpu => "cpu".into(),
+        candle_core::DeviceLocation::Cuda { gpu_id } => format!("cuda:{gpu_id}"),
+        candle_core::DeviceLocation::Metal { gpu_id } => format!("metal:{gpu_id}"),
+    }
+}
+
+/// Free and total bytes of the device's own memory; `None` for the CPU.
+///
+/// Memory that this program has used and may use again does not count as free.
+pub fn memory(device: &Device) -> Result<Option<(usize, usize)>> {
+    match device {
+        #[cfg(feature = "cuda")]
+        Device::Cuda(_) => crate::cuda::memory(device).map(Some),
+        _ => Ok(None),
+    }
+}
+
+/// Rows that the device computes at its full speed, and few enough that what a training pass keeps of them is small.
+pub fn rows_at_once(device: &Device) -> usize {
+    match device.is_cpu() {
+        true => 4096,
+        // products and launches cost the same time below some ten thousand rows
+        false => 24_576,
+    }
+}
+
+/// The sum over the first dimension of `x` (n, …), as (1, …), in `f32` where `x` has fewer bits.
+pub fn sum_sequences(x: &Tensor) -> Result<Tensor> {
+    #[cfg(feature = "cuda")]
+    if crate::cuda::takes(x) {
+        return crate::cuda::sum_sequences(x);
+    }
+    widened(x)?.sum_keepdim(0)
+}
+
+/// `x` (…, w) as the kernels of its device read it fastest: with rows in one piece anywhere, on the CPU without gaps between them.
+pub fn readable(x: Tensor) -> Result<Tensor> {
+    match x.device().is_cpu() {
+        true => x.contiguous(),
+        false => Ok(x),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use candle_core::DType;
+
+    use super::*;
+    use crate::testing::{relative_error, uniform};
+
+    #[test]
+    fn sums_of_bfloat16_keep_their_digits() -> Result<()> {
+        // a running sum in bfloat16 stops at 256 times its terms
+        let x = Tensor::ones((10_000, 1, 3), DType::BF16, &Device::Cpu)?;
+        let sum = sum_sequences(&x)?;
+        assert_eq!(sum.dtype(), DType::F32);
+        assert_eq!(sum.to_vec3::<f32>()?, [[[1e4; 3]]]);
+        let x = uniform(&[5, 2, 3], 1)?;
+        assert!(relative_error(&sum_sequences(&x)?, &x.sum_keepdim(0)?, 1e-6)? < 1e-15);
+        Ok(())
+    }
+
+    #[cfg(feature = "cuda")]
+    #[test]
+    fn sums_on_cuda_keep_their_digits() -> Result<()> {
+        let device = crate::cuda::device(0)?;
+        let x = Tensor::ones((10_000, 2, 3), DType::BF16, &device)?;
+        assert_eq!(sum_sequences(&x.narrow(1, 0, 1)?)?.to_vec3::<f32>()?, [[[1e4; 3]]]);
+        assert_eq!(sum_sequences(&x.narrow(0, 0, 0)?)?.dims(), [1, 2, 3]);
+        Ok(())
+    }
+}
