@@ -61,9 +61,20 @@ pub(crate) enum Command {
 /// The device to compute on.
 #[derive(Debug, Args)]
 pub(crate) struct DeviceArgs {
-    /// Where to compute: auto, cpu or cuda:N
+    /// Where to compute: auto (a GPU if there is one), cpu, cuda or cuda:N
     #[arg(long, default_value = "auto", value_name = "DEVICE")]
     pub(crate) device: String,
+}
+
+/// The device to use a model on, and how precisely.
+#[derive(Debug, Args)]
+pub(crate) struct ComputeArgs {
+    #[command(flatten)]
+    pub(crate) device: DeviceArgs,
+
+    /// How a GPU computes; the CPU computes in float32
+    #[arg(long, value_enum, default_value = "auto")]
+    pub(crate) precision: PrecisionArg,
 }
 
 #[derive(Debug, Args)]
@@ -113,7 +124,7 @@ pub(crate) struct TrainArgs {
     #[arg(long)]
     pub(crate) seed: Option<u64>,
 
-    /// How matrix products of weights are computed [default: the configuration's train.precision, else float32]
+    /// How matrix products of weights are computed [default: the configuration's train.precision, else auto]
     #[arg(long, value_enum)]
     pub(crate) precision: Option<PrecisionArg>,
 
@@ -229,7 +240,7 @@ pub(crate) struct GenerateArgs {
     pub(crate) interactive: bool,
 
     #[command(flatten)]
-    pub(crate) device: DeviceArgs,
+    pub(crate) compute: ComputeArgs,
 
     /// Print prompt, samples and speed as JSON instead of streaming
     #[arg(long, conflicts_with = "raw")]
@@ -325,7 +336,7 @@ pub(crate) struct ScoreArgs {
     pub(crate) jsonl: bool,
 
     #[command(flatten)]
-    pub(crate) device: DeviceArgs,
+    pub(crate) compute: ComputeArgs,
 
     /// Print the summary as JSON on stdout
     #[arg(long, conflicts_with = "jsonl")]
@@ -395,7 +406,7 @@ pub(crate) struct EvalArgs {
     pub(crate) batch_size: usize,
 
     #[command(flatten)]
-    pub(crate) device: DeviceArgs,
+    pub(crate) compute: ComputeArgs,
 
     /// Print the result as JSON on stdout
     #[arg(long, conflicts_with = "surprisal")]
@@ -545,8 +556,8 @@ pub(crate) struct BenchArgs {
     #[arg(long, value_name = "BYTES", value_parser = at_least_two())]
     pub(crate) context: Option<usize>,
 
-    /// How training computes matrix products of weights
-    #[arg(long, value_enum, default_value = "float32")]
+    /// How matrix products of weights are computed; generation on the CPU is always exact
+    #[arg(long, value_enum, default_value = "auto")]
     pub(crate) precision: PrecisionArg,
 
     /// How long each of both is measured, at least; three repetitions are done in any case
@@ -564,6 +575,8 @@ pub(crate) struct BenchArgs {
 /// How matrix products are computed.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
 pub(crate) enum PrecisionArg {
+    /// bf16 on GPUs, float32 on the CPU
+    Auto,
     /// 32-bit floats everywhere
     Float32,
     /// Rounded to bfloat16, summed in float32; everything else stays float32
@@ -581,6 +594,7 @@ impl PrecisionArg {
 impl From<PrecisionArg> for Precision {
     fn from(precision: PrecisionArg) -> Self {
         match precision {
+            PrecisionArg::Auto => Self::Auto,
             PrecisionArg::Float32 => Self::Float32,
             PrecisionArg::Bf16 => Self::Bf16,
         }
@@ -598,6 +612,15 @@ pub(crate) enum BenchModel {
     Mamba2,
     /// One Transformer stage of 2048 bytes, 8 layers
     Flat,
+    /// 359 M parameters, Mamba2 over a Transformer, stages of [1024, 8]: for a large GPU, with --batch-size 6
+    #[value(name = "2d-359m")]
+    TwoStages,
+    /// 363 M parameters, Mamba2 over two Transformers, stages of [8192, 16, 8]: for a large GPU, with --batch-size 1
+    #[value(name = "3d-363m")]
+    ThreeStages,
+    /// 361 M parameters, one Transformer stage of 8192 bytes: for a large GPU, with --batch-size 4
+    #[value(name = "1d-361m")]
+    OneStage,
 }
 
 impl BenchModel {

@@ -3,6 +3,7 @@
 use std::path::Path;
 
 use anyhow::Result;
+use candle_core::Device;
 use mblm::config::{Experiment, Precision};
 use mblm::data::{DatasetArgs, Registry, Split};
 use mblm::model::BlockRegistry;
@@ -28,8 +29,8 @@ pub(crate) fn check_names(experiment: &Experiment, datasets: &Registry, blocks: 
 }
 
 /// Says so where bfloat16 products are asked for and this processor is no faster with them.
-pub(crate) fn warn_of_precision(precision: Precision) {
-    if precision == Precision::Bf16 && !mblm::bf16_is_fast() {
+pub(crate) fn warn_of_precision(precision: Precision, device: &Device) {
+    if device.is_cpu() && precision == Precision::Bf16 && !mblm::bf16_is_fast() {
         tracing::warn!(
             "this processor has no bfloat16 instructions (AVX-512-BF16): training rounds as asked, but is slower than with \
              --precision float32"

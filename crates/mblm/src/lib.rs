@@ -32,6 +32,7 @@ pub fn threads() -> usize {
 }
 
 pub use mblm_ops::cpu::on_workers;
+pub use mblm_ops::device;
 
 /// Whether this machine trains faster with bfloat16 products ([`config::Precision::Bf16`]) than with exact ones.
 pub fn bf16_is_fast() -> bool {

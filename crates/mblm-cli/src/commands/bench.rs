@@ -7,6 +7,7 @@ use std::process::ExitCode;
 use std::time::{Duration, Instant};
 
 use anyhow::Result;
+use candle_core::Device;
 use indicatif::ProgressBar;
 use mblm::config::{Architecture, Precision};
 use mblm::model::{BlockRegistry, Model, Seeded};
@@ -40,7 +41,8 @@ pub(crate) fn run(args: &BenchArgs, cli: &Cli) -> Result<ExitCode> {
     registry.check(architecture.model())?;
     let model = Model::new(&architecture, &registry, &Seeded(0), &device)?;
     let precision = Precision::from(args.precision);
-    config::warn_of_precision(precision);
+    config::warn_of_precision(precision, &device);
+    model.set_precision(precision);
     let decoder = generate.then(|| model.decoder("measuring generation")).transpose()?;
     let mut report = json!({
         "model": name,
@@ -55,6 +57,10 @@ pub(crate) fn run(args: &BenchArgs, cli: &Cli) -> Result<ExitCode> {
     let begun = Instant::now();
     let tick = |what: &str| bar.set_message(format!("{what}, {} s", begun.elapsed().as_secs()));
     let time = Duration::from_secs_f64(args.seconds);
+    report["product"] = json!(match precision.is_bf16(&device) && !device.is_cpu() {
+        true => "bfloat16",
+        false => "float32",
+    });
     if train {
         bar.set_message("training");
         bar.tick();
@@ -62,6 +68,7 @@ pub(crate) fn run(args: &BenchArgs, cli: &Cli) -> Result<ExitCode> {
         let found = measure::training(&model, precision, (args.batch_size, len), time, &|| tick("training"))?;
         let peak = peak_resident();
         report["train"] = training(&found, &architecture, (args.batch_size, len), peak);
+        report["train"]["used_device_bytes"] = used_memory(&device)?;
     }
     if let Some(decoder) = decoder {
         bar.set_message("generation");
@@ -71,6 +78,7 @@ pub(crate) fn run(args: &BenchArgs, cli: &Cli) -> Result<ExitCode> {
         let count = (most - most / 2).saturating_sub(1).clamp(1, 512);
         let found = measure::generation(decoder, (prompt, count, STREAMS), time, &|| tick("generation"))?;
         report["generate"] = generation(&found, (prompt, count), peak_resident());
+        report["generate"]["used_device_bytes"] = used_memory(&device)?;
     }
     bar.finish_and_clear();
     if args.json {
@@ -84,7 +92,7 @@ pub(crate) fn run(args: &BenchArgs, cli: &Cli) -> Result<ExitCode> {
         device::name(&device)
     ))?;
     if train {
-        print_training(&report["train"])?;
+        print_training(&report["train"], &report["product"])?;
     }
     if generate {
         print_generation(&report["generate"])?;
@@ -144,13 +152,23 @@ fn row(name: &str, spread: &Value, unit: f64, more: &str) -> std::io::Result<()>
 }
 
 fn memory(found: &Value) -> std::io::Result<()> {
-    match found["peak_resident_bytes"].as_u64() {
-        Some(peak) => output::line(&format!("  {:<34} {:>10}", "peak resident memory", output::bytes(peak))),
-        None => Ok(()),
+    for (name, key) in [
+        ("peak resident memory", "peak_resident_bytes"),
+        ("peak memory of the device", "used_device_bytes"),
+    ] {
+        if let Some(bytes) = found[key].as_u64() {
+            output::line(&format!("  {name:<34} {:>10}", output::bytes(bytes)))?;
+        }
     }
+    Ok(())
 }
 
-fn print_training(found: &Value) -> std::io::Result<()> {
+/// Memory of the device that is in use, by others too: what this program has taken it keeps.
+fn used_memory(device: &Device) -> Result<Value> {
+    Ok(mblm::device::memory(device)?.map_or(Value::Null, |(free, total)| json!(total - free)))
+}
+
+fn print_training(found: &Value, product: &Value) -> std::io::Result<()> {
     output::line(&format!(
         "training, batches of {} × {} bytes: median (smallest–largest) of {} steps",
         found["batch_size"], found["context"], found["step_seconds"]["repetitions"]
@@ -158,7 +176,7 @@ fn print_training(found: &Value) -> std::io::Result<()> {
     row("step, s", &found["step_seconds"], 1.0, "")?;
     row("speed, kB/s", &found["bytes_per_second"], 1e3, "")?;
     row(
-        "float32 matrix product, GFLOP/s",
+        &format!("{} matrix product, GFLOP/s", product.as_str().unwrap_or_default()),
         &found["product_flop_per_second"],
         1e9,
         "the limit",

@@ -29,12 +29,13 @@ pub(crate) fn run(args: &EvalArgs, cli: &Cli) -> Result<ExitCode> {
     if args.surprisal == Some(SurprisalArg::Color) && no_color {
         return Err(Usage("--surprisal color: NO_COLOR is set; unset it, or use --surprisal jsonl".into()).into());
     }
-    let device = device::open(&args.device)?;
+    let device = device::open(&args.compute.device)?;
     let experiment = match &args.config {
         Some(path) => Some(config::read(path, &[])?),
         None => None,
     };
     let model = Model::open(&args.model.model, &BlockRegistry::default(), &device)?;
+    model.set_precision(args.compute.precision.into());
     if args.files.is_empty() {
         let experiment = split_experiment(args, experiment, &model)?;
         let mut evaluation = Evaluation::new(args, cli, &model, experiment.params.input_seq_len)?;

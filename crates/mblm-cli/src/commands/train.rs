@@ -30,14 +30,15 @@ pub(crate) fn run(args: &TrainArgs, cli: &Cli) -> Result<ExitCode> {
     let (datasets, blocks) = (Registry::default(), BlockRegistry::default());
     config::check_names(&experiment, &datasets, &blocks)?;
     if args.dry_run {
-        return dry_run(args, &experiment);
+        return dry_run(args, &experiment, &device);
     }
-    config::warn_of_precision(experiment.train.precision);
+    config::warn_of_precision(experiment.train.precision, &device);
     let found = resume.find(&experiment)?;
     let data = TrainingData::open(&experiment, &datasets, progress::opening_bar(cli.quiet))?;
     let state = found.as_ref().and_then(|folder| folder.state.as_ref());
     let source = first_values(&experiment, state)?;
     let model = Model::new(&experiment.params.architecture, &blocks, &*source, &device)?;
+    model.set_precision(experiment.train.precision);
     let folder = match found {
         Some(folder) => folder,
         None => run_folder::create(&experiment)?,
@@ -175,12 +176,12 @@ fn introduction(
 }
 
 /// What a run would be, without running it.
-fn dry_run(args: &TrainArgs, experiment: &Experiment) -> Result<ExitCode> {
+fn dry_run(args: &TrainArgs, experiment: &Experiment, device: &Device) -> Result<ExitCode> {
     let architecture = &experiment.params.architecture;
     let plan = Plan::new(&experiment.train, experiment.params.input_seq_len, 1);
     let step_bytes = (experiment.train.batch_size * experiment.params.input_seq_len) as u64
         * experiment.train.gradient_accumulate_every as u64;
-    let memory = mblm::train::estimate_memory(experiment);
+    let memory = mblm::train::estimate_memory(experiment, device);
     if args.json {
         output::json(json!({
             "kind": architecture.kind(), "stages": inspect::stages(architecture),

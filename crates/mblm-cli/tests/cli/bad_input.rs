@@ -444,10 +444,11 @@ fn devices_that_are_not_there() {
     fails(
         &["generate", "-m", model, "--device", "tpu"],
         2,
-        &["--device tpu: expected auto, cpu or cuda:N"],
+        &["--device: expected auto, cpu, cuda or cuda:N, found `tpu`"],
     );
     let scratch = Scratch::new();
-    let parts = ["--device cuda:0: this program was built without CUDA; use --device cpu"];
+    let parts =
+        ["--device: cuda:0 cannot be opened: this program was built without CUDA; build it with the feature cuda"];
     fails(&["generate", "-m", model, "--device", "cuda:0"], 2, &parts);
     fails(&["train", str(scratch.config()), "--device", "cuda:0"], 2, &parts);
     fails(

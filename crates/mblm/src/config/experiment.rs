@@ -11,6 +11,7 @@
 
 use std::path::{Path, PathBuf};
 
+use candle_core::Device;
 use serde::{Deserialize, Serialize};
 
 use super::model::Architecture;
@@ -100,11 +101,24 @@ pub enum ElementCount {
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]
 pub enum Precision {
-    /// 32-bit floats everywhere.
+    /// `Bf16` on GPUs, `Float32` elsewhere.
     #[default]
+    Auto,
+    /// 32-bit floats everywhere.
     Float32,
     /// bfloat16 matrix products; weights, norms, softmax, scan states and accumulators stay 32-bit.
     Bf16,
+}
+
+impl Precision {
+    /// Whether matrix products on this device are bfloat16.
+    pub fn is_bf16(self, device: &Device) -> bool {
+        match self {
+            Self::Auto => !device.is_cpu(),
+            Self::Float32 => false,
+            Self::Bf16 => true,
+        }
+    }
 }
 
 /// The rule that turns gradients into steps.

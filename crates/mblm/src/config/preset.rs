@@ -67,7 +67,7 @@ impl Preset {
                 gradient_accumulate_every: 1,
                 masking_proba: None,
                 seed: 0,
-                precision: Precision::Float32,
+                precision: Precision::Auto,
                 optimizer: OptimizerKind::Adam,
                 weight_decay: 0.0,
                 save_state_every: None,

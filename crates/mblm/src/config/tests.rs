@@ -103,7 +103,7 @@ fn reads_the_published_keys_with_their_defaults() {
     );
     assert_eq!(
         (train.precision, train.optimizer),
-        (Precision::Float32, OptimizerKind::Adam)
+        (Precision::Auto, OptimizerKind::Adam)
     );
     assert_eq!(experiment.io.enabled_loss_log_for_gpus, [0]);
     assert_eq!(experiment.io.dataset_args.as_ref().unwrap()["nested"]["list"][2], "x");

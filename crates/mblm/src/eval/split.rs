@@ -59,7 +59,7 @@ impl<'a> SplitScores<'a> {
     }
 
     fn scores(&self, batch: &Batch) -> Result<Vec<ByteScore>> {
-        let tensors = model_batch(self.model, batch)?;
+        let tensors = model_batch(batch)?;
         let losses = to_host(&self.model.losses(&tensors)?)?;
         let weights: Option<Vec<f32>> = match &tensors.loss_mask {
             Some(weights) => Some(to_host(weights)?),

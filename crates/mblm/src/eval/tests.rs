@@ -213,7 +213,7 @@ fn as_in_training(model: &Model, dataset: Arc<dyn Dataset>) -> Score {
     let mut score = Score::default();
     for batch in Loader::new(dataset, LoaderOptions::evaluation(2, Order::Sequential)).unwrap() {
         let batch: Batch = batch.unwrap();
-        let loss = model.loss(&model_batch(model, &batch).unwrap()).unwrap();
+        let loss = model.loss(&model_batch(&batch).unwrap()).unwrap();
         score.add(Score {
             bytes: loss.count as u64,
             nats: loss.mean * loss.count as f64,

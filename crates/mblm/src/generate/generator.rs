@@ -13,7 +13,7 @@
 
 use candle_core::{DType, Tensor};
 use mblm_ops::cpu::on_workers;
-use mblm_ops::cross_entropy;
+use mblm_ops::{cross_entropy, widened};
 
 use crate::model::{Mblm, PackedWeights, State};
 use crate::{Error, Result};
@@ -395,6 +395,6 @@ fn losses_of(logits: &Tensor, ids: &[u32]) -> Result<Vec<f32>> {
         return Ok(Vec::new());
     }
     let targets = Tensor::from_slice(ids, ids.len(), logits.device())?;
-    let losses = cross_entropy::losses(&logits.contiguous()?, &targets)?;
+    let losses = cross_entropy::losses(&widened(logits)?.contiguous()?, &targets)?;
     Ok(losses.to_dtype(DType::F32)?.to_vec1()?)
 }

@@ -3,7 +3,7 @@
 //! **Depth first.** Sequences of a stage are independent given the outputs of the stage above, so the stages below the first
 //! run group by group: forward, everything below, backward; only the gradient for the stage above stays. Nothing is
 //! computed twice, and memory below the first stage is that of one group. `train_checkpoint_chunks` sets the number of groups
-//! of a stage; by default a group has about [`GROUP_ROWS`](super::decoder::GROUP_ROWS) rows.
+//! of a stage; by default a group has as many rows as the device computes at once.
 //!
 //! **Shared start row.** A start token gets nothing from the stage above and blocks are causal: its row is the same for all
 //! sequences of a stage. It runs once a pass, all sequences go on from its state, and the gradients that come back to its
@@ -12,14 +12,16 @@
 //!
 //! The loss is summed and its gradient divided by the number of predictions that count, which is known from the start.
 
+use std::ops::Range;
 use std::time::{Duration, Instant};
 
 use candle_core::Tensor;
 use mblm_ops::cross_entropy;
+use mblm_ops::device::sum_sequences;
 use serde::{Deserialize, Serialize};
 
 use super::block::{Pass, Saved};
-use super::decoder::{Mblm, group_size, training_groups};
+use super::decoder::{Mblm, even_groups, group_size, training_groups};
 use super::ids::{Ids, Targets};
 use super::parameter::Gradients;
 use super::stage::zero_rows;
@@ -66,6 +68,8 @@ struct Run<'a> {
     model: &'a Mblm,
     ids: Ids,
     targets: Targets,
+    /// Predicted ids and weights of all rows, (B · L'), on the device.
+    device_targets: (Tensor, Tensor),
     pass: TrainingPass,
     /// Sequences of a group, for each stage.
     groups: Vec<usize>,
@@ -125,7 +129,7 @@ impl Mblm {
         }
         let mut run = Run::new(self, ids, targets, pass)?;
         let positions = run.ids.padded / self.stages[0].bytes;
-        let group = group_size(positions);
+        let group = even_groups(run.ids.batch, group_size(positions, self.device()));
         for first in (0..run.ids.batch).step_by(group) {
             let count = group.min(run.ids.batch - first);
             run.stage(0, first, count, positions, None, gradients)?;
@@ -151,11 +155,17 @@ impl Loss {
 
 impl<'a> Run<'a> {
     fn new(model: &'a Mblm, ids: Ids, targets: Targets, pass: TrainingPass) -> Result<Self> {
-        let groups = training_groups(&model.config, ids.host.len());
+        let groups = training_groups(&model.config, ids.host.len(), model.device());
+        let (rows, device) = (targets.ids.len(), model.device());
+        let device_targets = (
+            Tensor::from_slice(&targets.ids, rows, device)?,
+            Tensor::from_slice(&targets.weights, rows, device)?,
+        );
         let mut run = Self {
             model,
             ids,
             targets,
+            device_targets,
             pass,
             groups,
             starts: Vec::with_capacity(model.stages.len()),
@@ -167,9 +177,7 @@ impl<'a> Run<'a> {
                 None
             } else {
                 let mut state = stage.block.initial_state();
-                let (y, saved) = stage
-                    .block
-                    .forward_train(&stage.start_row()?, &mut state, &run.pass_of(index, 0))?;
+                let (y, saved) = stage.forward_train(&stage.start_row()?, &mut state, &run.pass_of(index, 0))?;
                 Some(Start {
                     y,
                     state,
@@ -228,24 +236,24 @@ impl<'a> Run<'a> {
             .as_ref()
             .map(|start| (start.y.clone(), start.state.clone()));
         let dx = if let Some((first_y, mut state)) = shared {
-            let (y, saved) = stage.block.forward_train(&x, &mut state, &pass)?;
+            let (y, saved) = stage.forward_train(&x, &mut state, &pass)?;
             let Some((d_first, d_y)) = self.below(index, first, &first_y, &y, gradients)? else {
                 return Ok(None);
             };
             let begun = Instant::now();
-            let (dx, d_state) = stage.block.backward(saved, &d_y, &StateGradient::none(), gradients)?;
+            let (dx, d_state) = stage.backward(saved, &d_y, &StateGradient::none(), gradients)?;
             self.backward += begun.elapsed();
             if let Some(start) = &mut self.starts[index] {
                 start.d_state.add(d_state)?;
                 if let Some(d_first) = d_first {
-                    add_to(&mut start.d_y, d_first.sum_keepdim(0)?)?;
+                    add_to(&mut start.d_y, sum_sequences(&d_first)?)?;
                 }
             }
             dx
         } else {
             let start = stage.start_row()?.broadcast_as((count, 1, stage.dim))?;
             let x = Tensor::cat(&[&start, &x], 1)?; // (count, 1 + positions, D)
-            let (y, saved) = stage.block.forward_train(&x, &mut stage.block.initial_state(), &pass)?;
+            let (y, saved) = stage.forward_train(&x, &mut stage.block.initial_state(), &pass)?;
             let (first_y, y) = (
                 y.narrow(1, 0, 1)?.contiguous()?,
                 y.narrow(1, 1, positions)?.contiguous()?,
@@ -259,9 +267,9 @@ impl<'a> Run<'a> {
             };
             let dy = Tensor::cat(&[&d_first, &d_y], 1)?;
             let begun = Instant::now();
-            let (dx, _) = stage.block.backward(saved, &dy, &StateGradient::none(), gradients)?;
+            let (dx, _) = stage.backward(saved, &dy, &StateGradient::none(), gradients)?;
             self.backward += begun.elapsed();
-            gradients.of(&stage.start).add(&dx.narrow(1, 0, 1)?.sum(0)?)?;
+            gradients.of(&stage.start).add(&sum_sequences(&dx.narrow(1, 0, 1)?)?)?;
             dx.narrow(1, 1, positions)?.contiguous()?
         };
         let begun = Instant::now();
@@ -286,7 +294,7 @@ impl<'a> Run<'a> {
             return self.predict(first, first_y, y, gradients).map(Some);
         };
         let feed = stage.feed(first_y, y)?; // (count · positions, D)
-        let group = self.groups[index + 1];
+        let group = even_groups(count * positions, self.groups[index + 1]);
         let mut pieces = Vec::new();
         let mut any = false;
         for row in (0..count * positions).step_by(group) {
@@ -331,9 +339,9 @@ impl<'a> Run<'a> {
         let (count, positions, dim) = y.dims3()?;
         let range = first * positions..(first + count) * positions;
         let rows = y.reshape((count * positions, dim))?;
-        let targets = self.targets.ids[range.clone()].to_vec();
-        let weights = self.targets.weights[range].to_vec();
-        let d_rows = self.rows(&rows, targets, weights, gradients)?;
+        let targets = self.device_targets.0.narrow(0, range.start, range.len())?;
+        let weights = self.device_targets.1.narrow(0, range.start, range.len())?;
+        let d_rows = self.rows(&rows, &targets, &weights, gradients)?;
         let d_y = d_rows.reshape((count, positions, dim))?;
         let local = self.model.stages.len() - 1;
         if self.starts[local].is_some() {
@@ -349,29 +357,30 @@ impl<'a> Run<'a> {
             .clone()
             .map(|sample| (sample * per_sample - first) as u32)
             .collect();
-        let (targets, weights) = self.targets.first[samples].iter().copied().unzip();
+        let (targets, weights) = self.firsts(samples)?;
         let sequences = Tensor::from_vec(sequences.clone(), sequences.len(), y.device())?;
         let rows = first_y.squeeze(1)?.index_select(&sequences, 0)?; // (samples, D)
-        let d_rows = self.rows(&rows, targets, weights, gradients)?;
+        let d_rows = self.rows(&rows, &targets, &weights, gradients)?;
         let zeros = zero_rows(count, dim, d_rows.dtype(), &d_rows)?.squeeze(1)?;
         let d_first = zeros.index_add(&sequences, &d_rows, 0)?.unsqueeze(1)?;
         Ok((Some(d_first), d_y))
     }
 
+    /// Ids and weights of the first bytes of `samples`, on the device.
+    fn firsts(&self, samples: Range<usize>) -> Result<(Tensor, Tensor)> {
+        let (ids, weights): (Vec<u32>, Vec<f32>) = self.targets.first[samples].iter().copied().unzip();
+        let (count, device) = (ids.len(), self.model.device());
+        Ok((
+            Tensor::from_vec(ids, count, device)?,
+            Tensor::from_vec(weights, count, device)?,
+        ))
+    }
+
     /// Adds the loss of rows (m, D) that predict `targets`, and returns their gradient.
-    fn rows(
-        &mut self,
-        rows: &Tensor,
-        targets: Vec<u32>,
-        weights: Vec<f32>,
-        gradients: &mut Gradients,
-    ) -> Result<Tensor> {
+    fn rows(&mut self, rows: &Tensor, targets: &Tensor, weights: &Tensor, gradients: &mut Gradients) -> Result<Tensor> {
         let to_logits = &self.model.to_logits;
-        let count = targets.len();
         let logits = to_logits.forward(rows)?; // (m, V)
-        let targets = Tensor::from_vec(targets, count, rows.device())?;
-        let weights = Tensor::from_vec(weights, count, rows.device())?;
-        let (loss, d_logits) = cross_entropy::loss_and_gradient(&logits, &targets, &weights, self.scale())?;
+        let (loss, d_logits) = cross_entropy::loss_and_gradient(&logits, targets, weights, self.scale())?;
         self.losses.push(loss);
         let begun = Instant::now();
         let d_rows = to_logits.backward(rows, &d_logits, gradients);
@@ -388,10 +397,10 @@ impl<'a> Run<'a> {
             let row = start.y.reshape((1, dim))?;
             let batch = self.targets.first.len();
             let rows = row.broadcast_as((batch, dim))?.contiguous()?;
-            let (targets, weights) = self.targets.first.iter().copied().unzip();
-            let d_rows = self.rows(&rows, targets, weights, gradients)?;
+            let (targets, weights) = self.firsts(0..batch)?;
+            let d_rows = self.rows(&rows, &targets, &weights, gradients)?;
             if let Some(start) = &mut self.starts[local] {
-                add_to(&mut start.d_y, d_rows.sum_keepdim(0)?.unsqueeze(0)?)?;
+                add_to(&mut start.d_y, sum_sequences(&d_rows)?.unsqueeze(0)?)?;
             }
         }
         for (stage, start) in model.stages.iter().zip(std::mem::take(&mut self.starts)) {
@@ -400,11 +409,12 @@ impl<'a> Run<'a> {
                 continue;
             }
             let d_y = match start.d_y {
-                Some(d_y) => d_y,
+                Some(d_y) => d_y.to_dtype(start.y.dtype())?,
                 None => start.y.zeros_like()?,
             };
             let begun = Instant::now();
-            let (dx, _) = stage.block.backward(start.saved, &d_y, &start.d_state, gradients)?;
+            let d_state = start.d_state.in_types_of(&start.state)?;
+            let (dx, _) = stage.backward(start.saved, &d_y, &d_state, gradients)?;
             gradients.of(&stage.start).add(&dx)?;
             self.backward += begun.elapsed();
         }

@@ -40,6 +40,12 @@ pub trait StageBlock: Send + Sync {
         false
     }
 
+    /// Whether the block takes rows in bfloat16 where its parameters are float32, as mixed precision on a GPU has them; it gets
+    /// float32 otherwise.
+    fn takes_half_precision(&self) -> bool {
+        false
+    }
+
     /// Whether a step computes all positions before it again, so that it takes the longer the more there are.
     fn recomputes(&self) -> bool {
         false

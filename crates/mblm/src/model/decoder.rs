@@ -10,6 +10,8 @@
 
 use candle_core::{DType, Device, Tensor};
 use mblm_ops::cross_entropy;
+use mblm_ops::device::rows_at_once;
+use mblm_ops::widened;
 
 use super::ids::Ids;
 use super::init::Seeded;
@@ -20,10 +22,6 @@ use super::stage::Stage;
 use super::state::State;
 use crate::config::ModelConfig;
 use crate::{Error, Result};
-
-/// Rows (positions of all sequences together) that one group of sequences of a stage has at most, unless one sequence
-/// alone has more. Bounds the memory of everything below the first stage.
-pub(super) const GROUP_ROWS: usize = 4096;
 
 /// A decoder: the Multiscale Byte Language Model (arXiv 2502.14553).
 pub struct Mblm {
@@ -136,7 +134,10 @@ impl Mblm {
                 .map(|row| ids.host.get(row + 1).copied().unwrap_or(self.config.pad_token_id))
                 .collect();
             let targets = Tensor::from_vec(targets, count, &self.device)?;
-            pieces.push(cross_entropy::losses(&self.to_logits.forward(&rows)?, &targets)?);
+            pieces.push(cross_entropy::losses(
+                &widened(&self.to_logits.forward(&rows)?)?,
+                &targets,
+            )?);
             Ok(())
         })?;
         let losses = Tensor::cat(&pieces, 0)?.reshape((ids.batch, ids.padded))?;
@@ -145,7 +146,7 @@ impl Mblm {
         let first_logits = first_logits
             .broadcast_as((ids.batch, self.config.num_tokens))?
             .contiguous()?;
-        let first_losses = cross_entropy::losses(&first_logits, &firsts)?.unsqueeze(1)?; // (B, 1)
+        let first_losses = cross_entropy::losses(&widened(&first_logits)?, &firsts)?.unsqueeze(1)?; // (B, 1)
         Ok(Tensor::cat(&[&first_losses, &losses.narrow(1, 0, ids.len - 1)?], 1)?)
     }
 
@@ -259,7 +260,7 @@ impl Mblm {
         let ids = Tensor::from_slice(ids, (1, ids.len()), &self.device)?;
         let ids = Ids::new(&self.config, &ids, &self.device)?;
         let (sequences, positions, _) = contexts.dims3()?;
-        let group = group_size(positions);
+        let group = even_groups(sequences, group_size(positions, &self.device));
         for first in (0..sequences).step_by(group) {
             let count = group.min(sequences - first);
             let context = contexts.narrow(0, first, count)?;
@@ -314,7 +315,7 @@ impl Mblm {
             Tokens::Ids(ids) => ids.padded / self.stages[0].bytes,
             Tokens::Embedded(embedded) => embedded[0].dim(1)?,
         };
-        let group = group_size(positions);
+        let group = even_groups(batch, group_size(positions, &self.device));
         for first in (0..batch).step_by(group) {
             let count = group.min(batch - first);
             self.stage_rows(0, first, count, positions, None, tokens, &starts, visit)?;
@@ -342,7 +343,9 @@ impl Mblm {
             }
             Tokens::Embedded(embedded) => {
                 let tokens = embedded[index].narrow(0, first, count)?;
-                stage.embedding.with_positions(&tokens, 0)?
+                stage
+                    .embedding
+                    .with_positions(&tokens.to_dtype(stage.activations())?, 0)?
             }
         }; // (count, positions, D)
         if let Some(context) = context {
@@ -354,7 +357,7 @@ impl Mblm {
             return visit(first * positions, y.reshape((count * positions, stage.dim))?);
         };
         let feed = stage.feed(start, &y)?; // (count · positions, D)
-        let group = group_size(next.positions);
+        let group = even_groups(count * positions, group_size(next.positions, &self.device));
         for row in (0..count * positions).step_by(group) {
             let sequences = group.min(count * positions - row);
             let context = stage.contexts(&feed.narrow(0, row, sequences)?, next)?;
@@ -373,14 +376,20 @@ impl Mblm {
     }
 }
 
-/// How many sequences of `positions` each make one group.
-pub(crate) fn group_size(positions: usize) -> usize {
-    (GROUP_ROWS / positions.max(1)).max(1)
+/// How many sequences of `positions` each make one group at most: as many rows as the device computes at once, which bounds the
+/// memory of everything below the first stage.
+pub(crate) fn group_size(positions: usize, device: &Device) -> usize {
+    (rows_at_once(device) / positions.max(1)).max(1)
+}
+
+/// The size of each group of `total` sequences in as few groups of at most `most` as there can be, all of about one size.
+pub(super) fn even_groups(total: usize, most: usize) -> usize {
+    total.div_ceil(total.div_ceil(most.max(1)).max(1)).max(1)
 }
 
 /// How many sequences of each stage a training pass over `bytes` padded bytes takes at once: what `train_checkpoint_chunks` says
 /// for the stages below the first, else as many as make one group.
-pub(super) fn training_groups(config: &ModelConfig, bytes: usize) -> Vec<usize> {
+pub(super) fn training_groups(config: &ModelConfig, bytes: usize, device: &Device) -> Vec<usize> {
     let of_stage = |stage: usize| {
         let positions = config.seq_lens[stage];
         match &config.train_checkpoint_chunks {
@@ -388,7 +397,7 @@ pub(super) fn training_groups(config: &ModelConfig, bytes: usize) -> Vec<usize> 
                 let sequences = bytes / (positions * config.patch_bytes(stage)).max(1);
                 sequences.div_ceil(chunks[stage - 1]).max(1)
             }
-            _ => group_size(positions),
+            _ => group_size(positions, device),
         }
     };
     (0..config.num_stages()).map(of_stage).collect()

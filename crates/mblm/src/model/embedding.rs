@@ -143,7 +143,7 @@ impl TokenEmbedding {
 
     fn tokens_train(&self, ids: &Tensor) -> Result<(Tensor, Option<SavedPatch>)> {
         let (sequences, positions, bytes) = ids.dims3()?;
-        let rows = embedding::forward(ids, self.table.value(), self.table.value().dtype())?; // (n, t, p, D_N)
+        let rows = embedding::forward(ids, self.table.value(), self.table.activations())?; // (n, t, p, D_N)
         let flat = rows.reshape((sequences, positions, bytes * rows.dim(3)?))?; // (n, t, p·D_N)
         let Some(patch) = &self.patch else {
             return Ok((flat, None));

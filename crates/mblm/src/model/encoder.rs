@@ -7,12 +7,12 @@
 use std::time::{Duration, Instant};
 
 use candle_core::{DType, Device, Tensor};
-use mblm_ops::cross_entropy;
+use mblm_ops::{cross_entropy, widened};
 
 use super::backward::{Loss, TrainingPass, total};
 use super::block::Pass;
 use super::blocks::Transformer;
-use super::decoder::{group_size, training_groups};
+use super::decoder::{even_groups, group_size, training_groups};
 use super::embedding::TokenEmbedding;
 use super::ids::Ids;
 use super::init::Seeded;
@@ -193,7 +193,7 @@ impl MblmEncoder {
             .map(|sample| {
                 let labels = &run.labels[sample * padded..sample * padded + len];
                 let labels = Tensor::from_slice(labels, len, &self.device)?;
-                cross_entropy::losses(&logits.get(sample)?, &labels).map_err(Error::from)
+                cross_entropy::losses(&widened(&logits.get(sample)?)?, &labels).map_err(Error::from)
             })
             .collect::<Result<Vec<_>>>()?;
         Ok(Tensor::stack(&losses, 0)?)
@@ -221,7 +221,7 @@ impl MblmEncoder {
             return Ok((Loss::mean(0.0, 0), Duration::ZERO));
         }
         let positions = run.batch.ids.padded / self.stages[0].bytes;
-        let group = group_size(positions);
+        let group = even_groups(run.batch.ids.batch, group_size(positions, &self.device));
         for first in (0..run.batch.ids.batch).step_by(group) {
             let count = group.min(run.batch.ids.batch - first);
             run.stage(0, first, count, positions, None, gradients)?;
@@ -291,7 +291,7 @@ impl MblmEncoder {
             out.push(feed);
             return Ok(());
         };
-        let group = group_size(next.positions);
+        let group = even_groups(count * positions, group_size(next.positions, &self.device));
         for row in (0..count * positions).step_by(group) {
             let sequences = group.min(count * positions - row);
             let context = to_next.forward(&feed.narrow(0, row, sequences)?)?;
@@ -316,7 +316,7 @@ impl<'a> Run<'a> {
         let weights = checked.ids.per_byte("loss mask", batch.loss_mask)?;
         Ok(Self {
             model,
-            groups: training_groups(&model.config.mblm_config, checked.ids.host.len()),
+            groups: training_groups(&model.config.mblm_config, checked.ids.host.len(), &model.device),
             count: weights.iter().filter(|weight| **weight != 0.0).count(),
             batch: checked,
             labels: labels.host,
@@ -380,7 +380,7 @@ impl<'a> Run<'a> {
             self.backward += begun.elapsed();
             return d_rows;
         };
-        let group = self.groups[index + 1];
+        let group = even_groups(count, self.groups[index + 1]);
         let mut pieces = Vec::new();
         for row in (0..count).step_by(group) {
             let sequences = group.min(count - row);

@@ -10,7 +10,7 @@ use super::decoder::Mblm;
 use super::encoder::{MaskedBatch, MblmEncoder};
 use super::parameter::{Gradients, ParameterSource, Parameters};
 use super::registry::BlockRegistry;
-use crate::config::Architecture;
+use crate::config::{Architecture, Precision};
 use crate::{Error, Result};
 
 /// A decoder or an encoder.
@@ -63,6 +63,14 @@ impl Model {
         match self {
             Self::Decoder(model) => model.parameters(),
             Self::Encoder(model) => model.parameters(),
+        }
+    }
+
+    /// Sets the precision in which the model computes where it is only used, on a GPU; a learner has its own. On the CPU that is
+    /// always float32, as at first on every device.
+    pub fn set_precision(&self, precision: Precision) {
+        if !self.device().is_cpu() {
+            self.parameters().round(precision.is_bf16(self.device()));
         }
     }
 

@@ -42,10 +42,10 @@ impl Linear {
 
     /// (…, inputs) → (…, outputs).
     pub(super) fn forward(&self, x: &Tensor) -> Result<Tensor> {
-        let (weight, bias) = (self.weight.value(), self.bias.as_ref().map(Parameter::value));
+        let (weight, bias) = (self.weight.weight_for(x)?, self.bias.as_ref().map(Parameter::value));
         Ok(match self.weight.packed() {
-            Some(packed) => linear::forward_packed(x, weight, &packed, bias)?,
-            None => linear::forward_with(self.weight.products(), x, weight, bias)?,
+            Some(packed) => linear::forward_packed(x, &weight, &packed, bias)?,
+            None => linear::forward_with(self.weight.products(), x, &weight, bias)?,
         })
     }
 
@@ -58,8 +58,8 @@ impl Linear {
             }
             None => (gradients.of(&self.weight), None),
         };
-        let (weight, products) = (self.weight.value(), self.weight.products());
-        Ok(linear::backward_with(products, x, weight, dy, d_weight, d_bias)?)
+        let (weight, products) = (self.weight.weight_for(x)?, self.weight.products());
+        Ok(linear::backward_with(products, x, &weight, dy, d_weight, d_bias)?)
     }
 }
 

@@ -5,12 +5,13 @@
 //!
 //! Decoding reads the weights of linear layers in a form of their own ([`linear::Packed`]). Whoever decodes holds it
 //! ([`Parameters::pack`]); the parameter only knows where it is, and stops to use it once its values have changed. How the linear
-//! layers multiply is the same for all of a model, and a learner's affair ([`Parameters::multiply`]).
+//! layers multiply is the same for all of a model ([`Parameters::multiply`]). On a CUDA device, products rounded to bfloat16 mean
+//! activations in bfloat16, and each weight keeps a rounded copy of itself until it changes.
 
 use std::cell::RefCell;
 use std::rc::Rc;
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::sync::{Arc, PoisonError, RwLock, Weak};
+use std::sync::{Arc, Mutex, PoisonError, RwLock, Weak};
 
 use candle_core::{DType, Device, Tensor, Var};
 use mblm_ops::GradBuffer;
@@ -26,6 +27,8 @@ pub struct Parameter {
     index: usize,
     var: Var,
     value: Tensor,
+    /// Whether products round to bfloat16; one for the whole model.
+    rounded: Arc<AtomicBool>,
     /// What a linear layer's weight knows besides.
     linear: Option<LinearWeight>,
 }
@@ -34,17 +37,20 @@ pub struct Parameter {
 struct LinearWeight {
     /// Where the packed form is, while somebody holds it.
     packed: Arc<RwLock<Weak<linear::Packed>>>,
-    /// Whether products round to bfloat16; one for the whole model.
-    rounded: Arc<AtomicBool>,
+    /// The values in the type of activations, from their first use until they change.
+    shadow: Arc<Mutex<Option<Tensor>>>,
 }
 
 /// As long as this lives, the linear layers of a model multiply as [`Parameters::multiply`] was told.
-pub(crate) struct Multiplying(Option<Arc<AtomicBool>>);
+pub(crate) struct Multiplying {
+    rounded: Option<Arc<AtomicBool>>,
+    before: bool,
+}
 
 impl Drop for Multiplying {
     fn drop(&mut self) {
-        if let Some(rounded) = &self.0 {
-            rounded.store(false, Ordering::Relaxed);
+        if let Some(rounded) = &self.rounded {
+            rounded.store(self.before, Ordering::Relaxed);
         }
     }
 }
@@ -81,6 +87,27 @@ impl Parameter {
         if let Some(weight) = &self.linear {
             // a lock that a panicking thread held still guards a whole `Weak`
             *weight.packed.write().unwrap_or_else(PoisonError::into_inner) = Weak::new();
+            *weight.shadow.lock().unwrap_or_else(PoisonError::into_inner) = None;
+        }
+    }
+
+    /// The type of the activations that this parameter meets.
+    pub(super) fn activations(&self) -> DType {
+        match self.value.device().is_cuda() && self.rounded.load(Ordering::Relaxed) {
+            true => DType::BF16,
+            false => self.value.dtype(),
+        }
+    }
+
+    /// The values of a linear layer's weight in the type of its input.
+    pub(super) fn weight_for(&self, x: &Tensor) -> Result<Tensor> {
+        let Some(weight) = self.linear.as_ref().filter(|_| x.dtype() != self.value.dtype()) else {
+            return Ok(self.value.clone());
+        };
+        let mut shadow = weight.shadow.lock().unwrap_or_else(PoisonError::into_inner);
+        match &*shadow {
+            Some(shadow) if shadow.dtype() == x.dtype() => Ok(shadow.clone()),
+            _ => Ok(shadow.insert(self.value.to_dtype(x.dtype())?).clone()),
         }
     }
 
@@ -92,9 +119,9 @@ impl Parameter {
 
     /// How a linear layer multiplies with this weight.
     pub(super) fn products(&self) -> Products {
-        match &self.linear {
-            Some(weight) if weight.rounded.load(Ordering::Relaxed) => Products::Bf16,
-            _ => Products::Exact,
+        match self.rounded.load(Ordering::Relaxed) {
+            true => Products::Bf16,
+            false => Products::Exact,
         }
     }
 }
@@ -147,15 +174,22 @@ impl Parameters {
         Ok(PackedWeights(held))
     }
 
-    /// Lets the model's linear layers multiply like that, for as long as the result lives; they are exact otherwise.
+    /// Whether the model's linear layers round from now on.
+    pub(crate) fn round(&self, rounded: bool) {
+        if let Some(parameter) = self.0.first() {
+            parameter.rounded.store(rounded, Ordering::Relaxed);
+        }
+    }
+
+    /// Lets the model's linear layers multiply like that, for as long as the result lives; then as before.
     pub(crate) fn multiply(&self, products: Products) -> Multiplying {
         // one flag for the whole model
-        let weight = self.iter().find_map(|parameter| parameter.linear.as_ref());
-        let rounded = weight.map(|weight| weight.rounded.clone());
-        if let Some(rounded) = &rounded {
-            rounded.store(products == Products::Bf16, Ordering::Relaxed);
-        }
-        Multiplying(rounded)
+        let rounded = self.0.first().map(|parameter| parameter.rounded.clone());
+        let before = match &rounded {
+            Some(rounded) => rounded.swap(products == Products::Bf16, Ordering::Relaxed),
+            None => false,
+        };
+        Multiplying { rounded, before }
     }
 
     /// Names and values, as a model file holds them.
@@ -264,11 +298,7 @@ impl<'a> Builder<'a> {
 
     /// Makes the parameter `weight` (outputs, inputs) of a linear layer in this scope.
     pub(super) fn linear_weight(&self, shape: &[usize; 2], init: Init) -> Result<Parameter> {
-        let weight = LinearWeight {
-            packed: Arc::default(),
-            rounded: self.rounded.clone(),
-        };
-        self.make("weight", shape, init, Some(weight))
+        self.make("weight", shape, init, Some(LinearWeight::default()))
     }
 
     fn make(&self, name: &str, shape: &[usize], init: Init, linear: Option<LinearWeight>) -> Result<Parameter> {
@@ -288,6 +318,7 @@ impl<'a> Builder<'a> {
             index: made.len(),
             value: var.as_detached_tensor(),
             var,
+            rounded: self.rounded.clone(),
             linear,
         };
         made.push(parameter.clone());

@@ -2,13 +2,13 @@
 
 use candle_core::{DType, Tensor};
 
-use super::block::StageBlock;
+use super::block::{Pass, Saved, StageBlock};
 use super::embedding::TokenEmbedding;
 use super::init::Init;
 use super::layers::Linear;
-use super::parameter::{Builder, Parameter};
+use super::parameter::{Builder, Gradients, Parameter};
 use super::registry::BlockRegistry;
-use super::state::State;
+use super::state::{State, StateGradient};
 use crate::Result;
 use crate::config::ModelConfig;
 
@@ -61,7 +61,21 @@ impl Stage {
 
     /// The start token as a row (1, 1, D).
     pub(super) fn start_row(&self) -> Result<Tensor> {
-        Ok(self.start.value().reshape((1, 1, self.dim))?)
+        let row = self.start.value().reshape((1, 1, self.dim))?;
+        Ok(row.to_dtype(self.activations())?)
+    }
+
+    /// The type of the rows that go into the block and come out of it.
+    pub(super) fn activations(&self) -> DType {
+        self.start.activations()
+    }
+
+    /// Rows as the block takes them: in the type of its parameters, unless it takes fewer bits too.
+    fn for_block(&self, x: &Tensor) -> Result<Tensor> {
+        match self.block.takes_half_precision() {
+            true => Ok(x.clone()),
+            false => Ok(x.to_dtype(self.start.value().dtype())?),
+        }
     }
 
     /// The output of the start row, (1, 1, D), and the state after it, which every sequence of the stage shares.
@@ -75,9 +89,27 @@ impl Stage {
 
     /// The block's forward pass outside every autograd graph, which a custom block's tracked parameters would start.
     pub(super) fn forward(&self, x: &Tensor, state: &mut State) -> Result<Tensor> {
-        let y = self.block.forward(x, state)?.detach();
+        let y = self.block.forward(&self.for_block(x)?, state)?.detach();
         *state = state.detach();
-        Ok(y)
+        Ok(y.to_dtype(x.dtype())?)
+    }
+
+    /// [`forward`](Self::forward) that keeps what [`backward`](Self::backward) needs.
+    pub(super) fn forward_train(&self, x: &Tensor, state: &mut State, pass: &Pass) -> Result<(Tensor, Saved)> {
+        let (y, saved) = self.block.forward_train(&self.for_block(x)?, state, pass)?;
+        Ok((y.to_dtype(x.dtype())?, saved))
+    }
+
+    /// The gradients of the rows and of the state before them, from those of the outputs and of the state after them.
+    pub(super) fn backward(
+        &self,
+        saved: Saved,
+        dy: &Tensor,
+        d_state: &StateGradient,
+        gradients: &mut Gradients,
+    ) -> Result<(Tensor, StateGradient)> {
+        let (dx, d_begin) = self.block.backward(saved, &self.for_block(dy)?, d_state, gradients)?;
+        Ok((dx.to_dtype(dy.dtype())?, d_begin))
     }
 
     /// The outputs that feed the next stage, (n · t, D): those of the start row and of all positions but the last.

@@ -9,6 +9,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 
 use candle_core::Tensor;
+use mblm_ops::widened;
 
 use crate::{Error, Result};
 
@@ -268,17 +269,30 @@ impl StateGradient {
         self.0[slot] = gradient;
     }
 
-    /// Adds another gradient of the same state.
+    /// Adds another gradient of the same state; sums are at least `f32`.
     pub fn add(&mut self, other: Self) -> Result<()> {
         for (slot, gradient) in other.0.into_iter().enumerate() {
             let Some(gradient) = gradient else { continue };
             let sum = match self.get(slot) {
-                Some(present) => (present + gradient)?,
-                None => gradient,
+                Some(present) => (present + widened(&gradient)?)?,
+                None => widened(&gradient)?,
             };
             self.set(slot, Some(sum));
         }
         Ok(())
+    }
+
+    /// The same gradient, each slot in the type that `state` has there.
+    pub(super) fn in_types_of(&self, state: &State) -> Result<Self> {
+        let mut typed = Self::none();
+        for (slot, gradient) in self.0.iter().enumerate() {
+            let typed_gradient = match (gradient, state.get(slot)) {
+                (Some(gradient), Some(tensor)) => Some(gradient.to_dtype(tensor.dtype())?),
+                (gradient, _) => gradient.clone(),
+            };
+            typed.set(slot, typed_gradient);
+        }
+        Ok(typed)
     }
 
     /// Whether no slot has a gradient.

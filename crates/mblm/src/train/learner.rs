@@ -182,9 +182,9 @@ impl<'a> Learner<'a> {
                 .seed
                 .wrapping_add(self.batches.wrapping_mul(0x9e37_79b9_7f4a_7c15)),
         };
-        let products = match self.recipe.precision {
-            Precision::Float32 => Products::Exact,
-            Precision::Bf16 => Products::Bf16,
+        let products = match self.recipe.precision.is_bf16(self.model.device()) {
+            true => Products::Bf16,
+            false => Products::Exact,
         };
         let multiplying = self.model.parameters().multiply(products);
         let begun = Instant::now();

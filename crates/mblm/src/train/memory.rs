@@ -3,6 +3,8 @@
 //! Weights, gradients and two moments make 16 bytes a parameter. Activations are kept for one group of sequences of each
 //! stage at a time (all sequences of a group of samples in the first), so their rows are counted per group.
 
+use candle_core::Device;
+
 use crate::config::{BlockConfig, Experiment, MambaConfig, ModelConfig, TransformerConfig};
 use crate::model::group_size;
 
@@ -13,8 +15,8 @@ const COPIES: f64 = 4.0;
 /// Memory that a layer's backward pass needs beside what is saved, as a share of what one layer saves.
 const TEMPORARY_LAYERS: f64 = 1.0;
 
-/// Bytes that training with this configuration takes, without the program itself; at most [`u64::MAX`].
-pub fn estimate_memory(experiment: &Experiment) -> u64 {
+/// Bytes that training with this configuration on such a device takes, without the program itself; at most [`u64::MAX`].
+pub fn estimate_memory(experiment: &Experiment, device: &Device) -> u64 {
     // Floats: the products of a configuration's numbers may be beyond any integer.
     let architecture = &experiment.params.architecture;
     let model = architecture.model();
@@ -32,7 +34,7 @@ pub fn estimate_memory(experiment: &Experiment) -> u64 {
         let chunks = model.train_checkpoint_chunks.as_ref().filter(|_| stage > 0);
         let group = match chunks {
             Some(chunks) => (sequences / chunks[stage - 1] as f64).ceil(),
-            None => group_size(positions as usize) as f64,
+            None => group_size(positions as usize, device) as f64,
         };
         let rows = group.clamp(1.0, sequences.max(1.0)) * positions;
         activations += rows * row(model, stage, positions) * FLOAT;
@@ -95,7 +97,10 @@ train: {target_elements: 18446744073709551615, target_elements_strategy: batch, 
 
     fn estimate(overrides: &[&str]) -> u64 {
         let overrides: Vec<String> = overrides.iter().map(|argument| argument.to_string()).collect();
-        estimate_memory(&Experiment::from_yaml_str(EXPERIMENT, "a.yaml", &overrides).unwrap())
+        estimate_memory(
+            &Experiment::from_yaml_str(EXPERIMENT, "a.yaml", &overrides).unwrap(),
+            &Device::Cpu,
+        )
     }
 
     #[test]

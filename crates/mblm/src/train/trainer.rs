@@ -203,7 +203,7 @@ impl Run<'_, '_> {
 
     fn learn(&mut self, batch: &Batch, logged: bool) -> Result<()> {
         let cum_batch = self.state.counts.batches;
-        let model_batch = super::model_batch(self.trainer.model, batch)?;
+        let model_batch = super::model_batch(batch)?;
         let learned = self.learner.learn(&model_batch, batch.position.batch as u64)?;
         let norm = learned.norm.map_or(0.0, |norm| norm.before);
         for (what, value) in [("the loss", learned.loss.mean), ("the norm of the gradient", norm)] {

@@ -3,7 +3,7 @@
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 
-use candle_core::Tensor;
+use candle_core::{Device, Tensor};
 
 use super::observer::{Event, Observer};
 use crate::Result;
@@ -40,7 +40,7 @@ impl<'a> Evaluator<'a> {
                 return Ok(None);
             }
             let batch = batch?;
-            let loss = self.model.loss(&model_batch(self.model, &batch)?)?;
+            let loss = self.model.loss(&model_batch(&batch)?)?;
             // a batch without a prediction that counts adds nothing, whatever its mean
             if loss.count > 0 {
                 sum += loss.mean * loss.count as f64;
@@ -62,9 +62,9 @@ pub(super) fn sample_order(shuffle: bool, seed: u64) -> Order {
     }
 }
 
-/// A batch of a data set as tensors on the model's device.
-pub fn model_batch(model: &Model, batch: &Batch) -> Result<ModelBatch> {
-    let (device, shape) = (model.device(), (batch.rows, batch.len));
+/// A batch of a data set as tensors; on the CPU, where the model checks and pads them.
+pub fn model_batch(batch: &Batch) -> Result<ModelBatch> {
+    let (device, shape) = (&Device::Cpu, (batch.rows, batch.len));
     let ids = |ids: &[u32]| -> Result<Tensor> { Ok(Tensor::from_slice(ids, shape, device)?) };
     let masked: Option<Vec<f32>> = batch
         .masked

@@ -2,7 +2,7 @@
 
 use std::path::Path;
 
-use mblm::config::{BlockConfig, MambaConfig, ModelConfig, Preset};
+use mblm::config::{BlockConfig, MambaConfig, ModelConfig, PositionEmbedding, Preset, TransformerConfig};
 
 use crate::args::BenchModel;
 
@@ -23,8 +23,37 @@ pub(super) fn named(model: BenchModel) -> ModelConfig {
             config.hidden_dims.truncate(1);
             config.block.truncate(1);
         }
+        BenchModel::TwoStages => large(&mut config, &[1024, 8], &[25, 21]),
+        BenchModel::ThreeStages => large(&mut config, &[8192, 16, 8], &[9, 8, 8]),
+        BenchModel::OneStage => {
+            large(&mut config, &[8192], &[42]);
+            if let BlockConfig::Transformer(block) = &mut config.block[0] {
+                block.pos_emb_type = Some(PositionEmbedding::Fixed);
+            }
+        }
     }
     config
+}
+
+/// Stages of width 1024, Mamba2 over Transformers where there are several.
+fn large(config: &mut ModelConfig, seq_lens: &[usize], layers: &[usize]) {
+    let transformer = BlockConfig::Transformer(TransformerConfig {
+        attn_head_dims: 64,
+        attn_num_heads: 16,
+        attn_use_rot_embs: true,
+        attn_dropout: 0.0,
+        ff_multiplier: 2,
+        ff_dropout: 0.0,
+        use_flash_attn: false,
+        pos_emb_type: None,
+    });
+    config.seq_lens = seq_lens.to_vec();
+    config.num_layers = layers.to_vec();
+    config.hidden_dims = vec![1024; layers.len()];
+    config.block = vec![transformer; layers.len()];
+    if layers.len() > 1 {
+        config.block[0] = BlockConfig::Mamba2(mamba(128));
+    }
 }
 
 fn mamba(d_state: usize) -> MambaConfig {
@@ -41,8 +70,21 @@ fn mamba(d_state: usize) -> MambaConfig {
 #[cfg(test)]
 mod tests {
     use clap::ValueEnum;
+    use mblm::config::Architecture;
 
     use super::*;
+
+    #[test]
+    fn large_models_have_the_parameters_that_their_names_say() {
+        for (model, millions) in [
+            (BenchModel::TwoStages, 359),
+            (BenchModel::ThreeStages, 363),
+            (BenchModel::OneStage, 361),
+        ] {
+            let parameters = Architecture::Decoder(named(model)).parameter_counts().total;
+            assert_eq!((parameters as f64 / 1e6).round() as u64, millions, "{model:?}");
+        }
+    }
 
     #[test]
     fn every_named_model_is_valid() {

@@ -14,6 +14,7 @@
 use candle_core::{D, Tensor};
 use mblm_ops::add_norm::Norm;
 use mblm_ops::conv_silu;
+use mblm_ops::device::readable;
 use mblm_ops::selective_scan::{self, Inputs};
 
 use crate::Result;
@@ -109,7 +110,7 @@ impl Mamba1 {
         state: &mut State,
     ) -> Result<(Tensor, Tensor, SavedLayer)> {
         let slot = SLOTS * index;
-        let part = |from: &Tensor, start: usize, width: usize| from.narrow(D::Minus1, start, width)?.contiguous();
+        let part = |from: &Tensor, start: usize, width: usize| readable(from.narrow(D::Minus1, start, width)?);
         let a = layer.norm.forward(x, delta, None)?;
         let projected = layer.in_proj.forward(&a.out)?; // (n, t, 2i)
         let convolution_input = part(&projected, 0, self.inner)?;
@@ -249,6 +250,10 @@ impl StageBlock for Mamba1 {
 
     fn forward(&self, x: &Tensor, state: &mut State) -> Result<Tensor> {
         self.run(x, state, drop)
+    }
+
+    fn takes_half_precision(&self) -> bool {
+        true
     }
 
     fn forward_train(&self, x: &Tensor, state: &mut State, _pass: &Pass) -> Result<(Tensor, Saved)> {

@@ -13,6 +13,7 @@
 
 use candle_core::{D, Tensor};
 use mblm_ops::add_norm::Norm;
+use mblm_ops::device::readable;
 use mblm_ops::dropout::{self, Dropout};
 use mblm_ops::ssd::{self, Ssd};
 use mblm_ops::{conv_silu, gated_norm};
@@ -135,11 +136,9 @@ impl Mamba2 {
         let mixed = self.inner + 2 * self.scan.state;
         let a = layer.norm.forward(x, delta, None)?;
         let projected = layer.in_proj.forward(&a.out)?; // (n, t, i + (i + 2N) + H)
-        let z = projected.narrow(D::Minus1, 0, self.inner)?.contiguous()?;
-        let convolution_input = projected.narrow(D::Minus1, self.inner, mixed)?.contiguous()?;
-        let dt = projected
-            .narrow(D::Minus1, self.inner + mixed, self.scan.heads)?
-            .contiguous()?;
+        let z = readable(projected.narrow(D::Minus1, 0, self.inner)?)?;
+        let convolution_input = readable(projected.narrow(D::Minus1, self.inner, mixed)?)?;
+        let dt = readable(projected.narrow(D::Minus1, self.inner + mixed, self.scan.heads)?)?;
         let tail = state.get(slot + CONVOLUTION).cloned();
         let (xbc, new_tail) = conv_silu::forward(
             &convolution_input,
@@ -282,6 +281,10 @@ impl StageBlock for Mamba2 {
     fn forward(&self, x: &Tensor, state: &mut State) -> Result<Tensor> {
         let (x, delta) = self.run(x, state, drop)?;
         Ok(self.finish(&x, delta, None)?.out)
+    }
+
+    fn takes_half_precision(&self) -> bool {
+        true
     }
 
     fn has_dropout(&self) -> bool {

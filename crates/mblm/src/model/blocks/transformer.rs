@@ -15,6 +15,7 @@
 use candle_core::Tensor;
 use mblm_ops::add_norm::Norm;
 use mblm_ops::attention::{self, Attention};
+use mblm_ops::device::sum_sequences;
 use mblm_ops::dropout::{self, Dropout};
 use mblm_ops::gelu;
 
@@ -326,7 +327,7 @@ impl Transformer {
             // the rows that were there before are in the cache afterwards too
             let mut kept = d_cache.narrow(1, 0, before)?;
             if past.dim(0)? == 1 {
-                kept = kept.sum_keepdim(0)?;
+                kept = sum_sequences(&kept)?.to_dtype(kept.dtype())?;
             }
             d_past = Some(match d_past {
                 Some(d_past) => (d_past + kept)?,
@@ -369,6 +370,10 @@ impl StageBlock for Transformer {
     fn forward(&self, x: &Tensor, state: &mut State) -> Result<Tensor> {
         let (x, delta) = self.run(x, state, None, None, drop)?;
         Ok(self.norm.forward(&x, delta.as_ref(), None)?.out)
+    }
+
+    fn takes_half_precision(&self) -> bool {
+        true
     }
 
     fn has_dropout(&self) -> bool {
