@@ -5,6 +5,7 @@
 //! the same after it has been written and read again.
 #![no_main]
 
+use candle_core::Device;
 use mblm::config::{Architecture, Experiment, ModelConfig};
 use mblm::train::{Plan, Schedule, estimate_memory, spread};
 
@@ -37,7 +38,7 @@ libfuzzer_sys::fuzz_target!(|data: &[u8]| {
 fn check_experiment(experiment: &Experiment) {
     experiment.validate().expect("what is read has been checked");
     check_architecture(&experiment.params.architecture);
-    let _ = estimate_memory(experiment);
+    let _ = estimate_memory(experiment, &Device::Cpu);
     let plan = Plan::new(&experiment.train, experiment.params.input_seq_len, 1);
     let schedule = Schedule::new(
         experiment.train.learning_rate,
