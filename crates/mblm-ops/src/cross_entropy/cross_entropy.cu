@@ -1,5 +1,6 @@
 // Cross-entropy of logits (rows, V): a warp a row, gradient and loss in one pass over registers and caches.
 //
+// Rows of logits and of their gradient lie `stride` and `d_stride` elements apart.
 // The losses of a block's rows are added in order; a second kernel adds those of the blocks, in double precision.
 
 #include "common.cuh"
@@ -23,15 +24,15 @@ __device__ __forceinline__ float row_logsumexp(const T* row, int vocabulary, int
 // partial[block] = Σ weight · loss over the block's rows; d_logits as well.
 template <typename T>
 __device__ __forceinline__ void cross_entropy(const T* logits, const uint32_t* targets, const float* weights, float scale, T* d_logits,
-                                              double* partial, int rows, int vocabulary) {
+                                              double* partial, int rows, int vocabulary, int stride, int d_stride) {
     __shared__ float losses[32];
     const int warp = threadIdx.x >> 5, lane = threadIdx.x & 31, warps = blockDim.x >> 5;
     const int row = blockIdx.x * warps + warp;
     float loss = 0.0f;
     if (row < rows) {
         const float weight = weights[row];
-        const T* from = logits + (size_t)row * vocabulary;
-        T* to = d_logits + (size_t)row * vocabulary;
+        const T* from = logits + (size_t)row * stride;
+        T* to = d_logits + (size_t)row * d_stride;
         if (weight == 0.0f) {
             for (int j = lane; j < vocabulary; j += 32) store(to + j, 0.0f);
         } else {
@@ -54,11 +55,11 @@ __device__ __forceinline__ void cross_entropy(const T* logits, const uint32_t* t
 }
 
 template <typename T>
-__device__ __forceinline__ void losses_of_rows(const T* logits, const uint32_t* targets, T* losses, int rows, int vocabulary) {
+__device__ __forceinline__ void losses_of_rows(const T* logits, const uint32_t* targets, T* losses, int rows, int vocabulary, int stride) {
     const int warp = threadIdx.x >> 5, lane = threadIdx.x & 31, warps = blockDim.x >> 5;
     const int row = blockIdx.x * warps + warp;
     if (row >= rows) return;
-    const T* from = logits + (size_t)row * vocabulary;
+    const T* from = logits + (size_t)row * stride;
     const float total = row_logsumexp(from, vocabulary, lane);
     const uint32_t target = targets[row];
     if (lane == 0) store(losses + row, target < (uint32_t)vocabulary ? total - load(from + target) : __int_as_float(0x7fc00000));
@@ -80,12 +81,13 @@ extern "C" __global__ void sum_of_blocks(const double* partial, double* total, i
 
 #define EXPORT(T, S)                                                                                                           \
     extern "C" __global__ void cross_entropy_##S(const T* logits, const uint32_t* targets, const float* weights, float scale,  \
-                                                 T* d_logits, double* partial, int rows, int vocabulary) {                     \
-        cross_entropy(logits, targets, weights, scale, d_logits, partial, rows, vocabulary);                                   \
+                                                 T* d_logits, double* partial, int rows, int vocabulary, int stride,           \
+                                                 int d_stride) {                                                               \
+        cross_entropy(logits, targets, weights, scale, d_logits, partial, rows, vocabulary, stride, d_stride);                 \
     }                                                                                                                          \
     extern "C" __global__ void losses_of_rows_##S(const T* logits, const uint32_t* targets, T* losses, int rows,               \
-                                                  int vocabulary) {                                                            \
-        losses_of_rows(logits, targets, losses, rows, vocabulary);                                                             \
+                                                  int vocabulary, int stride) {                                                \
+        losses_of_rows(logits, targets, losses, rows, vocabulary, stride);                                                     \
     }
 EXPORT(float, f32)
 EXPORT(bf16, bf16)

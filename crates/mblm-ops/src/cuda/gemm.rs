@@ -1,7 +1,7 @@
 //! Matrix products by cuBLAS, with sums in `f32`.
 
 use candle_core::cuda_backend::cudarc::cublas::{result, sys};
-use candle_core::{DType, Device, Result, Tensor};
+use candle_core::{D, DType, Device, Result, Tensor};
 
 use super::launch::pointer;
 
@@ -34,6 +34,22 @@ impl Matrix {
         })
     }
 
+    /// A tensor whose last dimension are the columns and whose rows lie at equal distances, which may be more than their length.
+    pub(crate) fn of_rows(tensor: &Tensor) -> Result<Self> {
+        let Some(stride) = row_stride(tensor) else {
+            candle_core::bail!("product: expected rows at equal distances, found {:?}", tensor.layout())
+        };
+        let columns = tensor.dim(D::Minus1)?;
+        Ok(Self {
+            pointer: pointer(tensor)?,
+            dtype: tensor.dtype(),
+            rows: tensor.elem_count() / columns.max(1),
+            columns,
+            stride,
+            transposed: false,
+        })
+    }
+
     /// The transposed matrix, for an operand.
     pub(crate) fn t(self) -> Self {
         Self {
@@ -43,6 +59,22 @@ impl Matrix {
             ..self
         }
     }
+}
+
+/// The distance in elements from one row, which is the last dimension and in one piece, to the next, if it is always the same.
+pub(crate) fn row_stride(tensor: &Tensor) -> Option<usize> {
+    let (dims, strides) = (tensor.dims(), tensor.stride());
+    let (columns, outer) = dims.split_last()?;
+    if *columns > 1 && strides[outer.len()] != 1 {
+        return None;
+    }
+    let mut rows = outer.iter().zip(strides).filter(|(dim, _)| **dim != 1).rev();
+    let Some((dim, stride)) = rows.next() else {
+        return Some(*columns);
+    };
+    let mut end = dim * stride;
+    let regular = rows.all(|(dim, stride)| std::mem::replace(&mut end, dim * stride) == *stride);
+    (regular && stride >= columns).then_some(*stride)
 }
 
 /// c = a b + `beta` c for a (m, k), b (k, n) and c (m, n), which is not transposed.

@@ -71,7 +71,13 @@ impl Kernel {
         Ok(self)
     }
 
-    /// The same, or a null pointer.
+    /// Pointer to the first element of rows at equal distances, of which the kernel is told.
+    pub(crate) fn strided(mut self, (tensor, _): &(Tensor, usize)) -> Result<Self> {
+        self.arguments.push(Argument::Pointer(pointer(tensor)?));
+        Ok(self)
+    }
+
+    /// Pointer to the elements of a contiguous tensor, or a null pointer.
     pub(crate) fn maybe(mut self, tensor: Option<&Tensor>) -> Result<Self> {
         match tensor {
             Some(tensor) => self.tensor(tensor),

@@ -11,6 +11,8 @@ const SUMS: Module = module!(SUMS);
 const WIDE: usize = 8;
 /// Most threads of a block along the channels.
 const MOST_THREADS: usize = 256;
+/// Most rows whose sum a thread takes alone.
+const FEW_ROWS: usize = 32;
 /// Blocks that fill a large card.
 const ENOUGH_BLOCKS: usize = 132 * 8;
 
@@ -26,7 +28,8 @@ pub(crate) struct RowBlocks {
 }
 
 impl RowBlocks {
-    /// For `x` (…, `d`) and the tensors of the same shape that the kernel reads.
+    /// For `x` (…, `d`) and the tensors of the same shape that the kernel reads; rows that are apart are so by multiples of
+    /// 8 elements.
     pub(crate) fn new(x: &Tensor, d: usize, read: &[&Tensor]) -> Result<Self> {
         let rows = x.elem_count() / d.max(1);
         let aligned = read
@@ -74,12 +77,17 @@ pub(crate) fn add_columns(partial: &Tensor, sum: &mut GradBuffer) -> Result<()> 
 fn add_columns_to(partial: &Tensor, sum: &Tensor) -> Result<()> {
     let d = partial.dim(D::Minus1)?;
     let rows = partial.elem_count() / d.max(1);
-    Kernel::new(partial.device(), SUMS, "add_columns", partial.dtype())?
-        .tensor(partial)?
-        .tensor(sum)?
-        .int(rows)?
-        .int(d)?
-        .launch(super::blocks(d, 32), (32, 16), 0)
+    let kernel = |name| {
+        Kernel::new(partial.device(), SUMS, name, partial.dtype())?
+            .tensor(partial)?
+            .tensor(sum)?
+            .int(rows)?
+            .int(d)
+    };
+    match rows {
+        ..=FEW_ROWS => kernel("add_few_rows")?.launch(super::blocks(d, 256), 256, 0),
+        _ => kernel("add_columns")?.launch(super::blocks(d, 8), (8, 64), 0),
+    }
 }
 
 /// Adds the sum of the rows of `x` (…, d), however many there are, to `sum` (d).
@@ -92,15 +100,19 @@ pub(crate) fn add_rows_to(x: &Tensor, sum: &Tensor) -> Result<()> {
     if x.elem_count() == 0 {
         return Ok(());
     }
-    let x = x.contiguous()?;
     let d = x.dim(D::Minus1)?;
-    let work = RowBlocks::new(&x, d, &[&x])?;
+    let rows = match super::with_row_stride(x)? {
+        (x, stride) if stride.is_multiple_of(WIDE) => (x, stride),
+        _ => (x.contiguous()?, d),
+    };
+    let work = RowBlocks::new(&rows.0, d, &[&rows.0])?;
     let partial = super::empty((work.blocks(), d), DType::F32, x.device())?;
     Kernel::new(x.device(), SUMS, &work.name("column_parts"), x.dtype())?
-        .tensor(&x)?
+        .strided(&rows)?
         .tensor(&partial)?
         .int(work.rows)?
         .int(d)?
+        .int(rows.1)?
         .int(work.per_block)?
         .launch(work.grid(), work.threads(), 0)?;
     add_columns_to(&partial, sum)

@@ -52,6 +52,19 @@ __device__ __forceinline__ void embedding_backward(const uint32_t* ids, const T*
         for (int row = 0; row < vocabulary; ++row) partial[((size_t)blockIdx.y * vocabulary + row) * d + c] = sums[row * 32 + lane];
 }
 
+// ones (count, width), width a multiple of 8: 1 at the id of a row, unless that is frozen or outside the vocabulary; else 0.
+extern "C" __global__ void one_hot(const uint32_t* ids, bf16* ones, int count, int vocabulary, int width, int frozen) {
+    const int groups = width / 8;
+    const int at = blockIdx.x * blockDim.x + threadIdx.x, row = at / groups, c = (at - row * groups) * 8;
+    if (row >= count) return;
+    const uint32_t id = ids[row];
+    const bool there = id < (uint32_t)vocabulary && (int)id != frozen;
+    float v[8];
+#pragma unroll
+    for (int k = 0; k < 8; ++k) v[k] = there && (int)id == c + k ? 1.0f : 0.0f;
+    store_v<8>(ones + (size_t)row * width + c, v);
+}
+
 EXPORT_WIDTHS(embedding_forward, LIST(const uint32_t* ids, const float* table, float* y, long long count, int vocabulary, int d),
               LIST(const uint32_t* ids, const float* table, bf16* y, long long count, int vocabulary, int d),
               (ids, table, y, count, vocabulary, d))

@@ -8,7 +8,8 @@ use candle_core::{D, Result, Tensor};
 use crate::GradBuffer;
 use crate::cpu::bf16;
 use crate::cpu::{
-    Panels, Real, Slice, add_assign, from_vec, new_product, par_chunks, par_reduce, product, threads, zeros,
+    Panels, Real, Slice, add_assign, from_vec, new_product, par_chunks, par_reduce, product, threads, with_slice_mut,
+    zeros,
 };
 
 /// Rows that one task of the bias loops takes.
@@ -101,6 +102,7 @@ fn few_rows<T: Real>(x: &[T], weight: &Panels<T>, bias: Option<&[T]>, rows: usiz
 
 /// [`backward`] with all that is multiplied rounded to bfloat16.
 pub(super) fn backward_rounded(
+    sum: Option<Tensor>,
     x: &Tensor,
     weight: &Tensor,
     dy: &Tensor,
@@ -115,12 +117,19 @@ pub(super) fn backward_rounded(
         Slice::<f32>::new(dy)?,
     );
     let (dy_rows, dy_columns) = ((&dys[..], outputs, 1), (&dys[..], 1, outputs));
-    let dx = bf16::product(None, (rows, inputs, outputs), dy_rows, (&ws, inputs, 1));
+    let (sizes, weight) = ((rows, inputs, outputs), (&ws[..], inputs, 1));
+    let dx = match sum {
+        Some(sum) => {
+            with_slice_mut(&sum, |sum| bf16::add_product(sum, sizes, dy_rows, weight))?;
+            sum
+        }
+        None => from_vec(bf16::product(None, sizes, dy_rows, weight), x.dims())?,
+    };
     d_weight.update_on_cpu(|dw: &mut [f32]| {
         bf16::add_product(dw, (outputs, inputs, rows), dy_columns, (&xs, inputs, 1));
     })?;
     add_bias_gradient(&dys, outputs, d_bias)?;
-    from_vec(dx, x.dims())
+    Ok(dx)
 }
 
 /// The rows of `x`, of which `dy` must have a gradient each.
@@ -145,6 +154,7 @@ fn add_bias_gradient<T: Real>(dy: &[T], outputs: usize, d_bias: Option<&mut Grad
 }
 
 pub(super) fn backward<T: Real>(
+    sum: Option<Tensor>,
     x: &Tensor,
     weight: &Tensor,
     dy: &Tensor,
@@ -154,7 +164,14 @@ pub(super) fn backward<T: Real>(
     let (outputs, inputs) = weight.dims2()?;
     let rows = rows_of_gradient(x, weight, dy)?;
     let (xs, ws, dys) = (Slice::<T>::new(x)?, Slice::<T>::new(weight)?, Slice::<T>::new(dy)?);
-    let dx = new_product(None, (rows, inputs, outputs), (&dys, outputs, 1), (&ws, inputs, 1));
+    let (sizes, dy_rows, weight) = ((rows, inputs, outputs), (&dys[..], outputs, 1), (&ws[..], inputs, 1));
+    let dx = match sum {
+        Some(sum) => {
+            with_slice_mut(&sum, |sum| product((sum, inputs), true, sizes, dy_rows, weight, true))?;
+            sum
+        }
+        None => from_vec(new_product(None, sizes, dy_rows, weight), x.dims())?,
+    };
     d_weight.update_on_cpu(|dw: &mut [T]| {
         product(
             (dw, inputs),
@@ -166,5 +183,5 @@ pub(super) fn backward<T: Real>(
         );
     })?;
     add_bias_gradient(&dys, outputs, d_bias)?;
-    from_vec(dx, x.dims())
+    Ok(dx)
 }

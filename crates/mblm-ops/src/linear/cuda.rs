@@ -12,31 +12,31 @@ const MODULE: Module = module!(LINEAR);
 pub(super) fn forward(x: &Tensor, weight: &Tensor, bias: Option<&Tensor>) -> Result<Tensor> {
     let (outputs, inputs) = weight.dims2()?;
     let (x, weight) = (x.contiguous()?, same_type(x, weight)?);
-    let mut dims = x.dims().to_vec();
-    dims.pop();
-    dims.push(outputs);
-    let y = cuda::empty(dims, x.dtype(), x.device())?;
+    let outer = &x.dims()[..x.rank() - 1];
+    let y = cuda::with_row_stride(&cuda::empty_rows(outer, outputs, x.dtype(), x.device())?)?;
     product(
         x.device(),
         Matrix::of(&x, inputs)?,
         Matrix::of(&weight, inputs)?.t(),
-        Matrix::of(&y, outputs)?,
+        Matrix::of_rows(&y.0)?,
         0.0,
     )?;
     if let Some(bias) = bias {
-        let work = RowBlocks::new(&y, outputs, &[&y])?;
-        Kernel::new(x.device(), MODULE, &work.name("add_bias"), y.dtype())?
-            .tensor(&y)?
+        let work = RowBlocks::new(&y.0, outputs, &[&y.0])?;
+        Kernel::new(x.device(), MODULE, &work.name("add_bias"), x.dtype())?
+            .strided(&y)?
             .tensor(bias)?
             .int(work.rows)?
             .int(outputs)?
+            .int(y.1)?
             .int(work.per_block)?
             .launch(work.grid(), work.threads(), 0)?;
     }
-    Ok(y)
+    Ok(y.0)
 }
 
 pub(super) fn backward(
+    sum: Option<Tensor>,
     x: &Tensor,
     weight: &Tensor,
     dy: &Tensor,
@@ -44,7 +44,8 @@ pub(super) fn backward(
     d_bias: Option<&mut GradBuffer>,
 ) -> Result<Tensor> {
     let (outputs, inputs) = weight.dims2()?;
-    let (x, weight, dy) = (x.contiguous()?, same_type(x, weight)?, dy.contiguous()?);
+    let (x, weight) = (x.contiguous()?, same_type(x, weight)?);
+    let (dy, _) = cuda::with_row_stride(dy)?;
     if dy.dim(D::Minus1)? != outputs || dy.elem_count() * inputs != x.elem_count() * outputs {
         candle_core::bail!(
             "linear: expected a gradient (…, {outputs}) for {:?}, found {:?}",
@@ -52,14 +53,18 @@ pub(super) fn backward(
             dy.dims()
         );
     }
-    let dx = cuda::empty_like(&x)?;
-    let (rows_x, rows_dy) = (Matrix::of(&x, inputs)?, Matrix::of(&dy, outputs)?);
+    let beta = if sum.is_some() { 1.0 } else { 0.0 };
+    let dx = match sum {
+        Some(sum) => sum,
+        None => cuda::empty_like(&x)?,
+    };
+    let (rows_x, rows_dy) = (Matrix::of(&x, inputs)?, Matrix::of_rows(&dy)?);
     product(
         x.device(),
         rows_dy,
         Matrix::of(&weight, inputs)?,
         Matrix::of(&dx, inputs)?,
-        0.0,
+        beta,
     )?;
     product(
         x.device(),

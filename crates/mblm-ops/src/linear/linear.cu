@@ -1,16 +1,16 @@
-// y += bias for every row of y (rows, d).
+// y += bias for every row of y (rows, d), which are `stride` apart.
 
 #include "common.cuh"
 
 template <typename T, int V>
-__device__ __forceinline__ void add_bias(T* y, const float* bias, int rows, int d, int per_block) {
+__device__ __forceinline__ void add_bias(T* y, const float* bias, int rows, int d, int stride, int per_block) {
     const int column = (blockIdx.x * blockDim.x + threadIdx.x) * V;
     if (column >= d) return;
     float b[V];
     load_v<V>(bias + column, b);
     const int first = blockIdx.y * per_block, last = min(rows, first + per_block);
     for (int row = first; row < last; ++row) {
-        T* at = y + (size_t)row * d + column;
+        T* at = y + (size_t)row * stride + column;
         float v[V];
         load_v<V>(at, v);
 #pragma unroll
@@ -19,5 +19,6 @@ __device__ __forceinline__ void add_bias(T* y, const float* bias, int rows, int 
     }
 }
 
-EXPORT_WIDTHS(add_bias, LIST(float* y, const float* bias, int rows, int d, int per_block),
-              LIST(bf16* y, const float* bias, int rows, int d, int per_block), (y, bias, rows, d, per_block))
+EXPORT_WIDTHS(add_bias, LIST(float* y, const float* bias, int rows, int d, int stride, int per_block),
+              LIST(bf16* y, const float* bias, int rows, int d, int stride, int per_block),
+              (y, bias, rows, d, stride, per_block))

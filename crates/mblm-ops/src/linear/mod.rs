@@ -2,7 +2,7 @@
 //!
 //! ```text
 //! y = x Wᵀ + b          x (…, in), W (out, in), b (out), y (…, out)
-//! dx = dy W             dW += dyᵀ x        db += Σ rows of dy
+//! dx = dy W [+ dx']     dW += dyᵀ x        db += Σ rows of dy
 //! ```
 //!
 //! One matrix product forward and two backward; the weight's gradient is accumulated by the product itself (β = 1).
@@ -70,10 +70,53 @@ pub fn backward_with(
     d_weight: &mut GradBuffer,
     d_bias: Option<&mut GradBuffer>,
 ) -> Result<Tensor> {
+    backward_onto(products, None, x, weight, dy, d_weight, d_bias)
+}
+
+/// [`backward_with`] that adds the gradient of `x` to `sum`, of the same shape and type, where there is one.
+///
+/// Nobody else may hold `sum`: its memory may become that of the result.
+pub fn backward_onto(
+    products: Products,
+    sum: Option<Tensor>,
+    x: &Tensor,
+    weight: &Tensor,
+    dy: &Tensor,
+    d_weight: &mut GradBuffer,
+    d_bias: Option<&mut GradBuffer>,
+) -> Result<Tensor> {
     check(x, weight, None)?;
-    match products.round(x) {
-        true => cpu::backward_rounded(x, weight, dy, d_weight, d_bias),
-        false => backward(x, weight, dy, d_weight, d_bias),
+    if let Some(sum) = &sum
+        && (sum.dims() != x.dims() || sum.dtype() != x.dtype())
+    {
+        candle_core::bail!(
+            "linear: expected a sum of {:?} in {:?}, found {:?} in {:?}",
+            x.dims(),
+            x.dtype(),
+            sum.dims(),
+            sum.dtype()
+        );
+    }
+    let sum = sum.map(|sum| sum.contiguous()).transpose()?;
+    match (x.device().is_cpu(), x.dtype()) {
+        _ if products.round(x) => cpu::backward_rounded(sum, x, weight, dy, d_weight, d_bias),
+        (true, DType::F32) => cpu::backward::<f32>(sum, x, weight, dy, d_weight, d_bias),
+        (true, DType::F64) => cpu::backward::<f64>(sum, x, weight, dy, d_weight, d_bias),
+        #[cfg(feature = "cuda")]
+        _ if crate::cuda::takes(x) => cuda::backward(sum, x, weight, dy, d_weight, d_bias),
+        _ => {
+            let gradients = fallback::gradients(&[x, weight], &[Some(dy)], |inputs| {
+                Ok(vec![reference::forward(&inputs[0], &inputs[1], None)?])
+            })?;
+            d_weight.add(&gradients[1])?;
+            if let Some(d_bias) = d_bias {
+                d_bias.add(&dy.flatten_to(dy.rank() - 2)?.sum(0)?)?;
+            }
+            match sum {
+                Some(sum) => sum + &gradients[0],
+                None => Ok(gradients[0].clone()),
+            }
+        }
     }
 }
 
@@ -159,23 +202,7 @@ pub fn backward(
     d_weight: &mut GradBuffer,
     d_bias: Option<&mut GradBuffer>,
 ) -> Result<Tensor> {
-    check(x, weight, None)?;
-    match (x.device().is_cpu(), x.dtype()) {
-        (true, DType::F32) => cpu::backward::<f32>(x, weight, dy, d_weight, d_bias),
-        (true, DType::F64) => cpu::backward::<f64>(x, weight, dy, d_weight, d_bias),
-        #[cfg(feature = "cuda")]
-        _ if crate::cuda::takes(x) => cuda::backward(x, weight, dy, d_weight, d_bias),
-        _ => {
-            let gradients = fallback::gradients(&[x, weight], &[Some(dy)], |inputs| {
-                Ok(vec![reference::forward(&inputs[0], &inputs[1], None)?])
-            })?;
-            d_weight.add(&gradients[1])?;
-            if let Some(d_bias) = d_bias {
-                d_bias.add(&dy.flatten_to(dy.rank() - 2)?.sum(0)?)?;
-            }
-            Ok(gradients[0].clone())
-        }
-    }
+    backward_onto(Products::Exact, None, x, weight, dy, d_weight, d_bias)
 }
 
 fn check(x: &Tensor, weight: &Tensor, bias: Option<&Tensor>) -> Result<()> {
@@ -305,9 +332,14 @@ mod tests {
             let (mut dw, mut db) = (GradBuffer::zeros_like(&weight)?, GradBuffer::zeros_like(&bias)?);
             dw.add(&weight)?;
             let dx = linear::backward_with(Products::Bf16, &x, &weight, &dy, &mut dw, Some(&mut db))?;
+            let of_rows = x.clone();
             let (x, rounded_dy) = (rounded(&x)?.squeeze(0)?, rounded(&dy)?.squeeze(0)?);
             let expected = rounded_dy.matmul(&rounded(&weight)?)?.unsqueeze(0)?;
             assert!(relative_error(&dx, &expected, 1e-6)? < 1e-6);
+            let mut other = GradBuffer::zeros_like(&weight)?;
+            let sum = Some((&dx * 2.0)?);
+            let tripled = linear::backward_onto(Products::Bf16, sum, &of_rows, &weight, &dy, &mut other, None)?;
+            assert!(relative_error(&tripled, &(expected * 3.0)?, 1e-6)? < 1e-6);
             let expected = (rounded_dy.t()?.contiguous()?.matmul(&x)? + weight.to_dtype(DType::F64)?)?;
             assert!(relative_error(dw.tensor(), &expected, 1e-6)? < 1e-6);
             assert!(relative_error(db.tensor(), &dy.squeeze(0)?.to_dtype(DType::F64)?.sum(0)?, 1e-6)? < 1e-6);
@@ -338,6 +370,24 @@ mod tests {
         assert!(linear::forward(&x, &weight, Some(&x)).is_err());
         assert!(linear::pack(&weight.to_dtype(DType::BF16)?)?.is_none());
         Ok(())
+    }
+
+    op_test! {
+        onto_a_sum: Harness::new("linear", &[&[40, 18], &[24, 18], &[8, 18]])
+            .reference(|t| {
+                let [a, b] = [&t[1], &t[2]].map(|weight| linear::reference::forward(&t[0], weight, None));
+                Ok(vec![a?, b?])
+            })
+            .fused(|t| {
+                let [a, b] = [&t[1], &t[2]].map(|weight| linear::forward(&t[0], weight, None));
+                Ok((vec![a?, b?], ()))
+            })
+            .backward(|t, (), dy, grads| {
+                let sum = linear::backward(&t[0], &t[1], dy[0], &mut grads[1], None)?;
+                let exact = Products::Exact;
+                let dx = linear::backward_onto(exact, Some(sum), &t[0], &t[2], dy[1], &mut grads[2], None)?;
+                Ok(vec![Some(dx), None, None])
+            })
     }
 
     op_test! {

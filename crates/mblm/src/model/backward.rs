@@ -177,7 +177,7 @@ impl<'a> Run<'a> {
                 None
             } else {
                 let mut state = stage.block.initial_state();
-                let (y, saved) = stage.forward_train(&stage.start_row()?, &mut state, &run.pass_of(index, 0))?;
+                let (y, saved) = stage.forward_train(&stage.start_row()?, &mut state, &run.start_pass(index))?;
                 Some(Start {
                     y,
                     state,
@@ -200,6 +200,15 @@ impl<'a> Run<'a> {
         Pass {
             seed: self.pass.seed.wrapping_mul(0x9e37_79b9_7f4a_7c15) ^ stage as u64,
             first_sequence,
+            keeps_state: false,
+        }
+    }
+
+    /// The pass of a shared start row, from whose state all sequences go on.
+    fn start_pass(&self, stage: usize) -> Pass {
+        Pass {
+            keeps_state: true,
+            ..self.pass_of(stage, 0)
         }
     }
 

@@ -143,6 +143,8 @@ pub struct Pass {
     pub seed: u64,
     /// Index of the first sequence among all sequences of the stage, so that groups of any size draw the same masks.
     pub first_sequence: usize,
+    /// Whether the state afterwards is used: otherwise [`forward_train`](StageBlock::forward_train) may leave in it what it likes.
+    pub keeps_state: bool,
 }
 
 impl Pass {

@@ -352,6 +352,7 @@ impl<'a> Run<'a> {
         let pass = Pass {
             seed: self.pass.seed.wrapping_mul(0x9e37_79b9_7f4a_7c15) ^ index as u64,
             first_sequence: first,
+            keeps_state: false,
         };
         let (y, saved) = stage.block.encode_train(&x, visible.as_ref(), &pass)?;
         let rows = y.reshape((count * positions, stage.dim))?;

@@ -51,6 +51,21 @@ impl Linear {
 
     /// The gradient of `x`; those of weight and bias go to their buffers.
     pub(super) fn backward(&self, x: &Tensor, dy: &Tensor, gradients: &mut Gradients) -> Result<Tensor> {
+        self.backward_from(None, x, dy, gradients)
+    }
+
+    /// The same, added to `sum`, which nobody else may hold: it may be overwritten.
+    pub(super) fn backward_onto(
+        &self,
+        sum: Tensor,
+        x: &Tensor,
+        dy: &Tensor,
+        gradients: &mut Gradients,
+    ) -> Result<Tensor> {
+        self.backward_from(Some(sum), x, dy, gradients)
+    }
+
+    fn backward_from(&self, sum: Option<Tensor>, x: &Tensor, dy: &Tensor, gradients: &mut Gradients) -> Result<Tensor> {
         let (d_weight, d_bias) = match &self.bias {
             Some(bias) => {
                 let [d_weight, d_bias] = gradients.of_each([&self.weight, bias]);
@@ -59,7 +74,7 @@ impl Linear {
             None => (gradients.of(&self.weight), None),
         };
         let (weight, products) = (self.weight.weight_for(x)?, self.weight.products());
-        Ok(linear::backward_with(products, x, &weight, dy, d_weight, d_bias)?)
+        Ok(linear::backward_onto(products, sum, x, &weight, dy, d_weight, d_bias)?)
     }
 }
 

@@ -243,7 +243,7 @@ impl Transformer {
         }
         let added = layer.outer.forward(&activated)?;
 
-        if self.attention.causal {
+        if self.attention.causal && pass.is_none_or(|pass| pass.keeps_state) {
             let last = |rows: &Tensor| rows.narrow(1, positions - 1, 1)?.contiguous();
             state.set(slot + ATTENTION_SHIFT, last(&a.saved.residual)?);
             state.append(slot + KEYS_VALUES, &attended.present)?;
@@ -336,11 +336,10 @@ impl Transformer {
         }
         d_begin.set(slot + KEYS_VALUES, d_past);
         let d_from_q = layer.to_q.backward(&saved.attention_input, &attended.d_q, gradients)?;
-        let d_from_kv = layer
+        let d_input = layer
             .to_kv
-            .backward(&saved.attention_input, &attended.d_kv, gradients)?;
+            .backward_onto(d_from_q, &saved.attention_input, &attended.d_kv, gradients)?;
         let d_last = d_state.get(slot + ATTENTION_SHIFT);
-        let d_input = (d_from_q + d_from_kv)?;
         let a = layer
             .attention_norm
             .backward(&saved.attention_norm, &d_input, Some(&f.d_x), d_last, gradients)?;
