@@ -52,6 +52,8 @@ pub(crate) enum Command {
     Plot(PlotArgs),
     /// Check that this machine reproduces the numbers of fixture files
     Verify(VerifyArgs),
+    /// Show what this machine has, and check that the program computes rightly on it
+    Doctor(DoctorArgs),
     /// Measure how fast this machine trains and generates
     Bench(BenchArgs),
     /// Print a completion script for a shell
@@ -566,6 +568,24 @@ pub(crate) struct BenchArgs {
 
     #[command(flatten)]
     pub(crate) device: DeviceArgs,
+
+    /// Print the result as JSON on stdout
+    #[arg(long)]
+    pub(crate) json: bool,
+}
+
+#[derive(Debug, Args)]
+#[command(after_help = "\
+Examples:
+  mblm doctor
+  mblm doctor --device cuda:1 --json
+
+Exit code 0: everything that was checked computes rightly; 1: something does not. A missing GPU is no failure.
+Speeds are medians of a few repetitions; a GB is 10⁹ bytes, read and written.")]
+pub(crate) struct DoctorArgs {
+    /// Check this device only: cpu, cuda or cuda:N [default: the CPU and every CUDA device]
+    #[arg(long, value_name = "DEVICE")]
+    pub(crate) device: Option<String>,
 
     /// Print the result as JSON on stdout
     #[arg(long)]

@@ -11,6 +11,7 @@
 //! | 130, 143 | ended by SIGINT (Ctrl-C), SIGTERM |
 
 mod args;
+mod ceilings;
 mod commands;
 mod config;
 mod device;
@@ -57,6 +58,7 @@ fn main() -> ExitCode {
         Command::Convert(args) => commands::convert::run(args, &cli),
         Command::Plot(args) => commands::plot::run(args, &cli),
         Command::Verify(args) => commands::verify::run(args),
+        Command::Doctor(args) => mblm::on_workers(|| commands::doctor::run(args, &cli)),
         Command::Bench(args) => mblm::on_workers(|| commands::bench::run(args, &cli)),
         Command::Completions(args) => commands::completions::run(args),
     };
@@ -97,6 +99,16 @@ fn report(error: &anyhow::Error) -> ExitCode {
         return ExitCode::SUCCESS;
     }
     output::note(&format!("error: {error:#}"));
+    let full = |cause: &(dyn std::error::Error + 'static)| {
+        matches!(cause.downcast_ref(), Some(mblm::Error::Tensor(error)) if mblm::device::is_out_of_memory(error))
+            || cause.downcast_ref().is_some_and(mblm::device::is_out_of_memory)
+    };
+    if error.chain().any(full) {
+        output::note(
+            "the device's memory is used up: lower --batch-size, --context or --num-samples, see what others use with \
+             nvidia-smi, or compute with --device cpu",
+        );
+    }
     match error.downcast_ref::<mblm::Error>() {
         Some(mblm::Error::Config(_)) => ExitCode::from(2),
         Some(mblm::Error::NotFinite { .. }) => ExitCode::from(3),

@@ -40,6 +40,23 @@ fn cuda(ordinal: usize) -> Result<Device> {
     )
 }
 
+/// The instruction sets that the processor's kernels use here.
+pub fn instructions() -> &'static str {
+    #[cfg(target_arch = "x86_64")]
+    {
+        let found = |name| match name {
+            "AVX-512" => is_x86_feature_detected!("avx512f") && is_x86_feature_detected!("avx512vl"),
+            _ => is_x86_feature_detected!("avx2") && is_x86_feature_detected!("fma"),
+        };
+        for name in ["AVX-512", "AVX2"] {
+            if found(name) {
+                return name;
+            }
+        }
+    }
+    "portable"
+}
+
 /// The device's name for people.
 pub fn name(device: &Device) -> String {
     match device {
@@ -70,6 +87,14 @@ pub fn memory(device: &Device) -> Result<Option<(usize, usize)>> {
         Device::Cuda(_) => crate::cuda::memory(device).map(Some),
         _ => Ok(None),
     }
+}
+
+/// Whether an operation failed because a device's memory is used up.
+pub fn is_out_of_memory(error: &candle_core::Error) -> bool {
+    let text = format!("{error:?}");
+    ["CUDA_ERROR_OUT_OF_MEMORY", "CUBLAS_STATUS_ALLOC_FAILED"]
+        .iter()
+        .any(|kind| text.contains(kind))
 }
 
 /// Rows that the device computes at its full speed, and few enough that what a training pass keeps of them is small.

@@ -45,6 +45,10 @@ pub enum Error {
         state: Option<PathBuf>,
     },
 
+    /// The memory of a device is used up. The message says by what, and what to lower.
+    #[error("{0}")]
+    OutOfMemory(String),
+
     /// A tensor operation failed.
     #[error(transparent)]
     Tensor(#[from] candle_core::Error),

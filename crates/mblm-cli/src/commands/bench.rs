@@ -11,11 +11,13 @@ use candle_core::Device;
 use indicatif::ProgressBar;
 use mblm::config::{Architecture, Precision};
 use mblm::model::{BlockRegistry, Model, Seeded};
+use mblm::train::MemoryEstimate;
 use mblm::train::outputs::peak_resident;
 use serde_json::{Value, json};
 
-use self::measure::{Generation, Spread, Training};
+use self::measure::{Generation, Training};
 use crate::args::{BenchArgs, BenchWhat, Cli};
+use crate::ceilings::Spread;
 use crate::output::{self, grouped};
 use crate::{config, device};
 
@@ -69,6 +71,8 @@ pub(crate) fn run(args: &BenchArgs, cli: &Cli) -> Result<ExitCode> {
         let peak = peak_resident();
         report["train"] = training(&found, &architecture, (args.batch_size, len), peak);
         report["train"]["used_device_bytes"] = used_memory(&device)?;
+        let estimate = MemoryEstimate::new(&architecture, args.batch_size, len, precision, &device);
+        report["train"]["estimated_bytes"] = json!(estimate.total());
     }
     if let Some(decoder) = decoder {
         bar.set_message("generation");
@@ -155,6 +159,7 @@ fn memory(found: &Value) -> std::io::Result<()> {
     for (name, key) in [
         ("peak resident memory", "peak_resident_bytes"),
         ("peak memory of the device", "used_device_bytes"),
+        ("  as train --dry-run estimates", "estimated_bytes"),
     ] {
         if let Some(bytes) = found[key].as_u64() {
             output::line(&format!("  {name:<34} {:>10}", output::bytes(bytes)))?;

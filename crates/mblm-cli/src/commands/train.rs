@@ -11,7 +11,7 @@ use mblm::data::Registry;
 use mblm::generate::{Sampling, TokenSet};
 use mblm::model::{BlockRegistry, Model, ParameterSource, Seeded};
 use mblm::train::outputs::{RunFiles, RunFilesOptions, timestamp};
-use mblm::train::{FileLengths, Observers, Outcome, Plan, SavedState, Trainer, TrainingData};
+use mblm::train::{FileLengths, Observers, Outcome, Plan, SavedState, Trainer, TrainingData, explain_memory};
 use serde_json::json;
 
 use crate::args::{Cli, PresetArg, TrainArgs, Usage};
@@ -37,7 +37,8 @@ pub(crate) fn run(args: &TrainArgs, cli: &Cli) -> Result<ExitCode> {
     let data = TrainingData::open(&experiment, &datasets, progress::opening_bar(cli.quiet))?;
     let state = found.as_ref().and_then(|folder| folder.state.as_ref());
     let source = first_values(&experiment, state)?;
-    let model = Model::new(&experiment.params.architecture, &blocks, &*source, &device)?;
+    let model = Model::new(&experiment.params.architecture, &blocks, &*source, &device);
+    let model = explain_memory(model, &experiment, &device)?;
     model.set_precision(experiment.train.precision);
     let folder = match found {
         Some(folder) => folder,
@@ -56,6 +57,7 @@ pub(crate) fn run(args: &TrainArgs, cli: &Cli) -> Result<ExitCode> {
     let mut bars = TrainingProgress::new(cli.quiet);
     let mut observers = Observers(vec![&mut files, &mut bars]);
     let outcome = trainer.run(folder.state.as_ref(), &mut observers, &signals.stop);
+    let outcome = explain_memory(outcome, &experiment, &device);
     bars.finish();
     if let Err(error) = &outcome {
         files.note(&format!("error: {error}"));
@@ -186,7 +188,8 @@ fn dry_run(args: &TrainArgs, experiment: &Experiment, device: &Device) -> Result
         output::json(json!({
             "kind": architecture.kind(), "stages": inspect::stages(architecture),
             "parameters": architecture.parameter_counts().total, "batches": plan.batches, "steps": plan.steps,
-            "bytes_per_step": step_bytes, "memory_bytes": memory,
+            "bytes_per_step": step_bytes, "memory_bytes": memory.total(), "parameter_memory_bytes": memory.parameters,
+            "stage_memory_bytes": memory.stages,
         }))?;
         return Ok(ExitCode::SUCCESS);
     }
@@ -201,7 +204,17 @@ fn dry_run(args: &TrainArgs, experiment: &Experiment, device: &Device) -> Result
         grouped(plan.steps),
         grouped(step_bytes)
     ))?;
-    output::line(&format!("about {} of memory", bytes(memory)))?;
+    let largest: Vec<String> = memory
+        .consumers()
+        .iter()
+        .map(|(what, size, _)| format!("{what} {}", bytes(*size)))
+        .collect();
+    output::line(&format!(
+        "about {} of memory on {}: {}",
+        bytes(memory.total()),
+        device::name(device),
+        largest.join(", ")
+    ))?;
     Ok(ExitCode::SUCCESS)
 }
 

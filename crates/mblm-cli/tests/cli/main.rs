@@ -3,6 +3,7 @@
 mod bad_input;
 mod bench;
 mod convert;
+mod doctor;
 mod eval;
 mod generate;
 mod inspect;

@@ -383,7 +383,7 @@ pub(crate) fn group_size(positions: usize, device: &Device) -> usize {
 }
 
 /// The size of each group of `total` sequences in as few groups of at most `most` as there can be, all of about one size.
-pub(super) fn even_groups(total: usize, most: usize) -> usize {
+pub(crate) fn even_groups(total: usize, most: usize) -> usize {
     total.div_ceil(total.div_ceil(most.max(1)).max(1)).max(1)
 }
 

@@ -1,75 +1,225 @@
-//! How much memory a training run needs, estimated from its configuration.
+//! How much memory a training run needs, estimated from its configuration, and what to say where there is too little.
 //!
-//! Weights, gradients and two moments make 16 bytes a parameter. Activations are kept for one group of sequences of each
-//! stage at a time (all sequences of a group of samples in the first), so their rows are counted per group.
+//! Weights, gradients and two moments make 16 bytes a parameter, and a bfloat16 copy of the weights 2 more on a GPU that computes
+//! with that. Activations are kept for one group of sequences of each stage at a time (all sequences of a group of samples in
+//! the first), so their rows are counted per group, in the type that the device computes in. Stages go depth first: while one goes
+//! backward, all stages above it are kept, and those below it are through. The peak is at the worst of these moments:
+//!
+//! ```text
+//! peak = parameters + max over stages s of (Σ_{i ≤ s} kept_i + backward_s)
+//! ```
 
 use candle_core::Device;
+use mblm_ops::device::is_out_of_memory;
 
-use crate::config::{BlockConfig, Experiment, MambaConfig, ModelConfig, TransformerConfig};
-use crate::model::group_size;
+use crate::config::{Architecture, BlockConfig, Experiment, MambaConfig, ModelConfig, Precision, TransformerConfig};
+use crate::model::{even_groups, group_size};
+use crate::{Error, Result};
 
-/// Bytes of an element.
+/// Bytes of an element of weights, gradients, moments and sums.
 const FLOAT: f64 = 4.0;
+/// Bytes of an element in bfloat16.
+const HALF: f64 = 2.0;
 /// Weights, gradients, two moments.
 const COPIES: f64 = 4.0;
-/// Memory that a layer's backward pass needs beside what is saved, as a share of what one layer saves.
-const TEMPORARY_LAYERS: f64 = 1.0;
+/// Positions of a chunk of a scan, whose state the scan on a GPU keeps.
+const SCAN_CHUNK: f64 = 64.0;
+/// What the driver, cuBLAS and the kernels take of a GPU before anything is computed, in bytes.
+const DRIVER: u64 = 700 << 20;
 
-/// Bytes that training with this configuration on such a device takes, without the program itself; at most [`u64::MAX`].
-pub fn estimate_memory(experiment: &Experiment, device: &Device) -> u64 {
-    // Floats: the products of a configuration's numbers may be beyond any integer.
-    let architecture = &experiment.params.architecture;
-    let model = architecture.model();
-    let parameters = architecture.parameter_counts().total as f64 * COPIES * FLOAT;
-    let samples = experiment.train.batch_size as f64;
-    let patch = model.patch_bytes(0) as f64;
-    let patches = (experiment.params.input_seq_len as f64 / patch.max(1.0)).ceil();
-    let mut activations = 0.0;
-    for stage in 0..model.num_stages() {
-        let positions = match stage {
-            0 => patches,
-            _ => model.seq_lens[stage] as f64,
-        };
-        let sequences = (samples * patches * patch / (positions * model.patch_bytes(stage) as f64).max(1.0)).floor();
-        let chunks = model.train_checkpoint_chunks.as_ref().filter(|_| stage > 0);
-        let group = match chunks {
-            Some(chunks) => (sequences / chunks[stage - 1] as f64).ceil(),
-            None => group_size(positions as usize, device) as f64,
-        };
-        let rows = group.clamp(1.0, sequences.max(1.0)) * positions;
-        activations += rows * row(model, stage, positions) * FLOAT;
-    }
-    (parameters + activations) as u64
+/// Where the memory of a training run goes, in bytes; nothing is counted beyond [`u64::MAX`].
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct MemoryEstimate {
+    /// Weights, their gradients and the optimizer's moments.
+    pub parameters: u64,
+    /// What a training pass keeps of each stage for its backward pass.
+    pub stages: Vec<u64>,
+    /// What is there beside that while the stage goes backward for which it is most.
+    pub backward: u64,
+    /// The driver and its libraries on a GPU.
+    pub driver: u64,
 }
 
-/// Floats that one row of a stage keeps.
-fn row(model: &ModelConfig, stage: usize, positions: f64) -> f64 {
-    let dim = model.hidden_dims[stage] as f64;
-    let layers = model.num_layers[stage] as f64 + TEMPORARY_LAYERS;
-    let local = model.num_stages() - 1;
-    let layer = match &model.block[stage] {
-        BlockConfig::Transformer(config) | BlockConfig::TransformerEncoder(config) => {
-            transformer(config, dim, positions)
+impl MemoryEstimate {
+    /// Of training on batches of `batch_size` samples of `len` bytes.
+    pub fn new(
+        architecture: &Architecture,
+        batch_size: usize,
+        len: usize,
+        precision: Precision,
+        device: &Device,
+    ) -> Self {
+        // Floats: the products of a configuration's numbers may be beyond any integer.
+        let model = architecture.model();
+        let half = !device.is_cpu() && precision.is_bf16(device);
+        let kind = Kind {
+            element: if half { HALF } else { FLOAT },
+            gpu: !device.is_cpu(),
+        };
+        let parameter = COPIES * FLOAT + if half { HALF } else { 0.0 };
+        let samples = batch_size as f64;
+        let patch = model.patch_bytes(0) as f64;
+        let patches = (len as f64 / patch.max(1.0)).ceil();
+        let stage = |stage: usize| {
+            let positions = match stage {
+                0 => patches,
+                _ => model.seq_lens[stage] as f64,
+            };
+            let of_stage = samples * patches * patch / (positions * model.patch_bytes(stage) as f64).max(1.0);
+            let sequences = of_stage.floor();
+            let chunks = model.train_checkpoint_chunks.as_ref().filter(|_| stage > 0);
+            let group = match chunks {
+                Some(chunks) => (sequences / chunks[stage - 1] as f64).ceil(),
+                None => even_groups(sequences as usize, group_size(positions as usize, device)) as f64,
+            };
+            let rows = group.clamp(1.0, sequences.max(1.0)) * positions;
+            let row = kind.row(model, stage, positions);
+            (rows * row.kept, rows * row.backward)
+        };
+        let (mut stages, mut kept, mut peak) = (Vec::with_capacity(model.num_stages()), 0.0, 0.0f64);
+        for (of_stage, backward) in (0..model.num_stages()).map(stage) {
+            stages.push(of_stage as u64);
+            kept += of_stage;
+            peak = peak.max(kept + backward);
         }
-        BlockConfig::Mamba2(config) => mamba2(config, dim),
-        BlockConfig::Mamba1(config) => mamba1(config, dim),
-        // what a custom block keeps is its own secret: its input, and a guess at one layer's graph
-        BlockConfig::Custom(_) => 16.0 * dim,
-    };
-    let edges = if stage == local {
-        3.0 * model.num_tokens as f64
-    } else {
-        let patch = model.patch_bytes(stage) as f64 * model.hidden_dims[local] as f64;
-        3.0 * patch + model.seq_lens[stage + 1] as f64 * model.hidden_dims[stage + 1] as f64
-    };
-    layers * layer + edges + 6.0 * dim
+        Self {
+            parameters: (architecture.parameter_counts().total as f64 * parameter) as u64,
+            stages,
+            backward: (peak - kept) as u64,
+            driver: if kind.gpu { DRIVER } else { 0 },
+        }
+    }
+
+    /// All of it.
+    pub fn total(&self) -> u64 {
+        let kept = self.stages.iter().fold(0u64, |sum, stage| sum.saturating_add(*stage));
+        [self.parameters, self.backward, self.driver]
+            .iter()
+            .fold(kept, |sum, part| sum.saturating_add(*part))
+    }
+
+    /// What takes memory, the largest first, and the settings that lower it.
+    pub fn consumers(&self) -> Vec<(String, u64, &'static str)> {
+        let parameters = ("weights, gradients and optimizer".to_string(), self.parameters);
+        let mut consumers = vec![(parameters.0, parameters.1, "params.hidden_dims, params.num_layers")];
+        for (stage, bytes) in self.stages.iter().enumerate() {
+            let settings = match stage {
+                0 => "train.batch_size, params.input_seq_len",
+                _ => "more params.train_checkpoint_chunks, train.batch_size",
+            };
+            consumers.push((format!("activations of stage {}", stage + 1), *bytes, settings));
+        }
+        consumers.sort_by_key(|(_, bytes, _)| std::cmp::Reverse(*bytes));
+        consumers
+    }
 }
 
-fn transformer(config: &TransformerConfig, dim: f64, positions: f64) -> f64 {
-    let heads = config.attn_num_heads as f64;
-    // residuals and norms; q, [k | v], its rotated copy, the attended values; the inner activations
-    let short = if positions <= 64.0 { heads * positions } else { 0.0 };
-    4.0 * dim + 6.0 * heads * config.attn_head_dims as f64 + short + 2.0 * config.ff_multiplier as f64 * dim
+/// What training with this configuration on such a device takes, without the program itself.
+pub fn estimate_memory(experiment: &Experiment, device: &Device) -> MemoryEstimate {
+    MemoryEstimate::new(
+        &experiment.params.architecture,
+        experiment.train.batch_size,
+        experiment.params.input_seq_len,
+        experiment.train.precision,
+        device,
+    )
+}
+
+/// `result`, where memory ran out with an error that says what takes it and which settings lower that.
+pub fn explain_memory<T>(result: Result<T>, experiment: &Experiment, device: &Device) -> Result<T> {
+    match result {
+        Err(Error::Tensor(error)) if is_out_of_memory(&error) => Err(too_little(experiment, device)),
+        result => result,
+    }
+}
+
+fn too_little(experiment: &Experiment, device: &Device) -> Error {
+    let gib = |bytes: u64| format!("{:.1} GiB", bytes as f64 / f64::from(1 << 30));
+    let estimate = estimate_memory(experiment, device);
+    let has = match mblm_ops::device::memory(device) {
+        Ok(Some((_, total))) => format!(" of {}", gib(total as u64)),
+        _ => String::new(),
+    };
+    let consumers: Vec<String> = estimate
+        .consumers()
+        .into_iter()
+        .filter(|(_, bytes, _)| *bytes >= estimate.total() / 20)
+        .map(|(what, bytes, settings)| format!("{what} {} ({settings})", gib(bytes)))
+        .collect();
+    Error::OutOfMemory(format!(
+        "{}: the memory{has} is used up; this run needs about {} for itself: {}; lower what is in parentheses, and see what \
+         others use with nvidia-smi",
+        mblm_ops::device::name(device),
+        gib(estimate.total()),
+        consumers.join(", ")
+    ))
+}
+
+/// Bytes that one row takes.
+struct Row {
+    /// From the forward to the backward pass.
+    kept: f64,
+    /// Beside that while its stage goes backward, a layer at a time.
+    backward: f64,
+}
+
+/// How a device keeps activations.
+#[derive(Clone, Copy)]
+struct Kind {
+    /// Bytes of an element.
+    element: f64,
+    gpu: bool,
+}
+
+impl Kind {
+    /// What one row of a stage takes.
+    fn row(self, model: &ModelConfig, stage: usize, positions: f64) -> Row {
+        let dim = model.hidden_dims[stage] as f64;
+        let layers = model.num_layers[stage] as f64;
+        let local = model.num_stages() - 1;
+        let layer = match &model.block[stage] {
+            BlockConfig::Transformer(config) | BlockConfig::TransformerEncoder(config) => {
+                self.element * self.transformer(config, dim, positions)
+            }
+            BlockConfig::Mamba2(config) => self.element * mamba2(config, dim) + self.scan(config, dim),
+            BlockConfig::Mamba1(config) => self.element * mamba1(config, dim) + self.scan(config, dim),
+            // what a custom block keeps is its own secret: its input, and a guess at one layer's graph
+            BlockConfig::Custom(_) => FLOAT * 16.0 * dim,
+        };
+        // the bytes of a patch, before and after their norm, and their gradients; logits and theirs come and go
+        let (kept, backward) = match stage == local {
+            true => (0.0, 3.0 * model.num_tokens as f64),
+            false => {
+                let patch = model.patch_bytes(stage) as f64 * model.hidden_dims[local] as f64;
+                (2.0 * patch, 2.0 * patch)
+            }
+        };
+        Row {
+            kept: layers * layer + self.element * (kept + 4.0 * dim),
+            backward: layer + self.element * (backward + 2.0 * dim),
+        }
+    }
+
+    /// Elements: residuals and norms; q, [k | v], the attended values; the inner activations. On the CPU also rotated keys and
+    /// values, and the weights where keys are few.
+    fn transformer(self, config: &TransformerConfig, dim: f64, positions: f64) -> f64 {
+        let heads = config.attn_num_heads as f64;
+        let width = heads * config.attn_head_dims as f64;
+        let attention = match (self.gpu, positions <= 64.0) {
+            (true, _) => 4.0 * width,
+            (false, true) => 6.0 * width + heads * positions,
+            (false, false) => 6.0 * width,
+        };
+        4.0 * dim + attention + 2.0 * config.ff_multiplier as f64 * dim
+    }
+
+    /// Bytes of the states between the chunks of a scan.
+    fn scan(self, config: &MambaConfig, dim: f64) -> f64 {
+        match self.gpu {
+            true => self.element * config.expand as f64 * dim * config.d_state as f64 / SCAN_CHUNK,
+            false => 0.0,
+        }
+    }
 }
 
 fn mamba2(config: &MambaConfig, dim: f64) -> f64 {
@@ -97,25 +247,31 @@ train: {target_elements: 18446744073709551615, target_elements_strategy: batch, 
 
     fn estimate(overrides: &[&str]) -> u64 {
         let overrides: Vec<String> = overrides.iter().map(|argument| argument.to_string()).collect();
-        estimate_memory(
-            &Experiment::from_yaml_str(EXPERIMENT, "a.yaml", &overrides).unwrap(),
-            &Device::Cpu,
-        )
+        let experiment = Experiment::from_yaml_str(EXPERIMENT, "a.yaml", &overrides).unwrap();
+        estimate_memory(&experiment, &Device::Cpu).total()
+    }
+
+    fn count(overrides: &[&str]) -> u64 {
+        let overrides: Vec<String> = overrides.iter().map(|argument| argument.to_string()).collect();
+        let experiment = Experiment::from_yaml_str(EXPERIMENT, "a.yaml", &overrides).unwrap();
+        experiment.params.architecture.parameter_counts().total
     }
 
     #[test]
     fn rows_of_every_stage_are_counted() {
-        let parameters = Experiment::from_yaml_str(EXPERIMENT, "a.yaml", &[])
-            .unwrap()
-            .params
-            .architecture
-            .parameter_counts()
-            .total;
-        // 3 · 25 rows: two layers of 16 · 6, patches of 4 · 4 three times, 4 · 4 of context, 6 · 6
-        let first = 75 * (2 * 96 + 3 * 16 + 16 + 36);
-        // a chunk is 38 of 75 sequences of 4 rows: two layers of 16 · 4, three rows of logits, 6 · 4
-        let second = 38 * 4 * (2 * 64 + 30 + 24);
+        let parameters = count(&[]);
+        // 3 · 25 rows: a layer of 16 · 6, patches of 4 · 4 twice, 4 · 6
+        let first = 75 * (96 + 2 * 16 + 24);
+        // a chunk is 38 of 75 sequences of 4 rows: a layer of 16 · 4, 4 · 4; backward a layer, three rows of logits, 2 · 4
+        let second = 38 * 4 * ((64 + 16) + (64 + 30 + 8));
         assert_eq!(estimate(&[]), 16 * parameters + 4 * (first + second));
+        // one layer of the second stage against many of the first, which go backward last
+        let wide = estimate(&["params.num_layers.0=100", "params.train_checkpoint_chunks.0=75"]);
+        let parameters = 16 * count(&["params.num_layers.0=100"]);
+        assert_eq!(
+            wide,
+            parameters + 4 * (75 * (9600 + 32 + 24) + 4 * 80 + 75 * (96 + 32 + 12) - 4 * 80)
+        );
     }
 
     #[test]
@@ -132,5 +288,35 @@ train: {target_elements: 18446744073709551615, target_elements_strategy: batch, 
         );
         assert!(estimate(&[&set("params.seq_lens.0"), "params.seq_lens.1=1", "train.batch_size=1"]) < u64::MAX);
         assert!(estimate(&[&set("params.train_checkpoint_chunks.0")]) < u64::MAX);
+    }
+
+    #[test]
+    fn used_up_memory_is_explained_and_nothing_else() {
+        let experiment = Experiment::from_yaml_str(EXPERIMENT, "a.yaml", &[]).unwrap();
+        let explain = |error: &str| {
+            let error = candle_core::Error::Cuda(error.into()).bt();
+            explain_memory::<()>(Err(error.into()), &experiment, &Device::Cpu).unwrap_err()
+        };
+        let full = explain("DriverError(CUDA_ERROR_OUT_OF_MEMORY, \"out of memory\")");
+        let text = full.to_string();
+        for part in ["activations of stage 1", "train.batch_size", "needs about 0.0 GiB"] {
+            assert!(text.contains(part), "{text}");
+        }
+        assert!(matches!(
+            explain("DriverError(CUDA_ERROR_INVALID_VALUE)"),
+            Error::Tensor(_)
+        ));
+    }
+
+    #[test]
+    fn the_largest_consumer_comes_first() {
+        let estimate = MemoryEstimate {
+            parameters: 5,
+            stages: vec![9, 7],
+            backward: 2,
+            driver: 1,
+        };
+        let bytes: Vec<u64> = estimate.consumers().iter().map(|(_, bytes, _)| *bytes).collect();
+        assert_eq!((bytes, estimate.total()), (vec![9, 7, 5], 24));
     }
 }

@@ -16,7 +16,7 @@ mod validation;
 pub use best::BestModel;
 pub use data::{TrainingData, open_split};
 pub use learner::{Counts, Learned, Learner, Recipe};
-pub use memory::estimate_memory;
+pub use memory::{MemoryEstimate, estimate_memory, explain_memory};
 pub use observer::{BatchReport, Evaluation, EvaluationKind, Event, FileLengths, Observer, Observers};
 pub use optimizer::{GradientNorm, Optimizer, PUBLISHED_ADAM};
 pub use points::spread;

@@ -41,6 +41,11 @@ impl Fixture {
         Ok(fixture)
     }
 
+    /// What stands for it in messages.
+    pub fn path(&self) -> &Path {
+        &self.path
+    }
+
     /// `decoder`, `encoder` or `train`.
     pub fn kind(&self) -> &str {
         self.metadata.get("kind").map_or("", String::as_str)

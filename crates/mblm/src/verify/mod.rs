@@ -22,6 +22,16 @@ use serde::Serialize;
 use crate::model::BlockRegistry;
 use crate::{Error, Result};
 
+/// Name and bytes of a fixture of this crate.
+macro_rules! bundled {
+    ($name:literal) => {
+        (
+            $name,
+            include_bytes!(concat!("../../tests/fixtures/", $name, ".safetensors")),
+        )
+    };
+}
+
 /// Largest relative L2 error of logits, hidden state, loss and each gradient in float32.
 pub const VALUE_BOUND: f64 = 2e-5;
 /// Largest difference of a training loss, in nats.
@@ -78,15 +88,27 @@ impl Comparison {
     }
 }
 
+/// Fixtures that come with the library: name and bytes. Together they reach every built-in block and training.
+pub const BUNDLED: [(&str, &[u8]); 4] = [
+    bundled!("decoder_2d_m1t"),
+    bundled!("decoder_2d_tt_rope"),
+    bundled!("encoder_2d_ee"),
+    bundled!("train_2d_st"),
+];
+
 /// Runs a fixture file on a device and compares everything it holds.
 pub fn run(path: &Path, registry: &BlockRegistry, device: &Device) -> Result<Vec<Comparison>> {
-    let fixture = Fixture::open(path)?;
+    compare(&Fixture::open(path)?, registry, device)
+}
+
+/// The same with a fixture in memory.
+pub fn compare(fixture: &Fixture, registry: &BlockRegistry, device: &Device) -> Result<Vec<Comparison>> {
     match fixture.kind() {
-        "decoder" => model::decoder(&fixture, registry, device),
-        "encoder" => model::encoder(&fixture, device),
-        "train" => training::run(&fixture, registry, device),
+        "decoder" => model::decoder(fixture, registry, device),
+        "encoder" => model::encoder(fixture, device),
+        "train" => training::run(fixture, registry, device),
         other => Err(Error::file(
-            path,
+            fixture.path(),
             format!("fixture of kind {other:?}: expected decoder, encoder or train"),
         )),
     }

@@ -1,49 +1,21 @@
 //! What is measured, and how: everything is timed by the clock, in turns, and told as median, smallest and largest.
 //!
-//! The limit is the speed of a plain matrix product, (R, D) · (D, 4·D), D the width of the local stage: float32 with 4096 rows on
-//! the CPU, on a GPU in the precision of the training with 65,536. A training step is forward, backward, clipping and Adam on bytes that are drawn anew for every step; product and step take turns, so that
-//! both see the same machine.
+//! The limit is the speed of a plain matrix product as wide as the local stage, on a GPU in the precision of the training. A
+//! training step is forward, backward, clipping and Adam on bytes that are drawn anew for every step; product and step take
+//! turns, so that both see the same machine.
 
 use std::time::{Duration, Instant};
 
+use crate::ceilings::{Product, Spread};
 use anyhow::Result;
 use candle_core::{DType, Device, Tensor};
 use mblm::config::Precision;
 use mblm::generate::{Generator, GeneratorState, side_by_side};
 use mblm::model::{Mblm, Model, ModelBatch};
 use mblm::train::{Learner, PUBLISHED_ADAM, Recipe, Schedule};
-use serde::Serialize;
-
-/// Rows of the product that is the limit.
-const PRODUCT_ROWS: usize = 4096;
-/// The same on a GPU.
-const PRODUCT_ROWS_OF_GPU: usize = 65_536;
 
 /// Fewest repetitions of anything.
 const FEWEST: usize = 3;
-
-/// Values of repetitions.
-#[derive(Clone, Debug, Serialize)]
-pub(super) struct Spread {
-    pub(super) median: f64,
-    pub(super) smallest: f64,
-    pub(super) largest: f64,
-    pub(super) repetitions: usize,
-}
-
-impl Spread {
-    /// Of at least one value.
-    pub(super) fn of(mut values: Vec<f64>) -> Self {
-        values.sort_by(f64::total_cmp);
-        let count = values.len();
-        Self {
-            median: (values[(count - 1) / 2] + values[count / 2]) / 2.0,
-            smallest: values[0],
-            largest: values[count - 1],
-            repetitions: count,
-        }
-    }
-}
 
 /// Bytes that no model can predict, the same in every run.
 pub(super) struct Noise(u64);
@@ -62,38 +34,6 @@ impl Noise {
             (self.0 >> 56) as u32
         };
         std::iter::repeat_with(byte).take(count).collect()
-    }
-}
-
-/// A matrix product of the model's width.
-pub(super) struct Product {
-    x: Tensor,
-    weight: Tensor,
-}
-
-impl Product {
-    pub(super) fn new(width: usize, precision: Precision, device: &Device) -> Result<Self> {
-        let (rows, dtype) = match device.is_cpu() {
-            true => (PRODUCT_ROWS, DType::F32),
-            false if precision.is_bf16(device) => (PRODUCT_ROWS_OF_GPU, DType::BF16),
-            false => (PRODUCT_ROWS_OF_GPU, DType::F32),
-        };
-        let tensor = |shape: (usize, usize)| Tensor::rand(-1f32, 1f32, shape, device)?.to_dtype(dtype);
-        Ok(Self {
-            x: tensor((rows, width))?,
-            weight: tensor((4 * width, width))?,
-        })
-    }
-
-    /// FLOP/s of one product.
-    pub(super) fn run(&self) -> Result<f64> {
-        let (rows, inputs) = self.x.dims2()?;
-        let outputs = self.weight.dim(0)?;
-        self.x.device().synchronize()?;
-        let begun = Instant::now();
-        self.x.matmul(&self.weight.t()?)?;
-        self.x.device().synchronize()?;
-        Ok(2.0 * (rows * inputs * outputs) as f64 / begun.elapsed().as_secs_f64())
     }
 }
 
@@ -225,13 +165,6 @@ fn decode(generator: &Generator<'_>, mut lanes: Vec<GeneratorState>, ids: &[u32]
 #[cfg(test)]
 mod tests {
     use super::*;
-
-    #[test]
-    fn the_spread_of_values() {
-        let spread = Spread::of(vec![3.0, 1.0, 2.0, 10.0]);
-        assert_eq!((spread.median, spread.smallest, spread.largest), (2.5, 1.0, 10.0));
-        assert_eq!(Spread::of(vec![5.0]).median, 5.0);
-    }
 
     #[test]
     fn noise_is_bytes_of_all_values() {

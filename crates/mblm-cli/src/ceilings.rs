@@ -1,0 +1,140 @@
+//! What a machine can do at most: the speed of a plain matrix product and of a copy, by the clock.
+//!
+//! The product is (R, D) · (D, 4·D): float32 with R = 4096 on the CPU, on a GPU in the asked precision with 65,536. The copy reads
+//! and writes 1 GiB on a GPU, 256 MiB on the CPU with a thread a core, and both directions count.
+
+use std::time::Instant;
+
+use anyhow::Result;
+use candle_core::{DType, Device, Tensor};
+use mblm::config::Precision;
+use serde::Serialize;
+
+/// Rows of the product.
+const PRODUCT_ROWS: usize = 4096;
+/// The same on a GPU.
+const PRODUCT_ROWS_OF_GPU: usize = 65_536;
+/// Bytes that are copied.
+const COPIED: usize = 1 << 28;
+/// The same on a GPU.
+const COPIED_ON_GPU: usize = 1 << 30;
+
+/// Values of repetitions.
+#[derive(Clone, Debug, Serialize)]
+pub(crate) struct Spread {
+    pub(crate) median: f64,
+    pub(crate) smallest: f64,
+    pub(crate) largest: f64,
+    pub(crate) repetitions: usize,
+}
+
+impl Spread {
+    /// Of at least one value.
+    pub(crate) fn of(mut values: Vec<f64>) -> Self {
+        values.sort_by(f64::total_cmp);
+        let count = values.len();
+        Self {
+            median: (values[(count - 1) / 2] + values[count / 2]) / 2.0,
+            smallest: values[0],
+            largest: values[count - 1],
+            repetitions: count,
+        }
+    }
+}
+
+/// A matrix product (R, D) · (D, 4·D).
+pub(crate) struct Product {
+    x: Tensor,
+    weight: Tensor,
+}
+
+impl Product {
+    /// Of D = `width`, in `precision`, where a GPU computes.
+    pub(crate) fn new(width: usize, precision: Precision, device: &Device) -> Result<Self> {
+        let (rows, dtype) = match device.is_cpu() {
+            true => (PRODUCT_ROWS, DType::F32),
+            false if precision.is_bf16(device) => (PRODUCT_ROWS_OF_GPU, DType::BF16),
+            false => (PRODUCT_ROWS_OF_GPU, DType::F32),
+        };
+        let tensor = |shape: (usize, usize)| Tensor::rand(-1f32, 1f32, shape, device)?.to_dtype(dtype);
+        Ok(Self {
+            x: tensor((rows, width))?,
+            weight: tensor((4 * width, width))?,
+        })
+    }
+
+    /// FLOP/s of one product.
+    pub(crate) fn run(&self) -> Result<f64> {
+        let (rows, inputs) = self.x.dims2()?;
+        let outputs = self.weight.dim(0)?;
+        self.x.device().synchronize()?;
+        let begun = Instant::now();
+        self.x.matmul(&self.weight.t()?)?;
+        self.x.device().synchronize()?;
+        Ok(2.0 * (rows * inputs * outputs) as f64 / begun.elapsed().as_secs_f64())
+    }
+}
+
+/// Copies from one piece of memory to another.
+pub(crate) struct Copy(Place);
+
+enum Place {
+    Memory { from: Vec<u8>, to: Vec<u8> },
+    Device(Tensor),
+}
+
+impl Copy {
+    pub(crate) fn new(device: &Device) -> Result<Self> {
+        Ok(Self(match device {
+            Device::Cpu => Place::Memory {
+                from: vec![1; COPIED],
+                to: vec![0; COPIED],
+            },
+            device => Place::Device(Tensor::ones(COPIED_ON_GPU / 4, DType::F32, device)?),
+        }))
+    }
+
+    /// Bytes a second, read and written, of one copy.
+    pub(crate) fn run(&mut self) -> Result<f64> {
+        let (bytes, begun) = match &mut self.0 {
+            Place::Memory { from, to } => {
+                let each = from.len().div_ceil(mblm::threads()).max(1);
+                let begun = Instant::now();
+                std::thread::scope(|scope| {
+                    for (from, to) in from.chunks(each).zip(to.chunks_mut(each)) {
+                        scope.spawn(|| to.copy_from_slice(from));
+                    }
+                });
+                (from.len(), begun)
+            }
+            Place::Device(tensor) => {
+                tensor.device().synchronize()?;
+                let begun = Instant::now();
+                tensor.copy()?;
+                tensor.device().synchronize()?;
+                (4 * tensor.elem_count(), begun)
+            }
+        };
+        Ok(2.0 * bytes as f64 / begun.elapsed().as_secs_f64())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_spread_of_values() {
+        let spread = Spread::of(vec![3.0, 1.0, 2.0, 10.0]);
+        assert_eq!((spread.median, spread.smallest, spread.largest), (2.5, 1.0, 10.0));
+        assert_eq!(Spread::of(vec![5.0]).median, 5.0);
+    }
+
+    #[test]
+    fn a_product_and_a_copy_take_time() -> Result<()> {
+        assert!(Product::new(8, Precision::Auto, &Device::Cpu)?.run()?.is_finite());
+        let speed = Copy::new(&Device::Cpu)?.run()?;
+        assert!(speed.is_finite() && speed > 0.0);
+        Ok(())
+    }
+}
