@@ -230,6 +230,12 @@ on_cuda! {
     many_far_away: case(1, 150).heads(1, 96).at(123_456),
     many_both_ways_after_a_shared_past: case(3, 130).heads(2, 16).past(1, 130).both_ways(),
     many_of_the_past: case(3, 5).heads(2, 64).past(3, 300),
+    many_in_whole_tiles: case(1, 256).heads(2, 64),
+    many_in_whole_tiles_of_wide_heads: case(1, 128).heads(1, 128).past(1, 64),
+    many_after_a_past_of_whole_tiles_and_one: case(2, 129).heads(2, 64).past(2, 193),
+    many_of_96_channels_after_a_past: case(2, 129).heads(2, 96).past(2, 63),
+    many_both_ways_of_96_channels: case(1, 191).heads(1, 96).both_ways(),
+    many_heads: case(5, 200).heads(7, 32).past(1, 9),
     one_query: case(2, 1).heads(4, 64).past(1, 700),
     one_query_of_96_channels: case(3, 1).heads(2, 96).past(3, 1000),
     one_query_of_8_channels: case(2, 1).heads(3, 8).past(2, 100),
@@ -238,6 +244,35 @@ on_cuda! {
     odd_heads_both_ways: case(1, 90).heads(3, 10).both_ways(),
     odd_heads_of_46_channels: case(6, 11).heads(2, 46).past(1, 2),
     odd_heads_of_127_channels: case(1, 35).heads(1, 127).plain().past(1, 3),
+}
+
+/// Scores that rise after the first keys until powers of them leave the range of `f32`.
+#[cfg(feature = "cuda")]
+#[test]
+fn steep_scores_on_cuda() -> Result<()> {
+    let device = crate::cuda::device(0)?;
+    let t = 250;
+    for (head_dim, slope, causal) in [(16, 4.0, true), (64, 0.4, true), (64, 8.0, false), (128, 1.0, true)] {
+        let mut a = case(1, t).heads(1, head_dim).plain().a;
+        a.causal = causal;
+        // the score of key j is about slope · j: all numbers are exact in bf16
+        let first_channel = |numbers: Vec<f64>| -> Result<Tensor> {
+            let first = Tensor::from_vec(numbers, (1, t, 1), &Device::Cpu)?;
+            first.pad_with_zeros(2, 0, head_dim - 1)
+        };
+        let q = first_channel(vec![(slope * (head_dim as f64).sqrt()).round(); t])?;
+        let k = first_channel((0..t).map(|key| key as f64).collect())?;
+        let v = uniform(&[1, t, head_dim], 1)?
+            .to_dtype(DType::BF16)?
+            .to_dtype(DType::F64)?;
+        let kv = Tensor::cat(&[k, v], 2)?;
+        let (expected, _) = reference::forward(&a, &q, &kv, None, 0, None)?;
+        let on_device = |x: &Tensor| x.to_dtype(DType::BF16)?.to_device(&device);
+        let found = forward(&a, &on_device(&q)?, &on_device(&kv)?, None, 0, None)?.out;
+        let error = relative_error(&found, &expected, 1e-6)?;
+        assert!(error < 1e-2, "slope {slope}: {error}");
+    }
+    Ok(())
 }
 
 /// Parts of larger tensors, aligned or not, give on a CUDA device what copies of them give.

@@ -35,23 +35,28 @@ impl Plan {
 
     /// As the kernels of `heads.cuh` are instantiated.
     fn long(inputs: &Inputs, pass: Pass, module: Module) -> Self {
-        let narrow = inputs.sizes.head_dim <= 64;
         let line = 2 * (inputs.sizes.head_dim + 8); // bytes of a row
+        let (own, tile) = match inputs.sizes.head_dim {
+            ..=64 => (128, 64),
+            _ => (64, 32),
+        };
         let (name, rows, others, kept) = match pass {
-            Pass::Forward => ("long_forward", 128, if narrow { 64 } else { 32 }, 1),
-            Pass::Queries => ("long_backward_queries", if narrow { 128 } else { 64 }, 32, 2),
-            Pass::Keys => ("long_backward_keys", 64, if narrow { 64 } else { 32 }, 2),
+            Pass::Forward => ("long_forward", 128, tile, 1),
+            Pass::Queries => ("long_backward_queries", own, 64, 2),
+            Pass::Keys => ("long_backward_keys", own, tile, 2),
         };
         let numbers = match pass {
             Pass::Keys => 4 * others * size_of::<f32>(),
             _ => 0,
         };
+        // tiles come in pairs, of keys and values or the like; at first the block's own rows lie where the second pair will
+        let pair = 2 * others;
         Self {
             module,
             name: name.to_string(),
             rows,
             threads: 128,
-            shared: (kept * rows + 4 * others) * line + numbers,
+            shared: (pair + pair.max(kept * rows)) * line + numbers,
         }
     }
 

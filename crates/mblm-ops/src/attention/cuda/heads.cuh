@@ -26,27 +26,28 @@ SHORT(16, 5)
 SHORT(32, 4)
 SHORT(64, 1)
 
-// The template arguments set rows of a block in 64s, and rows of the blocks of the other kind: `blocked.rs` has them too.
+// The template arguments set rows of a block in 64s, and rows of the tiles of the other kind: `blocked.rs` has them too. All of
+// the registers that two blocks leave each other on a multiprocessor are used.
 
-extern "C" __global__ void __launch_bounds__(LONG_THREADS) long_forward(
+extern "C" __global__ void __launch_bounds__(LONG_THREADS, 2) long_forward(
     ROWS(bf16, q), ROWS(bf16, kv), ROWS(bf16, past), bf16* out, float* logs, int t, int s, int heads, int blocks, int causal,
     float scale) {
     long_forward<HEAD, 2, NARROW ? 64 : 32>(ROWS_OF(bf16, q), ROWS_OF(bf16, kv), ROWS_OF(bf16, past), out, logs, t, s, heads,
                                             blocks, causal, scale);
 }
 
-extern "C" __global__ void __launch_bounds__(LONG_THREADS) long_backward_queries(
+extern "C" __global__ void __launch_bounds__(LONG_THREADS, 2) long_backward_queries(
     ROWS(bf16, q), ROWS(bf16, kv), ROWS(bf16, past), ROWS(bf16, d_out), const float* logs, const float* dots, const float* angles,
     bf16* d_q, int t, int s, int heads, int blocks, int causal, float scale, float root) {
-    long_backward_queries<HEAD, NARROW ? 2 : 1, 32>(ROWS_OF(bf16, q), ROWS_OF(bf16, kv), ROWS_OF(bf16, past), ROWS_OF(bf16, d_out),
+    long_backward_queries<HEAD, NARROW ? 2 : 1, 64>(ROWS_OF(bf16, q), ROWS_OF(bf16, kv), ROWS_OF(bf16, past), ROWS_OF(bf16, d_out),
                                                     logs, dots, angles, d_q, t, s, heads, blocks, causal, scale, root);
 }
 
-extern "C" __global__ void __launch_bounds__(LONG_THREADS) long_backward_keys(
+extern "C" __global__ void __launch_bounds__(LONG_THREADS, 2) long_backward_keys(
     ROWS(bf16, q), ROWS(bf16, kv), ROWS(bf16, past), ROWS(bf16, d_out), ROWS(bf16, d_present), const float* logs,
     const float* dots, const float* angles, bf16* d_kv, bf16* d_past, float* partial, int t, int s, int heads, int blocks,
     int causal, float scale, float root) {
-    long_backward_keys<HEAD, 1, NARROW ? 64 : 32>(ROWS_OF(bf16, q), ROWS_OF(bf16, kv), ROWS_OF(bf16, past), ROWS_OF(bf16, d_out),
-                                                  ROWS_OF(bf16, d_present), logs, dots, angles, d_kv, d_past, partial, t, s, heads,
-                                                  blocks, causal, scale, root);
+    long_backward_keys<HEAD, NARROW ? 2 : 1, NARROW ? 64 : 32>(
+        ROWS_OF(bf16, q), ROWS_OF(bf16, kv), ROWS_OF(bf16, past), ROWS_OF(bf16, d_out), ROWS_OF(bf16, d_present), logs, dots, angles,
+        d_kv, d_past, partial, t, s, heads, blocks, causal, scale, root);
 }

@@ -1,7 +1,10 @@
 // Attention over many keys in bf16, block by block on tensor cores: FlashAttention-2.
 //
 // Four warps of 16·M rows each take one block of a head: of queries for the output and for the gradient of the queries, of keys
-// for the gradients of keys and values. They go through blocks of the other kind, which come into shared memory one step ahead.
+// for the gradients of keys and values. They go through tiles of N rows of the other kind, which come into shared memory one step
+// ahead. A warp keeps its rows in registers as the left sides of products and takes a tile in groups of 16 rows: the products of
+// one group run while the powers of another are computed.
+//
 // Queries and new keys are already rotated; key j is row j of the past, or row j - s of `kv`. Of the scores each query keeps
 // log2 Σ_j 2^(scale · score_j), `logs` (n, h, t), with scale = log2(e)/√d_h. The backward pass reads the products of each query's
 // output and its gradient from `dots` (n, h, t).
@@ -17,6 +20,10 @@
 
 constexpr int LONG_WARPS = 4, LONG_THREADS = 32 * LONG_WARPS;
 
+// Heads whose blocks are launched together, the longest blocks of all of them first: enough that no long block is left for the end,
+// few enough that their rows stay in the cache.
+constexpr int LONG_HEADS = 16;
+
 // Keys and values of one head.
 struct LongKeys {
     const bf16 *past, *kv;
@@ -28,7 +35,9 @@ struct LongKeys {
 struct LongBlock {
     int sequence, head, channel, first;
     __device__ __forceinline__ LongBlock(int blocks, int size, int heads, int head_dim, bool backwards) {
-        const int item = blockIdx.x / blocks, block = blockIdx.x % blocks;
+        const int before = blockIdx.x / (LONG_HEADS * blocks) * LONG_HEADS, rest = blockIdx.x - before * blocks;
+        const int together = min(LONG_HEADS, (int)gridDim.x / blocks - before);
+        const int item = before + rest % together, block = rest / together;
         sequence = item / heads;
         head = item % heads;
         channel = head * head_dim;
@@ -36,75 +45,207 @@ struct LongBlock {
     }
 };
 
+// Calls `copy` for the pieces of a tile of COUNT rows that this thread brings, 16 bytes of each AT_ONCE-th row, with the bytes from
+// the tile's beginning in shared memory.
+template <int DH, int COUNT>
+struct LongPieces {
+    static constexpr int LD = DH + 8, CHUNKS = DH / 8, AT_ONCE = LONG_THREADS / CHUNKS, TIMES = (COUNT + AT_ONCE - 1) / AT_ONCE;
+    static __device__ __forceinline__ int row() { return threadIdx.x / CHUNKS; }
+    static __device__ __forceinline__ int channel() { return threadIdx.x % CHUNKS * 8; }
+    template <typename F>
+    static __device__ __forceinline__ void each(F copy) {
+        if (LONG_THREADS % CHUNKS && row() >= AT_ONCE) return;
+        const uint32_t at = 2 * (row() * LD + channel());
+#pragma unroll
+        for (int i = 0; i < TIMES; ++i)
+            if (COUNT % AT_ONCE == 0 || row() + i * AT_ONCE < COUNT) copy(row() + i * AT_ONCE, at + 2 * i * AT_ONCE * LD);
+    }
+};
+
 // Brings keys from `first` to `to` and their values to `to` + `apart` bytes, zeros beyond the last.
 template <int DH, int COUNT>
 __device__ __forceinline__ void load_keys(uint32_t to, uint32_t apart, const LongKeys& keys, int first) {
-    constexpr int LD = DH + 8, CHUNKS = DH / 8;
-#pragma unroll
-    for (int i = threadIdx.x; i < COUNT * CHUNKS; i += LONG_THREADS) {
-        const int row = i / CHUNKS, c = i % CHUNKS * 8, key = first + row;
+    typedef LongPieces<DH, COUNT> Pieces;
+    if (first >= keys.s && first + COUNT <= keys.count) {
+        const bf16* from = keys.kv + (first - keys.s + Pieces::row()) * keys.kv_row + Pieces::channel();
+        Pieces::each([&](int, uint32_t at) {
+            copy_later(to + at, from);
+            copy_later(to + apart + at, from + keys.width);
+            from += Pieces::AT_ONCE * keys.kv_row;
+        });
+        return;
+    }
+    Pieces::each([&](int row, uint32_t at) {
+        const int key = first + row;
         const bool valid = key < keys.count;
         const bf16* from = key < keys.s ? keys.past + key * keys.past_row : keys.kv + (valid ? key - keys.s : 0) * keys.kv_row;
-        const uint32_t at = to + 2 * (row * LD + c);
-        copy_later(at, from + c, valid);
-        copy_later(at + apart, from + keys.width + c, valid);
-    }
+        from += Pieces::channel();
+        copy_later(to + at, from, valid);
+        copy_later(to + apart + at, from + keys.width, valid);
+    });
 }
 
 // Brings rows from `first` of `from`, zeros from row `end` on.
 template <int DH, int COUNT>
 __device__ __forceinline__ void load_rows(uint32_t to, const bf16* from, long long stride, int first, int end) {
-    constexpr int LD = DH + 8, CHUNKS = DH / 8;
-#pragma unroll
-    for (int i = threadIdx.x; i < COUNT * CHUNKS; i += LONG_THREADS) {
-        const int row = i / CHUNKS, c = i % CHUNKS * 8;
-        const bool valid = first + row < end;
-        copy_later(to + 2 * (row * LD + c), from + (valid ? first + row : 0) * stride + c, valid);
+    typedef LongPieces<DH, COUNT> Pieces;
+    from += Pieces::channel();
+    if (first + COUNT <= end) {
+        from += (first + Pieces::row()) * stride;
+        Pieces::each([&](int, uint32_t at) {
+            copy_later(to + at, from);
+            from += Pieces::AT_ONCE * stride;
+        });
+        return;
     }
+    Pieces::each([&](int row, uint32_t at) {
+        const bool valid = first + row < end;
+        copy_later(to + at, from + (valid ? first + row : 0) * stride, valid);
+    });
 }
 
-// c[m] (16, N) += rows of `a` (16·M) times rows of `b` (N): c_ij = Σ_channel a_i b_j. `a` and `b` are the addresses of this lane.
-template <int DH, int M, int N>
-__device__ __forceinline__ void long_scores(float (&c)[M][N / 8][4], uint32_t a, uint32_t b) {
+// Rows of `a` (16·M) as the left sides of products over channels.
+template <int DH, int M>
+__device__ __forceinline__ void long_left(uint32_t (&x)[M][DH / 16][4], uint32_t a) {
     constexpr int LD = DH + 8;
+#pragma unroll
+    for (int m = 0; m < M; ++m)
+#pragma unroll
+        for (int k = 0; k < DH / 16; ++k) load_tiles(x[m][k], a + 32 * k + 32 * m * LD);
+}
+
+// c[m] (16, 16) = rows of `x` (16·M) times 16 rows of `b`, added to what `start` says: c_ij = start + Σ_channel x_i b_j.
+template <int DH, int M, typename F>
+__device__ __forceinline__ void long_scores(float (&c)[M][2][4], const uint32_t (&x)[M][DH / 16][4], uint32_t b, F start) {
+#pragma unroll
+    for (int m = 0; m < M; ++m)
+#pragma unroll
+        for (int j = 0; j < 2; ++j)
+#pragma unroll
+            for (int e = 0; e < 4; ++e) c[m][j][e] = start(m, j, e);
 #pragma unroll
     for (int k = 0; k < DH / 16; ++k) {
-        uint32_t x[M][4];
+        uint32_t y[4];
+        load_tiles(y, b + 32 * k);
 #pragma unroll
-        for (int m = 0; m < M; ++m) load_tiles(x[m], a + 32 * k + 32 * m * LD);
-#pragma unroll
-        for (int j = 0; j < N / 16; ++j) {
-            uint32_t y[4];
-            load_tiles(y, b + 32 * k + 32 * j * LD);
-#pragma unroll
-            for (int m = 0; m < M; ++m) {
-                multiply(c[m][2 * j], x[m], y[0], y[1]);
-                multiply(c[m][2 * j + 1], x[m], y[2], y[3]);
-            }
+        for (int m = 0; m < M; ++m) {
+            multiply(c[m][0], x[m][k], y[0], y[1]);
+            multiply(c[m][1], x[m][k], y[2], y[3]);
         }
     }
 }
 
-// c[m] (16, DH) += w[m] (16, N) times the N rows of `b`.
-template <int DH, int M, int N>
-__device__ __forceinline__ void long_mix(float (&c)[M][DH / 8][4], const uint32_t (&w)[M][N / 8][2], uint32_t b) {
-    constexpr int LD = DH + 8;
-#pragma unroll
-    for (int k = 0; k < N / 16; ++k)
-#pragma unroll
-        for (int j = 0; j < DH / 16; ++j) {
-            uint32_t y[4];
-            load_tiles_transposed(y, b + 32 * k * LD + 32 * j);
-#pragma unroll
-            for (int m = 0; m < M; ++m) {
-                const uint32_t x[4] = {w[m][2 * k][0], w[m][2 * k][1], w[m][2 * k + 1][0], w[m][2 * k + 1][1]};
-                multiply(c[m][2 * j], x, y[0], y[1]);
-                multiply(c[m][2 * j + 1], x, y[2], y[3]);
-            }
-        }
+template <int DH, int M>
+__device__ __forceinline__ void long_scores(float (&c)[M][2][4], const uint32_t (&x)[M][DH / 16][4], uint32_t b) {
+    long_scores<DH, M>(c, x, b, [](int, int, int) { return 0.0f; });
 }
 
-// Shared memory: queries (64·M rows), then two pairs of N keys and N values.
+// c[m] (16, DH) += w[m] (16, 16) times 16 rows of `b`.
+template <int DH, int M>
+__device__ __forceinline__ void long_mix(float (&c)[M][DH / 8][4], const uint32_t (&w)[M][4], uint32_t b) {
+#pragma unroll
+    for (int j = 0; j < DH / 16; ++j) {
+        uint32_t y[4];
+        load_tiles_transposed(y, b + 32 * j);
+#pragma unroll
+        for (int m = 0; m < M; ++m) {
+            multiply(c[m][2 * j], w[m], y[0], y[1]);
+            multiply(c[m][2 * j + 1], w[m], y[2], y[3]);
+        }
+    }
+}
+
+// Where queries from `first`, `query` of them this lane's first, see which keys.
+struct LongSight {
+    int first, rows, query, s, t;
+    bool causal;
+    // Keys from `key` on that some query of the warp sees.
+    __device__ __forceinline__ int after(int key) const { return (causal ? min(s + t, s + first + rows) : s + t) - key; }
+    // Whether every query of the warp sees `count` keys from `key` on.
+    __device__ __forceinline__ bool all(int key, int count) const {
+        return key + count <= s + t && !(causal && key + count > s + first + 1);
+    }
+    // Lets scores of (16·M, 16) with keys from `key` on be -∞ where the query does not see the key.
+    template <int M>
+    __device__ __forceinline__ void hide(float (&c)[M][2][4], int key) const {
+        const int mine = key + threadIdx.x % 4 * 2;
+#pragma unroll
+        for (int m = 0; m < M; ++m)
+#pragma unroll
+            for (int j = 0; j < 2; ++j)
+#pragma unroll
+                for (int e = 0; e < 4; ++e) {
+                    const int column = mine + 8 * j + e % 2, row = query + 16 * m + e / 2 * 8;
+                    if (column >= s + t || (causal && column > s + row)) c[m][j][e] = -INFINITY;
+                }
+    }
+};
+
+// What a warp of the forward pass has summed up: Σ_j 2^(scale · score_j - top) times value j, `o`, and times 1, `total`.
+//
+// `top` is the greatest scale · score of the first tile only, so that later tiles need no maximum. Sums are as precise with any `top`
+// until they leave the range of `float`; then the block starts again and raises `top` tile by tile.
+template <int DH, int M>
+struct LongSums {
+    float o[M][DH / 8][4], top[M][2], total[M][2];
+
+    __device__ __forceinline__ void clear() {
+#pragma unroll
+        for (int m = 0; m < M; ++m) {
+            top[m][0] = top[m][1] = -INFINITY;
+            total[m][0] = total[m][1] = 0.0f;
+#pragma unroll
+            for (int j = 0; j < DH / 8; ++j)
+#pragma unroll
+                for (int e = 0; e < 4; ++e) o[m][j][e] = 0.0f;
+        }
+    }
+
+    // Raises `top` to the greatest of (16·M) scores, of which each lane gives its own.
+    __device__ __forceinline__ void raise(const float (&greatest)[M][2], float scale) {
+#pragma unroll
+        for (int m = 0; m < M; ++m)
+#pragma unroll
+            for (int half = 0; half < 2; ++half) {
+                const float higher = fmaxf(top[m][half], row_max(greatest[m][half]) * scale);
+                const float shrink = power_of_two(top[m][half] - higher);
+                top[m][half] = higher;
+                total[m][half] *= shrink;
+#pragma unroll
+                for (int j = 0; j < DH / 8; ++j) {
+                    o[m][j][2 * half] *= shrink;
+                    o[m][j][2 * half + 1] *= shrink;
+                }
+            }
+    }
+
+    // Adds the values at `b` with scores `c`.
+    __device__ __forceinline__ void add(const float (&c)[M][2][4], uint32_t b, float scale) {
+        uint32_t w[M][4];
+#pragma unroll
+        for (int m = 0; m < M; ++m)
+#pragma unroll
+            for (int j = 0; j < 2; ++j)
+#pragma unroll
+                for (int half = 0; half < 2; ++half) {
+                    const float x = power_of_two(c[m][j][2 * half] * scale - top[m][half]);
+                    const float y = power_of_two(c[m][j][2 * half + 1] * scale - top[m][half]);
+                    total[m][half] += x + y;
+                    w[m][2 * j + half] = pack(x, y);
+                }
+        long_mix<DH, M>(o, w, b);
+    }
+
+    // Whether this lane's sums are near the end of the range, or beyond.
+    __device__ __forceinline__ bool beyond() const {
+        bool any = false;
+#pragma unroll
+        for (int m = 0; m < M; ++m) any |= !(total[m][0] < 1e30f) || !(total[m][1] < 1e30f);
+        return any;
+    }
+};
+
+// Shared memory: two pairs of N keys and N values; the queries (64·M rows) lie over the second pair before and the output after.
 template <int DH, int M, int N>
 __device__ __forceinline__ void long_forward(Rows q, Rows kv, Rows past, bf16* __restrict__ out, float* __restrict__ logs, int t,
                                              int s, int heads, int blocks, int causal, float scale) {
@@ -116,80 +257,83 @@ __device__ __forceinline__ void long_forward(Rows q, Rows kv, Rows past, bf16* _
     const LongKeys keys = {past.at(block.sequence, block.channel), kv.at(block.sequence, block.channel), past.row, kv.row, width, s,
                            s + t};
     const int end = causal ? min(s + t, s + block.first + ROWS) : s + t;
-    const uint32_t base = shared_address(memory), stages = base + 2 * ROWS * LD;
-    load_rows<DH, ROWS>(base, q.at(block.sequence, block.channel), q.row, block.first, t);
+    const int mine = 16 * M * warp, query = block.first + mine + lane / 4;
+    const LongSight sight = {block.first + mine, 16 * M, query, s, t, causal != 0};
+    const uint32_t stages = shared_address(memory), own = stages + 2 * APART;
+    load_rows<DH, ROWS>(own, q.at(block.sequence, block.channel), q.row, block.first, t);
     load_keys<DH, N>(stages, APART, keys, 0);
     copies_end();
-    const int mine = 16 * M * warp, query = block.first + mine + lane / 4;
-    const uint32_t a = base + 2 * ((mine + row_of_a(lane)) * LD + column_of_a(lane));
     const uint32_t as_columns = stages + 2 * (row_of_b(lane) * LD + column_of_b(lane));
     const uint32_t as_rows = stages + 2 * (row_of_a(lane) * LD + column_of_a(lane)) + APART;
-    float o[M][DH / 8][4] = {}, greatest[M][2], total[M][2] = {};
-#pragma unroll
-    for (int m = 0; m < M; ++m) greatest[m][0] = greatest[m][1] = -INFINITY;
-    uint32_t stage = 0;
-    for (int first = 0; first < end; first += N) {
-        wait_for_copies();
-        __syncthreads();
-        if (first + N < end) load_keys<DH, N>(stages + (2 * APART - stage), APART, keys, first + N);
-        copies_end();
-        float c[M][N / 8][4] = {};
-        long_scores<DH, M, N>(c, a, as_columns + stage);
-        if (first + N > s + t || (causal && first + N > s + block.first + mine + 1)) {
-#pragma unroll
-            for (int m = 0; m < M; ++m)
-#pragma unroll
-                for (int j = 0; j < N / 8; ++j)
-#pragma unroll
-                    for (int e = 0; e < 4; ++e) {
-                        const int key = first + 8 * j + column + e % 2, row = query + 16 * m + e / 2 * 8;
-                        if (key >= s + t || (causal && key > s + row)) c[m][j][e] = -INFINITY;
-                    }
+    wait_for_copies();
+    __syncthreads();
+    uint32_t x[M][DH / 16][4];
+    long_left<DH, M>(x, own + 2 * ((mine + row_of_a(lane)) * LD + column_of_a(lane)));
+    LongSums<DH, M> sums;
+    for (bool careful = false;; careful = true) {
+        sums.clear();
+        if (careful) {
+            load_keys<DH, N>(stages, APART, keys, 0);
+            copies_end();
         }
-        uint32_t w[M][N / 8][2];
+        uint32_t stage = 0;
+        for (int first = 0; first < end; first += N) {
+            wait_for_copies();
+            __syncthreads();
+            if (first + N < end) load_keys<DH, N>(stages + (2 * APART - stage), APART, keys, first + N);
+            copies_end();
+            const bool all = sight.all(first, N);
+            const int groups = min(N, sight.after(first) + 15) / 16;
+            if (first == 0 || careful) {
+                // the first key is visible to every query: the maximum is finite
+                float greatest[M][2];
 #pragma unroll
-        for (int m = 0; m < M; ++m)
+                for (int m = 0; m < M; ++m) greatest[m][0] = greatest[m][1] = -INFINITY;
+                for (int g = 0; g < groups; ++g) {
+                    float c[M][2][4];
+                    long_scores<DH, M>(c, x, as_columns + stage + 32 * g * LD);
+                    sight.hide<M>(c, first + 16 * g);
 #pragma unroll
-            for (int half = 0; half < 2; ++half) {
-                // the first key is visible to every query: the maximum is finite from the first block on
-                float top = greatest[m][half];
+                    for (int m = 0; m < M; ++m)
 #pragma unroll
-                for (int j = 0; j < N / 8; ++j) top = fmaxf(top, fmaxf(c[m][j][2 * half], c[m][j][2 * half + 1]));
-                top = row_max(top);
-                const float shrink = power_of_two((greatest[m][half] - top) * scale), base = top * scale;
-                greatest[m][half] = top;
-                float sum = total[m][half] * shrink;
+                        for (int j = 0; j < 2; ++j)
 #pragma unroll
-                for (int j = 0; j < N / 8; ++j) {
-                    const float x = power_of_two(c[m][j][2 * half] * scale - base);
-                    const float y = power_of_two(c[m][j][2 * half + 1] * scale - base);
-                    sum += x + y;
-                    w[m][j][half] = pack(x, y);
+                            for (int e = 0; e < 4; ++e) greatest[m][e / 2] = fmaxf(greatest[m][e / 2], c[m][j][e]);
                 }
-                total[m][half] = sum;
+                sums.raise(greatest, scale);
+            }
+            if (all) {
 #pragma unroll
-                for (int j = 0; j < DH / 8; ++j) {
-                    o[m][j][2 * half] *= shrink;
-                    o[m][j][2 * half + 1] *= shrink;
+                for (int g = 0; g < N / 16; ++g) {
+                    float c[M][2][4];
+                    long_scores<DH, M>(c, x, as_columns + stage + 32 * g * LD);
+                    sums.add(c, as_rows + stage + 32 * g * LD, scale);
+                }
+            } else {
+                for (int g = 0; g < groups; ++g) {
+                    float c[M][2][4];
+                    long_scores<DH, M>(c, x, as_columns + stage + 32 * g * LD);
+                    sight.hide<M>(c, first + 16 * g);
+                    sums.add(c, as_rows + stage + 32 * g * LD, scale);
                 }
             }
-        long_mix<DH, M, N>(o, w, as_rows + stage);
-        stage = 2 * APART - stage;
+            stage = 2 * APART - stage;
+        }
+        if (!__syncthreads_or(sums.beyond()) || careful) break;
     }
-    // each warp writes over its own queries
-    __syncwarp();
+    bf16* rows = memory + 2 * N * LD;
 #pragma unroll
     for (int m = 0; m < M; ++m)
 #pragma unroll
         for (int half = 0; half < 2; ++half) {
-            const float sum = row_sum(total[m][half]), factor = 1.0f / sum;
+            const float sum = row_sum(sums.total[m][half]), factor = 1.0f / sum;
             const int row = query + 16 * m + 8 * half;
             if (lane % 4 == 0 && row < t)
-                logs[((long long)block.sequence * heads + block.head) * t + row] = greatest[m][half] * scale + log2f(sum);
+                logs[((long long)block.sequence * heads + block.head) * t + row] = sums.top[m][half] + log2f(sum);
 #pragma unroll
             for (int j = 0; j < DH / 8; ++j)
-                *reinterpret_cast<uint32_t*>(memory + (row - block.first) * LD + 8 * j + column) =
-                    pack(o[m][j][2 * half] * factor, o[m][j][2 * half + 1] * factor);
+                *reinterpret_cast<uint32_t*>(rows + (row - block.first) * LD + 8 * j + column) =
+                    pack(sums.o[m][j][2 * half] * factor, sums.o[m][j][2 * half + 1] * factor);
         }
     __syncwarp();
     out += (long long)block.sequence * t * width + block.channel;
@@ -197,7 +341,7 @@ __device__ __forceinline__ void long_forward(Rows q, Rows kv, Rows past, bf16* _
         const int row = mine + i / CHUNKS, c = i % CHUNKS * 8;
         if (block.first + row < t)
             *reinterpret_cast<uint4*>(out + (long long)(block.first + row) * width + c) =
-                *reinterpret_cast<const uint4*>(memory + row * LD + c);
+                *reinterpret_cast<const uint4*>(rows + row * LD + c);
     }
 }
 
@@ -219,8 +363,8 @@ __device__ __forceinline__ void write_turned(bf16* to, float (&c)[DH / 8][4], in
     }
 }
 
-// Gradients of the queries. Shared memory: queries and the gradients of their outputs (64·M rows each), then two pairs of N keys
-// and N values. `root` is 1/√d_h.
+// Gradients of the queries. Shared memory: two pairs of N keys and N values; before, the queries and the gradients of their outputs
+// (64·M rows each) lie from the second pair on. `root` is 1/√d_h.
 template <int DH, int M, int N>
 __device__ __forceinline__ void long_backward_queries(Rows q, Rows kv, Rows past, Rows d_out, const float* __restrict__ logs,
                                                       const float* __restrict__ dots, const float* __restrict__ angles,
@@ -234,13 +378,13 @@ __device__ __forceinline__ void long_backward_queries(Rows q, Rows kv, Rows past
     const LongKeys keys = {past.at(block.sequence, block.channel), kv.at(block.sequence, block.channel), past.row, kv.row, width, s,
                            s + t};
     const int end = causal ? min(s + t, s + block.first + ROWS) : s + t;
-    const uint32_t base = shared_address(memory), stages = base + 4 * ROWS * LD;
-    load_rows<DH, ROWS>(base, q.at(block.sequence, block.channel), q.row, block.first, t);
-    load_rows<DH, ROWS>(base + 2 * ROWS * LD, d_out.at(block.sequence, block.channel), d_out.row, block.first, t);
+    const int mine = 16 * M * warp, query = block.first + mine + lane / 4;
+    const LongSight sight = {block.first + mine, 16 * M, query, s, t, causal != 0};
+    const uint32_t stages = shared_address(memory), own = stages + 2 * APART;
+    load_rows<DH, ROWS>(own, q.at(block.sequence, block.channel), q.row, block.first, t);
+    load_rows<DH, ROWS>(own + 2 * ROWS * LD, d_out.at(block.sequence, block.channel), d_out.row, block.first, t);
     load_keys<DH, N>(stages, APART, keys, 0);
     copies_end();
-    const int mine = 16 * M * warp, query = block.first + mine + lane / 4;
-    const uint32_t a = base + 2 * ((mine + row_of_a(lane)) * LD + column_of_a(lane));
     const uint32_t as_columns = stages + 2 * (row_of_b(lane) * LD + column_of_b(lane));
     const uint32_t as_rows = stages + 2 * (row_of_a(lane) * LD + column_of_a(lane));
     const long long lines = ((long long)block.sequence * heads + block.head) * t;
@@ -253,35 +397,45 @@ __device__ __forceinline__ void long_backward_queries(Rows q, Rows kv, Rows past
             log[m][half] = row < t ? logs[lines + row] : 0.0f;
             dot[m][half] = row < t ? dots[lines + row] : 0.0f;
         }
+    wait_for_copies();
+    __syncthreads();
+    uint32_t x[M][DH / 16][4], y[M][DH / 16][4];
+    const uint32_t a = own + 2 * ((mine + row_of_a(lane)) * LD + column_of_a(lane));
+    long_left<DH, M>(x, a);
+    long_left<DH, M>(y, a + 2 * ROWS * LD);
     float sums[M][DH / 8][4] = {};
+    // 16 keys from `key` on, which lie at `place`
+    auto group = [&](int key, uint32_t place, bool all) {
+        float c[M][2][4], d[M][2][4];
+        long_scores<DH, M>(c, x, as_columns + place);
+        long_scores<DH, M>(d, y, as_columns + place + APART, [&](int m, int, int e) { return -dot[m][e / 2]; });
+        if (!all) sight.hide<M>(c, key);
+        uint32_t w[M][4];
+#pragma unroll
+        for (int m = 0; m < M; ++m)
+#pragma unroll
+            for (int j = 0; j < 2; ++j)
+#pragma unroll
+                for (int half = 0; half < 2; ++half) {
+                    const float u = power_of_two(c[m][j][2 * half] * scale - log[m][half]) * d[m][j][2 * half];
+                    const float v = power_of_two(c[m][j][2 * half + 1] * scale - log[m][half]) * d[m][j][2 * half + 1];
+                    w[m][2 * j + half] = pack(u, v);
+                }
+        long_mix<DH, M>(sums, w, as_rows + place);
+    };
     uint32_t stage = 0;
     for (int first = 0; first < end; first += N) {
         wait_for_copies();
         __syncthreads();
         if (first + N < end) load_keys<DH, N>(stages + (2 * APART - stage), APART, keys, first + N);
         copies_end();
-        float c[M][N / 8][4] = {}, d[M][N / 8][4] = {};
-        long_scores<DH, M, N>(c, a, as_columns + stage);
-        long_scores<DH, M, N>(d, a + 2 * ROWS * LD, as_columns + stage + APART);
-        const bool edge = first + N > s + t || (causal && first + N > s + block.first + mine + 1);
-        uint32_t w[M][N / 8][2];
+        if (sight.all(first, N)) {
 #pragma unroll
-        for (int m = 0; m < M; ++m)
-#pragma unroll
-            for (int j = 0; j < N / 8; ++j)
-#pragma unroll
-                for (int half = 0; half < 2; ++half) {
-                    float slope[2];
-#pragma unroll
-                    for (int e = 0; e < 2; ++e) {
-                        const int key = first + 8 * j + column + e, row = query + 16 * m + 8 * half;
-                        const float weight = power_of_two(c[m][j][2 * half + e] * scale - log[m][half]);
-                        slope[e] = weight * (d[m][j][2 * half + e] - dot[m][half]) * root;
-                        if (edge && (key >= s + t || (causal && key > s + row))) slope[e] = 0.0f;
-                    }
-                    w[m][j][half] = pack(slope[0], slope[1]);
-                }
-        long_mix<DH, M, N>(sums, w, as_rows + stage);
+            for (int g = 0; g < N / 16; ++g) group(first + 16 * g, stage + 32 * g * LD, true);
+        } else {
+            const int groups = min(N, sight.after(first) + 15) / 16;
+            for (int g = 0; g < groups; ++g) group(first + 16 * g, stage + 32 * g * LD, false);
+        }
         stage = 2 * APART - stage;
     }
 #pragma unroll
@@ -289,6 +443,11 @@ __device__ __forceinline__ void long_backward_queries(Rows q, Rows kv, Rows past
 #pragma unroll
         for (int half = 0; half < 2; ++half) {
             const int row = query + 16 * m + 8 * half;
+#pragma unroll
+            for (int j = 0; j < DH / 8; ++j) {
+                sums[m][j][2 * half] *= root;
+                sums[m][j][2 * half + 1] *= root;
+            }
             if (row < t)
                 write_turned<DH>(d_q + ((long long)block.sequence * t + row) * width + block.channel, sums[m], half, column,
                                  angles ? angles + (long long)row * DH : nullptr);
@@ -296,8 +455,8 @@ __device__ __forceinline__ void long_backward_queries(Rows q, Rows kv, Rows past
 }
 
 // Gradients of keys and values: of the new ones in `d_kv`, to which those of later calls, `d_present`, are added first; of the past
-// in `d_past` (n, s, 2·h·d_h), or in float in `partial` of the same shape. Shared memory: keys and values (64·M rows each), two
-// pairs of N queries and N gradients of their outputs, two pairs of N logs and N dots.
+// in `d_past` (n, s, 2·h·d_h), or in float in `partial` of the same shape. Shared memory: two pairs of N logs and N dots, two pairs of
+// N queries and N gradients of their outputs; before, the keys and the values (64·M rows each) lie from the second of those on.
 template <int DH, int M, int N>
 __device__ __forceinline__ void long_backward_keys(Rows q, Rows kv, Rows past, Rows d_out, Rows d_present,
                                                    const float* __restrict__ logs, const float* __restrict__ dots,
@@ -313,72 +472,85 @@ __device__ __forceinline__ void long_backward_keys(Rows q, Rows kv, Rows past, R
                            s + t};
     const bf16 *queries = q.at(block.sequence, block.channel), *slopes = d_out.at(block.sequence, block.channel);
     const long long lines = ((long long)block.sequence * heads + block.head) * t;
-    const uint32_t base = shared_address(memory), stages = base + 4 * ROWS * LD;
-    float* numbers = reinterpret_cast<float*>(memory + 2 * ROWS * LD + 4 * N * LD);
-    // two numbers a query, of which the first N threads bring one each
+    const uint32_t numbers = shared_address(memory), stages = numbers + 16 * N, own = stages + 2 * APART;
     auto load_queries = [&](int first, uint32_t stage) {
         load_rows<DH, N>(stages + stage, queries, q.row, first, t);
         load_rows<DH, N>(stages + stage + APART, slopes, d_out.row, first, t);
-        if (threadIdx.x < 2 * N) {
-            const int i = threadIdx.x % N;
-            const float* from = threadIdx.x < N ? logs : dots;
-            numbers[(stage ? 2 * N : 0) + threadIdx.x] = first + i < t ? from[lines + first + i] : 0.0f;
+        // two numbers a query
+#pragma unroll
+        for (int turn = 0; turn < 2 * N; turn += LONG_THREADS) {
+            const int i = turn + threadIdx.x, row = first + i % N;
+            if (i >= 2 * N) break;
+            copy_number_later(numbers + (stage ? 8 * N : 0) + 4 * i, (i < N ? logs : dots) + lines + min(row, t - 1), row < t);
         }
     };
     // queries before the first key of the block see none of its keys
     const int begin = causal ? max(0, block.first - s) / N * N : 0;
-    load_keys<DH, ROWS>(base, 2 * ROWS * LD, keys, block.first);
+    load_keys<DH, ROWS>(own, 2 * ROWS * LD, keys, block.first);
     load_queries(begin, 0);
     copies_end();
     const int mine = 16 * M * warp, key = block.first + mine + lane / 4;
-    const uint32_t a = base + 2 * ((mine + row_of_a(lane)) * LD + column_of_a(lane));
     const uint32_t as_columns = stages + 2 * (row_of_b(lane) * LD + column_of_b(lane));
     const uint32_t as_rows = stages + 2 * (row_of_a(lane) * LD + column_of_a(lane));
+    wait_for_copies();
+    __syncthreads();
+    uint32_t x[M][DH / 16][4], y[M][DH / 16][4];
+    const uint32_t a = own + 2 * ((mine + row_of_a(lane)) * LD + column_of_a(lane));
+    long_left<DH, M>(x, a);
+    long_left<DH, M>(y, a + 2 * ROWS * LD);
     float d_keys[M][DH / 8][4] = {}, d_values[M][DH / 8][4] = {};
+    // 16 queries, which lie at `place` and their numbers at `line`; the first of them is `ahead` rows before the lane's first key
+    auto group = [&](uint32_t place, const float* line, int ahead, bool all) {
+        float c[M][2][4], d[M][2][4];
+        long_scores<DH, M>(c, x, as_columns + place);
+        uint32_t w[M][4];
+        float2 dot[2];
+#pragma unroll
+        for (int j = 0; j < 2; ++j) {
+            const float2 log = *reinterpret_cast<const float2*>(line + 8 * j);
+            dot[j] = *reinterpret_cast<const float2*>(line + N + 8 * j);
+#pragma unroll
+            for (int m = 0; m < M; ++m)
+#pragma unroll
+                for (int half = 0; half < 2; ++half) {
+                    float& u = c[m][j][2 * half];
+                    float& v = c[m][j][2 * half + 1];
+                    u = power_of_two(u * scale - log.x);
+                    v = power_of_two(v * scale - log.y);
+                    if (!all) {
+                        const int hidden = ahead + 16 * m + 8 * half - 8 * j - column;
+                        if (hidden > 0) u = 0.0f;
+                        if (hidden > 1) v = 0.0f;
+                    }
+                    w[m][2 * j + half] = pack(u, v);
+                }
+        }
+        long_scores<DH, M>(d, y, as_columns + place + APART, [&](int, int j, int e) { return e % 2 ? -dot[j].y : -dot[j].x; });
+        long_mix<DH, M>(d_values, w, as_rows + place + APART);
+#pragma unroll
+        for (int m = 0; m < M; ++m)
+#pragma unroll
+            for (int j = 0; j < 2; ++j)
+#pragma unroll
+                for (int half = 0; half < 2; ++half)
+                    w[m][2 * j + half] = pack(c[m][j][2 * half] * d[m][j][2 * half], c[m][j][2 * half + 1] * d[m][j][2 * half + 1]);
+        long_mix<DH, M>(d_keys, w, as_rows + place);
+    };
     uint32_t stage = 0;
     for (int first = begin; first < t; first += N) {
         wait_for_copies();
         __syncthreads();
         if (first + N < t) load_queries(first + N, 2 * APART - stage);
         copies_end();
-        float c[M][N / 8][4] = {};
-        long_scores<DH, M, N>(c, a, as_columns + stage);
-        const bool edge = causal && block.first + mine + 16 * M > s + first + 1;
-        const float* line = numbers + (stage ? 2 * N : 0) + column;
-        uint32_t w[M][N / 8][2];
+        const float* line = reinterpret_cast<const float*>(memory) + (stage ? 2 * N : 0) + column;
+        if (causal && block.first + mine + 16 * M > s + first + 1) {
+            // from the first group of which some query sees a key of the warp
+            for (int g = max(0, block.first + mine - s - first) / 16; g < N / 16; ++g)
+                group(stage + 32 * g * LD, line + 16 * g, key - s - first - 16 * g, false);
+        } else {
 #pragma unroll
-        for (int j = 0; j < N / 8; ++j) {
-            const float2 log = *reinterpret_cast<const float2*>(line + 8 * j);
-#pragma unroll
-            for (int m = 0; m < M; ++m)
-#pragma unroll
-                for (int half = 0; half < 2; ++half) {
-                    float& x = c[m][j][2 * half];
-                    float& y = c[m][j][2 * half + 1];
-                    x = power_of_two(x * scale - log.x);
-                    y = power_of_two(y * scale - log.y);
-                    if (edge) {
-                        const int ahead = key + 16 * m + 8 * half - s - first - 8 * j - column;
-                        if (ahead > 0) x = 0.0f;
-                        if (ahead > 1) y = 0.0f;
-                    }
-                    w[m][j][half] = pack(x, y);
-                }
+            for (int g = 0; g < N / 16; ++g) group(stage + 32 * g * LD, line + 16 * g, 0, true);
         }
-        long_mix<DH, M, N>(d_values, w, as_rows + stage + APART);
-        float d[M][N / 8][4] = {};
-        long_scores<DH, M, N>(d, a + 2 * ROWS * LD, as_columns + stage + APART);
-#pragma unroll
-        for (int j = 0; j < N / 8; ++j) {
-            const float2 dot = *reinterpret_cast<const float2*>(line + N + 8 * j);
-#pragma unroll
-            for (int m = 0; m < M; ++m)
-#pragma unroll
-                for (int half = 0; half < 2; ++half)
-                    w[m][j][half] = pack(c[m][j][2 * half] * (d[m][j][2 * half] - dot.x) * root,
-                                         c[m][j][2 * half + 1] * (d[m][j][2 * half + 1] - dot.y) * root);
-        }
-        long_mix<DH, M, N>(d_keys, w, as_rows + stage);
         stage = 2 * APART - stage;
     }
 #pragma unroll
@@ -387,6 +559,11 @@ __device__ __forceinline__ void long_backward_keys(Rows q, Rows kv, Rows past, R
         for (int half = 0; half < 2; ++half) {
             const int at = key + 16 * m + 8 * half, row = at - s;
             if (at >= s + t) continue;
+#pragma unroll
+            for (int j = 0; j < DH / 8; ++j) {
+                d_keys[m][j][2 * half] *= root;
+                d_keys[m][j][2 * half + 1] *= root;
+            }
             const long long place = (row >= 0 ? (long long)block.sequence * t + row : (long long)block.sequence * s + at) * 2 * width
                                     + block.channel;
             if (row < 0 && partial) {

@@ -72,9 +72,19 @@ __device__ __forceinline__ int column_of_a(int lane) { return (lane >> 4) << 3; 
 __device__ __forceinline__ int row_of_b(int lane) { return ((lane >> 4) << 3) + (lane & 7); }
 __device__ __forceinline__ int column_of_b(int lane) { return ((lane >> 3) & 1) << 3; }
 
-// Copies 16 bytes to shared memory in the background, or writes zeros.
+// Copies 16 bytes to shared memory in the background.
+__device__ __forceinline__ void copy_later(uint32_t to, const void* from) {
+    asm volatile("cp.async.cg.shared.global [%0], [%1], 16;" ::"r"(to), "l"(from) : "memory");
+}
+
+// The same, or writes zeros.
 __device__ __forceinline__ void copy_later(uint32_t to, const void* from, bool valid) {
     asm volatile("cp.async.cg.shared.global [%0], [%1], 16, %2;" ::"r"(to), "l"(from), "r"(valid ? 16 : 0) : "memory");
+}
+
+// The same with one number.
+__device__ __forceinline__ void copy_number_later(uint32_t to, const float* from, bool valid) {
+    asm volatile("cp.async.ca.shared.global [%0], [%1], 4, %2;" ::"r"(to), "l"(from), "r"(valid ? 4 : 0) : "memory");
 }
 __device__ __forceinline__ void copies_end() { asm volatile("cp.async.commit_group;" ::: "memory"); }
 __device__ __forceinline__ void wait_for_copies() { asm volatile("cp.async.wait_group 0;" ::: "memory"); }
