@@ -4,9 +4,9 @@ use std::path::Path;
 
 use anyhow::Result;
 use candle_core::Device;
-use mblm::config::{Experiment, Precision};
+use mblm::config::{Experiment, ModelConfig, Precision};
 use mblm::data::{DatasetArgs, Registry, Split};
-use mblm::model::BlockRegistry;
+use mblm::model::{BlockRegistry, without_kernels};
 
 use crate::args::Usage;
 
@@ -35,5 +35,12 @@ pub(crate) fn warn_of_precision(precision: Precision, device: &Device) {
             "this processor has no bfloat16 instructions (AVX-512-BF16): training rounds as asked, but is slower than with \
              --precision float32"
         );
+    }
+}
+
+/// Says so where the device computes parts of a model without kernels of its own.
+pub(crate) fn warn_of_kernels(model: &ModelConfig, device: &Device) {
+    for part in without_kernels(model, device) {
+        tracing::warn!("{part}; computed by ordinary tensor operations, which are slower and need more memory");
     }
 }

@@ -29,6 +29,7 @@ pub(crate) fn run(args: &TrainArgs, cli: &Cli) -> Result<ExitCode> {
     let device = device::open(&args.device)?;
     let (datasets, blocks) = (Registry::default(), BlockRegistry::default());
     config::check_names(&experiment, &datasets, &blocks)?;
+    config::warn_of_kernels(experiment.params.architecture.model(), &device);
     if args.dry_run {
         return dry_run(args, &experiment, &device);
     }

@@ -10,13 +10,11 @@ mod short;
 
 use candle_core::{DType, Result, Tensor};
 
-use super::{Call, Gradients, Sizes};
+use super::{Call, Gradients, Sizes, WIDEST_HEAD_ON_CUDA as WIDEST_HEAD};
 use crate::cuda::{self, Kernel, Module};
 
 const MODULE: Module = module!(ATTENTION);
 
-/// Channels of a head up to which there are kernels.
-const WIDEST_HEAD: usize = 128;
 /// Neighbours that threads read at once.
 const WIDE: usize = 8;
 

@@ -23,6 +23,9 @@ use candle_core::{DType, Result, Tensor};
 use crate::dropout::Dropout;
 use crate::fallback;
 
+/// Channels of a head up to which CUDA devices have kernels.
+pub const WIDEST_HEAD_ON_CUDA: usize = 128;
+
 /// What kind of attention; it has no parameters of its own.
 #[derive(Clone, Debug)]
 pub struct Attention {

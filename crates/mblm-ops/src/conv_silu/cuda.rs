@@ -5,13 +5,12 @@
 
 use candle_core::{DType, Result, Tensor};
 
+use super::MOST_TAPS_ON_CUDA as TAPS;
 use crate::GradBuffer;
 use crate::cuda::{self, Kernel, Module};
 
 const MODULE: Module = module!(CONV_SILU);
 
-/// Taps that the kernels have.
-const TAPS: usize = 4;
 /// Channels of a thread, with all taps and where rows are aligned.
 const WIDE: usize = 4;
 /// Positions of a run, at most: of the forward and of the backward pass.

@@ -20,6 +20,9 @@ use candle_core::{DType, Result, Tensor};
 
 use crate::{GradBuffer, fallback};
 
+/// Taps up to which CUDA devices have kernels.
+pub const MOST_TAPS_ON_CUDA: usize = 4;
+
 /// y (n, t, c) and the new tail (n, k - 1, c) to hand to the positions that follow.
 ///
 /// `x` (n, t, c), `weight` (c, 1, k), `bias` (c), `tail` (n or 1, k - 1, c). Fails when shapes do not fit together.

@@ -5,7 +5,7 @@
 
 use candle_core::{DType, Result, Tensor};
 
-use super::{Gradients, Inputs, Output, Saved};
+use super::{Gradients, Inputs, MOST_STATES_ON_CUDA as STATES, Output, Saved};
 use crate::GradBuffer;
 use crate::cuda::{self, Kernel, Module};
 
@@ -15,8 +15,6 @@ const MODULE: Module = module!(SELECTIVE_SCAN);
 const THREADS: usize = 128;
 /// State entries of a thread.
 const OWN: usize = 4;
-/// Most state entries.
-const STATES: usize = 64;
 /// Positions between two saved states.
 const SEGMENT: usize = 16;
 /// What the backward pass has in shared memory for each position: numbers of each thread, and numbers of each channel.

@@ -8,17 +8,16 @@ use candle_core::cuda_backend::WrapErr;
 use candle_core::cuda_backend::cudarc::driver::sys::CUdevice_attribute::CU_DEVICE_ATTRIBUTE_MAX_SHARED_MEMORY_PER_BLOCK_OPTIN;
 use candle_core::{DType, Result, Tensor};
 
-use super::{Gradients, Inputs, Output, ParameterGradients, Saved, Ssd};
+use super::{
+    Gradients, Inputs, MOST_STATES_ON_CUDA as STATES, Output, ParameterGradients, Saved, Ssd,
+    WIDEST_HEAD_ON_CUDA as HEAD_DIM,
+};
 use crate::cuda::{self, Kernel, Module};
 
 const MODULE: Module = module!(SSD);
 
 /// Positions of a chunk.
 const CHUNK: usize = 64;
-/// Most channels of a head, and what tiles are padded to.
-const HEAD_DIM: usize = 64;
-/// Most state entries.
-const STATES: usize = 128;
 /// Most positions for which the recurrence beats the chunked form.
 const FEW: usize = 4;
 /// State entries that a block of the recurrence over the chunks takes, where that makes enough blocks, and where not.
