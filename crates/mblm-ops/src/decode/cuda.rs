@@ -1,4 +1,4 @@
-//! The kernel for CUDA devices: one stream, activations and weights in `bf16`, gains and biases in `f32`.
+//! The kernel for CUDA devices: up to eight sequences, activations and weights in `bf16`, gains and biases in `f32`.
 
 use candle_core::cuda_backend::WrapErr;
 use candle_core::cuda_backend::cudarc::driver::{DeviceRepr, sys};
@@ -10,18 +10,23 @@ use crate::cuda::{self, Kernel, Module, pointer};
 
 const MODULE: Module = module!(DECODE);
 
-/// Threads and warps of a block, columns of a piece, products of a layer, and layers of a launch, as in the kernel.
+/// Threads and warps of a block, rows of a tile and columns of a chunk, products of a layer, and layers of a launch, as in the
+/// kernel.
 const THREADS: usize = 512;
 const WARPS: usize = THREADS / 32;
-const PIECE: usize = 512;
+const TILE: usize = 8;
+const CHUNK: usize = 64;
 const PRODUCTS: usize = 4;
-const MOST_LAYERS: usize = 32;
-/// Pieces that a warp asks for ahead: there is a kernel for each of these.
+const MOST_LAYERS: usize = 30;
+/// Pieces that a warp asks for ahead: there are kernels for each of these.
 const SLOTS: [usize; 3] = [12, 8, 4];
 /// Shared memory of a block beside what it asks for.
 const FIXED_SHARED: usize = 1 << 10;
-/// Channels of a row that the threads hold at eight each.
+/// Sequences of the kernels for more than one.
+const MOST_SEQUENCES: usize = 8;
+/// Channels of a row that the threads hold at eight each, at four times eight where several rows share them.
 const MOST_CHANNELS: usize = 8 * THREADS;
+const MOST_CHANNELS_OF_SEVERAL: usize = 4 * 8 * THREADS / MOST_SEQUENCES;
 /// Channels of a head that a warp holds at eight a thread, with two heads' keys at a time.
 const WIDEST_HEAD: usize = 128;
 /// Every block attends to the whole past by itself: beyond this many rows that takes longer than kernels that share it.
@@ -36,6 +41,9 @@ struct LayerPointers {
     shifts: [u64; 2],
     past: u64,
     room: u64,
+    past_sequence: i32,
+    room_sequence: i32,
+    shift_sequence: [i32; 2],
     past_row: i32,
     past_moves: i32,
 }
@@ -50,6 +58,7 @@ struct Call {
     shifts: u64,
     words: u64,
     position: i64,
+    sequences: i32,
     layers: i32,
     d: i32,
     heads: i32,
@@ -67,6 +76,7 @@ unsafe impl DeviceRepr for Call {}
 /// The sizes of a call.
 #[derive(Clone, Copy)]
 struct Sizes {
+    sequences: usize,
     d: usize,
     heads: usize,
     head_dim: usize,
@@ -85,9 +95,14 @@ impl Sizes {
         [(3 * width, d), (d, width), (inner, d), (d, inner)]
     }
 
+    /// Sequences that the kernel is made for.
+    fn kernel(&self) -> usize {
+        if self.sequences == 1 { 1 } else { MOST_SEQUENCES }
+    }
+
     /// Words that a layer publishes.
     fn words(&self) -> usize {
-        self.products().iter().map(|(rows, _)| rows / 2).sum()
+        self.products().iter().map(|(rows, _)| self.sequences * rows / 2).sum()
     }
 
     fn fit(&self) -> bool {
@@ -96,16 +111,22 @@ impl Sizes {
             && self.inner > 0
             && self.inner.is_multiple_of(8)
             && self.heads > 0
-            && self.d <= MOST_CHANNELS
+            && match self.sequences {
+                1 => self.d <= MOST_CHANNELS,
+                2..=MOST_SEQUENCES => self.d <= MOST_CHANNELS_OF_SEVERAL,
+                _ => false,
+            }
             && self.head_dim <= WIDEST_HEAD
             && self.past <= MOST_PAST
     }
 
     /// Shared memory of a block, one of `blocks`, without that for weights.
     fn shared(&self, blocks: usize) -> usize {
-        let widest = self.d.max(self.width()).max(self.inner);
-        let halves = widest + 3 * self.width() + self.d;
-        let sums = |(rows, columns): (usize, usize)| 2 * (rows / 2).div_ceil(blocks) * columns.div_ceil(PIECE);
+        let widest = self.d.max(self.width()).max(self.inner) + CHUNK / 2;
+        let halves = self.sequences * (widest + 3 * self.width() + self.d);
+        let sums = |(rows, columns): (usize, usize)| {
+            (rows / TILE).div_ceil(blocks) * TILE * self.kernel() * columns.div_ceil(CHUNK)
+        };
         let sums = self.products().map(sums).into_iter().max().unwrap_or(0);
         size_of::<u16>() * halves + size_of::<f32>() * (self.head_dim + sums)
     }
@@ -128,7 +149,7 @@ impl Plan {
         let blocks = attribute(sys::CUdevice_attribute::CU_DEVICE_ATTRIBUTE_MULTIPROCESSOR_COUNT)?;
         let most = attribute(sys::CUdevice_attribute::CU_DEVICE_ATTRIBUTE_MAX_SHARED_MEMORY_PER_BLOCK_OPTIN)?;
         let together = attribute(sys::CUdevice_attribute::CU_DEVICE_ATTRIBUTE_COOPERATIVE_LAUNCH)?;
-        let shared = |slots: usize| sizes.shared(blocks) + slots * WARPS * PIECE * size_of::<u16>();
+        let shared = |slots: usize| sizes.shared(blocks) + slots * WARPS * TILE * CHUNK * size_of::<u16>();
         let slots = SLOTS
             .into_iter()
             .find(|slots| shared(*slots) + FIXED_SHARED <= most)
@@ -142,10 +163,11 @@ impl Plan {
 }
 
 pub(super) fn takes(a: &Attention, x: &Tensor, inner: usize, past: usize) -> bool {
-    let Ok((1, 1, d)) = x.dims3() else {
+    let Ok((sequences, 1, d)) = x.dims3() else {
         return false;
     };
     let sizes = Sizes {
+        sequences,
         d,
         heads: a.heads,
         head_dim: a.head_dim,
@@ -165,8 +187,10 @@ pub(super) fn step(
     x: &Tensor,
 ) -> Result<Output> {
     let device = x.device();
+    let (n, _, d) = x.dims3()?;
     let sizes = Sizes {
-        d: x.dim(2)?,
+        sequences: n,
+        d,
         heads: a.heads,
         head_dim: a.head_dim,
         inner: layers[0].inner.dim(0)?,
@@ -177,8 +201,8 @@ pub(super) fn step(
     };
     let int = |value: usize| i32::try_from(value).map_err(candle_core::Error::wrap);
     let x = x.contiguous()?;
-    let out = cuda::empty((1, 1, sizes.d), DType::BF16, device)?;
-    let shifts = cuda::empty((layers.len(), 2, 1, 1, sizes.d), DType::BF16, device)?;
+    let out = cuda::empty((n, 1, d), DType::BF16, device)?;
+    let shifts = cuda::empty((layers.len(), 2, n, 1, d), DType::BF16, device)?;
     let words = Tensor::zeros(layers.len() * sizes.words(), DType::U32, device)?;
     let scale = (sizes.head_dim as f64).powf(-0.5) * std::f64::consts::LOG2_E;
     let mut call = Call {
@@ -188,8 +212,9 @@ pub(super) fn step(
         shifts: place(&shifts, DType::BF16)?,
         words: place(&words, DType::U32)?,
         position: i64::try_from(position).map_err(candle_core::Error::wrap)?,
+        sequences: int(n)?,
         layers: 0,
-        d: int(sizes.d)?,
+        d: int(d)?,
         heads: int(sizes.heads)?,
         head_dim: int(sizes.head_dim)?,
         inner: int(sizes.inner)?,
@@ -213,14 +238,14 @@ pub(super) fn step(
                 (0, place(&between[between.len() - 1], DType::BF16)?)
             }
         };
-        Kernel::untyped(device, MODULE, &format!("decode_{}", plan.slots))?.launch_together(
+        Kernel::untyped(device, MODULE, &format!("decode_{}x{}", plan.slots, sizes.kernel()))?.launch_together(
             &call,
             plan.blocks,
             THREADS,
             plan.shared,
         )?;
         call.x = call.out;
-        call.shifts += (layers.len() * 2 * sizes.d * size_of::<u16>()) as u64;
+        call.shifts += (layers.len() * 2 * n * d * size_of::<u16>()) as u64;
         call.words += (layers.len() * sizes.words() * size_of::<u32>()) as u64;
     }
     Ok(Output { out, shifts })
@@ -229,11 +254,25 @@ pub(super) fn step(
 fn pointers(layer: &Layer, state: &LayerState) -> Result<LayerPointers> {
     let weight = |tensor| place(tensor, DType::BF16);
     let wide = |tensor| place(tensor, DType::F32);
-    let shift = |row: &Option<Tensor>| row.as_ref().map_or(Ok(0), |row| place(row, DType::BF16));
-    let (past, past_row) = match state.past.as_ref().filter(|past| past.elem_count() > 0) {
-        Some(past) => (place(&past.narrow(1, 0, 1)?, DType::BF16)?, past.stride()[1]),
-        None => (0, 0),
-    };
+    // a dimension of one is stepped along by nothing: all sequences share what is there
+    let stride = |tensor: &Tensor| if tensor.dims()[0] == 1 { 0 } else { tensor.stride()[0] };
+    let int = |value: usize| i32::try_from(value).map_err(candle_core::Error::wrap);
+    let mut pointers = LayerPointers::default();
+    for (index, row) in [&state.attention_shift, &state.feed_forward_shift]
+        .into_iter()
+        .enumerate()
+    {
+        if let Some(row) = row {
+            pointers.shifts[index] = place(row, DType::BF16)?;
+            pointers.shift_sequence[index] = int(stride(row))?;
+        }
+    }
+    if let Some(past) = state.past.as_ref().filter(|past| past.elem_count() > 0) {
+        let first = past.narrow(0, 0, 1)?.narrow(1, 0, 1)?;
+        pointers.past = place(&first, DType::BF16)?;
+        pointers.past_sequence = int(stride(past))?;
+        pointers.past_row = int(past.stride()[1])?;
+    }
     Ok(LayerPointers {
         weights: [
             weight(&layer.to_q)?,
@@ -248,11 +287,10 @@ fn pointers(layer: &Layer, state: &LayerState) -> Result<LayerPointers> {
             wide(&layer.inner_bias)?,
             wide(&layer.outer_bias)?,
         ],
-        shifts: [shift(&state.attention_shift)?, shift(&state.feed_forward_shift)?],
-        past,
         room: place(&state.room, DType::BF16)?,
-        past_row: i32::try_from(past_row).map_err(candle_core::Error::wrap)?,
+        room_sequence: int(stride(&state.room))?,
         past_moves: i32::from(state.moves),
+        ..pointers
     })
 }
 

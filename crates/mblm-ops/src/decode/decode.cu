@@ -1,31 +1,35 @@
 // One position through a stack of Transformer layers, by one block on every multiprocessor that stays there for the whole stack.
 //
-// Each layer is four products of a vector and a matrix, whose rows are divided among the blocks. What a block computes every other
-// block needs: it is published in `words` of two bf16 each, stored inverted, so that the zero of fresh memory means "not yet".
-// A reader waits for the very words that it wants; there is no other barrier. All that is cheap (norms, rotation, attention over
-// a short past) every block computes for itself.
+// Each layer is four products of a few vectors, one a sequence, and a matrix, whose rows are divided among the blocks. What a block
+// computes every other block needs: it is published in `words` of two bf16 each, stored inverted, so that the zero of fresh memory
+// means "not yet". A reader waits for the very words that it wants; there is no other barrier. All that is cheap (norms, rotation,
+// attention over a short past) every block computes for itself.
 //
 // The weights do not depend on anything: each warp asks for its pieces of them SLOTS pieces ahead, across products and layers,
 // so that memory stays busy while blocks wait for each other. A thread reads only what it has asked for itself.
+//
+// N is the number of sequences that a kernel takes, 1 or up to 8: as many rows of the tensor cores' left operand. The right one is
+// the weights.
 
 #include "common.cuh"
 
 constexpr int THREADS = 512, WARPS = THREADS / 32;
-// Columns of a piece of a row of a matrix, two reads of 16 bytes a thread of a warp.
-constexpr int PIECE = 512;
-// Pieces that a warp has in work at once, and keys of the past that a thread has.
+// A piece of a matrix: 8 rows of a tile, 64 columns of a chunk; a thread of a warp reads two times 8 columns of a row.
+constexpr int TILE = 8, CHUNK = 64, PIECE = TILE * CHUNK;
+// Pieces that a warp has in work at once, keys of the past and groups of words that a thread has.
 constexpr int AT_ONCE = 4;
 constexpr int PRODUCTS = 4;
-constexpr int MOST_LAYERS = 32;
+constexpr int MOST_LAYERS = 30;
 
 // As in `cuda.rs`.
 struct Layer {
-    const bf16 *q, *kv, *out, *inner, *outer;
+    const bf16* weights[5];  // W_q, W_kv, W_o, W_1, W_2
     const float *attention_gain, *feed_forward_gain, *inner_bias, *outer_bias;
-    const bf16 *attention_shift, *feed_forward_shift;  // null for zeros
+    const bf16* shifts[2];  // attention, feed-forward; null for zeros
     const bf16* past;
-    bf16* room;     // rows of 2·h·d_h: the past, if it moves here, then the present
-    int past_row;   // elements from one row of the past to the next
+    bf16* room;  // rows of 2·h·d_h: the past, if it moves here, then the present
+    // Elements from one sequence to the next, and from one row of the past to the next.
+    int past_sequence, room_sequence, shift_sequence[2], past_row;
     int past_moves;
 };
 
@@ -35,28 +39,47 @@ struct Call {
     bf16 *out, *shifts;
     uint32_t* words;  // zeros
     long long position;
-    int layers, d, heads, dh, inner, past, rotary;
+    int n, layers, d, heads, dh, inner, past, rotary;
     float scale;  // log2(e) / √d_h
     Layer layer[MOST_LAYERS];
+
+    __device__ __forceinline__ int width() const { return heads * dh; }
 };
 
-// A block's part of a product: rows in pairs, each row in pieces.
-struct Part {
-    int first, pairs, segments, pieces, columns;
+// A block's part of a product: tiles from `first` on, each in chunks of its columns.
+struct __align__(16) Part {
+    int first, tiles, chunks, columns;
 };
 
 __device__ __forceinline__ uint4 inverted(uint4 v) { return make_uint4(~v.x, ~v.y, ~v.z, ~v.w); }
 
-// Eight numbers that other blocks publish.
-__device__ __forceinline__ uint4 await(const uint32_t* words) {
+// Eight numbers that other blocks publish, as they are now.
+__device__ __forceinline__ uint4 peek(const uint32_t* words) {
     uint4 v;
+    asm volatile("ld.relaxed.gpu.global.v4.u32 {%0, %1, %2, %3}, [%4];"
+                 : "=r"(v.x), "=r"(v.y), "=r"(v.z), "=r"(v.w)
+                 : "l"(words)
+                 : "memory");
+    return v;
+}
+
+__device__ __forceinline__ bool published(uint4 v) { return v.x != 0 && v.y != 0 && v.z != 0 && v.w != 0; }
+
+// COUNT groups of eight numbers, once all of them are published; `words(u)` says where group u is, null for none.
+template <int COUNT, typename Words>
+__device__ __forceinline__ void await(Words words, uint4 (&v)[COUNT]) {
+    bool ready;
     do {
-        asm volatile("ld.relaxed.gpu.global.v4.u32 {%0, %1, %2, %3}, [%4];"
-                     : "=r"(v.x), "=r"(v.y), "=r"(v.z), "=r"(v.w)
-                     : "l"(words)
-                     : "memory");
-    } while (v.x == 0 || v.y == 0 || v.z == 0 || v.w == 0);
-    return inverted(v);
+        ready = true;
+#pragma unroll
+        for (int u = 0; u < COUNT; ++u)
+            if (const uint32_t* from = words(u)) v[u] = peek(from);
+#pragma unroll
+        for (int u = 0; u < COUNT; ++u)
+            if (words(u)) ready = ready && published(v[u]);
+    } while (!ready);
+#pragma unroll
+    for (int u = 0; u < COUNT; ++u) v[u] = inverted(v[u]);
 }
 
 __device__ __forceinline__ uint32_t pair_of(float a, float b) {
@@ -102,147 +125,219 @@ __device__ __forceinline__ void copy_later(bf16* to, const bf16* from, bool some
     asm volatile("cp.async.cg.shared.global [%0], [%1], 16, %2;" ::"r"(place), "l"(from), "r"(some ? 16 : 0) : "memory");
 }
 __device__ __forceinline__ void copies_end() { asm volatile("cp.async.commit_group;" ::: "memory"); }
-template <int N>
+template <int ALLOWED>
 __device__ __forceinline__ void copies_wait() {
-    asm volatile("cp.async.wait_group %0;" ::"n"(N) : "memory");
+    asm volatile("cp.async.wait_group %0;" ::"n"(ALLOWED) : "memory");
 }
+
+// sums (8 sequences, 8 rows) += 32 columns of both; a thread has 8 columns of one of each. Which of the 16 columns of a product
+// they are counted as does not matter, if both are counted alike.
+__device__ __forceinline__ void multiply_add(float (&sums)[4], uint4 inputs, uint4 weights) {
+    const auto once = [&](uint32_t a0, uint32_t a2, uint32_t b0, uint32_t b1) {
+        asm volatile("mma.sync.aligned.m16n8k16.row.col.f32.bf16.bf16.f32 {%0, %1, %2, %3}, {%4, %5, %6, %5}, {%7, %8}, {%0, %1, %2, %3};"
+                     : "+f"(sums[0]), "+f"(sums[1]), "+f"(sums[2]), "+f"(sums[3])
+                     : "r"(a0), "r"(0), "r"(a2), "r"(b0), "r"(b1));
+    };
+    once(inputs.x, inputs.y, weights.x, weights.y);
+    once(inputs.z, inputs.w, weights.z, weights.w);
+}
+
+// One of the pieces that fall to this warp: every WARPS-th of all.
+struct Place {
+    int tile, chunk;
+
+    __device__ __forceinline__ explicit Place(int chunks) : tile(0), chunk(threadIdx.x / 32) { settle(chunks); }
+
+    __device__ __forceinline__ void next(int chunks) {
+        chunk += WARPS;
+        settle(chunks);
+    }
+
+    __device__ __forceinline__ void settle(int chunks) {
+        for (; chunk >= chunks; ++tile) chunk -= chunks;
+    }
+};
 
 // The pieces of weights of one warp, in the order in which it needs them.
 template <int SLOTS>
 struct Stream {
     bf16* ring;  // SLOTS pieces, from this thread's first column on
-    int layer, product, index, asked, used;
+    Place place;
+    int layer, product, asked, used;
 
-    __device__ __forceinline__ Stream(bf16* ring) : ring(ring), layer(0), product(0), index(threadIdx.x / 32), asked(0), used(0) {}
+    __device__ __forceinline__ Stream(bf16* ring, const Part* parts)
+        : ring(ring), place(parts[0].chunks), layer(0), product(0), asked(0), used(0) {}
 
     // Asks for the next piece, if there is one.
     __device__ __forceinline__ void ask(const Call& call, const Part* parts) {
-        while (layer < call.layers && index >= parts[product].pieces) {
-            index = threadIdx.x / 32;
+        Part part = parts[product];
+        while (place.tile >= part.tiles && layer < call.layers) {
             if (++product == PRODUCTS) product = 0, ++layer;
+            part = parts[product];
+            place = Place(part.chunks);
         }
         if (layer < call.layers) {
-            const Part part = parts[product];
-            const Layer& weights = call.layer[layer];
-            const int width = call.heads * call.dh, segment = index % part.segments;
-            int row = 2 * part.first + index / part.segments;
-            const bf16* from;
+            int row = TILE * (part.first + place.tile), which = product + 1;
             if (product == 0) {
-                from = row < width ? weights.q : weights.kv;
-                if (row >= width) row -= width;
-            } else {
-                from = product == 1 ? weights.out : product == 2 ? weights.inner : weights.outer;
+                which = row >= call.width();
+                if (which) row -= call.width();
             }
-            const int column = segment * PIECE + threadIdx.x % 32 * 8;
-            from += (long long)row * part.columns;
+            const int lane = threadIdx.x % 32, column = place.chunk * CHUNK + lane % 4 * 8;
+            const bf16* from = call.layer[layer].weights[which] + (long long)(row + lane / 4) * part.columns;
 #pragma unroll
-            for (int half = 0; half < PIECE; half += PIECE / 2) {
-                const bool some = column + half < part.columns;
-                copy_later(ring + asked * PIECE + half, some ? from + column + half : from, some);
+            for (int half = 0; half < 2; ++half) {
+                const int at = column + half * CHUNK / 2;
+                const bool some = at < part.columns;
+                copy_later(ring + asked * PIECE + half * PIECE / 2, some ? from + at : from, some);
             }
-            index += WARPS;
+            place.next(part.chunks);
         }
         copies_end();
         if (++asked == SLOTS) asked = 0;
     }
-
-    // This thread's share of one row's product with `input`, from the piece that was asked for `SLOTS - AHEAD` before the last.
-    template <int AHEAD>
-    __device__ __forceinline__ float take(const bf16* input, int segment, int columns) {
-        copies_wait<SLOTS - 1 - AHEAD>();
-        const int column = segment * PIECE + threadIdx.x % 32 * 8;
-        float sum = 0.0f;
-#pragma unroll
-        for (int half = 0; half < PIECE; half += PIECE / 2)
-            if (column + half < columns) sum = dot(wide(ring + used * PIECE + half), wide(input + column + half), sum);
-        if (++used == SLOTS) used = 0;
-        return sum;
-    }
 };
 
-// What a block keeps in its shared memory.
+// What a block keeps in its shared memory; all rows are of one sequence each.
 struct Memory {
     bf16 *input, *projected, *residual;
+    int input_row;  // elements from one row of the input to the next
     float *sums, *angles, *scratch;
     const Part* parts;
 };
 
-// The product of this block's rows of a matrix with `memory.input`; `finish(row, a, b)` gets those of each pair of rows.
-// All threads have written the input, none reads it afterwards.
-template <int SLOTS, typename Finish>
-__device__ __forceinline__ void multiply(Stream<SLOTS>& stream, const Call& call, const Memory& memory, int product, Finish finish) {
+// The row of a matrix whose sums thread `threadIdx.x` adds up first, for a tile.
+__device__ __forceinline__ int row_of(const Part& part, int tile) {
+    return TILE * (part.first + tile) + threadIdx.x % 32 / 4;
+}
+
+// The number that belongs to the row that this thread adds up first.
+__device__ __forceinline__ float bias_of(const Memory& memory, int product, const float* bias) {
     const Part part = memory.parts[product];
-    const int warp = threadIdx.x / 32, lane = threadIdx.x % 32;
+    return bias && threadIdx.x / 32 < part.tiles ? bias[row_of(part, threadIdx.x / 32)] : 0.0f;
+}
+
+// Publishes `value(sequence, row, sum, bias)` for this block's rows of a matrix of `rows` times `memory.input`.
+// All threads have written the input, none reads it afterwards. `first_bias` is what `bias_of` gives.
+template <int SLOTS, int N, typename Value>
+__device__ __forceinline__ void multiply(Stream<SLOTS>& stream, const Call& call, const Memory& memory, int product, int rows,
+                                         const float* bias, float first_bias, uint32_t* words, Value value) {
+    const Part part = memory.parts[product];
+    const int warp = threadIdx.x / 32, lane = threadIdx.x % 32, sequence = lane / 4;
+    const bf16* input = memory.input + sequence * memory.input_row;
+    Place place(part.chunks);
     int taken = 0;
-    for (int base = warp; base < part.pieces; base += AT_ONCE * WARPS) {
+    while (place.tile < part.tiles) {
         for (; taken > 0; --taken) stream.ask(call, memory.parts);
-        float sums[AT_ONCE] = {};
-#define TAKE(U)                                                                                              \
-    if (base + U * WARPS < part.pieces) {                                                                    \
-        sums[U] = stream.template take<U>(memory.input, (base + U * WARPS) % part.segments, part.columns);   \
-        ++taken;                                                                                             \
+        const auto take = [&](int column) {
+            const uint4 none = make_uint4(0, 0, 0, 0);
+            float sums[2][4] = {};
+#pragma unroll
+            for (int half = 0; half < 2; ++half) {
+                const int at = column + half * CHUNK / 2;
+                const uint4 row = sequence < (N == 1 ? 1 : call.n) && at < part.columns ? wide(input + at) : none;
+                multiply_add(sums[half], row, wide(stream.ring + stream.used * PIECE + half * PIECE / 2));
+            }
+            if (sequence < N) {
+                float* to = memory.sums + ((place.tile * TILE + lane % 4 * 2) * N + sequence) * part.chunks + place.chunk;
+                to[0] = sums[0][0] + sums[1][0];
+                to[N * part.chunks] = sums[0][1] + sums[1][1];
+            }
+            if (++stream.used == SLOTS) stream.used = 0;
+            place.next(part.chunks);
+            ++taken;
+        };
+#define TAKE(U)                                                \
+    if (place.tile < part.tiles) {                             \
+        copies_wait<SLOTS - 1 - U>();                          \
+        take(place.chunk * CHUNK + lane % 4 * 8);              \
     }
         TAKE(0) TAKE(1) TAKE(2) TAKE(3)
 #undef TAKE
-        for (int offset = 16; offset > 0; offset >>= 1)
-#pragma unroll
-            for (int u = 0; u < AT_ONCE; ++u) sums[u] += __shfl_xor_sync(0xffffffffu, sums[u], offset);
-#pragma unroll
-        for (int u = 0; u < AT_ONCE; ++u)
-            if (lane == u && base + u * WARPS < part.pieces) memory.sums[base + u * WARPS] = sums[u];
     }
     __syncthreads();
-    for (int pair = threadIdx.x; pair < part.pairs; pair += THREADS) {
-        const float* from = memory.sums + 2 * pair * part.segments;
-        float a = 0.0f, b = 0.0f;
-        for (int i = 0; i < part.segments; ++i) {
-            a += from[i];
-            b += from[part.segments + i];
-        }
-        finish(2 * (part.first + pair), a, b);
+    // a warp a tile of a sequence, four threads a row
+    for (int item = warp; item < part.tiles * (N == 1 ? 1 : call.n); item += WARPS) {
+        const int which = N == 1 ? 0 : item / part.tiles, tile = item - which * part.tiles, row = row_of(part, tile);
+        const float* from = memory.sums + ((tile * TILE + lane / 4) * N + which) * part.chunks;
+        float sum = 0.0f;
+        for (int i = lane % 4; i < part.chunks; i += 4) sum += from[i];
+        sum += __shfl_xor_sync(0xffffffffu, sum, 1);
+        sum += __shfl_xor_sync(0xffffffffu, sum, 2);
+        const float result = value(which, row, sum, item == warp && item < part.tiles || !bias ? first_bias : bias[row]);
+        const float second = __shfl_xor_sync(0xffffffffu, result, 4);
+        if (lane % 8 == 0) publish(words + (which * rows + row) / 2, result, second);
     }
     for (; taken > 0; --taken) stream.ask(call, memory.parts);
 }
 
-// The factor of the norm of a row, from each thread's sum of squares.
-__device__ __forceinline__ float norm_factor(float squares, float* scratch, int d) {
-    squares = warp_sum(squares);
-    if (threadIdx.x % 32 == 0) scratch[threadIdx.x / 32] = squares;
-    __syncthreads();
-    float sum = 0.0f;
+// Copies `count` groups of eight numbers that other blocks publish, COUNT a thread at once; `to(i)` is the place of group i.
+template <int COUNT, typename To>
+__device__ __forceinline__ void gather(const uint32_t* words, int count, To to) {
+    for (int base = threadIdx.x; base < count; base += COUNT * THREADS) {
+        uint4 v[COUNT];
+        await([&](int u) { return base + u * THREADS < count ? words + 4 * (base + u * THREADS) : nullptr; }, v);
 #pragma unroll
-    for (int i = 0; i < WARPS; ++i) sum += scratch[i];
-    const float mean = sum / d;
-    // NaN stays NaN
-    return 1.0f / sqrtf(mean < 1e-16f ? 1e-16f : mean);
+        for (int u = 0; u < COUNT; ++u)
+            if (base + u * THREADS < count) wide(to(base + u * THREADS)) = v[u];
+    }
+    __syncthreads();
 }
 
-// Eight channels of a row normed, from those that `words` will hold, or `given`; a thread that has none passes c ≥ d. Channels from
-// `keep` on are those of `before`. The row itself goes to `residual` and, by one block, to `kept`.
-__device__ __forceinline__ void norm_row(const Call& call, const uint32_t* words, const bf16* given, const float* gain,
-                                         const bf16* before, int keep, bf16* kept, bool keeps, const Memory& memory, bf16* to) {
-    const int c = 8 * threadIdx.x;
-    const bool mine = c < call.d;
-    float g[8] = {}, s[8] = {};
-    uint4 shifted = make_uint4(0, 0, 0, 0);
-    if (mine) {
-        load_v<8>(gain + c, g);
-        if (c >= keep && before) shifted = wide(before + c);
+// Rows normed, from those that `words` will hold, or `given`. Channels from `keep` on are those of the row before, `before`. The
+// rows themselves go to `memory.residual` and, by one block, to `kept`.
+template <int N>
+__device__ __forceinline__ void norm_rows(const Call& call, const uint32_t* words, const bf16* given, const float* gain,
+                                          const bf16* before, int before_sequence, int keep, bf16* kept, const Memory& memory,
+                                          bf16* to, int to_row) {
+    constexpr int EACH = THREADS / N, STEPS = N == 1 ? 1 : 4;  // threads of a row, groups of a thread
+    const int d = call.d, sequence = threadIdx.x / EACH, first = threadIdx.x % EACH * 8;
+    const auto channel = [&](int u) { return first + u * EACH * 8; };
+    const auto mine = [&](int u) { return (N == 1 || sequence < call.n) && channel(u) < d; };
+    float g[8];
+    uint4 own[STEPS], shifted[STEPS];
+#pragma unroll
+    for (int u = 0; u < STEPS; ++u) {
+        const int c = channel(u);
+        shifted[u] = make_uint4(0, 0, 0, 0);
+        if (!mine(u)) continue;
+        if (N == 1) load_v<8>(gain + c, g);
+        if (c >= keep && before) shifted[u] = wide(before + (long long)sequence * before_sequence + c);
+    }
+    if (given) {
+#pragma unroll
+        for (int u = 0; u < STEPS; ++u)
+            if (mine(u)) own[u] = wide(given + sequence * d + channel(u));
+    } else {
+        await([&](int u) { return mine(u) ? words + (sequence * d + channel(u)) / 2 : nullptr; }, own);
     }
     float squares = 0.0f;
-    if (mine) {
-        const uint4 own = given ? wide(given + c) : await(words + c / 2);
-        wide(memory.residual + c) = own;
-        if (keeps) wide(kept + c) = own;
-        unpack(c >= keep ? shifted : own, s);
 #pragma unroll
-        for (int i = 0; i < 8; ++i) squares += s[i] * s[i];
+    for (int u = 0; u < STEPS; ++u) {
+        if (!mine(u)) continue;
+        const int c = channel(u);
+        wide(memory.residual + sequence * d + c) = own[u];
+        if (kept) wide(kept + sequence * d + c) = own[u];
+        if (c < keep) shifted[u] = own[u];
+        squares = dot(shifted[u], shifted[u], squares);
     }
-    const float factor = norm_factor(squares, memory.scratch, call.d);
-    if (mine) {
+    squares = warp_sum(squares);
+    if (threadIdx.x % 32 == 0) memory.scratch[threadIdx.x / 32] = squares;
+    __syncthreads();
+    const int warps = min(EACH, (d / 8 + 31) / 32 * 32) / 32;  // the others have no channels
+    float sum = 0.0f;
+    for (int i = 0; i < warps; ++i) sum += memory.scratch[sequence * (EACH / 32) + i];
+    const float mean = sum / d;
+    // NaN stays NaN
+    const float factor = rsqrtf(mean < 1e-16f ? 1e-16f : mean);
+#pragma unroll
+    for (int u = 0; u < STEPS; ++u) {
+        if (!mine(u)) continue;
+        float s[8];
+        if (N > 1) load_v<8>(gain + channel(u), g);
+        unpack(shifted[u], s);
 #pragma unroll
         for (int i = 0; i < 8; ++i) s[i] *= factor * g[i];
-        wide(to + c) = pack(s);
+        wide(to + sequence * to_row + channel(u)) = pack(s);
     }
     __syncthreads();
 }
@@ -270,16 +365,16 @@ struct Heads {
     }
 
     // Reads AT_ONCE keys and values of the past for this thread, from key `first` on.
-    __device__ __forceinline__ void read(const Call& call, const Layer& layer, int head, int first) {
-        const int width = call.heads * call.dh;
+    __device__ __forceinline__ void read(const Call& call, const Layer& layer, int sequence, int head, int first) {
+        const bf16* past = layer.past + (long long)sequence * layer.past_sequence + head * call.dh + c;
 #pragma unroll
         for (int u = 0; u < AT_ONCE; ++u) {
             const int key = first + u * at_once + group;
             k[u] = v[u] = make_uint4(0, 0, 0, 0);
             if (c < call.dh && key < call.past) {
-                const bf16* row = layer.past + (long long)key * layer.past_row + head * call.dh + c;
+                const bf16* row = past + (long long)key * layer.past_row;
                 k[u] = wide(row);
-                v[u] = wide(row + width);
+                v[u] = wide(row + call.width());
             }
         }
     }
@@ -301,29 +396,30 @@ struct Heads {
         return pack(own);
     }
 
-    // The output of a head, to `to`; the first keys have been read where `ready`. Its row, and a past that moves, are written
-    // where `keeps`.
-    __device__ __forceinline__ void attend(const Call& call, const Layer& layer, int head, bool ready, bool keeps,
-                                           const Memory& memory, bf16* to) {
-        const int width = call.heads * call.dh, at = head * call.dh + c;
+    // The output of a head of a sequence, to the input of the next product; the first keys have been read where `ready`. Its row,
+    // and a past that moves, are written where `keeps`.
+    __device__ __forceinline__ void attend(const Call& call, const Layer& layer, int sequence, int head, bool ready, bool keeps,
+                                           const Memory& memory) {
+        const int width = call.width(), at = head * call.dh + c;
         const bool active = c < call.dh;
-        const bf16* row = memory.projected + head * call.dh;
+        const bf16* row = memory.projected + 3 * width * sequence + head * call.dh;
+        bf16* room = layer.room + (long long)sequence * layer.room_sequence + at;
         const uint4 query = rotated(call, row, memory.angles), key_now = rotated(call, row + width, memory.angles);
         const uint4 value_now = active ? wide(row + 2 * width + c) : make_uint4(0, 0, 0, 0);
         if (keeps && active && group == 0) {
-            bf16* place = layer.room + (long long)call.past * 2 * width + at;
+            bf16* place = room + (long long)call.past * 2 * width;
             wide(place) = key_now;
             wide(place + width) = value_now;
         }
         float sums[8] = {}, greatest = -INFINITY, total = 0.0f;
         for (int first = 0; first <= call.past; first += AT_ONCE * at_once) {
-            if (!ready || first > 0) read(call, layer, head, first);
+            if (!ready || first > 0) read(call, layer, sequence, head, first);
             float score[AT_ONCE], top = greatest;
 #pragma unroll
             for (int u = 0; u < AT_ONCE; ++u) {
                 const int key = first + u * at_once + group;
                 if (keeps && layer.past_moves && active && key < call.past) {
-                    bf16* place = layer.room + (long long)key * 2 * width + at;
+                    bf16* place = room + (long long)key * 2 * width;
                     wide(place) = k[u];
                     wide(place + width) = v[u];
                 }
@@ -368,49 +464,46 @@ struct Heads {
         if (active && group == 0) {
 #pragma unroll
             for (int i = 0; i < 8; ++i) sums[i] /= total;
-            wide(to + at) = pack(sums);
+            wide(memory.input + sequence * memory.input_row + at) = pack(sums);
         }
     }
 };
 
 __device__ __forceinline__ float gelu(float v) { return v * (0.5f * (1.0f + erff(v * 0.70710678118654752f))); }
 
-template <int SLOTS>
+template <int SLOTS, int N>
 __device__ __forceinline__ void decode(const Call& call) {
     extern __shared__ __align__(16) unsigned char shared[];
     __shared__ Part parts[PRODUCTS];
     __shared__ float scratch[WARPS];
-    const int d = call.d, width = call.heads * call.dh, inner = call.inner, warp = threadIdx.x / 32;
-    const int rows[PRODUCTS] = {3 * width, d, inner, d}, columns[PRODUCTS] = {d, width, d, inner};
+    const int n = N == 1 ? 1 : call.n, d = call.d, width = call.width(), inner = call.inner, warp = threadIdx.x / 32;
     if (threadIdx.x < PRODUCTS) {
-        Part part = {};
-#pragma unroll
-        for (int i = 0; i < PRODUCTS; ++i)
-            if (i == threadIdx.x) {
-                const long long pairs = rows[i] / 2;
-                part.first = (int)(pairs * blockIdx.x / gridDim.x);
-                part.pairs = (int)(pairs * (blockIdx.x + 1) / gridDim.x) - part.first;
-                part.columns = columns[i];
-                part.segments = (columns[i] + PIECE - 1) / PIECE;
-                part.pieces = 2 * part.pairs * part.segments;
-            }
-        parts[threadIdx.x] = part;
+        const int product = threadIdx.x;
+        const long long tiles = (product == 0 ? 3 * width : product == 2 ? inner : d) / TILE;
+        Part part;
+        part.first = (int)(tiles * blockIdx.x / gridDim.x);
+        part.tiles = (int)(tiles * (blockIdx.x + 1) / gridDim.x) - part.first;
+        part.columns = product == 1 ? width : product == 3 ? inner : d;
+        part.chunks = (part.columns + CHUNK - 1) / CHUNK;
+        parts[product] = part;
     }
-    bf16* next = reinterpret_cast<bf16*>(shared);
-    Stream<SLOTS> stream(next + warp * SLOTS * PIECE + threadIdx.x % 32 * 8);
-    next += WARPS * SLOTS * PIECE;
     Memory memory;
     memory.parts = parts;
     memory.scratch = scratch;
+    bf16* next = reinterpret_cast<bf16*>(shared);
+    bf16* ring = next + warp * SLOTS * PIECE + threadIdx.x % 32 * 8;
+    next += WARPS * SLOTS * PIECE;
     memory.input = next;
-    next += max(max(d, width), inner);
+    memory.input_row = max(max(d, width), inner) + CHUNK / 2;  // rows that follow each other are in other banks
+    next += n * memory.input_row;
     memory.projected = next;
-    next += 3 * width;
+    next += n * 3 * width;
     memory.residual = next;
-    next += d;
+    next += n * d;
     memory.angles = reinterpret_cast<float*>(next);
     memory.sums = memory.angles + call.dh;
     __syncthreads();
+    Stream<SLOTS> stream(ring, parts);
     for (int i = 0; i < SLOTS; ++i) stream.ask(call, parts);
     if (call.rotary && threadIdx.x < call.dh / 2)
         angle(call.position, threadIdx.x, call.dh, memory.angles, memory.angles + call.dh / 2);
@@ -419,59 +512,61 @@ __device__ __forceinline__ void decode(const Call& call) {
     Heads heads(call.dh);
     const uint32_t* before = nullptr;
     uint32_t* words = call.words;
+    const auto plain = [](int, int, float sum, float) { return sum; };
+    const auto activated = [](int, int, float sum, float bias) { return gelu(rounded(sum) + bias); };
+    const auto added = [&](int sequence, int row, float sum, float) { return load(memory.residual + sequence * d + row) + rounded(sum); };
     for (int index = 0; index < call.layers; ++index) {
         const Layer& layer = call.layer[index];
-        uint32_t *projected = words, *attended = projected + 3 * width / 2, *activated = attended + d / 2;
-        words = activated + inner / 2;
-        uint32_t* last = words;
-        words += d / 2;
-        const bool keeps = blockIdx.x == index % gridDim.x;
-        bf16* shifts = call.shifts + (long long)index * 2 * d;
+        uint32_t *projections = words, *middle = projections + n * 3 * width / 2, *activations = middle + n * d / 2;
+        uint32_t* last = activations + n * inner / 2;
+        words = last + n * d / 2;
+        bf16* kept = blockIdx.x == index % gridDim.x ? call.shifts + (long long)index * 2 * n * d : nullptr;
 
-        norm_row(call, before, index == 0 ? call.x : nullptr, layer.attention_gain, layer.attention_shift, keep, shifts, keeps,
-                 memory, memory.input);
-        multiply(stream, call, memory, 0, [&](int row, float a, float b) { publish(projected + row / 2, a, b); });
+        norm_rows<N>(call, before, index == 0 ? call.x : nullptr, layer.attention_gain, layer.shifts[0], layer.shift_sequence[0], keep,
+                     kept, memory, memory.input, memory.input_row);
+        multiply<SLOTS, N>(stream, call, memory, 0, 3 * width, nullptr, 0.0f, projections, plain);
 
-        if (warp < call.heads) heads.read(call, layer, warp, 0);
-        for (int i = threadIdx.x; i < 3 * width / 8; i += THREADS) wide(memory.projected + 8 * i) = await(projected + 4 * i);
+        const int items = n * call.heads;
+        if (warp < items) heads.read(call, layer, warp / call.heads, warp % call.heads, 0);
+        gather<N == 1 ? 1 : 2>(projections, n * 3 * width / 8, [&](int i) { return memory.projected + 8 * i; });
+        for (int item = warp; item < items; item += WARPS) {
+            const int sequence = item / call.heads, head = item % call.heads;
+            heads.attend(call, layer, sequence, head, item == warp, blockIdx.x == item % gridDim.x, memory);
+        }
         __syncthreads();
-        for (int head = warp; head < call.heads; head += WARPS)
-            heads.attend(call, layer, head, head == warp, blockIdx.x == head % gridDim.x, memory, memory.input);
-        __syncthreads();
-        const auto add = [&](uint32_t* to, int row, float a, float b) {
-            const bf16* residual = memory.residual + row;
-            publish(to + row / 2, load(residual) + rounded(a), load(residual + 1) + rounded(b));
-        };
-        multiply(stream, call, memory, 1, [&](int row, float a, float b) { add(attended, row, a, b); });
+        multiply<SLOTS, N>(stream, call, memory, 1, d, nullptr, 0.0f, middle, added);
 
-        norm_row(call, attended, nullptr, layer.feed_forward_gain, layer.feed_forward_shift, keep, shifts + d, keeps, memory,
-                 memory.input);
-        multiply(stream, call, memory, 2, [&](int row, float a, float b) {
-            const float *bias = layer.inner_bias + row;
-            publish(activated + row / 2, gelu(rounded(a) + bias[0]), gelu(rounded(b) + bias[1]));
+        const float inner_bias = bias_of(memory, 2, layer.inner_bias);
+        norm_rows<N>(call, middle, nullptr, layer.feed_forward_gain, layer.shifts[1], layer.shift_sequence[1], keep,
+                     kept ? kept + n * d : nullptr, memory, memory.input, memory.input_row);
+        multiply<SLOTS, N>(stream, call, memory, 2, inner, layer.inner_bias, inner_bias, activations, activated);
+
+        const float outer_bias = bias_of(memory, 3, layer.outer_bias);
+        gather<N == 1 ? 1 : 2>(activations, n * inner / 8, [&](int i) {
+            const int sequence = N == 1 ? 0 : i / (inner / 8);
+            return memory.input + sequence * memory.input_row + 8 * (i - sequence * (inner / 8));
         });
-
-        for (int i = threadIdx.x; i < inner / 8; i += THREADS) wide(memory.input + 8 * i) = await(activated + 4 * i);
-        __syncthreads();
-        multiply(stream, call, memory, 3, [&](int row, float a, float b) {
-            const float *bias = layer.outer_bias + row;
-            add(last, row, rounded(a) + bias[0], rounded(b) + bias[1]);
+        multiply<SLOTS, N>(stream, call, memory, 3, d, layer.outer_bias, outer_bias, last, [&](int sequence, int row, float sum, float bias) {
+            return added(sequence, row, rounded(sum) + bias, 0.0f);
         });
         before = last;
     }
     if (blockIdx.x != 0) return;
     if (call.gain) {
-        norm_row(call, before, nullptr, call.gain, nullptr, d, nullptr, false, memory, call.out);
-    } else if (8 * threadIdx.x < d) {
-        wide(call.out + 8 * threadIdx.x) = await(before + 4 * threadIdx.x);
+        norm_rows<N>(call, before, nullptr, call.gain, nullptr, 0, d, nullptr, memory, call.out, d);
+    } else {
+        gather<N == 1 ? 1 : 2>(before, n * d / 8, [&](int i) { return call.out + 8 * i; });
     }
 }
 
-#define DECODE(SLOTS)                                                                                     \
-    extern "C" __global__ void __launch_bounds__(THREADS, 1) decode_##SLOTS(const __grid_constant__ Call call) { \
-        decode<SLOTS>(call);                                                                              \
+#define DECODE(SLOTS, N)                                                                                                    \
+    extern "C" __global__ void __launch_bounds__(THREADS, 1) decode_##SLOTS##x##N(const __grid_constant__ Call call) {     \
+        decode<SLOTS, N>(call);                                                                                             \
     }
 
-DECODE(12)
-DECODE(8)
-DECODE(4)
+DECODE(12, 1)
+DECODE(8, 1)
+DECODE(4, 1)
+DECODE(12, 8)
+DECODE(8, 8)
+DECODE(4, 8)

@@ -257,8 +257,8 @@ mod on_cuda {
         ..SMALL
     };
 
-    fn check(device: &Device, case: Case) -> Result<()> {
-        let stack = Stack::new(case, 1, DType::BF16, DType::F32, device)?;
+    fn check(device: &Device, case: Case, n: usize) -> Result<()> {
+        let stack = Stack::new(case, n, DType::BF16, DType::F32, device)?;
         assert!(takes(&stack.attention, &stack.x, case.inner, case.past), "{case:?}");
         stack.check(2e-2)?;
         // a second step of the same computes the same
@@ -273,10 +273,12 @@ mod on_cuda {
         // what is written nowhere shall not look right: memory that is given out next holds NaN
         drop(Tensor::full(f32::NAN, 1 << 22, &device)?);
         for case in kinds(SMALL).chain(kinds(LARGE)) {
-            check(&device, case)?;
+            for n in [1, 3, 8] {
+                check(&device, case, n)?;
+            }
         }
         for past in [1, 8, 15, 16, 17, 100, 300] {
-            check(&device, Case { past, ..LARGE })?;
+            check(&device, Case { past, ..LARGE }, 1)?;
         }
         Ok(())
     }
@@ -301,7 +303,10 @@ mod on_cuda {
                 past: 21,
                 ..SMALL
             };
-            check(&device, sizes)?;
+            check(&device, sizes, 1)?;
+            if d <= 2048 {
+                check(&device, sizes, 2)?;
+            }
         }
         Ok(())
     }
@@ -309,7 +314,7 @@ mod on_cuda {
     #[test]
     fn other_steps_go_through_the_parts() -> Result<()> {
         let device = crate::cuda::device(0)?;
-        let several = Stack::new(SMALL, 3, DType::BF16, DType::F32, &device)?;
+        let several = Stack::new(SMALL, 9, DType::BF16, DType::F32, &device)?;
         assert!(!takes(&several.attention, &several.x, SMALL.inner, SMALL.past));
         let single = Stack::new(SMALL, 1, DType::F32, DType::F32, &device)?;
         assert!(!takes(&single.attention, &single.x, SMALL.inner, SMALL.past));
@@ -320,16 +325,20 @@ mod on_cuda {
     #[ignore = "a timing"]
     fn timing() -> Result<()> {
         let device = crate::cuda::device(0)?;
-        for (layers, d, heads, head_dim, inner, past) in [
-            (8, 1024, 16, 64, 2048, 8),
-            (8, 1024, 16, 64, 2048, 1),
-            (8, 1024, 16, 64, 2048, 16),
-            (8, 1024, 16, 64, 2048, 64),
-            (8, 1024, 16, 64, 2048, 256),
-            (8, 1024, 16, 64, 2048, 512),
-            (1, 1024, 16, 64, 2048, 8),
-            (8, 512, 8, 64, 1024, 8),
-            (8, 2048, 32, 64, 4096, 8),
+        for (n, layers, d, heads, head_dim, inner, past) in [
+            (1, 8, 1024, 16, 64, 2048, 8),
+            (1, 8, 1024, 16, 64, 2048, 1),
+            (1, 8, 1024, 16, 64, 2048, 16),
+            (1, 8, 1024, 16, 64, 2048, 64),
+            (1, 8, 1024, 16, 64, 2048, 256),
+            (1, 8, 1024, 16, 64, 2048, 512),
+            (4, 8, 1024, 16, 64, 2048, 8),
+            (8, 8, 1024, 16, 64, 2048, 8),
+            (1, 2, 1024, 16, 64, 2048, 8),
+            (1, 1, 1024, 16, 64, 2048, 8),
+            (1, 8, 256, 4, 64, 512, 8),
+            (1, 8, 512, 8, 64, 1024, 8),
+            (1, 8, 2048, 32, 64, 4096, 8),
         ] {
             let case = Case {
                 layers,
@@ -343,7 +352,7 @@ mod on_cuda {
                 shared: false,
                 in_room: true,
             };
-            let stack = Stack::new(case, 1, DType::BF16, DType::F32, &device)?;
+            let stack = Stack::new(case, n, DType::BF16, DType::F32, &device)?;
             for _ in 0..20 {
                 stack.step()?;
             }
@@ -355,7 +364,7 @@ mod on_cuda {
             let host = begun.elapsed().as_secs_f64() / 500.0 * 1e6;
             device.synchronize()?;
             let all = begun.elapsed().as_secs_f64() / 500.0 * 1e6;
-            println!("{case:?}: {all:.1} us a step, host {host:.1}");
+            println!("n {n} {case:?}: {all:.1} us a step, host {host:.1}");
         }
         Ok(())
     }
