@@ -154,6 +154,7 @@ struct Place {
     }
 
     __device__ __forceinline__ void settle(int chunks) {
+#pragma unroll 1
         for (; chunk >= chunks; ++tile) chunk -= chunks;
     }
 };
@@ -171,6 +172,7 @@ struct Stream {
     // Asks for the next piece, if there is one.
     __device__ __forceinline__ void ask(const Call& call, const Part* parts) {
         Part part = parts[product];
+#pragma unroll 1
         while (place.tile >= part.tiles && layer < call.layers) {
             if (++product == PRODUCTS) product = 0, ++layer;
             part = parts[product];
@@ -210,69 +212,74 @@ __device__ __forceinline__ int row_of(const Part& part, int tile) {
     return TILE * (part.first + tile) + threadIdx.x % 32 / 4;
 }
 
-// The number that belongs to the row that this thread adds up first.
-__device__ __forceinline__ float bias_of(const Memory& memory, int product, const float* bias) {
-    const Part part = memory.parts[product];
+// The number that belongs to that row of the first tile of this warp.
+__device__ __forceinline__ float bias_of(const Part& part, const float* bias) {
     return bias && threadIdx.x / 32 < part.tiles ? bias[row_of(part, threadIdx.x / 32)] : 0.0f;
 }
 
-// Publishes `value(sequence, row, sum, bias)` for this block's rows of a matrix of `rows` times `memory.input`.
-// All threads have written the input, none reads it afterwards. `first_bias` is what `bias_of` gives.
-template <int SLOTS, int N, typename Value>
-__device__ __forceinline__ void multiply(Stream<SLOTS>& stream, const Call& call, const Memory& memory, int product, int rows,
-                                         const float* bias, float first_bias, uint32_t* words, Value value) {
-    const Part part = memory.parts[product];
-    const int warp = threadIdx.x / 32, lane = threadIdx.x % 32, sequence = lane / 4;
+// The products of up to AT_ONCE of this warp's pieces, from `place` on, with `memory.input`: how many.
+template <int SLOTS, int N>
+__device__ __forceinline__ int multiply(Stream<SLOTS>& stream, const Call& call, const Memory& memory, const Part& part, Place& place) {
+    const int lane = threadIdx.x % 32, sequence = lane / 4;
     const bf16* input = memory.input + sequence * memory.input_row;
-    Place place(part.chunks);
     int taken = 0;
-    while (place.tile < part.tiles) {
-        for (; taken > 0; --taken) stream.ask(call, memory.parts);
-        const auto take = [&](int column) {
-            const uint4 none = make_uint4(0, 0, 0, 0);
-            float sums[2][4] = {};
+    copies_wait<SLOTS - AT_ONCE>();
 #pragma unroll
-            for (int half = 0; half < 2; ++half) {
-                const int at = column + half * CHUNK / 2;
-                const uint4 row = sequence < (N == 1 ? 1 : call.n) && at < part.columns ? wide(input + at) : none;
-                multiply_add(sums[half], row, wide(stream.ring + stream.used * PIECE + half * PIECE / 2));
-            }
-            if (sequence < N) {
-                float* to = memory.sums + ((place.tile * TILE + lane % 4 * 2) * N + sequence) * part.chunks + place.chunk;
-                to[0] = sums[0][0] + sums[1][0];
-                to[N * part.chunks] = sums[0][1] + sums[1][1];
-            }
-            if (++stream.used == SLOTS) stream.used = 0;
-            place.next(part.chunks);
-            ++taken;
-        };
-#define TAKE(U)                                                \
-    if (place.tile < part.tiles) {                             \
-        copies_wait<SLOTS - 1 - U>();                          \
-        take(place.chunk * CHUNK + lane % 4 * 8);              \
+    for (int u = 0; u < AT_ONCE; ++u) {
+        if (place.tile >= part.tiles) break;
+        const int column = place.chunk * CHUNK + lane % 4 * 8;
+        float sums[2][4] = {};
+#pragma unroll
+        for (int half = 0; half < 2; ++half) {
+            const int at = column + half * CHUNK / 2;
+            uint4 row = make_uint4(0, 0, 0, 0);
+            if (sequence < (N == 1 ? 1 : call.n) && at < part.columns) row = wide(input + at);
+            multiply_add(sums[half], row, wide(stream.ring + stream.used * PIECE + half * PIECE / 2));
+        }
+        if (sequence < N) {
+            float* to = memory.sums + ((place.tile * TILE + lane % 4 * 2) * N + sequence) * part.chunks + place.chunk;
+            to[0] = sums[0][0] + sums[1][0];
+            to[N * part.chunks] = sums[0][1] + sums[1][1];
+        }
+        if (++stream.used == SLOTS) stream.used = 0;
+        place.next(part.chunks);
+        ++taken;
     }
-        TAKE(0) TAKE(1) TAKE(2) TAKE(3)
-#undef TAKE
-    }
-    __syncthreads();
+    return taken;
+}
+
+// Publishes `value(sequence, row, sum, bias)` for this block's rows of a matrix of `rows`, once all warps have multiplied.
+// `first_bias` is what `bias_of` gives.
+template <int N, typename Value>
+__device__ __forceinline__ void finish(const Call& call, const Memory& memory, const Part& part, int rows, const float* bias,
+                                       float first_bias, uint32_t* words, Value value) {
+    const int lane = threadIdx.x % 32, warp = threadIdx.x / 32;
     // a warp a tile of a sequence, four threads a row
+#pragma unroll 1
     for (int item = warp; item < part.tiles * (N == 1 ? 1 : call.n); item += WARPS) {
         const int which = N == 1 ? 0 : item / part.tiles, tile = item - which * part.tiles, row = row_of(part, tile);
-        const float* from = memory.sums + ((tile * TILE + lane / 4) * N + which) * part.chunks;
+        const float* from = memory.sums + ((tile * TILE + lane / 4) * N + which) * part.chunks + lane % 4;
         float sum = 0.0f;
-        for (int i = lane % 4; i < part.chunks; i += 4) sum += from[i];
+#pragma unroll 1
+        for (int i = 0; i < part.chunks; i += 16) {
+            float four[4];
+#pragma unroll
+            for (int u = 0; u < 4; ++u) four[u] = i + 4 * u + lane % 4 < part.chunks ? from[i + 4 * u] : 0.0f;
+            sum += four[0] + four[1] + (four[2] + four[3]);
+        }
         sum += __shfl_xor_sync(0xffffffffu, sum, 1);
         sum += __shfl_xor_sync(0xffffffffu, sum, 2);
-        const float result = value(which, row, sum, item == warp && item < part.tiles || !bias ? first_bias : bias[row]);
+        const float added = !bias || item == warp && item < part.tiles ? first_bias : bias[row];
+        const float result = value(which, row, sum, added);
         const float second = __shfl_xor_sync(0xffffffffu, result, 4);
         if (lane % 8 == 0) publish(words + (which * rows + row) / 2, result, second);
     }
-    for (; taken > 0; --taken) stream.ask(call, memory.parts);
 }
 
 // Copies `count` groups of eight numbers that other blocks publish, COUNT a thread at once; `to(i)` is the place of group i.
 template <int COUNT, typename To>
 __device__ __forceinline__ void gather(const uint32_t* words, int count, To to) {
+#pragma unroll 1
     for (int base = threadIdx.x; base < count; base += COUNT * THREADS) {
         uint4 v[COUNT];
         await([&](int u) { return base + u * THREADS < count ? words + 4 * (base + u * THREADS) : nullptr; }, v);
@@ -325,8 +332,9 @@ __device__ __forceinline__ void norm_rows(const Call& call, const uint32_t* word
     __syncthreads();
     const int warps = min(EACH, (d / 8 + 31) / 32 * 32) / 32;  // the others have no channels
     float sum = 0.0f;
+#pragma unroll 4
     for (int i = 0; i < warps; ++i) sum += memory.scratch[sequence * (EACH / 32) + i];
-    const float mean = sum / d;
+    const float mean = __fdividef(sum, (float)d);
     // NaN stays NaN
     const float factor = rsqrtf(mean < 1e-16f ? 1e-16f : mean);
 #pragma unroll
@@ -348,6 +356,12 @@ __device__ __forceinline__ void angle(long long position, int pair, int dh, floa
     sincos((double)position * pow(10000.0, -2.0 * pair / dh), &sine, &cosine);
     cosines[pair] = (float)cosine;
     sines[pair] = (float)sine;
+}
+
+// 2^v, to the precision of a weight.
+__device__ __forceinline__ float power(float v) {
+    asm("ex2.approx.ftz.f32 %0, %0;" : "+f"(v));
+    return v;
 }
 
 // Attention of one query, a head a warp: the keys of a head are divided among groups of threads, a thread has eight channels.
@@ -412,6 +426,7 @@ struct Heads {
             wide(place + width) = value_now;
         }
         float sums[8] = {}, greatest = -INFINITY, total = 0.0f;
+#pragma unroll 1
         for (int first = 0; first <= call.past; first += AT_ONCE * at_once) {
             if (!ready || first > 0) read(call, layer, sequence, head, first);
             float score[AT_ONCE], top = greatest;
@@ -426,6 +441,7 @@ struct Heads {
                 if (key == call.past) k[u] = key_now, v[u] = value_now;
                 score[u] = dot(query, k[u], 0.0f);
             }
+#pragma unroll 1
             for (int offset = across / 2; offset > 0; offset >>= 1)
 #pragma unroll
                 for (int u = 0; u < AT_ONCE; ++u) score[u] += __shfl_xor_sync(0xffffffffu, score[u], offset);
@@ -435,14 +451,14 @@ struct Heads {
                 top = fmaxf(top, score[u]);
             }
             // a group may not have met a key yet
-            const float from = top == -INFINITY ? 0.0f : top, shrink = exp2f(greatest - from);
+            const float from = top == -INFINITY ? 0.0f : top, shrink = power(greatest - from);
             greatest = top;
             total *= shrink;
 #pragma unroll
             for (int i = 0; i < 8; ++i) sums[i] *= shrink;
 #pragma unroll
             for (int u = 0; u < AT_ONCE; ++u) {
-                const float w = exp2f(score[u] - from);
+                const float w = power(score[u] - from);
                 float value[8];
                 unpack(v[u], value);
                 total += w;
@@ -451,19 +467,22 @@ struct Heads {
             }
         }
         float top = greatest;
+#pragma unroll 1
         for (int offset = across; offset < 32; offset <<= 1) top = fmaxf(top, __shfl_xor_sync(0xffffffffu, top, offset));
-        const float factor = exp2f(greatest - (top == -INFINITY ? 0.0f : top));
+        const float factor = power(greatest - (top == -INFINITY ? 0.0f : top));
         total *= factor;
 #pragma unroll
         for (int i = 0; i < 8; ++i) sums[i] *= factor;
+#pragma unroll 1
         for (int offset = across; offset < 32; offset <<= 1) {
             total += __shfl_xor_sync(0xffffffffu, total, offset);
 #pragma unroll
             for (int i = 0; i < 8; ++i) sums[i] += __shfl_xor_sync(0xffffffffu, sums[i], offset);
         }
+        const float inverse = __fdividef(1.0f, total);
         if (active && group == 0) {
 #pragma unroll
-            for (int i = 0; i < 8; ++i) sums[i] /= total;
+            for (int i = 0; i < 8; ++i) sums[i] *= inverse;
             wide(memory.input + sequence * memory.input_row + at) = pack(sums);
         }
     }
@@ -504,58 +523,77 @@ __device__ __forceinline__ void decode(const Call& call) {
     memory.sums = memory.angles + call.dh;
     __syncthreads();
     Stream<SLOTS> stream(ring, parts);
-    for (int i = 0; i < SLOTS; ++i) stream.ask(call, parts);
-    if (call.rotary && threadIdx.x < call.dh / 2)
-        angle(call.position, threadIdx.x, call.dh, memory.angles, memory.angles + call.dh / 2);
 
-    const int keep = (d + 1) / 2;
+    const int keep = (d + 1) / 2, items = n * call.heads;
     Heads heads(call.dh);
-    const uint32_t* before = nullptr;
-    uint32_t* words = call.words;
-    const auto plain = [](int, int, float sum, float) { return sum; };
-    const auto activated = [](int, int, float sum, float bias) { return gelu(rounded(sum) + bias); };
-    const auto added = [&](int sequence, int row, float sum, float) { return load(memory.residual + sequence * d + row) + rounded(sum); };
-    for (int index = 0; index < call.layers; ++index) {
-        const Layer& layer = call.layer[index];
-        uint32_t *projections = words, *middle = projections + n * 3 * width / 2, *activations = middle + n * d / 2;
-        uint32_t* last = activations + n * inner / 2;
-        words = last + n * d / 2;
-        bf16* kept = blockIdx.x == index % gridDim.x ? call.shifts + (long long)index * 2 * n * d : nullptr;
-
-        norm_rows<N>(call, before, index == 0 ? call.x : nullptr, layer.attention_gain, layer.shifts[0], layer.shift_sequence[0], keep,
-                     kept, memory, memory.input, memory.input_row);
-        multiply<SLOTS, N>(stream, call, memory, 0, 3 * width, nullptr, 0.0f, projections, plain);
-
-        const int items = n * call.heads;
-        if (warp < items) heads.read(call, layer, warp / call.heads, warp % call.heads, 0);
-        gather<N == 1 ? 1 : 2>(projections, n * 3 * width / 8, [&](int i) { return memory.projected + 8 * i; });
-        for (int item = warp; item < items; item += WARPS) {
-            const int sequence = item / call.heads, head = item % call.heads;
-            heads.attend(call, layer, sequence, head, item == warp, blockIdx.x == item % gridDim.x, memory);
+    // where the input of a product is published, and where its result
+    uint32_t *from = nullptr, *words = call.words;
+    float first_bias = 0.0f;
+    Part part;
+    Place place(1);
+    // The code runs through few instructions many times: as much of it as the caches of instructions hold.
+    int step = 0, taken = SLOTS;
+    bool begins = true;
+    while (true) {
+#pragma unroll 1
+        for (; taken > 0; --taken) stream.ask(call, parts);
+        const int index = step / PRODUCTS, product = step % PRODUCTS;
+        const Layer& layer = call.layer[min(index, MOST_LAYERS - 1)];
+        const bool ends = index == call.layers;
+        const float* bias = product == 2 ? layer.inner_bias : product == 3 ? layer.outer_bias : nullptr;
+        if (begins) {
+            if (ends && blockIdx.x != 0) return;
+            part = parts[product];
+            place = Place(part.chunks);
+            first_bias = ends ? 0.0f : bias_of(part, bias);
+            if (step == 0 && call.rotary && threadIdx.x < call.dh / 2)
+                angle(call.position, threadIdx.x, call.dh, memory.angles, memory.angles + call.dh / 2);
+            if (product % 2 == 0 && !(ends && !call.gain)) {
+                const int which = product / 2;
+                bf16* kept = call.shifts + (long long)(2 * index + which) * n * d;
+                if (ends || blockIdx.x != index % gridDim.x) kept = nullptr;
+                const float* gain = ends ? call.gain : which ? layer.feed_forward_gain : layer.attention_gain;
+                norm_rows<N>(call, from, step == 0 ? call.x : nullptr, gain, ends ? nullptr : layer.shifts[which],
+                             layer.shift_sequence[which], ends ? d : keep, kept, memory, ends ? call.out : memory.input,
+                             ends ? d : memory.input_row);
+            } else {
+                if (product == 1 && warp < items) {
+                    const int sequence = N == 1 ? 0 : warp / call.heads;
+                    heads.read(call, layer, sequence, warp - sequence * call.heads, 0);
+                }
+                const int columns = product == 1 ? 3 * width : product == 3 ? inner : d, groups = columns / 8;
+                bf16* to = product == 1 ? memory.projected : product == 3 ? memory.input : call.out;
+                const int to_row = product == 3 ? memory.input_row : columns;
+                gather<N == 1 ? 1 : 2>(from, n * groups, [&](int i) {
+                    const int sequence = N == 1 ? 0 : i / groups;
+                    return to + sequence * to_row + 8 * (i - sequence * groups);
+                });
+            }
+            if (ends) return;
+            if (product == 1) {
+#pragma unroll 1
+                for (int item = warp; item < items; item += WARPS) {
+                    const int sequence = N == 1 ? 0 : item / call.heads, head = item - sequence * call.heads;
+                    heads.attend(call, layer, sequence, head, item == warp, blockIdx.x == item % gridDim.x, memory);
+                }
+                __syncthreads();
+            }
         }
-        __syncthreads();
-        multiply<SLOTS, N>(stream, call, memory, 1, d, nullptr, 0.0f, middle, added);
-
-        const float inner_bias = bias_of(memory, 2, layer.inner_bias);
-        norm_rows<N>(call, middle, nullptr, layer.feed_forward_gain, layer.shifts[1], layer.shift_sequence[1], keep,
-                     kept ? kept + n * d : nullptr, memory, memory.input, memory.input_row);
-        multiply<SLOTS, N>(stream, call, memory, 2, inner, layer.inner_bias, inner_bias, activations, activated);
-
-        const float outer_bias = bias_of(memory, 3, layer.outer_bias);
-        gather<N == 1 ? 1 : 2>(activations, n * inner / 8, [&](int i) {
-            const int sequence = N == 1 ? 0 : i / (inner / 8);
-            return memory.input + sequence * memory.input_row + 8 * (i - sequence * (inner / 8));
+        taken = multiply<SLOTS, N>(stream, call, memory, part, place);
+        // a warp may be done before others, which have as many pieces or one more
+        begins = __syncthreads_and(place.tile >= part.tiles);
+        if (!begins) continue;
+        const int rows = product == 0 ? 3 * width : product == 2 ? inner : d;
+        finish<N>(call, memory, part, rows, bias, first_bias, words, [&](int sequence, int row, float sum, float added) {
+            if (product == 0) return sum;
+            sum = rounded(sum);
+            if (product == 2) return gelu(sum + added);
+            if (product == 3) sum = rounded(sum + added);
+            return load(memory.residual + sequence * d + row) + sum;
         });
-        multiply<SLOTS, N>(stream, call, memory, 3, d, layer.outer_bias, outer_bias, last, [&](int sequence, int row, float sum, float bias) {
-            return added(sequence, row, rounded(sum) + bias, 0.0f);
-        });
-        before = last;
-    }
-    if (blockIdx.x != 0) return;
-    if (call.gain) {
-        norm_rows<N>(call, before, nullptr, call.gain, nullptr, 0, d, nullptr, memory, call.out, d);
-    } else {
-        gather<N == 1 ? 1 : 2>(before, n * d / 8, [&](int i) { return call.out + 8 * i; });
+        from = words;
+        words += n * rows / 2;
+        ++step;
     }
 }
 
