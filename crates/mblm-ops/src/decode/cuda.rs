@@ -29,7 +29,8 @@ const MOST_CHANNELS: usize = 8 * THREADS;
 const MOST_CHANNELS_OF_SEVERAL: usize = 4 * 8 * THREADS / MOST_SEQUENCES;
 /// Channels of a head that a warp holds at eight a thread, with two heads' keys at a time.
 const WIDEST_HEAD: usize = 128;
-/// Every block attends to the whole past by itself: beyond this many rows that takes longer than kernels that share it.
+/// Every block attends to the pasts of all sequences by itself: with more rows than this in all, that takes longer than kernels
+/// that share them.
 const MOST_PAST: usize = 512;
 
 /// The parameters of one layer, as in the kernel.
@@ -117,7 +118,7 @@ impl Sizes {
                 _ => false,
             }
             && self.head_dim <= WIDEST_HEAD
-            && self.past <= MOST_PAST
+            && self.sequences * self.past <= MOST_PAST
     }
 
     /// Shared memory of a block, one of `blocks`, without that for weights.

@@ -6,7 +6,7 @@
 
 use mblm_ops::cpu::{on_workers, par_map, threads};
 
-use super::generator::GeneratorState;
+use super::generator::{GeneratorState, OpenSequence};
 use crate::Result;
 
 /// Fewest streams that make a lane.
@@ -29,11 +29,9 @@ impl GeneratorState {
     }
 
     fn on_cpu(&self) -> bool {
-        let tensors = self.sequences.iter().flat_map(|open| {
-            let slots = (0..open.state.slots()).filter_map(|slot| open.state.get(slot));
-            open.context.iter().chain(slots)
-        });
-        tensors.into_iter().all(|tensor| tensor.device().is_cpu())
+        let slots = |open: &OpenSequence| (0..open.state.slots()).find_map(|slot| open.state.get(slot).cloned());
+        let held = self.sequences.iter().find_map(slots);
+        held.is_none_or(|tensor| tensor.device().is_cpu())
     }
 }
 
