@@ -312,6 +312,26 @@ mod on_cuda {
     }
 
     #[test]
+    fn what_is_not_a_number_stays_so() -> Result<()> {
+        // blocks wait for each other's numbers: whatever those are, they arrive
+        let device = crate::cuda::device(0)?;
+        for n in [1, 2] {
+            let mut stack = Stack::new(LARGE, n, DType::BF16, DType::F32, &device)?;
+            for value in [f32::NAN, -f32::NAN, f32::INFINITY] {
+                stack.x = Tensor::full(value, (n, 1, LARGE.d), &device)?.to_dtype(DType::BF16)?;
+                let out = stack
+                    .step()?
+                    .out
+                    .to_dtype(DType::F32)?
+                    .flatten_all()?
+                    .to_vec1::<f32>()?;
+                assert!(out.iter().all(|value| value.is_nan()), "{value}");
+            }
+        }
+        Ok(())
+    }
+
+    #[test]
     fn other_steps_go_through_the_parts() -> Result<()> {
         let device = crate::cuda::device(0)?;
         let several = Stack::new(SMALL, 9, DType::BF16, DType::F32, &device)?;
