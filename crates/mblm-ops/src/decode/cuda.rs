@@ -27,7 +27,7 @@ const MOST_SEQUENCES: usize = 8;
 /// Channels of a row that the threads hold at eight each, at four times eight where several rows share them.
 const MOST_CHANNELS: usize = 8 * THREADS;
 const MOST_CHANNELS_OF_SEVERAL: usize = 4 * 8 * THREADS / MOST_SEQUENCES;
-/// Channels of a head that a warp holds at eight a thread, with two heads' keys at a time.
+/// Channels of the widest head that the kernel's tests cover; a warp could hold twice as many.
 const WIDEST_HEAD: usize = 128;
 /// Every block attends to the pasts of all sequences by itself: with more rows than this in all, that takes longer than kernels
 /// that share them.

@@ -16,7 +16,7 @@
 constexpr int THREADS = 512, WARPS = THREADS / 32;
 // A piece of a matrix: 8 rows of a tile, 64 columns of a chunk; a thread of a warp reads two times 8 columns of a row.
 constexpr int TILE = 8, CHUNK = 64, PIECE = TILE * CHUNK;
-// Pieces that a warp has in work at once, keys of the past and groups of words that a thread has.
+// Pieces that a warp has in work at once, and keys of the past that a thread has.
 constexpr int AT_ONCE = 4;
 constexpr int PRODUCTS = 4;
 constexpr int MOST_LAYERS = 30;
@@ -540,7 +540,7 @@ __device__ __forceinline__ void decode(const Call& call) {
     float first_bias = 0.0f;
     Part part;
     Place place(1);
-    // The code runs through few instructions many times: as much of it as the caches of instructions hold.
+    // one loop for all products: what the blocks run through again and again fits the caches of instructions
     int step = 0, taken = SLOTS;
     bool begins = true;
     while (true) {
