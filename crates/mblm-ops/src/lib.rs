@@ -36,6 +36,7 @@ pub mod attention;
 pub mod conv_silu;
 pub mod cpu;
 pub mod cross_entropy;
+pub mod decode;
 pub mod device;
 pub mod dropout;
 pub mod embedding;

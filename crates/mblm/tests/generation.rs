@@ -315,3 +315,70 @@ fn a_block_that_knows_whole_sequences_only_trains_and_decodes() {
         support::check_gradients(&model, 3);
     }
 }
+
+/// In bfloat16 on a GPU, where a step of a Transformer stage is one kernel: prefill, steps and forks give what the whole does.
+#[cfg(feature = "cuda")]
+#[test]
+fn steps_on_cuda_are_those_of_the_whole() {
+    use mblm::config::Precision;
+    use mblm::model::Model;
+    use mblm_ops::testing::relative_error;
+
+    let block = |position: Option<&str>| {
+        json!({"block_type": "transformer", "attn_head_dims": 16, "attn_num_heads": 4, "attn_use_rot_embs": true,
+            "pos_emb_type": position})
+    };
+    let config: ModelConfig = serde_json::from_value(json!({
+        "num_tokens": 257, "pad_token_id": 256, "hidden_dims": [64, 64, 64], "num_layers": [2, 3, 3], "seq_lens": [8, 4, 6],
+        "train_checkpoint_chunks": null, "block": [mamba("mamba2"), block(None), block(Some("fixed"))],
+    }))
+    .expect("a valid configuration");
+    let registry = BlockRegistry::default();
+    let on = |device: &Device| Mblm::new(&config, &registry, &Seeded(1), DType::F32, device).expect("the model builds");
+    let exact = on(&Device::Cpu);
+    let device = mblm_ops::device::open("cuda").expect("a CUDA device");
+    let model = Model::Decoder(on(&device));
+    model.set_precision(Precision::Bf16);
+    let generator = Generator::new(model.decoder("the test").expect("a decoder")).expect("a generator");
+
+    let (prompt, len) = (29, 110);
+    let sequences: Vec<Vec<u32>> = (0..3)
+        .map(|seed| [ids(prompt, 1), ids(len - prompt, 20 + seed)].concat())
+        .collect();
+    let whole: Vec<Vec<Vec<f32>>> = (sequences.iter())
+        .map(|ids| {
+            let ids = Tensor::from_slice(ids, (1, len), &Device::Cpu).expect("ids");
+            rows(&exact.logits(&ids).and_then(|t| Ok(t.squeeze(0)?)).expect("logits"))
+                .into_iter()
+                .collect()
+        })
+        .collect();
+    let check = |logits: &Tensor, stream: usize, sequence: usize, position: usize| {
+        let expected = Tensor::new(&whole[sequence][position][..], &Device::Cpu).expect("a row");
+        let found = logits
+            .get(stream)
+            .and_then(|row| row.to_dtype(DType::F32))
+            .expect("a row");
+        let error = relative_error(&found, &expected, 0.0).expect("equal shapes");
+        assert!(
+            error <= 5e-2,
+            "sequence {sequence}, position {position}: off by {error:.2e}"
+        );
+    };
+    let mut state = generator.begin(1);
+    let logits = generator
+        .prefill(&mut state, &[&sequences[0][..prompt]])
+        .expect("prefill");
+    check(&logits, 0, 0, prompt - 1);
+    let mut together = state.fork(3).expect("a fork");
+    let mut alone = [state.clone(), state.clone(), state];
+    for position in prompt..len {
+        let next: Vec<u32> = sequences.iter().map(|ids| ids[position]).collect();
+        let logits = generator.step(&mut together, &next).expect("a step");
+        for (sequence, state) in alone.iter_mut().enumerate() {
+            check(&logits, sequence, sequence, position);
+            let logits = generator.step(state, &next[sequence..=sequence]).expect("a step");
+            check(&logits, 0, sequence, position);
+        }
+    }
+}

@@ -1,7 +1,9 @@
 //! Launching one kernel: its arguments by kind, in the order of its parameters.
 
 use candle_core::backend::BackendStorage;
-use candle_core::cuda_backend::cudarc::driver::{CudaFunction, DevicePtr, LaunchConfig, PushKernelArg, sys};
+use candle_core::cuda_backend::cudarc::driver::{
+    CudaFunction, DevicePtr, DeviceRepr, LaunchConfig, PushKernelArg, sys,
+};
 use candle_core::cuda_backend::{CudaStorageSlice, WrapErr};
 use candle_core::{CudaDevice, DType, Device, Result, Storage, Tensor};
 
@@ -141,19 +143,7 @@ impl Kernel {
 
     /// Puts the kernel into the stream: `grid` blocks of `block` threads with `shared` bytes of dynamic shared memory.
     pub(crate) fn launch(self, grid: impl Into<Dimensions>, block: impl Into<Dimensions>, shared: usize) -> Result<()> {
-        let (Dimensions(grid), Dimensions(block)) = (grid.into(), block.into());
-        let narrow = |value: usize| -> Result<u32> { u32::try_from(value).map_err(candle_core::Error::wrap) };
-        let each = |d: [usize; 3]| -> Result<(u32, u32, u32)> { Ok((narrow(d[0])?, narrow(d[1])?, narrow(d[2])?)) };
-        if shared > SHARED_BY_DEFAULT {
-            let attribute = sys::CUfunction_attribute_enum::CU_FUNC_ATTRIBUTE_MAX_DYNAMIC_SHARED_SIZE_BYTES;
-            let size = i32::try_from(shared).map_err(candle_core::Error::wrap)?;
-            self.function.set_attribute(attribute, size).w()?;
-        }
-        let config = LaunchConfig {
-            grid_dim: each(grid)?,
-            block_dim: each(block)?,
-            shared_mem_bytes: narrow(shared)?,
-        };
+        let config = self.configure(grid.into(), block.into(), shared)?;
         let stream = self.device.cuda_stream();
         let mut builder = stream.launch_builder(&self.function);
         for argument in &self.arguments {
@@ -167,6 +157,41 @@ impl Kernel {
         // SAFETY: the callers pass what the kernel's parameters are, of the sizes that they pass along.
         unsafe { builder.launch(config) }.w()?;
         Ok(())
+    }
+
+    /// Puts a kernel whose only parameter is a structure like `argument` into the stream: all its blocks run at the same time and
+    /// may wait for each other. Fails where the device cannot hold them.
+    pub(crate) fn launch_together<T: DeviceRepr>(
+        self,
+        argument: &T,
+        grid: impl Into<Dimensions>,
+        block: impl Into<Dimensions>,
+        shared: usize,
+    ) -> Result<()> {
+        let config = self.configure(grid.into(), block.into(), shared)?;
+        let stream = self.device.cuda_stream();
+        let mut builder = stream.launch_builder(&self.function);
+        builder.arg(argument);
+        // SAFETY: the callers pass what the kernel's parameter is.
+        unsafe { builder.launch_cooperative(config) }.w()?;
+        Ok(())
+    }
+
+    /// The launch's sizes, with leave for as much shared memory.
+    fn configure(&self, grid: Dimensions, block: Dimensions, shared: usize) -> Result<LaunchConfig> {
+        let (Dimensions(grid), Dimensions(block)) = (grid, block);
+        let narrow = |value: usize| -> Result<u32> { u32::try_from(value).map_err(candle_core::Error::wrap) };
+        let each = |d: [usize; 3]| -> Result<(u32, u32, u32)> { Ok((narrow(d[0])?, narrow(d[1])?, narrow(d[2])?)) };
+        if shared > SHARED_BY_DEFAULT {
+            let attribute = sys::CUfunction_attribute_enum::CU_FUNC_ATTRIBUTE_MAX_DYNAMIC_SHARED_SIZE_BYTES;
+            let size = i32::try_from(shared).map_err(candle_core::Error::wrap)?;
+            self.function.set_attribute(attribute, size).w()?;
+        }
+        Ok(LaunchConfig {
+            grid_dim: each(grid)?,
+            block_dim: each(block)?,
+            shared_mem_bytes: narrow(shared)?,
+        })
     }
 }
 
@@ -192,7 +217,7 @@ impl From<(usize, usize, usize)> for Dimensions {
 }
 
 /// Where the first element of a tensor lies on its device.
-pub(super) fn pointer(tensor: &Tensor) -> Result<u64> {
+pub(crate) fn pointer(tensor: &Tensor) -> Result<u64> {
     let (storage, layout) = tensor.storage_and_layout();
     let Storage::Cuda(storage) = &*storage else {
         candle_core::bail!("expected a tensor on a CUDA device, found one on {:?}", tensor.device())

@@ -2,11 +2,11 @@
 //!
 //! A step of a few streams is many short loops, and threads that share each of them wait for each other after each. Lanes share
 //! nothing: a thread takes a lane through the whole step. A lane of [`LANE`] streams is wide enough for products of full speed.
-//! What a stream gives does not depend on its lane.
+//! What a stream gives does not depend on its lane. A GPU takes all streams at once: there they are one lane.
 
 use mblm_ops::cpu::{on_workers, par_map, threads};
 
-use super::generator::GeneratorState;
+use super::generator::{GeneratorState, OpenSequence};
 use crate::Result;
 
 /// Fewest streams that make a lane.
@@ -14,15 +14,24 @@ const LANE: usize = 4;
 
 impl GeneratorState {
     /// [`fork`](Self::fork) into lanes for [`side_by_side`]: at most one a thread, none of fewer than four streams unless there
-    /// is only one.
+    /// is only one; one on a GPU.
     ///
     /// # Errors
     /// This is the state of several streams.
     pub fn fork_lanes(&self, streams: usize) -> Result<Vec<Self>> {
-        let lanes = (streams / LANE).clamp(1, threads());
+        let lanes = match self.on_cpu() {
+            true => (streams / LANE).clamp(1, threads()),
+            false => 1,
+        };
         (0..lanes)
             .map(|lane| self.fork((lane + 1) * streams / lanes - lane * streams / lanes))
             .collect()
+    }
+
+    fn on_cpu(&self) -> bool {
+        let slots = |open: &OpenSequence| (0..open.state.slots()).find_map(|slot| open.state.get(slot).cloned());
+        let held = self.sequences.iter().find_map(slots);
+        held.is_none_or(|tensor| tensor.device().is_cpu())
     }
 }
 

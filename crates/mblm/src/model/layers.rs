@@ -40,6 +40,16 @@ impl Linear {
         std::iter::once(&self.weight).chain(&self.bias)
     }
 
+    /// The weight in the type of `x`.
+    pub(super) fn weight_for(&self, x: &Tensor) -> Result<Tensor> {
+        self.weight.weight_for(x)
+    }
+
+    /// The bias, where there is one.
+    pub(super) fn bias(&self) -> Option<&Tensor> {
+        self.bias.as_ref().map(Parameter::value)
+    }
+
     /// (…, inputs) → (…, outputs).
     pub(super) fn forward(&self, x: &Tensor) -> Result<Tensor> {
         let (weight, bias) = (self.weight.weight_for(x)?, self.bias.as_ref().map(Parameter::value));

@@ -40,7 +40,7 @@ impl Room {
     /// Room for rows (n or 1, s, w) of `sequences` sequences and `added` more, and half as many again; and those rows in it.
     fn new(past: &Tensor, sequences: usize, added: usize) -> Result<(Self, Tensor)> {
         let (_, len, width) = past.dims3()?;
-        let capacity = (len + added) * 3 / 2 + 8;
+        let capacity = Self::capacity(len + added);
         let rows = Tensor::zeros((sequences, capacity, width), past.dtype(), past.device())?;
         let past = past.broadcast_as((sequences, len, width))?;
         rows.slice_set(&past.contiguous()?, 1, 0)?;
@@ -49,22 +49,49 @@ impl Room {
         Ok((Self { rows, taken }, kept))
     }
 
-    /// The first `len` rows, which are the caller's, with `rows` after them; `None` when there is no room, or another state has
-    /// taken it.
-    fn append(&self, rows: &Tensor, len: usize) -> Result<Option<Tensor>> {
-        let (sequences, added, width) = rows.dims3()?;
+    /// Rows that memory for `rows` of them has in all.
+    fn capacity(rows: usize) -> usize {
+        rows * 3 / 2 + 8
+    }
+
+    /// Takes the rows (n, added, w) after the first `len`, which are the caller's, unless there is no room, or another state has
+    /// taken them.
+    fn take(&self, (sequences, added, width): (usize, usize, usize), len: usize) -> Result<bool> {
         let (n, capacity, w) = self.rows.dims3()?;
         if (n, w) != (sequences, width) || len + added > capacity {
-            return Ok(None);
+            return Ok(false);
         }
         let taken = self
             .taken
             .compare_exchange(len, len + added, Ordering::Relaxed, Ordering::Relaxed);
-        if taken.is_err() {
+        Ok(taken.is_ok())
+    }
+
+    /// The first `len` rows, which are the caller's, with `rows` after them; `None` when there is no room, or another state has
+    /// taken it.
+    fn append(&self, rows: &Tensor, len: usize) -> Result<Option<Tensor>> {
+        if !self.take(rows.dims3()?, len)? {
             return Ok(None);
         }
+        let added = rows.dim(1)?;
         self.rows.slice_set(&rows.contiguous()?, 1, len)?;
         Ok(Some(self.rows.narrow(1, 0, len + added)?))
+    }
+}
+
+/// Where one more row of a slot goes, whoever writes it: see [`State::next_rows`].
+pub(crate) struct NextRow {
+    /// The rows so far (n or 1, s, w), if there are any.
+    pub(crate) past: Option<Tensor>,
+    /// Whether those are elsewhere, so that they have to be copied into the room.
+    pub(crate) moves: bool,
+    room: Room,
+}
+
+impl NextRow {
+    /// (n, more than s, w), contiguous: row s and those after it are to be written.
+    pub(crate) fn room(&self) -> &Tensor {
+        &self.room.rows
     }
 }
 
@@ -147,6 +174,59 @@ impl State {
         };
         self.set(slot, grown);
         self.set_room(slot, room);
+        Ok(())
+    }
+
+    /// Takes memory for one more row (n, 1, w) in each of `slots`, of the type and on the device of `like`, where something else
+    /// than [`append`](Self::append) writes it; [`grow`](Self::grow) then puts it in the slot.
+    pub(crate) fn next_rows(
+        &self,
+        slots: &[usize],
+        (sequences, width): (usize, usize),
+        like: &Tensor,
+    ) -> Result<Vec<NextRow>> {
+        let mut rooms = Vec::with_capacity(slots.len());
+        let mut capacity = 0;
+        for &slot in slots {
+            let len = self.get(slot).map_or(Ok(0), |past| past.dim(1))?;
+            let room = self.rooms.get(slot).and_then(Option::as_ref);
+            let taken = match room {
+                Some(room) => room.take((sequences, 1, width), len)?,
+                None => false,
+            };
+            rooms.push(room.filter(|_| taken).cloned());
+            capacity = capacity.max(Room::capacity(len + 1));
+        }
+        let missing = rooms.iter().filter(|room| room.is_none()).count();
+        // one piece of memory for all of them
+        let memory = Tensor::zeros((missing, sequences, capacity, width), like.dtype(), like.device())?;
+        let mut made = 0;
+        let mut rows = Vec::with_capacity(slots.len());
+        for (&slot, room) in slots.iter().zip(rooms) {
+            let past = self.get(slot).cloned();
+            let len = past.as_ref().map_or(Ok(0), |past| past.dim(1))?;
+            let moves = room.is_none();
+            let room = match room {
+                Some(room) => room,
+                None => {
+                    made += 1;
+                    Room {
+                        rows: memory.get(made - 1)?,
+                        taken: Arc::new(AtomicUsize::new(len + 1)),
+                    }
+                }
+            };
+            rows.push(NextRow { past, moves, room });
+        }
+        Ok(rows)
+    }
+
+    /// Puts a row that has been written to its place after those in a slot.
+    pub(crate) fn grow(&mut self, slot: usize, row: NextRow) -> Result<()> {
+        let len = row.past.as_ref().map_or(Ok(0), |past| past.dim(1))?;
+        self.growing.insert(slot);
+        self.set(slot, row.room.rows.narrow(1, 0, len + 1)?);
+        self.set_room(slot, Some(row.room));
         Ok(())
     }
 
@@ -378,6 +458,66 @@ mod tests {
             let expected: Vec<f32> = counting(5).into_iter().chain(own).collect();
             assert_eq!(held(clone), [expected]);
         }
+    }
+
+    /// Appends a row as an operation does that writes into the room itself.
+    fn write_next(state: &mut State, value: u32, sequences: usize) {
+        let row = rows(value..value + 1, sequences);
+        let mut places = state.next_rows(&[0], (sequences, 2), &row).unwrap();
+        let place = places.pop().unwrap();
+        let len = place.past.as_ref().map_or(0, |past| past.dim(1).unwrap());
+        if let Some(past) = place.past.as_ref().filter(|_| place.moves) {
+            let past = past.broadcast_as((sequences, len, 2)).unwrap();
+            place.room().slice_set(&past.contiguous().unwrap(), 1, 0).unwrap();
+        }
+        place.room().slice_set(&row, 1, len).unwrap();
+        state.grow(0, place).unwrap();
+    }
+
+    #[test]
+    fn rows_are_written_in_place_by_others() {
+        let mut state = State::empty(1);
+        for value in 0..20 {
+            match value % 3 {
+                0 => state.append(0, &rows(value..value + 1, 1)).unwrap(),
+                _ => write_next(&mut state, value, 1),
+            }
+            assert_eq!(held(&state), [counting(value + 1)]);
+        }
+        let mut clones = [state.clone(), state.detach(), state.clone()];
+        for (index, clone) in clones.iter_mut().enumerate() {
+            for value in 0..30 {
+                write_next(clone, 100 * index as u32 + value, 1);
+            }
+        }
+        assert_eq!(held(&state), [counting(20)]);
+        for (index, clone) in clones.iter().enumerate() {
+            let own = (0..30).map(|value| (100 * index + value) as f32);
+            let expected: Vec<f32> = counting(20).into_iter().chain(own).collect();
+            assert_eq!(held(clone), [expected]);
+        }
+        write_next(&mut state, 20, 3);
+        assert_eq!(held(&state), vec![counting(21); 3]);
+    }
+
+    #[test]
+    fn rows_of_several_slots_get_memory_of_their_own() {
+        let mut state = State::empty(2);
+        let row = rows(0..1, 1);
+        for len in 0..30 {
+            let places = state.next_rows(&[0, 1], (1, 2), &row).unwrap();
+            for (slot, place) in places.into_iter().enumerate() {
+                if let Some(past) = place.past.as_ref().filter(|_| place.moves) {
+                    place.room().slice_set(past, 1, 0).unwrap();
+                }
+                let value = len as u32 + 50 * slot as u32;
+                place.room().slice_set(&rows(value..value + 1, 1), 1, len).unwrap();
+                state.grow(slot, place).unwrap();
+            }
+        }
+        let other = state.get(1).unwrap().narrow(2, 0, 1).unwrap().flatten_all().unwrap();
+        assert_eq!(held(&state), [counting(30)]);
+        assert_eq!(other.to_vec1::<f32>().unwrap(), counting(80)[50..]);
     }
 
     #[test]

@@ -15,6 +15,7 @@
 use candle_core::Tensor;
 use mblm_ops::add_norm::Norm;
 use mblm_ops::attention::{self, Attention};
+use mblm_ops::decode;
 use mblm_ops::device::sum_sequences;
 use mblm_ops::dropout::{self, Dropout};
 use mblm_ops::gelu;
@@ -76,6 +77,23 @@ struct SavedStack {
     start: usize,
     pass: Pass,
     visible: Option<Tensor>,
+}
+
+impl Layer {
+    /// The parameters as a step takes them that is done at once.
+    fn decoded(&self, x: &Tensor) -> Result<decode::Layer> {
+        Ok(decode::Layer {
+            attention_gain: self.attention_norm.parameter().value().clone(),
+            to_q: self.to_q.weight_for(x)?,
+            to_kv: self.to_kv.weight_for(x)?,
+            to_out: self.to_out.weight_for(x)?,
+            feed_forward_gain: self.feed_forward_norm.parameter().value().clone(),
+            inner: self.inner.weight_for(x)?,
+            inner_bias: self.inner_bias.value().clone(),
+            outer: self.outer.weight_for(x)?,
+            outer_bias: self.outer.bias().expect("`outer` is made with a bias").clone(),
+        })
+    }
 }
 
 impl Transformer {
@@ -176,6 +194,46 @@ impl Transformer {
         }
         state.advance(positions);
         Ok((x, delta))
+    }
+
+    /// One position through all layers and the last norm at once, where there is a kernel for that.
+    fn step(&self, x: &Tensor, state: &mut State) -> Result<Option<Tensor>> {
+        let Some(first) = self.layers.first().filter(|_| self.attention.causal) else {
+            return Ok(None);
+        };
+        let (sequences, positions, _) = x.dims3()?;
+        let past = state.get(KEYS_VALUES).map_or(Ok(0), |past| past.dim(1))?;
+        let inner = first.inner_bias.value().elem_count();
+        if positions != 1 || !decode::takes(&self.attention, x, inner, past) {
+            return Ok(None);
+        }
+        let layers = self
+            .layers
+            .iter()
+            .map(|layer| layer.decoded(x))
+            .collect::<Result<Vec<_>>>()?;
+        let slots: Vec<usize> = (0..layers.len()).map(|index| SLOTS * index + KEYS_VALUES).collect();
+        let width = 2 * self.attention.heads * self.attention.head_dim;
+        let rows = state.next_rows(&slots, (sequences, width), x)?;
+        let states: Vec<decode::LayerState> = (rows.iter().enumerate())
+            .map(|(index, row)| decode::LayerState {
+                attention_shift: state.get(SLOTS * index + ATTENTION_SHIFT).cloned(),
+                feed_forward_shift: state.get(SLOTS * index + FEED_FORWARD_SHIFT).cloned(),
+                past: row.past.clone(),
+                room: row.room().clone(),
+                moves: row.moves,
+            })
+            .collect();
+        let gain = self.norm.parameter().value();
+        let output = decode::step(&self.attention, &layers, &states, gain, state.position(), x)?;
+        for (index, row) in rows.into_iter().enumerate() {
+            let shifts = output.shifts.get(index)?;
+            state.set(SLOTS * index + ATTENTION_SHIFT, shifts.get(0)?);
+            state.set(SLOTS * index + FEED_FORWARD_SHIFT, shifts.get(1)?);
+            state.grow(SLOTS * index + KEYS_VALUES, row)?;
+        }
+        state.advance(1);
+        Ok(Some(output.out))
     }
 
     /// The attention's parameters for one layer of a training pass, or of inference.
@@ -367,6 +425,9 @@ impl StageBlock for Transformer {
     }
 
     fn forward(&self, x: &Tensor, state: &mut State) -> Result<Tensor> {
+        if let Some(y) = self.step(x, state)? {
+            return Ok(y);
+        }
         let (x, delta) = self.run(x, state, None, None, drop)?;
         Ok(self.norm.forward(&x, delta.as_ref(), None)?.out)
     }

@@ -1,0 +1,201 @@
+//! One position through a whole stack of Transformer layers with its final norm: what decoding does for every byte.
+//!
+//! ```text
+//! each layer   x = x + W_o · attention(q, k, v)              q = W_q a, [k | v] = W_kv a,  a = RMSNorm(shift(x))
+//!              x = x + W_2 · gelu(W_1 f + b_1) + b_2                                       f = RMSNorm(shift(x))
+//! at the end   RMSNorm(x)                                    x (n, 1, d)
+//! ```
+//!
+//! The parts are those of [`add_norm`](crate::add_norm) ([`Norm::Clamped`]), [`linear`](crate::linear),
+//! [`attention`](crate::attention) and [`gelu`](crate::gelu). For inference only: there is no backward pass.
+//!
+//! A step reads every weight once and computes little. A GPU spends its time on the way from one small kernel to the next, so
+//! there one kernel takes the position through all layers.
+
+mod cpu;
+#[cfg(feature = "cuda")]
+mod cuda;
+pub mod reference;
+
+use candle_core::{D, DType, Result, Tensor};
+
+use crate::add_norm::Norm;
+use crate::attention::Attention;
+
+/// The norm of every layer, and the last one.
+const NORM: Norm = Norm::Clamped;
+
+/// The parameters of one layer: d channels, a attention channels (heads · channels of a head), m inner ones.
+///
+/// Weights have the type of the activations; gains and biases that of the parameters.
+#[derive(Clone, Debug)]
+pub struct Layer {
+    /// (d).
+    pub attention_gain: Tensor,
+    /// W_q (a, d).
+    pub to_q: Tensor,
+    /// W_kv (2·a, d).
+    pub to_kv: Tensor,
+    /// W_o (d, a).
+    pub to_out: Tensor,
+    /// (d).
+    pub feed_forward_gain: Tensor,
+    /// W_1 (m, d).
+    pub inner: Tensor,
+    /// b_1 (m).
+    pub inner_bias: Tensor,
+    /// W_2 (d, m).
+    pub outer: Tensor,
+    /// b_2 (d).
+    pub outer_bias: Tensor,
+}
+
+/// What one layer knows of the positions before.
+#[derive(Clone, Debug)]
+pub struct LayerState {
+    /// The row before in the attention's token shift (n or 1, 1, d); `None` for zeros.
+    pub attention_shift: Option<Tensor>,
+    /// The row before in the feed-forward's token shift (n or 1, 1, d); `None` for zeros.
+    pub feed_forward_shift: Option<Tensor>,
+    /// Rotated keys and values of the s positions before (n or 1, s, 2·a), if there are any.
+    pub past: Option<Tensor>,
+    /// Memory (n, more than s, 2·a), contiguous, whose row s the step writes: the new key and value.
+    pub room: Tensor,
+    /// Whether the step also writes the past to the rows before: they are in other memory so far.
+    pub moves: bool,
+}
+
+impl LayerState {
+    /// s.
+    fn past_rows(&self) -> Result<usize> {
+        self.past.as_ref().map_or(Ok(0), |past| past.dim(1))
+    }
+
+    /// Writes what the step has to leave in the room.
+    fn keep(&self, present: &Tensor) -> Result<()> {
+        let s = self.past_rows()?;
+        if let Some(past) = self.past.as_ref().filter(|_| self.moves && s > 0) {
+            let (n, _, width) = self.room.dims3()?;
+            self.room
+                .slice_set(&past.broadcast_as((n, s, width))?.contiguous()?, 1, 0)?;
+        }
+        self.room.slice_set(&present.contiguous()?, 1, s)
+    }
+}
+
+/// What [`step`] returns.
+#[derive(Clone, Debug)]
+pub struct Output {
+    /// The normed result (n, 1, d).
+    pub out: Tensor,
+    /// The rows that entered the two token shifts of each layer (layers, 2, n, 1, d), the attention's first.
+    pub shifts: Tensor,
+}
+
+/// What the computations have in common: the result, and for each layer the two shifted rows and the present row.
+struct Computed {
+    out: Tensor,
+    shifts: Vec<[Tensor; 2]>,
+    present: Vec<Tensor>,
+}
+
+/// Whether one kernel does a step of a stack with `inner` inner channels after `past` positions: elsewhere its parts, called one
+/// by one, are as fast.
+pub fn takes(a: &Attention, x: &Tensor, inner: usize, past: usize) -> bool {
+    #[cfg(feature = "cuda")]
+    return cuda::takes(a, x, inner, past);
+    #[cfg(not(feature = "cuda"))]
+    {
+        let _ = (a, x, inner, past);
+        false
+    }
+}
+
+/// Takes `x` (n, 1, d) at `position` through the layers and norms the result with `gain` (d).
+///
+/// The attention is causal and drops nothing. Each layer's new row is written to the room of its state.
+pub fn step(
+    a: &Attention,
+    layers: &[Layer],
+    states: &[LayerState],
+    gain: &Tensor,
+    position: usize,
+    x: &Tensor,
+) -> Result<Output> {
+    check(a, layers, states, gain, x)?;
+    #[cfg(feature = "cuda")]
+    if takes(a, x, layers[0].inner.dim(0)?, states[0].past_rows()?) {
+        return cuda::step(a, layers, states, gain, position, x);
+    }
+    let computed = match (x.device().is_cpu(), x.dtype()) {
+        (true, DType::F32 | DType::F64) => cpu::step(a, layers, states, gain, position, x)?,
+        _ => reference::step(a, layers, states, gain, position, x)?,
+    };
+    for (state, present) in states.iter().zip(&computed.present) {
+        state.keep(present)?;
+    }
+    let shifts: Vec<Tensor> = (computed.shifts.iter())
+        .map(|pair| Tensor::stack(pair, 0))
+        .collect::<Result<_>>()?;
+    Ok(Output {
+        out: computed.out,
+        shifts: Tensor::stack(&shifts, 0)?,
+    })
+}
+
+fn check(a: &Attention, layers: &[Layer], states: &[LayerState], gain: &Tensor, x: &Tensor) -> Result<()> {
+    let (n, t, d) = x.dims3()?;
+    let width = a.heads * a.head_dim;
+    if t != 1 || layers.is_empty() || layers.len() != states.len() || !a.causal || a.dropout.is_some() {
+        candle_core::bail!(
+            "decode: expected one position, at least one layer, as many states, causal attention without dropout; found {t} \
+             positions, {} layers, {} states, {a:?}",
+            layers.len(),
+            states.len()
+        );
+    }
+    let inner = layers[0].inner.dim(0)?;
+    let s = states[0].past_rows()?;
+    expect("the last gain", gain, &[d])?;
+    for (layer, state) in layers.iter().zip(states) {
+        expect("the attention's gain", &layer.attention_gain, &[d])?;
+        expect("W_q", &layer.to_q, &[width, d])?;
+        expect("W_kv", &layer.to_kv, &[2 * width, d])?;
+        expect("W_o", &layer.to_out, &[d, width])?;
+        expect("the feed-forward's gain", &layer.feed_forward_gain, &[d])?;
+        expect("W_1", &layer.inner, &[inner, d])?;
+        expect("b_1", &layer.inner_bias, &[inner])?;
+        expect("W_2", &layer.outer, &[d, inner])?;
+        expect("b_2", &layer.outer_bias, &[d])?;
+        for shift in [&state.attention_shift, &state.feed_forward_shift]
+            .into_iter()
+            .flatten()
+        {
+            let sequences = if shift.dim(0)? == 1 { 1 } else { n };
+            expect("a row before", shift, &[sequences, 1, d])?;
+        }
+        if let Some(past) = &state.past {
+            let sequences = if past.dim(0)? == 1 { 1 } else { n };
+            expect("the past", past, &[sequences, s, 2 * width])?;
+        }
+        let rows = state.room.dim(D::Minus2)?;
+        expect("room", &state.room, &[n, rows, 2 * width])?;
+        if rows <= s || state.past_rows()? != s || !state.room.is_contiguous() {
+            candle_core::bail!(
+                "decode: expected room without gaps for more than {s} rows, found {:?}",
+                state.room
+            );
+        }
+    }
+    Ok(())
+}
+
+fn expect(what: &str, tensor: &Tensor, dims: &[usize]) -> Result<()> {
+    if tensor.dims() != dims {
+        candle_core::bail!("decode: expected {what} of {dims:?}, found {:?}", tensor.dims());
+    }
+    Ok(())
+}
+
+#[cfg(test)]
+mod tests;
