@@ -36,14 +36,14 @@ impl Plan {
     /// As the kernels of `heads.cuh` are instantiated.
     fn long(inputs: &Inputs, pass: Pass, module: Module) -> Self {
         let line = 2 * (inputs.sizes.head_dim + 8); // bytes of a row
-        let (own, tile) = match inputs.sizes.head_dim {
-            ..=64 => (128, 64),
-            _ => (64, 32),
-        };
-        let (name, rows, others, kept) = match pass {
-            Pass::Forward => ("long_forward", 128, tile, 1),
-            Pass::Queries => ("long_backward_queries", own, 64, 2),
-            Pass::Keys => ("long_backward_keys", own, tile, 2),
+        let narrow = inputs.sizes.head_dim <= 64;
+        let (name, rows, others, kept) = match (pass, narrow) {
+            (Pass::Forward, true) => ("long_forward", 128, 64, 1),
+            (Pass::Forward, false) => ("long_forward", 128, 32, 1),
+            (Pass::Queries, true) => ("long_backward_queries", 128, 32, 2),
+            (Pass::Queries, false) => ("long_backward_queries", 64, 64, 2),
+            (Pass::Keys, true) => ("long_backward_keys", 128, 64, 2),
+            (Pass::Keys, false) => ("long_backward_keys", 64, 64, 2),
         };
         let numbers = match pass {
             Pass::Keys => 4 * others * size_of::<f32>(),

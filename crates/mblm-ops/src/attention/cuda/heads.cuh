@@ -39,15 +39,16 @@ extern "C" __global__ void __launch_bounds__(LONG_THREADS, 2) long_forward(
 extern "C" __global__ void __launch_bounds__(LONG_THREADS, 2) long_backward_queries(
     ROWS(bf16, q), ROWS(bf16, kv), ROWS(bf16, past), ROWS(bf16, d_out), const float* logs, const float* dots, const float* angles,
     bf16* d_q, int t, int s, int heads, int blocks, int causal, float scale, float root) {
-    long_backward_queries<HEAD, NARROW ? 2 : 1, 64>(ROWS_OF(bf16, q), ROWS_OF(bf16, kv), ROWS_OF(bf16, past), ROWS_OF(bf16, d_out),
-                                                    logs, dots, angles, d_q, t, s, heads, blocks, causal, scale, root);
+    long_backward_queries<HEAD, NARROW ? 2 : 1, NARROW ? 32 : 64>(
+        ROWS_OF(bf16, q), ROWS_OF(bf16, kv), ROWS_OF(bf16, past), ROWS_OF(bf16, d_out), logs, dots, angles, d_q, t, s, heads, blocks,
+        causal, scale, root);
 }
 
 extern "C" __global__ void __launch_bounds__(LONG_THREADS, 2) long_backward_keys(
     ROWS(bf16, q), ROWS(bf16, kv), ROWS(bf16, past), ROWS(bf16, d_out), ROWS(bf16, d_present), const float* logs,
     const float* dots, const float* angles, bf16* d_kv, bf16* d_past, float* partial, int t, int s, int heads, int blocks,
     int causal, float scale, float root) {
-    long_backward_keys<HEAD, NARROW ? 2 : 1, NARROW ? 64 : 32>(
+    long_backward_keys<HEAD, NARROW ? 2 : 1, 64>(
         ROWS_OF(bf16, q), ROWS_OF(bf16, kv), ROWS_OF(bf16, past), ROWS_OF(bf16, d_out), ROWS_OF(bf16, d_present), logs, dots, angles,
         d_kv, d_past, partial, t, s, heads, blocks, causal, scale, root);
 }

@@ -45,8 +45,8 @@ struct LongBlock {
     }
 };
 
-// Calls `copy` for the pieces of a tile of COUNT rows that this thread brings, 16 bytes of each AT_ONCE-th row, with the bytes from
-// the tile's beginning in shared memory.
+// Calls `copy` for the pieces of a tile of COUNT rows that this thread brings, 16 bytes of each AT_ONCE-th row: with the row, and
+// the distance in bytes from the beginning of the tile in shared memory.
 template <int DH, int COUNT>
 struct LongPieces {
     static constexpr int LD = DH + 8, CHUNKS = DH / 8, AT_ONCE = LONG_THREADS / CHUNKS, TIMES = (COUNT + AT_ONCE - 1) / AT_ONCE;
@@ -62,12 +62,19 @@ struct LongPieces {
     }
 };
 
-// Brings keys from `first` to `to` and their values to `to` + `apart` bytes, zeros beyond the last.
+// This thread's piece of key `first`, if that is a new one.
 template <int DH, int COUNT>
-__device__ __forceinline__ void load_keys(uint32_t to, uint32_t apart, const LongKeys& keys, int first) {
+__device__ __forceinline__ const bf16* piece_of_key(const LongKeys& keys, int first) {
+    typedef LongPieces<DH, COUNT> Pieces;
+    return keys.kv + (first - keys.s + Pieces::row()) * keys.kv_row + Pieces::channel();
+}
+
+// Brings keys from `first`, of which this thread's piece is at `from`, to `to` and their values to `to` + `apart` bytes, zeros
+// beyond the last.
+template <int DH, int COUNT>
+__device__ __forceinline__ void load_keys(uint32_t to, uint32_t apart, const LongKeys& keys, int first, const bf16* from) {
     typedef LongPieces<DH, COUNT> Pieces;
     if (first >= keys.s && first + COUNT <= keys.count) {
-        const bf16* from = keys.kv + (first - keys.s + Pieces::row()) * keys.kv_row + Pieces::channel();
         Pieces::each([&](int, uint32_t at) {
             copy_later(to + at, from);
             copy_later(to + apart + at, from + keys.width);
@@ -83,6 +90,11 @@ __device__ __forceinline__ void load_keys(uint32_t to, uint32_t apart, const Lon
         copy_later(to + at, from, valid);
         copy_later(to + apart + at, from + keys.width, valid);
     });
+}
+
+template <int DH, int COUNT>
+__device__ __forceinline__ void load_keys(uint32_t to, uint32_t apart, const LongKeys& keys, int first) {
+    load_keys<DH, COUNT>(to, apart, keys, first, piece_of_key<DH, COUNT>(keys, first));
 }
 
 // Brings rows from `first` of `from`, zeros from row `end` on.
@@ -183,8 +195,8 @@ struct LongSight {
 
 // What a warp of the forward pass has summed up: Σ_j 2^(scale · score_j - top) times value j, `o`, and times 1, `total`.
 //
-// `top` is the greatest scale · score of the first tile only, so that later tiles need no maximum. Sums are as precise with any `top`
-// until they leave the range of `float`; then the block starts again and raises `top` tile by tile.
+// `top` is the greatest scale · score of the first tile only, so that later tiles need no maximum. Sums are as precise with any
+// `top` until they leave the range of `float`; then the block starts again and raises `top` tile by tile.
 template <int DH, int M>
 struct LongSums {
     float o[M][DH / 8][4], top[M][2], total[M][2];
@@ -277,10 +289,13 @@ __device__ __forceinline__ void long_forward(Rows q, Rows kv, Rows past, bf16* _
             copies_end();
         }
         uint32_t stage = 0;
+        // a pointer that moves on takes fewer instructions than a new one a tile: here are registers for it
+        const bf16* next = piece_of_key<DH, N>(keys, 0);
         for (int first = 0; first < end; first += N) {
             wait_for_copies();
             __syncthreads();
-            if (first + N < end) load_keys<DH, N>(stages + (2 * APART - stage), APART, keys, first + N);
+            next += N * keys.kv_row;
+            if (first + N < end) load_keys<DH, N>(stages + (2 * APART - stage), APART, keys, first + N, next);
             copies_end();
             const bool all = sight.all(first, N);
             const int groups = min(N, sight.after(first) + 15) / 16;
@@ -455,8 +470,8 @@ __device__ __forceinline__ void long_backward_queries(Rows q, Rows kv, Rows past
 }
 
 // Gradients of keys and values: of the new ones in `d_kv`, to which those of later calls, `d_present`, are added first; of the past
-// in `d_past` (n, s, 2·h·d_h), or in float in `partial` of the same shape. Shared memory: two pairs of N logs and N dots, two pairs of
-// N queries and N gradients of their outputs; before, the keys and the values (64·M rows each) lie from the second of those on.
+// in `d_past` (n, s, 2·h·d_h), or in float in `partial` of the same shape. Shared memory: two pairs of N logs and N dots, two pairs
+// of N queries and N gradients of their outputs; before, the keys and the values (64·M rows each) lie from the second of those on.
 template <int DH, int M, int N>
 __device__ __forceinline__ void long_backward_keys(Rows q, Rows kv, Rows past, Rows d_out, Rows d_present,
                                                    const float* __restrict__ logs, const float* __restrict__ dots,
@@ -533,7 +548,8 @@ __device__ __forceinline__ void long_backward_keys(Rows q, Rows kv, Rows past, R
             for (int j = 0; j < 2; ++j)
 #pragma unroll
                 for (int half = 0; half < 2; ++half)
-                    w[m][2 * j + half] = pack(c[m][j][2 * half] * d[m][j][2 * half], c[m][j][2 * half + 1] * d[m][j][2 * half + 1]);
+                    w[m][2 * j + half] = pack(c[m][j][2 * half] * d[m][j][2 * half],
+                                              c[m][j][2 * half + 1] * d[m][j][2 * half + 1]);
         long_mix<DH, M>(d_keys, w, as_rows + place);
     };
     uint32_t stage = 0;
