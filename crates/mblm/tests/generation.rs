@@ -337,7 +337,7 @@ fn steps_on_cuda_are_those_of_the_whole() {
     let on = |device: &Device| Mblm::new(&config, &registry, &Seeded(1), DType::F32, device).expect("the model builds");
     let exact = on(&Device::Cpu);
     let device = mblm_ops::device::open("cuda").expect("a CUDA device");
-    let model = Model::Decoder(on(&device));
+    let model = Model::Decoder(Box::new(on(&device)));
     model.set_precision(Precision::Bf16);
     let generator = Generator::new(model.decoder("the test").expect("a decoder")).expect("a generator");
 

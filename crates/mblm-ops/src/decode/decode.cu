@@ -119,18 +119,10 @@ __device__ __forceinline__ float dot(uint4 a, uint4 b, float sum) {
 __device__ __forceinline__ uint4& wide(bf16* p) { return *reinterpret_cast<uint4*>(p); }
 __device__ __forceinline__ uint4 wide(const bf16* p) { return *reinterpret_cast<const uint4*>(p); }
 
-// 16 bytes to shared memory, or as many zeros. `policy` is that of the cache that all blocks share.
-__device__ __forceinline__ void copy_later(bf16* to, const bf16* from, bool some, uint64_t policy) {
+// 16 bytes to shared memory, or as many zeros.
+__device__ __forceinline__ void copy_later(bf16* to, const bf16* from, bool some) {
     const uint32_t place = (uint32_t)__cvta_generic_to_shared(to);
-    asm volatile("cp.async.cg.shared.global.L2::cache_hint [%0], [%1], 16, %2, %3;" ::"r"(place), "l"(from), "r"(some ? 16 : 0),
-                 "l"(policy)
-                 : "memory");
-}
-// What is read once goes first: what blocks exchange, and all that is small, shall stay.
-__device__ __forceinline__ uint64_t goes_first() {
-    uint64_t policy;
-    asm("createpolicy.fractional.L2::evict_first.b64 %0, 1.0;" : "=l"(policy));
-    return policy;
+    asm volatile("cp.async.cg.shared.global [%0], [%1], 16, %2;" ::"r"(place), "l"(from), "r"(some ? 16 : 0) : "memory");
 }
 __device__ __forceinline__ void copies_end() { asm volatile("cp.async.commit_group;" ::: "memory"); }
 template <int ALLOWED>
@@ -171,12 +163,11 @@ struct Place {
 template <int SLOTS>
 struct Stream {
     bf16* ring;  // SLOTS pieces, from this thread's first column on
-    uint64_t policy;
     Place place;
     int layer, product, asked, used;
 
     __device__ __forceinline__ Stream(bf16* ring, const Part* parts)
-        : ring(ring), policy(goes_first()), place(parts[0].chunks), layer(0), product(0), asked(0), used(0) {}
+        : ring(ring), place(parts[0].chunks), layer(0), product(0), asked(0), used(0) {}
 
     // Asks for the next piece, if there is one.
     __device__ __forceinline__ void ask(const Call& call, const Part* parts) {
@@ -199,7 +190,7 @@ struct Stream {
             for (int half = 0; half < 2; ++half) {
                 const int at = column + half * CHUNK / 2;
                 const bool some = at < part.columns;
-                copy_later(ring + asked * PIECE + half * PIECE / 2, some ? from + at : from, some, policy);
+                copy_later(ring + asked * PIECE + half * PIECE / 2, some ? from + at : from, some);
             }
             place.next(part.chunks);
         }
