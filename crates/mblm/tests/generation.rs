@@ -372,9 +372,15 @@ fn steps_on_cuda_are_those_of_the_whole() {
     check(&logits, 0, 0, prompt - 1);
     let mut together = state.fork(3).expect("a fork");
     let mut alone = [state.clone(), state.clone(), state];
+    let folder = tempfile::tempdir().expect("a folder");
+    let file = folder.path().join("state");
     for position in prompt..len {
         let next: Vec<u32> = sequences.iter().map(|ids| ids[position]).collect();
         let logits = generator.step(&mut together, &next).expect("a step");
+        if position % 40 == 11 {
+            generator.save_state(&together, &logits, &file).expect("a saved state");
+            (together, _) = generator.load_state(&file).expect("the state that was saved");
+        }
         for (sequence, state) in alone.iter_mut().enumerate() {
             check(&logits, sequence, sequence, position);
             let logits = generator.step(state, &next[sequence..=sequence]).expect("a step");

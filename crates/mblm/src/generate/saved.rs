@@ -73,8 +73,12 @@ impl Generator<'_> {
         self.check_document(&document)
             .map_err(|message| Error::file(path, message))?;
         let (dtype, device) = (self.model().dtype(), self.model().device());
-        let load = |name: String| -> Result<Option<Tensor>> {
-            let shape = file.shape(&name).map(<[usize]>::to_vec);
+        // in the type that the model has there now: the file may be from another device
+        let load = |name: String, now: Option<&Tensor>| -> Result<Option<Tensor>> {
+            let (shape, dtype) = (
+                file.shape(&name).map(<[usize]>::to_vec),
+                now.map_or(dtype, Tensor::dtype),
+            );
             shape.map(|shape| file.load(&name, &shape, dtype, device)).transpose()
         };
         let mut state = self.begin(document.patch.len());
@@ -85,17 +89,18 @@ impl Generator<'_> {
                 0 => document.position / bytes,
                 _ => open % self.model().stage_bytes(stage - 1) / bytes,
             };
+            let begun = &state.sequences[stage];
             let mut block = State::at(positions + 1, *slots);
             for slot in 0..*slots {
-                if let Some(tensor) = load(format!("{stage}.state.{slot}"))? {
+                if let Some(tensor) = load(format!("{stage}.state.{slot}"), begun.state.get(slot))? {
                     block.set(slot, tensor);
                 }
             }
-            let mut block = block.growing_like(&state.sequences[stage].state);
+            let mut block = block.growing_like(&begun.state);
             block.reserve()?;
             state.sequences[stage] = OpenSequence {
                 state: block,
-                context: load(format!("{stage}.context"))?,
+                context: load(format!("{stage}.context"), begun.context.as_ref())?,
                 positions,
             };
         }
