@@ -100,11 +100,15 @@ pub fn is_out_of_memory(error: &candle_core::Error) -> bool {
 /// Rows that the device computes at its full speed, and few enough that what a training pass keeps of them is small.
 pub fn rows_at_once(device: &Device) -> usize {
     match device.is_cpu() {
-        true => 4096,
-        // products and launches cost the same time below some ten thousand rows
-        false => 24_576,
+        true => ROWS_AT_ONCE,
+        false => ROWS_AT_ONCE_ON_GPU,
     }
 }
+
+/// [`rows_at_once`] of the CPU.
+pub const ROWS_AT_ONCE: usize = 4096;
+/// [`rows_at_once`] of a GPU: products and launches cost the same time below some ten thousand rows.
+pub const ROWS_AT_ONCE_ON_GPU: usize = 24_576;
 
 /// The sum over the first dimension of `x` (n, …), as (1, …), in `f32` where `x` has fewer bits.
 pub fn sum_sequences(x: &Tensor) -> Result<Tensor> {

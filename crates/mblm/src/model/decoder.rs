@@ -379,7 +379,12 @@ impl Mblm {
 /// How many sequences of `positions` each make one group at most: as many rows as the device computes at once, which bounds the
 /// memory of everything below the first stage.
 pub(crate) fn group_size(positions: usize, device: &Device) -> usize {
-    (rows_at_once(device) / positions.max(1)).max(1)
+    sequences_in(rows_at_once(device), positions)
+}
+
+/// How many sequences of `positions` a group of `rows` rows has.
+pub(crate) fn sequences_in(rows: usize, positions: usize) -> usize {
+    (rows / positions.max(1)).max(1)
 }
 
 /// The size of each group of `total` sequences in as few groups of at most `most` as there can be, all of about one size.

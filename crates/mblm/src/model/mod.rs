@@ -22,7 +22,7 @@ mod state;
 pub use backward::{Loss, TrainingPass};
 pub use block::{Pass, Saved, StageBlock};
 pub use decoder::Mblm;
-pub(crate) use decoder::{even_groups, group_size};
+pub(crate) use decoder::{even_groups, sequences_in};
 pub use encoder::{MaskedBatch, MblmEncoder};
 pub use init::{Init, Seeded};
 pub use kernels::without_kernels;

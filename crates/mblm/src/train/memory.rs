@@ -10,10 +10,10 @@
 //! ```
 
 use candle_core::Device;
-use mblm_ops::device::is_out_of_memory;
+use mblm_ops::device::{ROWS_AT_ONCE, ROWS_AT_ONCE_ON_GPU, is_out_of_memory};
 
 use crate::config::{Architecture, BlockConfig, Experiment, MambaConfig, ModelConfig, Precision, TransformerConfig};
-use crate::model::{even_groups, group_size};
+use crate::model::{even_groups, sequences_in};
 use crate::{Error, Result};
 
 /// Bytes of an element of weights, gradients, moments and sums.
@@ -49,45 +49,19 @@ impl MemoryEstimate {
         precision: Precision,
         device: &Device,
     ) -> Self {
-        // Floats: the products of a configuration's numbers may be beyond any integer.
-        let model = architecture.model();
-        let half = !device.is_cpu() && precision.is_bf16(device);
-        let kind = Kind {
-            element: if half { HALF } else { FLOAT },
-            gpu: !device.is_cpu(),
-        };
-        let parameter = COPIES * FLOAT + if half { HALF } else { 0.0 };
-        let samples = batch_size as f64;
-        let patch = model.patch_bytes(0) as f64;
-        let patches = (len as f64 / patch.max(1.0)).ceil();
-        let stage = |stage: usize| {
-            let positions = match stage {
-                0 => patches,
-                _ => model.seq_lens[stage] as f64,
-            };
-            let of_stage = samples * patches * patch / (positions * model.patch_bytes(stage) as f64).max(1.0);
-            let sequences = of_stage.floor();
-            let chunks = model.train_checkpoint_chunks.as_ref().filter(|_| stage > 0);
-            let group = match chunks {
-                Some(chunks) => (sequences / chunks[stage - 1] as f64).ceil(),
-                None => even_groups(sequences as usize, group_size(positions as usize, device)) as f64,
-            };
-            let rows = group.clamp(1.0, sequences.max(1.0)) * positions;
-            let row = kind.row(model, stage, positions);
-            (rows * row.kept, rows * row.backward)
-        };
-        let (mut stages, mut kept, mut peak) = (Vec::with_capacity(model.num_stages()), 0.0, 0.0f64);
-        for (of_stage, backward) in (0..model.num_stages()).map(stage) {
-            stages.push(of_stage as u64);
-            kept += of_stage;
-            peak = peak.max(kept + backward);
+        match device.is_cpu() {
+            true => Kind::Cpu.estimate(architecture, batch_size, len),
+            false => Self::on_gpu(architecture, batch_size, len, precision),
         }
-        Self {
-            parameters: (architecture.parameter_counts().total as f64 * parameter) as u64,
-            stages,
-            backward: (peak - kept) as u64,
-            driver: if kind.gpu { DRIVER } else { 0 },
-        }
+    }
+
+    /// The same on a GPU, whether there is one here or not.
+    pub fn on_gpu(architecture: &Architecture, batch_size: usize, len: usize, precision: Precision) -> Self {
+        let kind = match precision {
+            Precision::Float32 => Kind::Gpu,
+            Precision::Auto | Precision::Bf16 => Kind::HalfGpu,
+        };
+        kind.estimate(architecture, batch_size, len)
     }
 
     /// All of it.
@@ -164,14 +138,76 @@ struct Row {
 }
 
 /// How a device keeps activations.
-#[derive(Clone, Copy)]
-struct Kind {
-    /// Bytes of an element.
-    element: f64,
-    gpu: bool,
+#[derive(Clone, Copy, PartialEq)]
+enum Kind {
+    /// float32.
+    Cpu,
+    /// float32.
+    Gpu,
+    /// bfloat16.
+    HalfGpu,
 }
 
 impl Kind {
+    fn is_gpu(self) -> bool {
+        self != Self::Cpu
+    }
+
+    /// Bytes of an element.
+    fn element(self) -> f64 {
+        match self {
+            Self::Cpu | Self::Gpu => FLOAT,
+            Self::HalfGpu => HALF,
+        }
+    }
+
+    fn rows_at_once(self) -> usize {
+        match self {
+            Self::Cpu => ROWS_AT_ONCE,
+            Self::Gpu | Self::HalfGpu => ROWS_AT_ONCE_ON_GPU,
+        }
+    }
+
+    fn estimate(self, architecture: &Architecture, batch_size: usize, len: usize) -> MemoryEstimate {
+        // Floats: the products of a configuration's numbers may be beyond any integer.
+        let model = architecture.model();
+        let samples = batch_size as f64;
+        let patch = model.patch_bytes(0) as f64;
+        let patches = (len as f64 / patch.max(1.0)).ceil();
+        let stage = |stage: usize| {
+            let positions = match stage {
+                0 => patches,
+                _ => model.seq_lens[stage] as f64,
+            };
+            let of_stage = samples * patches * patch / (positions * model.patch_bytes(stage) as f64).max(1.0);
+            let sequences = of_stage.floor();
+            let chunks = model.train_checkpoint_chunks.as_ref().filter(|_| stage > 0);
+            let group = match chunks {
+                Some(chunks) => (sequences / chunks[stage - 1] as f64).ceil(),
+                None => even_groups(
+                    sequences as usize,
+                    sequences_in(self.rows_at_once(), positions as usize),
+                ) as f64,
+            };
+            let rows = group.clamp(1.0, sequences.max(1.0)) * positions;
+            let row = self.row(model, stage, positions);
+            (rows * row.kept, rows * row.backward)
+        };
+        let (mut stages, mut kept, mut peak) = (Vec::with_capacity(model.num_stages()), 0.0, 0.0f64);
+        for (of_stage, backward) in (0..model.num_stages()).map(stage) {
+            stages.push(of_stage as u64);
+            kept += of_stage;
+            peak = peak.max(kept + backward);
+        }
+        let copy = if self.element() == HALF { HALF } else { 0.0 };
+        MemoryEstimate {
+            parameters: (architecture.parameter_counts().total as f64 * (COPIES * FLOAT + copy)) as u64,
+            stages,
+            backward: (peak - kept) as u64,
+            driver: if self.is_gpu() { DRIVER } else { 0 },
+        }
+    }
+
     /// What one row of a stage takes.
     fn row(self, model: &ModelConfig, stage: usize, positions: f64) -> Row {
         let dim = model.hidden_dims[stage] as f64;
@@ -179,10 +215,10 @@ impl Kind {
         let local = model.num_stages() - 1;
         let layer = match &model.block[stage] {
             BlockConfig::Transformer(config) | BlockConfig::TransformerEncoder(config) => {
-                self.element * self.transformer(config, dim, positions)
+                self.element() * self.transformer(config, dim, positions)
             }
-            BlockConfig::Mamba2(config) => self.element * mamba2(config, dim) + self.scan(config, dim),
-            BlockConfig::Mamba1(config) => self.element * mamba1(config, dim) + self.scan(config, dim),
+            BlockConfig::Mamba2(config) => self.element() * mamba2(config, dim) + self.scan(config, dim),
+            BlockConfig::Mamba1(config) => self.element() * mamba1(config, dim) + self.scan(config, dim),
             // what a custom block keeps is its own secret: its input, and a guess at one layer's graph
             BlockConfig::Custom(_) => FLOAT * 16.0 * dim,
         };
@@ -195,8 +231,8 @@ impl Kind {
             }
         };
         Row {
-            kept: layers * layer + self.element * (kept + 4.0 * dim),
-            backward: layer + self.element * (backward + 2.0 * dim),
+            kept: layers * layer + self.element() * (kept + 4.0 * dim),
+            backward: layer + self.element() * (backward + 2.0 * dim),
         }
     }
 
@@ -205,7 +241,7 @@ impl Kind {
     fn transformer(self, config: &TransformerConfig, dim: f64, positions: f64) -> f64 {
         let heads = config.attn_num_heads as f64;
         let width = heads * config.attn_head_dims as f64;
-        let attention = match (self.gpu, positions <= 64.0) {
+        let attention = match (self.is_gpu(), positions <= 64.0) {
             (true, _) => 4.0 * width,
             (false, true) => 6.0 * width + heads * positions,
             (false, false) => 6.0 * width,
@@ -215,8 +251,8 @@ impl Kind {
 
     /// Bytes of the states between the chunks of a scan.
     fn scan(self, config: &MambaConfig, dim: f64) -> f64 {
-        match self.gpu {
-            true => self.element * config.expand as f64 * dim * config.d_state as f64 / SCAN_CHUNK,
+        match self.is_gpu() {
+            true => self.element() * config.expand as f64 * dim * config.d_state as f64 / SCAN_CHUNK,
             false => 0.0,
         }
     }

@@ -70,7 +70,8 @@ fn mamba(d_state: usize) -> MambaConfig {
 #[cfg(test)]
 mod tests {
     use clap::ValueEnum;
-    use mblm::config::Architecture;
+    use mblm::config::{Architecture, Precision};
+    use mblm::train::MemoryEstimate;
 
     use super::*;
 
@@ -83,6 +84,30 @@ mod tests {
         ] {
             let parameters = Architecture::Decoder(named(model)).parameter_counts().total;
             assert_eq!((parameters as f64 / 1e6).round() as u64, millions, "{model:?}");
+        }
+    }
+
+    /// What training took on an H100: benchmarks/results/2026-11-27-h100.md.
+    #[test]
+    fn memory_of_training_is_estimated_within_a_tenth() {
+        for (model, batch_size, len, gib) in [
+            (BenchModel::TwoStages, 1, 8192, 12.08),
+            (BenchModel::TwoStages, 6, 8192, 25.36),
+            (BenchModel::TwoStages, 12, 8192, 30.11),
+            (BenchModel::OneStage, 1, 8192, 15.27),
+            (BenchModel::OneStage, 4, 8192, 23.49),
+            (BenchModel::OneStage, 8, 8192, 31.71),
+            (BenchModel::ThreeStages, 1, 262_144, 17.30),
+            (BenchModel::ThreeStages, 1, 1 << 20, 23.46),
+            (BenchModel::Transformer, 16, 2048, 1.43),
+        ] {
+            let architecture = Architecture::Decoder(named(model));
+            let estimate = MemoryEstimate::on_gpu(&architecture, batch_size, len, Precision::Auto);
+            let found = estimate.total() as f64 / f64::from(1 << 30);
+            assert!(
+                (found / gib - 1.0).abs() < 0.1,
+                "{model:?} {batch_size} × {len}: {found:.2} for {gib}"
+            );
         }
     }
 
