@@ -4,7 +4,7 @@ mod support;
 
 use candle_core::{DType, Device, Tensor};
 use mblm::config::ModelConfig;
-use mblm::model::{BlockRegistry, Gradients, Mblm, Seeded, TrainingPass};
+use mblm::model::{BlockRegistry, Gradients, Loss, Mblm, Portions, Seeded, TrainingPass};
 use mblm_ops::testing::relative_error;
 use proptest::prelude::*;
 use serde_json::{Value, json};
@@ -257,8 +257,59 @@ fn nested_ids_and_given_embeddings_equal_flat_ids() {
     }
 }
 
+/// Loss and gradients of a model, the first stage in portions.
+fn pass(model: &Mblm, ids: &Tensor, portions: Portions) -> (Loss, Gradients) {
+    let mut gradients = Gradients::zeros(model.parameters()).expect("buffers");
+    let pass = TrainingPass {
+        portions,
+        ..TrainingPass::default()
+    };
+    let loss = model
+        .loss_and_gradients(ids, None, pass, &mut gradients)
+        .expect("a training pass");
+    (loss, gradients)
+}
+
+#[test]
+fn portions_in_float32_give_the_gradients_of_the_whole() {
+    for (name, model) in models(DType::F32) {
+        let ids = support::ids(2, 60, 256, 8);
+        let (whole, expected) = pass(&model, &ids, Portions::default());
+        for positions in [1, 2, 3, 5, 64] {
+            let portions = Portions {
+                positions: Some(positions),
+                rows: Some(7),
+            };
+            let (loss, found) = pass(&model, &ids, portions);
+            assert!((loss.mean - whole.mean).abs() < 1e-5, "{name}");
+            for ((expected, found), parameter) in expected.iter().zip(found.iter()).zip(model.parameters().iter()) {
+                let error = relative_error(found.tensor(), expected.tensor(), 1e-6).expect("equal shapes");
+                assert!(error < 1e-5, "{name}, {}: {error:.2e}", parameter.name());
+            }
+        }
+    }
+}
+
 proptest! {
     #![proptest_config(ProptestConfig::with_cases(24))]
+
+    /// So do any portions of the first stage's positions, whether they divide them or not.
+    #[test]
+    fn portions_change_no_gradient(
+        model in 0usize..9, batch in 1usize..4, len in 1usize..60, positions in 1usize..20, rows in 1usize..40,
+    ) {
+        let (name, blocks, seq_lens) = configs().swap_remove(model);
+        let ids = support::ids(batch, len, 257, (len * 37 + batch) as u64); // some ids are padding
+        let model = build(&blocks, &seq_lens, None, DType::F64);
+        let (whole, expected) = pass(&model, &ids, Portions::default());
+        let (loss, found) = pass(&model, &ids, Portions { positions: Some(positions), rows: Some(rows) });
+        prop_assert!((whole.mean - loss.mean).abs() < 1e-12);
+        prop_assert_eq!(whole.count, loss.count);
+        for ((expected, found), parameter) in expected.iter().zip(found.iter()).zip(model.parameters().iter()) {
+            let error = relative_error(found.tensor(), expected.tensor(), 1e-9).expect("equal shapes");
+            prop_assert!(error < 1e-11, "{}, {}: {:.2e}", name, parameter.name(), error);
+        }
+    }
 
     /// Any grouping of the lower stages' sequences gives the same loss and gradients.
     #[test]

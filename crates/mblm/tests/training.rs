@@ -8,7 +8,7 @@ use std::sync::atomic::AtomicBool;
 use candle_core::{Device, Tensor};
 use mblm::config::{Experiment, Precision};
 use mblm::data::{Dataset, Sample};
-use mblm::model::{BlockArgs, BlockRegistry, Model, ModelBatch, Parameter, Seeded, StageBlock, State};
+use mblm::model::{BlockArgs, BlockRegistry, Model, ModelBatch, Parameter, Portions, Seeded, StageBlock, State};
 use mblm::train::{
     BatchReport, Event, FileLengths, Learner, Observer, PUBLISHED_ADAM, Recipe, SavedState, Schedule, States, Trainer,
     TrainingData,
@@ -92,6 +92,7 @@ fn bfloat16_products_learn_nearly_the_same_and_only_while_learning() {
             clipping: Some(0.5),
             seed: 0,
             precision,
+            portions: Portions::default(),
         };
         let mut learner = Learner::new(&model, recipe).expect("a learner");
         let ids = support::ids(8, 12, 256, 1);
@@ -142,6 +143,7 @@ fn accumulated_batches_equal_one_large_batch() {
         clipping: Some(0.5),
         seed: 0,
         precision: Precision::Float32,
+        portions: Portions::default(),
     };
     let batch = |rows: usize, seed: u64| ModelBatch {
         ids: support::ids(rows, 12, 256, seed),

@@ -10,6 +10,8 @@
 //! output and its state are summed before its own backward pass. With dropout the masks differ, so each sequence then has
 //! a start row of its own.
 //!
+//! **Long first stages** go in portions of positions, one sample at a time: see [`streaming`](super::streaming).
+//!
 //! The loss is summed and its gradient divided by the number of predictions that count, which is known from the start.
 
 use std::ops::Range;
@@ -17,11 +19,11 @@ use std::time::{Duration, Instant};
 
 use candle_core::Tensor;
 use mblm_ops::cross_entropy;
-use mblm_ops::device::sum_sequences;
+use mblm_ops::device::{rows_at_once, sum_sequences};
 use serde::{Deserialize, Serialize};
 
 use super::block::{Pass, Saved};
-use super::decoder::{Mblm, even_groups, group_size, training_groups};
+use super::decoder::{Mblm, even_groups, sequences_in, training_groups};
 use super::ids::{Ids, Targets};
 use super::parameter::Gradients;
 use super::stage::zero_rows;
@@ -37,6 +39,19 @@ pub struct Loss {
     pub count: usize,
 }
 
+/// How much of a batch a training pass computes at once: less needs less memory and more time. The loss and its gradients do not
+/// depend on it but for rounding.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Portions {
+    /// Positions of the first stage; `None` for all. Where a sample has more, the first stage's forward pass is computed twice and
+    /// what it keeps for the backward pass is that of so many positions, beside its states at the borders. Stages with dropout are
+    /// always computed at once.
+    pub positions: Option<usize>,
+    /// Rows of the other stages where `train_checkpoint_chunks` does not say; `None` for as many as the device computes at full
+    /// speed.
+    pub rows: Option<usize>,
+}
+
 /// What a training pass may vary.
 #[derive(Clone, Copy, Debug)]
 pub struct TrainingPass {
@@ -44,40 +59,57 @@ pub struct TrainingPass {
     pub scale: f64,
     /// Seed of the dropout masks; another one for every batch.
     pub seed: u64,
+    /// How much is computed at once.
+    pub portions: Portions,
 }
 
 impl Default for TrainingPass {
     fn default() -> Self {
-        Self { scale: 1.0, seed: 0 }
+        Self {
+            scale: 1.0,
+            seed: 0,
+            portions: Portions::default(),
+        }
     }
 }
 
 /// The start row of a stage, run once for all its sequences.
-struct Start {
+pub(super) struct Start {
     /// Its output (1, 1, D).
-    y: Tensor,
-    state: State,
+    pub(super) y: Tensor,
+    pub(super) state: State,
     saved: Saved,
     /// Gradient of the output, summed over all sequences.
     d_y: Option<Tensor>,
     d_state: StateGradient,
 }
 
+impl Start {
+    /// Adds gradients of its output (n, 1, D), if any, and of its state.
+    pub(super) fn add(&mut self, d_y: Option<&Tensor>, d_state: StateGradient) -> Result<()> {
+        self.d_state.add(d_state)?;
+        match d_y {
+            Some(d_y) => add_to(&mut self.d_y, sum_sequences(d_y)?),
+            None => Ok(()),
+        }
+    }
+}
+
 /// One training pass: the batch, what is shared by its groups, and what they add up.
-struct Run<'a> {
-    model: &'a Mblm,
-    ids: Ids,
-    targets: Targets,
+pub(super) struct Run<'a> {
+    pub(super) model: &'a Mblm,
+    pub(super) ids: Ids,
+    pub(super) targets: Targets,
     /// Predicted ids and weights of all rows, (B · L'), on the device.
     device_targets: (Tensor, Tensor),
     pass: TrainingPass,
     /// Sequences of a group, for each stage.
     groups: Vec<usize>,
     /// The shared start row of each stage, `None` for stages with dropout.
-    starts: Vec<Option<Start>>,
+    pub(super) starts: Vec<Option<Start>>,
     losses: Vec<Tensor>,
     /// Time spent in backward passes.
-    backward: Duration,
+    pub(super) backward: Duration,
 }
 
 impl Mblm {
@@ -129,7 +161,14 @@ impl Mblm {
         }
         let mut run = Run::new(self, ids, targets, pass)?;
         let positions = run.ids.padded / self.stages[0].bytes;
-        let group = even_groups(run.ids.batch, group_size(positions, self.device()));
+        if let Some(portion) = run.portion(positions) {
+            for sample in 0..run.ids.batch {
+                run.stream(sample, positions, portion, gradients)?;
+            }
+            run.finish(gradients)?;
+            return Ok((Loss::mean(total(&run.losses)?, run.targets.count), run.backward));
+        }
+        let group = even_groups(run.ids.batch, sequences_in(run.rows_at_once(), positions));
         for first in (0..run.ids.batch).step_by(group) {
             let count = group.min(run.ids.batch - first);
             run.stage(0, first, count, positions, None, gradients)?;
@@ -155,7 +194,8 @@ impl Loss {
 
 impl<'a> Run<'a> {
     fn new(model: &'a Mblm, ids: Ids, targets: Targets, pass: TrainingPass) -> Result<Self> {
-        let groups = training_groups(&model.config, ids.host.len(), model.device());
+        let rows_at_once = pass.portions.rows.unwrap_or_else(|| rows_at_once(model.device()));
+        let groups = training_groups(&model.config, ids.host.len(), rows_at_once);
         let (rows, device) = (targets.ids.len(), model.device());
         let device_targets = (
             Tensor::from_slice(&targets.ids, rows, device)?,
@@ -191,12 +231,24 @@ impl<'a> Run<'a> {
         Ok(run)
     }
 
+    /// Rows of a group.
+    fn rows_at_once(&self) -> usize {
+        let asked = self.pass.portions.rows;
+        asked.unwrap_or_else(|| rows_at_once(self.model.device()))
+    }
+
+    /// Positions of a portion of the first stage, if its `positions` go in portions.
+    fn portion(&self, positions: usize) -> Option<usize> {
+        let asked = self.pass.portions.positions?.max(1);
+        (asked < positions && self.starts.first().is_some_and(Option::is_some)).then_some(asked)
+    }
+
     /// The factor from summed losses to the gradient that is asked for.
     fn scale(&self) -> f64 {
         self.pass.scale / self.targets.count as f64
     }
 
-    fn pass_of(&self, stage: usize, first_sequence: usize) -> Pass {
+    pub(super) fn pass_of(&self, stage: usize, first_sequence: usize) -> Pass {
         Pass {
             seed: self.pass.seed.wrapping_mul(0x9e37_79b9_7f4a_7c15) ^ stage as u64,
             first_sequence,
@@ -246,17 +298,14 @@ impl<'a> Run<'a> {
             .map(|start| (start.y.clone(), start.state.clone()));
         let dx = if let Some((first_y, mut state)) = shared {
             let (y, saved) = stage.forward_train(&x, &mut state, &pass)?;
-            let Some((d_first, d_y)) = self.below(index, first, &first_y, &y, gradients)? else {
+            let Some((d_first, d_y)) = self.below(index, first * positions, &first_y, &y, gradients)? else {
                 return Ok(None);
             };
             let begun = Instant::now();
             let (dx, d_state) = stage.backward(saved, &d_y, &StateGradient::none(), gradients)?;
             self.backward += begun.elapsed();
             if let Some(start) = &mut self.starts[index] {
-                start.d_state.add(d_state)?;
-                if let Some(d_first) = d_first {
-                    add_to(&mut start.d_y, sum_sequences(&d_first)?)?;
-                }
+                start.add(d_first.as_ref(), d_state)?;
             }
             dx
         } else {
@@ -267,7 +316,7 @@ impl<'a> Run<'a> {
                 y.narrow(1, 0, 1)?.contiguous()?,
                 y.narrow(1, 1, positions)?.contiguous()?,
             );
-            let Some((d_first, d_y)) = self.below(index, first, &first_y, &y, gradients)? else {
+            let Some((d_first, d_y)) = self.below(index, first * positions, &first_y, &y, gradients)? else {
                 return Ok(None);
             };
             let d_first = match d_first {
@@ -287,8 +336,11 @@ impl<'a> Run<'a> {
         Ok(Some(dx))
     }
 
-    /// The gradients of a group's outputs: of the start row's (count or 1, 1, D), if any, and of `y` (count, positions, D).
-    fn below(
+    /// The gradients of a group's outputs: of the row before them (count or 1, 1, D), if any, and of `y` (count, positions, D).
+    ///
+    /// `first` is the number of the first row of `y` among all rows of the stage, `first_y` the output before it: that of the
+    /// start row, or that of the portion before.
+    pub(super) fn below(
         &mut self,
         index: usize,
         first: usize,
@@ -312,7 +364,7 @@ impl<'a> Run<'a> {
             let context = stage.contexts(&feed, next)?;
             let d_context = self.stage(
                 index + 1,
-                first * positions + row,
+                first + row,
                 sequences,
                 next.positions,
                 context.as_ref(),
@@ -337,7 +389,7 @@ impl<'a> Run<'a> {
         Ok(Some((Some(d_first), d_y)))
     }
 
-    /// Loss of the rows of the local stage, and the gradients of its outputs.
+    /// Loss of the rows of the local stage, `first` and those after it, and the gradients of its outputs.
     fn predict(
         &mut self,
         first: usize,
@@ -346,7 +398,7 @@ impl<'a> Run<'a> {
         gradients: &mut Gradients,
     ) -> Result<(Option<Tensor>, Tensor)> {
         let (count, positions, dim) = y.dims3()?;
-        let range = first * positions..(first + count) * positions;
+        let range = first..first + count * positions;
         let rows = y.reshape((count * positions, dim))?;
         let targets = self.device_targets.0.narrow(0, range.start, range.len())?;
         let weights = self.device_targets.1.narrow(0, range.start, range.len())?;
@@ -357,6 +409,7 @@ impl<'a> Run<'a> {
             return Ok((None, d_y)); // byte 0 is predicted by the shared row, in `finish`
         }
         // start rows of the first patch of each sample in this group
+        let first = first / positions;
         let per_sample = self.ids.padded / positions;
         let samples = first.div_ceil(per_sample)..(first + count).div_ceil(per_sample);
         if samples.is_empty() {

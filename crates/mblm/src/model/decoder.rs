@@ -393,8 +393,8 @@ pub(crate) fn even_groups(total: usize, most: usize) -> usize {
 }
 
 /// How many sequences of each stage a training pass over `bytes` padded bytes takes at once: what `train_checkpoint_chunks` says
-/// for the stages below the first, else as many as make one group.
-pub(super) fn training_groups(config: &ModelConfig, bytes: usize, device: &Device) -> Vec<usize> {
+/// for the stages below the first, else as many as have `rows` rows.
+pub(super) fn training_groups(config: &ModelConfig, bytes: usize, rows: usize) -> Vec<usize> {
     let of_stage = |stage: usize| {
         let positions = config.seq_lens[stage];
         match &config.train_checkpoint_chunks {
@@ -402,7 +402,7 @@ pub(super) fn training_groups(config: &ModelConfig, bytes: usize, device: &Devic
                 let sequences = bytes / (positions * config.patch_bytes(stage)).max(1);
                 sequences.div_ceil(chunks[stage - 1]).max(1)
             }
-            _ => group_size(positions, device),
+            _ => sequences_in(rows, positions),
         }
     };
     (0..config.num_stages()).map(of_stage).collect()

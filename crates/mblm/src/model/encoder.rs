@@ -7,6 +7,7 @@
 use std::time::{Duration, Instant};
 
 use candle_core::{DType, Device, Tensor};
+use mblm_ops::device::rows_at_once;
 use mblm_ops::{cross_entropy, widened};
 
 use super::backward::{Loss, TrainingPass, total};
@@ -316,7 +317,11 @@ impl<'a> Run<'a> {
         let weights = checked.ids.per_byte("loss mask", batch.loss_mask)?;
         Ok(Self {
             model,
-            groups: training_groups(&model.config.mblm_config, checked.ids.host.len(), &model.device),
+            groups: training_groups(
+                &model.config.mblm_config,
+                checked.ids.host.len(),
+                pass.portions.rows.unwrap_or_else(|| rows_at_once(&model.device)),
+            ),
             count: weights.iter().filter(|weight| **weight != 0.0).count(),
             batch: checked,
             labels: labels.host,

@@ -18,8 +18,9 @@ mod recomputed;
 mod registry;
 mod stage;
 mod state;
+mod streaming;
 
-pub use backward::{Loss, TrainingPass};
+pub use backward::{Loss, Portions, TrainingPass};
 pub use block::{Pass, Saved, StageBlock};
 pub use decoder::Mblm;
 pub(crate) use decoder::{even_groups, sequences_in};

@@ -311,6 +311,17 @@ impl State {
         })
     }
 
+    /// The same state, holding on to no larger tensor that its slots are parts of; slots that grow stay in their room.
+    pub(super) fn apart(&self) -> Result<Self> {
+        let mut apart = self.clone();
+        for (slot, tensor) in apart.slots.iter_mut().enumerate() {
+            if let Some(tensor) = tensor.as_mut().filter(|_| !self.growing.contains(&slot)) {
+                *tensor = tensor.copy()?;
+            }
+        }
+        Ok(apart)
+    }
+
     /// The same values outside every autograd graph.
     pub fn detach(&self) -> Self {
         Self {

@@ -11,7 +11,7 @@ use serde::{Deserialize, Serialize};
 use super::optimizer::{GradientNorm, Optimizer};
 use super::schedule::Schedule;
 use crate::config::Precision;
-use crate::model::{Gradients, Loss, Model, ModelBatch, TrainingPass};
+use crate::model::{Gradients, Loss, Model, ModelBatch, Portions, TrainingPass};
 use crate::{Error, Result};
 
 /// How a model learns from batches.
@@ -29,6 +29,8 @@ pub struct Recipe {
     pub seed: u64,
     /// How the linear layers multiply while the model learns; where it is only used, they are exact.
     pub precision: Precision,
+    /// How much of a batch is computed at once.
+    pub portions: Portions,
 }
 
 /// A model in training, with its optimizer and the gradients accumulated so far.
@@ -181,6 +183,7 @@ impl<'a> Learner<'a> {
                 .recipe
                 .seed
                 .wrapping_add(self.batches.wrapping_mul(0x9e37_79b9_7f4a_7c15)),
+            portions: self.recipe.portions,
         };
         let products = match self.recipe.precision.is_bf16(self.model.device()) {
             true => Products::Bf16,

@@ -25,7 +25,7 @@ use super::{Evaluation, EvaluationKind};
 use crate::checkpoint::{WEIGHTS_FILE, Weights};
 use crate::config::{Experiment, OptimizerKind};
 use crate::data::{Batch, Dataset, Loader, LoaderOptions, Position};
-use crate::model::{Loss, Model};
+use crate::model::{Loss, Model, Portions};
 use crate::{Error, Result};
 
 /// The longest time without a saved state, where the configuration does not say how often.
@@ -59,6 +59,7 @@ pub struct Trainer<'a> {
     data: TrainingData,
     /// The run's folder.
     folder: PathBuf,
+    portions: Portions,
 }
 
 /// A run on its way.
@@ -84,7 +85,13 @@ impl<'a> Trainer<'a> {
             model,
             data,
             folder: folder.to_path_buf(),
+            portions: Portions::default(),
         }
+    }
+
+    /// The same run, computing so much of a batch at once.
+    pub fn with_portions(self, portions: Portions) -> Self {
+        Self { portions, ..self }
     }
 
     /// The length of the run.
@@ -107,6 +114,7 @@ impl<'a> Trainer<'a> {
             clipping: train.gradient_clipping,
             seed: train.seed,
             precision: train.precision,
+            portions: self.portions,
         }
     }
 

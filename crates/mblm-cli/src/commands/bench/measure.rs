@@ -11,7 +11,7 @@ use anyhow::Result;
 use candle_core::{DType, Device, Tensor};
 use mblm::config::Precision;
 use mblm::generate::{Generator, GeneratorState, side_by_side};
-use mblm::model::{Mblm, Model, ModelBatch};
+use mblm::model::{Mblm, Model, ModelBatch, Portions};
 use mblm::train::{Learner, PUBLISHED_ADAM, Recipe, Schedule};
 
 /// Fewest repetitions of anything.
@@ -65,6 +65,7 @@ pub(super) fn training(
             clipping: Some(1.0),
             seed: 0,
             precision,
+            portions: Portions::default(),
         },
     )?;
     let mut noise = Noise::new();

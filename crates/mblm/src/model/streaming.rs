@@ -1,0 +1,120 @@
+//! Training passes over first stages of any length: portions of positions, forward and then in reverse.
+//!
+//! ```text
+//! forward    for each portion c: keep the state s_c before it and the last output before it; y = block(x_c, s_c), y is dropped
+//! reverse    for the last portion c first:
+//!              y_c = block(x_c, s_c) again, keeping what the backward pass needs
+//!              everything below y_c, forward and backward               → ∂y_c and ∂ of the last output before it
+//!              (∂y_c, ∂s_{c+1}) through the block                       → ∂x_c, ∂s_c
+//! ```
+//!
+//! The gradients are those of the whole sequence computed at once: states carry what goes from portion to portion, forward and,
+//! as their gradients, back. In memory are the states at the borders and the activations of one portion; the first stage's
+//! forward pass is computed twice, the stages below it once. One sample goes at a time.
+
+use std::time::Instant;
+
+use candle_core::Tensor;
+
+use super::backward::Run;
+use super::parameter::Gradients;
+use super::state::{State, StateGradient};
+use crate::Result;
+
+/// What is known before a portion.
+struct Border {
+    state: State,
+    /// The output of the position before (1, 1, D).
+    before: Tensor,
+}
+
+impl Run<'_> {
+    /// All `positions` of the first stage in one sample, `portion` of them at a time, and everything below.
+    pub(super) fn stream(
+        &mut self,
+        sample: usize,
+        positions: usize,
+        portion: usize,
+        gradients: &mut Gradients,
+    ) -> Result<()> {
+        let bytes = self.model.stages[0].bytes;
+        let of_sample = sample * positions * bytes..(sample + 1) * positions * bytes;
+        if self.targets.weights[of_sample].iter().all(|weight| *weight == 0.0) {
+            return Ok(());
+        }
+        let mut d_state = StateGradient::none();
+        let mut d_before = None;
+        let borders = self.borders(sample, positions, portion)?;
+        for (index, border) in borders.into_iter().enumerate().rev() {
+            let from = index * portion;
+            let count = portion.min(positions - from);
+            (d_before, d_state) =
+                self.portion_backward((sample, positions), (from, count), border, d_before, d_state, gradients)?;
+        }
+        match &mut self.starts[0] {
+            Some(start) => start.add(d_before.as_ref(), d_state),
+            None => Ok(()),
+        }
+    }
+
+    /// The forward sweep: what is known before each portion.
+    fn borders(&self, sample: usize, positions: usize, portion: usize) -> Result<Vec<Border>> {
+        let stage = &self.model.stages[0];
+        let Some(start) = &self.starts[0] else {
+            return Ok(Vec::new());
+        };
+        let ids = self.ids.sequences(sample, 1, positions, stage.bytes)?; // (1, positions, bytes)
+        let mut borders = vec![Border {
+            state: start.state.clone(),
+            before: start.y.clone(),
+        }];
+        let mut state = start.state.clone();
+        // the last portion is followed by nothing
+        for from in (0..positions.saturating_sub(portion)).step_by(portion) {
+            let x = stage.embedding.forward(&ids.narrow(1, from, portion)?, from)?;
+            let y = stage.forward(&x, &mut state)?;
+            borders.push(Border {
+                state: state.apart()?,
+                before: y.narrow(1, portion - 1, 1)?.copy()?,
+            });
+        }
+        Ok(borders)
+    }
+
+    /// One portion, forward again and backward. Takes the gradients of its last output from the portion behind it and of the state
+    /// after it; returns those of the output and of the state before it.
+    fn portion_backward(
+        &mut self,
+        (sample, positions): (usize, usize),
+        (from, count): (usize, usize),
+        border: Border,
+        d_last: Option<Tensor>,
+        d_state: StateGradient,
+        gradients: &mut Gradients,
+    ) -> Result<(Option<Tensor>, StateGradient)> {
+        let stage = &self.model.stages[0];
+        let ids = self.ids.sequences(sample, 1, positions, stage.bytes)?;
+        let (x, embedded) = stage.embedding.forward_train(&ids.narrow(1, from, count)?, from)?;
+        let mut state = border.state.clone();
+        let (y, saved) = stage.forward_train(&x, &mut state, &self.pass_of(0, sample))?;
+        drop(x);
+        let below = self.below(0, sample * positions + from, &border.before, &y, gradients)?;
+        let (d_before, mut d_y) = match below {
+            Some(gradients) => gradients,
+            // nothing counts here, and nothing behind it depends on it
+            None if d_last.is_none() && d_state.is_none() => return Ok((None, d_state)),
+            None => (None, y.zeros_like()?),
+        };
+        drop(y);
+        if let Some(d_last) = d_last {
+            let last = (d_y.narrow(1, count - 1, 1)? + d_last.to_dtype(d_y.dtype())?)?;
+            d_y = Tensor::cat(&[&d_y.narrow(1, 0, count - 1)?, &last], 1)?;
+        }
+        let begun = Instant::now();
+        let d_state = d_state.in_types_of(&state)?;
+        let (dx, d_state) = stage.backward(saved, &d_y, &d_state, gradients)?;
+        stage.embedding.backward(embedded, &dx, gradients)?;
+        self.backward += begun.elapsed();
+        Ok((d_before, d_state))
+    }
+}
