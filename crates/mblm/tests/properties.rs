@@ -290,6 +290,22 @@ fn portions_in_float32_give_the_gradients_of_the_whole() {
     }
 }
 
+#[test]
+fn the_loss_of_a_long_input_is_that_of_training_which_has_it_at_once() {
+    for (blocks, seq_lens) in [
+        (json!([transformer(Some("rope"))]), vec![5000]),
+        (json!([mamba("mamba1"), mamba("mamba2")]), vec![4500, 2]),
+    ] {
+        let model = build(&blocks, &seq_lens, None, DType::F64);
+        let ids = support::ids(2, seq_lens.iter().product(), 256, 9);
+        let (expected, _) = pass(&model, &ids, Portions::default());
+        let found = model.loss(&ids, None).expect("a loss");
+        assert_eq!(found.count, expected.count);
+        let error = (found.mean - expected.mean).abs();
+        assert!(error < 1e-7, "{seq_lens:?}: {error:.1e}"); // losses are summed from f32
+    }
+}
+
 proptest! {
     #![proptest_config(ProptestConfig::with_cases(24))]
 

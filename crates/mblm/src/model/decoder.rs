@@ -318,9 +318,62 @@ impl Mblm {
         let group = even_groups(batch, group_size(positions, &self.device));
         for first in (0..batch).step_by(group) {
             let count = group.min(batch - first);
-            self.stage_rows(0, first, count, positions, None, tokens, &starts, visit)?;
+            let portion = first_portion(self.stages[0].bytes, &self.device);
+            if positions <= portion {
+                self.stage_rows(0, first, count, positions, None, tokens, &starts, visit)?;
+                continue;
+            }
+            for sample in first..first + count {
+                self.rows_of_sample(sample, positions, portion, tokens, &starts, visit)?;
+            }
         }
         Ok(())
+    }
+
+    /// All `positions` of the first stage in one sample, `portion` of them at a time, and everything below.
+    fn rows_of_sample(
+        &self,
+        sample: usize,
+        positions: usize,
+        portion: usize,
+        tokens: &Tokens<'_>,
+        starts: &[(Tensor, State)],
+        visit: &mut dyn FnMut(usize, Tensor) -> Result<()>,
+    ) -> Result<()> {
+        let stage = &self.stages[0];
+        let (mut before, mut state) = starts[0].clone();
+        for from in (0..positions).step_by(portion) {
+            let count = portion.min(positions - from);
+            let x = self.tokens_of(0, (sample, 1), positions, (from, count), tokens)?;
+            let y = stage.forward(&x, &mut state)?;
+            self.rows_behind(0, sample * positions + from, &before, &y, tokens, starts, visit)?;
+            before = y.narrow(1, count - 1, 1)?.copy()?;
+        }
+        Ok(())
+    }
+
+    /// The input of a stage without contexts: positions `from` and on, `count` of them, of some sequences of `positions`.
+    fn tokens_of(
+        &self,
+        index: usize,
+        (first, sequences): (usize, usize),
+        positions: usize,
+        (from, count): (usize, usize),
+        tokens: &Tokens<'_>,
+    ) -> Result<Tensor> {
+        let stage = &self.stages[index];
+        match tokens {
+            Tokens::Ids(ids) => {
+                let ids = ids.sequences(first, sequences, positions, stage.bytes)?;
+                stage.embedding.forward(&ids.narrow(1, from, count)?, from)
+            }
+            Tokens::Embedded(embedded) => {
+                let tokens = embedded[index].narrow(0, first, sequences)?.narrow(1, from, count)?;
+                stage
+                    .embedding
+                    .with_positions(&tokens.to_dtype(stage.activations())?, from)
+            }
+        }
     }
 
     /// One group of sequences of a stage, and then, group by group, the sequences of the stages below it.
@@ -336,34 +389,40 @@ impl Mblm {
         visit: &mut dyn FnMut(usize, Tensor) -> Result<()>,
     ) -> Result<()> {
         let stage = &self.stages[index];
-        let mut x = match tokens {
-            Tokens::Ids(ids) => {
-                let ids = ids.sequences(first, count, positions, stage.bytes)?;
-                stage.embedding.forward(&ids, 0)?
-            }
-            Tokens::Embedded(embedded) => {
-                let tokens = embedded[index].narrow(0, first, count)?;
-                stage
-                    .embedding
-                    .with_positions(&tokens.to_dtype(stage.activations())?, 0)?
-            }
-        }; // (count, positions, D)
+        let mut x = self.tokens_of(index, (first, count), positions, (0, positions), tokens)?; // (count, positions, D)
         if let Some(context) = context {
             x = (x + context)?;
         }
         let (start, state) = &starts[index];
         let y = stage.forward(&x, &mut state.clone())?;
+        self.rows_behind(index, first * positions, start, &y, tokens, starts, visit)
+    }
+
+    /// What follows from outputs `y` (n, t, D) of a stage, whose first row is number `first` among all rows of that stage; `before`
+    /// is the output before them.
+    fn rows_behind(
+        &self,
+        index: usize,
+        first: usize,
+        before: &Tensor,
+        y: &Tensor,
+        tokens: &Tokens<'_>,
+        starts: &[(Tensor, State)],
+        visit: &mut dyn FnMut(usize, Tensor) -> Result<()>,
+    ) -> Result<()> {
+        let stage = &self.stages[index];
+        let (count, positions, _) = y.dims3()?;
         let Some(next) = self.stages.get(index + 1) else {
-            return visit(first * positions, y.reshape((count * positions, stage.dim))?);
+            return visit(first, y.reshape((count * positions, stage.dim))?);
         };
-        let feed = stage.feed(start, &y)?; // (count · positions, D)
+        let feed = stage.feed(before, y)?; // (count · positions, D)
         let group = even_groups(count * positions, group_size(next.positions, &self.device));
         for row in (0..count * positions).step_by(group) {
             let sequences = group.min(count * positions - row);
             let context = stage.contexts(&feed.narrow(0, row, sequences)?, next)?;
             self.stage_rows(
                 index + 1,
-                first * positions + row,
+                first + row,
                 sequences,
                 next.positions,
                 context.as_ref(),
@@ -374,6 +433,15 @@ impl Mblm {
         }
         Ok(())
     }
+}
+
+/// How many positions of `bytes` bytes the first stage takes at once where nothing is kept for a backward pass: as many rows as
+/// the device computes at once, and not too many bytes, which are embedded one by one.
+fn first_portion(bytes: usize, device: &Device) -> usize {
+    /// Embedded bytes for each row.
+    const BYTES: usize = 32;
+    let rows = rows_at_once(device);
+    rows.min(rows * BYTES / bytes.max(1)).max(1)
 }
 
 /// How many sequences of `positions` each make one group at most: as many rows as the device computes at once, which bounds the
