@@ -4,7 +4,7 @@ use std::path::PathBuf;
 
 use clap::{ArgGroup, Args, Parser, Subcommand, ValueEnum};
 use mblm::bytes::escape::unescape;
-use mblm::config::Precision;
+use mblm::config::{ByteSize, Precision};
 use mblm::generate::TokenSet;
 
 use crate::plot::{Across, Unit};
@@ -38,6 +38,8 @@ pub(crate) struct Cli {
 pub(crate) enum Command {
     /// Train a model from a configuration file, or on a file of yours with a preset
     Train(TrainArgs),
+    /// Show what a training step takes, and the longest context that fits
+    Plan(PlanArgs),
     /// Generate bytes after a prompt
     Generate(GenerateArgs),
     /// Say how surprising each byte of a file or stream is
@@ -133,6 +135,11 @@ pub(crate) struct TrainArgs {
     #[command(flatten)]
     pub(crate) device: DeviceArgs,
 
+    /// The most memory that a step may take, such as 40GiB: what is computed at once is chosen so that it fits [default: the
+    /// configuration's train.memory, else what a GPU has free]
+    #[arg(long, value_name = "BYTES")]
+    pub(crate) memory: Option<ByteSize>,
+
     /// Bytes of the sample that a finished run prints
     #[arg(long, value_name = "N", default_value_t = 300)]
     pub(crate) sample_bytes: usize,
@@ -140,6 +147,38 @@ pub(crate) struct TrainArgs {
     /// Print parameters per stage, bytes per step and estimated memory, and train nothing
     #[arg(long)]
     pub(crate) dry_run: bool,
+
+    /// Print the result as JSON on stdout
+    #[arg(long)]
+    pub(crate) json: bool,
+}
+
+#[derive(Debug, Args)]
+#[command(after_help = "\
+Examples:
+  mblm plan configs/quickstart.yaml --memory 2GiB
+  mblm plan my.yaml --set params.input_seq_len=104857600 --memory 40GiB --gpu
+
+Memory is that of the training step: on a GPU with driver and libraries, on the CPU without the program itself.")]
+pub(crate) struct PlanArgs {
+    /// Configuration file (YAML)
+    pub(crate) config: PathBuf,
+
+    /// Change a value of the configuration, such as train.batch_size=1; may be given several times
+    #[arg(long = "set", value_name = "KEY=VALUE")]
+    pub(crate) overrides: Vec<String>,
+
+    /// The most memory that a step may take, such as 40GiB [default: the configuration's train.memory, else what the GPU has
+    /// free or the machine available]
+    #[arg(long, value_name = "BYTES")]
+    pub(crate) memory: Option<ByteSize>,
+
+    /// Plan for a GPU that is not here
+    #[arg(long, requires = "memory", conflicts_with = "device")]
+    pub(crate) gpu: bool,
+
+    #[command(flatten)]
+    pub(crate) device: DeviceArgs,
 
     /// Print the result as JSON on stdout
     #[arg(long)]
@@ -561,6 +600,10 @@ pub(crate) struct BenchArgs {
     /// How matrix products of weights are computed; generation on the CPU is always exact
     #[arg(long, value_enum, default_value = "auto")]
     pub(crate) precision: PrecisionArg,
+
+    /// The most memory that a training step may take, such as 40GiB [default: what a GPU has free]
+    #[arg(long, value_name = "BYTES")]
+    pub(crate) memory: Option<ByteSize>,
 
     /// How long each of both is measured, at least; three repetitions are done in any case
     #[arg(long, value_name = "S", default_value_t = 10.0, value_parser = seconds)]

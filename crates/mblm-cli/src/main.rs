@@ -51,6 +51,7 @@ fn main() -> ExitCode {
     // decoding is many short steps, each of which would wait for a worker
     let result = match &cli.command {
         Command::Train(args) => commands::train::run(args, &cli),
+        Command::Plan(args) => mblm::on_workers(|| commands::plan::run(args)),
         Command::Generate(args) => mblm::on_workers(|| commands::generate::run(args, &cli)),
         Command::Score(args) => mblm::on_workers(|| commands::score::run(args, &cli)),
         Command::Eval(args) => commands::eval::run(args, &cli),

@@ -10,14 +10,15 @@ use anyhow::Result;
 use candle_core::Device;
 use indicatif::ProgressBar;
 use mblm::config::{Architecture, Precision};
-use mblm::model::{BlockRegistry, Model, Seeded};
-use mblm::train::MemoryEstimate;
+use mblm::model::{BlockRegistry, Model, Portions, Seeded};
 use mblm::train::outputs::peak_resident;
+use mblm::train::{MemoryEstimate, Workload, portions_for};
 use serde_json::{Value, json};
 
 use self::measure::{Generation, Training};
 use crate::args::{BenchArgs, BenchWhat, Cli};
 use crate::ceilings::Spread;
+use crate::commands::plan;
 use crate::output::{self, grouped};
 use crate::{config, device};
 
@@ -68,11 +69,25 @@ pub(crate) fn run(args: &BenchArgs, cli: &Cli) -> Result<ExitCode> {
         bar.set_message("training");
         bar.tick();
         let len = args.context.unwrap_or(context);
-        let found = measure::training(&model, precision, (args.batch_size, len), time, &|| tick("training"))?;
+        let work = Workload {
+            architecture: &architecture,
+            batch_size: args.batch_size,
+            len,
+            precision,
+            gpu: !device.is_cpu(),
+            portions: Portions::default(),
+        };
+        let work = Workload {
+            portions: portions_for(&work, plan::limit(args.memory, &device)?)?,
+            ..work
+        };
+        let recipe = (precision, work.portions);
+        let found = measure::training(&model, recipe, (args.batch_size, len), time, &|| tick("training"))?;
         let peak = peak_resident();
         report["train"] = training(&found, &architecture, (args.batch_size, len), peak);
         report["train"]["used_device_bytes"] = used_memory(&device)?;
-        let estimate = MemoryEstimate::new(&architecture, args.batch_size, len, precision, &device);
+        let estimate = MemoryEstimate::of(&work);
+        report["train"]["first_stage_portion"] = json!(work.portions.positions);
         report["train"]["estimated_bytes"] = json!(estimate.total());
     }
     if let Some(decoder) = decoder {
@@ -194,6 +209,13 @@ fn print_training(found: &Value, product: &Value) -> std::io::Result<()> {
             speed / 1e9,
             "",
             100.0 * share
+        ))?;
+    }
+    if let Some(positions) = found["first_stage_portion"].as_u64() {
+        output::line(&format!(
+            "  {:<34} {:>10}",
+            "positions of a portion, stage 1",
+            grouped(positions)
         ))?;
     }
     memory(found)

@@ -9,13 +9,15 @@ use mblm::checkpoint::{Transfer, Weights};
 use mblm::config::{Architecture, Experiment, Preset, Summary};
 use mblm::data::Registry;
 use mblm::generate::{Sampling, TokenSet};
-use mblm::model::{BlockRegistry, Model, ParameterSource, Seeded};
+use mblm::model::{BlockRegistry, Model, ParameterSource, Portions, Seeded};
 use mblm::train::outputs::{RunFiles, RunFilesOptions, timestamp};
-use mblm::train::{FileLengths, Observers, Outcome, Plan, SavedState, Trainer, TrainingData, explain_memory};
+use mblm::train::{
+    FileLengths, MemoryEstimate, Observers, Outcome, Plan, SavedState, Trainer, TrainingData, Workload, explain_memory,
+};
 use serde_json::json;
 
 use crate::args::{Cli, PresetArg, TrainArgs, Usage};
-use crate::commands::{generate, inspect};
+use crate::commands::{generate, inspect, plan};
 use crate::config;
 use crate::device;
 use crate::output::{self, bytes, grouped};
@@ -30,8 +32,9 @@ pub(crate) fn run(args: &TrainArgs, cli: &Cli) -> Result<ExitCode> {
     let (datasets, blocks) = (Registry::default(), BlockRegistry::default());
     config::check_names(&experiment, &datasets, &blocks)?;
     config::warn_of_kernels(experiment.params.architecture.model(), &device);
+    let portions = plan::portions(&experiment, &device)?;
     if args.dry_run {
-        return dry_run(args, &experiment, &device);
+        return dry_run(args, &experiment, &device, portions);
     }
     config::warn_of_precision(experiment.train.precision, &device);
     let found = resume.find(&experiment)?;
@@ -45,7 +48,7 @@ pub(crate) fn run(args: &TrainArgs, cli: &Cli) -> Result<ExitCode> {
         Some(folder) => folder,
         None => run_folder::create(&experiment)?,
     };
-    let trainer = Trainer::new(&experiment, &model, data, &folder.path);
+    let trainer = Trainer::new(&experiment, &model, data, &folder.path).with_portions(portions);
     let signals = Signals::listen()?;
     let started = timestamp();
     let mut files = run_files(&experiment, &folder)?;
@@ -143,6 +146,9 @@ fn experiment(args: &TrainArgs, resume: &Resume) -> Result<Experiment> {
     if let Some(seed) = args.seed {
         experiment.train.seed = seed;
     }
+    if let Some(memory) = args.memory {
+        experiment.train.memory = Some(memory);
+    }
     if let Some(precision) = args.precision {
         experiment.train.precision = precision.into();
     }
@@ -179,18 +185,22 @@ fn introduction(
 }
 
 /// What a run would be, without running it.
-fn dry_run(args: &TrainArgs, experiment: &Experiment, device: &Device) -> Result<ExitCode> {
+fn dry_run(args: &TrainArgs, experiment: &Experiment, device: &Device, portions: Portions) -> Result<ExitCode> {
     let architecture = &experiment.params.architecture;
     let plan = Plan::new(&experiment.train, experiment.params.input_seq_len, 1);
     let step_bytes = (experiment.train.batch_size * experiment.params.input_seq_len) as u64
         * experiment.train.gradient_accumulate_every as u64;
-    let memory = mblm::train::estimate_memory(experiment, device);
+    let work = Workload {
+        portions,
+        ..Workload::of(experiment, device)
+    };
+    let memory = MemoryEstimate::of(&work);
     if args.json {
         output::json(json!({
             "kind": architecture.kind(), "stages": inspect::stages(architecture),
             "parameters": architecture.parameter_counts().total, "batches": plan.batches, "steps": plan.steps,
             "bytes_per_step": step_bytes, "memory_bytes": memory.total(), "parameter_memory_bytes": memory.parameters,
-            "stage_memory_bytes": memory.stages,
+            "stage_memory_bytes": memory.stages, "first_stage_portion": portions.positions,
         }))?;
         return Ok(ExitCode::SUCCESS);
     }
@@ -216,6 +226,7 @@ fn dry_run(args: &TrainArgs, experiment: &Experiment, device: &Device) -> Result
         device::name(device),
         largest.join(", ")
     ))?;
+    plan::print_portions(&work)?;
     Ok(ExitCode::SUCCESS)
 }
 

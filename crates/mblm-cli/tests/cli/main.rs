@@ -8,6 +8,7 @@ mod eval;
 mod generate;
 mod inspect;
 mod interactive;
+mod plan;
 mod plot;
 mod recipes;
 #[cfg(unix)]

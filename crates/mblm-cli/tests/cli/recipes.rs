@@ -53,12 +53,11 @@ fn every_recipe_trains_when_it_is_made_small() {
         let encoder = name(&path) == "masked-bytes";
         let params = if encoder { "params.mblm_config" } else { "params" };
         let mut args = vec![format!("io.dataset_dir={}", str(&books))];
-        for small in [
-            "seq_lens=[8, 8]",
-            "num_layers=[1, 1]",
-            "hidden_dims=[32, 32]",
-            "train_checkpoint_chunks=null",
-        ] {
+        let sizes = match name(&path) {
+            "long-context" => ["seq_lens=[8, 4, 2]", "num_layers=[1, 1, 1]", "hidden_dims=[32, 32, 32]"],
+            _ => ["seq_lens=[8, 8]", "num_layers=[1, 1]", "hidden_dims=[32, 32]"],
+        };
+        for small in sizes.into_iter().chain(["train_checkpoint_chunks=null"]) {
             args.push(format!("{params}.{small}"));
         }
         let train = [

@@ -23,6 +23,7 @@ mod tree;
 mod yaml;
 
 pub use block::{BlockConfig, CustomBlockConfig, MambaConfig, PositionEmbedding, TransformerConfig};
+pub use bytesize::ByteSize;
 pub use count::ParameterCounts;
 pub use experiment::{
     ElementCount, Experiment, IoConfig, OptimizerKind, Params, Precision, ResumeConfig, Summary, TrainConfig,

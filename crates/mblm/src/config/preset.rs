@@ -72,6 +72,7 @@ impl Preset {
                 weight_decay: 0.0,
                 save_state_every: None,
                 keep_states: 2,
+                memory: None,
             },
             resume: None,
             summary: None,

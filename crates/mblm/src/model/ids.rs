@@ -5,6 +5,9 @@ use candle_core::{DType, Device, Tensor};
 use crate::config::ModelConfig;
 use crate::{Error, Result};
 
+/// Ids that are converted at once.
+const PIECE: usize = 1 << 20;
+
 /// Ids of a batch: (B, L) padded on the right with the padding id to a multiple of the bytes of a stage-1 patch.
 pub(super) struct Ids {
     /// All ids, (B · padded), on the model's device.
@@ -40,18 +43,17 @@ impl Ids {
         }
         let batch = dims[0];
         let len: usize = dims[1..].iter().product();
-        let values: Vec<i64> = ids
-            .to_device(&Device::Cpu)?
-            .to_dtype(DType::I64)?
-            .flatten_all()?
-            .to_vec1()?;
+        let given = ids.to_device(&Device::Cpu)?.flatten_all()?;
         let padded = len.next_multiple_of(config.patch_bytes(0));
         let mut host = Vec::with_capacity(batch * padded);
-        for (sample, row) in values.chunks(len.max(1)).enumerate() {
-            for (position, id) in row.iter().enumerate() {
-                match u32::try_from(*id) {
-                    Ok(id) if (id as usize) < config.num_tokens => host.push(id),
-                    _ => return Err(out_of_range(*id, sample, position, config.num_tokens)),
+        for sample in 0..batch {
+            for from in (0..len).step_by(PIECE) {
+                let piece = given.narrow(0, sample * len + from, PIECE.min(len - from))?;
+                for (at, id) in piece.to_dtype(DType::I64)?.to_vec1::<i64>()?.into_iter().enumerate() {
+                    match u32::try_from(id) {
+                        Ok(id) if (id as usize) < config.num_tokens => host.push(id),
+                        _ => return Err(out_of_range(id, sample, from + at, config.num_tokens)),
+                    }
                 }
             }
             host.resize(host.len() + padded - len, config.pad_token_id);

@@ -12,8 +12,9 @@
 use candle_core::Device;
 use mblm_ops::device::{ROWS_AT_ONCE, ROWS_AT_ONCE_ON_GPU, is_out_of_memory};
 
+use super::budget::portions_for;
 use crate::config::{Architecture, BlockConfig, Experiment, MambaConfig, ModelConfig, Precision, TransformerConfig};
-use crate::model::{even_groups, sequences_in};
+use crate::model::{Portions, even_groups, sequences_in};
 use crate::{Error, Result};
 
 /// Bytes of an element of weights, gradients, moments and sums.
@@ -27,8 +28,75 @@ const SCAN_CHUNK: f64 = 64.0;
 /// What the driver, cuBLAS and the kernels take of a GPU before anything is computed, in bytes.
 const DRIVER: u64 = 700 << 20;
 
+/// A training step whose memory is in question.
+#[derive(Clone, Copy, Debug)]
+pub struct Workload<'a> {
+    /// The model.
+    pub architecture: &'a Architecture,
+    /// Samples of a batch.
+    pub batch_size: usize,
+    /// Bytes of a sample.
+    pub len: usize,
+    /// The type of matrix products.
+    pub precision: Precision,
+    /// Whether a GPU computes, here or elsewhere.
+    pub gpu: bool,
+    /// How much is computed at once.
+    pub portions: Portions,
+}
+
+impl<'a> Workload<'a> {
+    /// What the experiment trains on such a device, without portions of its first stage.
+    pub fn of(experiment: &'a Experiment, device: &Device) -> Self {
+        Self {
+            architecture: &experiment.params.architecture,
+            batch_size: experiment.train.batch_size,
+            len: experiment.params.input_seq_len,
+            precision: experiment.train.precision,
+            gpu: !device.is_cpu(),
+            portions: Portions::default(),
+        }
+    }
+
+    /// Positions of the first stage in a sample.
+    pub fn positions(&self) -> usize {
+        self.len.div_ceil(self.architecture.model().patch_bytes(0).max(1))
+    }
+
+    /// Whether the first stage can go in portions: that of a decoder without dropout there.
+    pub fn takes_portions(&self) -> bool {
+        let dropout = match self.architecture.model().block.first() {
+            Some(BlockConfig::Transformer(block) | BlockConfig::TransformerEncoder(block)) => {
+                block.attn_dropout.max(block.ff_dropout)
+            }
+            Some(BlockConfig::Mamba1(block) | BlockConfig::Mamba2(block)) => block.dropout,
+            Some(BlockConfig::Custom(_)) | None => 0.0,
+        };
+        matches!(self.architecture, Architecture::Decoder(_)) && dropout == 0.0
+    }
+
+    /// Positions of a portion, if the first stage goes in portions.
+    fn portion(&self) -> Option<usize> {
+        let asked = self.portions.positions?.max(1);
+        (asked < self.positions() && self.takes_portions()).then_some(asked)
+    }
+
+    /// Rows of a group where nothing else is asked for.
+    pub(super) fn rows_at_once(&self) -> usize {
+        self.kind().rows_at_once()
+    }
+
+    fn kind(&self) -> Kind {
+        match (self.gpu, self.precision) {
+            (false, _) => Kind::Cpu,
+            (true, Precision::Float32) => Kind::Gpu,
+            (true, Precision::Auto | Precision::Bf16) => Kind::HalfGpu,
+        }
+    }
+}
+
 /// Where the memory of a training run goes, in bytes; nothing is counted beyond [`u64::MAX`].
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct MemoryEstimate {
     /// Weights, their gradients and the optimizer's moments.
     pub parameters: u64,
@@ -36,67 +104,69 @@ pub struct MemoryEstimate {
     pub stages: Vec<u64>,
     /// What is there beside that while the stage goes backward for which it is most.
     pub backward: u64,
+    /// States of the first stage between its portions.
+    pub borders: u64,
+    /// Ids, targets and weights of a batch.
+    pub batch: u64,
     /// The driver and its libraries on a GPU.
     pub driver: u64,
 }
 
 impl MemoryEstimate {
-    /// Of training on batches of `batch_size` samples of `len` bytes.
-    pub fn new(
-        architecture: &Architecture,
-        batch_size: usize,
-        len: usize,
-        precision: Precision,
-        device: &Device,
-    ) -> Self {
-        match device.is_cpu() {
-            true => Kind::Cpu.estimate(architecture, batch_size, len),
-            false => Self::on_gpu(architecture, batch_size, len, precision),
-        }
-    }
-
-    /// The same on a GPU, whether there is one here or not.
-    pub fn on_gpu(architecture: &Architecture, batch_size: usize, len: usize, precision: Precision) -> Self {
-        let kind = match precision {
-            Precision::Float32 => Kind::Gpu,
-            Precision::Auto | Precision::Bf16 => Kind::HalfGpu,
-        };
-        kind.estimate(architecture, batch_size, len)
+    /// Of a step.
+    pub fn of(work: &Workload<'_>) -> Self {
+        work.kind().estimate(work)
     }
 
     /// All of it.
     pub fn total(&self) -> u64 {
         let kept = self.stages.iter().fold(0u64, |sum, stage| sum.saturating_add(*stage));
-        [self.parameters, self.backward, self.driver]
+        [self.parameters, self.backward, self.borders, self.batch, self.driver]
             .iter()
             .fold(kept, |sum, part| sum.saturating_add(*part))
     }
 
     /// What takes memory, the largest first, and the settings that lower it.
     pub fn consumers(&self) -> Vec<(String, u64, &'static str)> {
-        let parameters = ("weights, gradients and optimizer".to_string(), self.parameters);
-        let mut consumers = vec![(parameters.0, parameters.1, "params.hidden_dims, params.num_layers")];
+        let mut consumers = vec![
+            (
+                "weights, gradients and optimizer".to_string(),
+                self.parameters,
+                "params.hidden_dims, params.num_layers",
+            ),
+            (
+                "states between portions".to_string(),
+                self.borders,
+                "params.input_seq_len, a larger train.memory",
+            ),
+            (
+                "ids and targets of the batch".to_string(),
+                self.batch,
+                "train.batch_size, params.input_seq_len",
+            ),
+            ("a layer's backward pass".to_string(), self.backward, "train.memory"),
+            ("driver and libraries".to_string(), self.driver, "nothing does"),
+        ];
         for (stage, bytes) in self.stages.iter().enumerate() {
             let settings = match stage {
-                0 => "train.batch_size, params.input_seq_len",
-                _ => "more params.train_checkpoint_chunks, train.batch_size",
+                0 => "train.memory, train.batch_size, params.input_seq_len",
+                _ => "train.memory, more params.train_checkpoint_chunks, train.batch_size",
             };
             consumers.push((format!("activations of stage {}", stage + 1), *bytes, settings));
         }
+        consumers.retain(|(_, bytes, _)| *bytes > 0);
         consumers.sort_by_key(|(_, bytes, _)| std::cmp::Reverse(*bytes));
         consumers
     }
 }
 
 /// What training with this configuration on such a device takes, without the program itself.
+///
+/// The first stage goes in portions as [`portions_for`](super::portions_for) says, where it can.
 pub fn estimate_memory(experiment: &Experiment, device: &Device) -> MemoryEstimate {
-    MemoryEstimate::new(
-        &experiment.params.architecture,
-        experiment.train.batch_size,
-        experiment.params.input_seq_len,
-        experiment.train.precision,
-        device,
-    )
+    let work = Workload::of(experiment, device);
+    let portions = portions_for(&work, experiment.train.memory.map(|size| size.as_u64())).unwrap_or_default();
+    MemoryEstimate::of(&Workload { portions, ..work })
 }
 
 /// `result`, where memory ran out with an error that says what takes it and which settings lower that.
@@ -168,12 +238,18 @@ impl Kind {
         }
     }
 
-    fn estimate(self, architecture: &Architecture, batch_size: usize, len: usize) -> MemoryEstimate {
+    fn estimate(self, work: &Workload<'_>) -> MemoryEstimate {
         // Floats: the products of a configuration's numbers may be beyond any integer.
-        let model = architecture.model();
-        let samples = batch_size as f64;
+        let model = work.architecture.model();
+        let portion = work.portion();
+        let samples = match portion {
+            Some(_) => 1.0,
+            None => work.batch_size as f64,
+        };
         let patch = model.patch_bytes(0) as f64;
-        let patches = (len as f64 / patch.max(1.0)).ceil();
+        let all = (work.len as f64 / patch.max(1.0)).ceil();
+        let patches = portion.map_or(all, |portion| portion as f64);
+        let rows_at_once = work.portions.rows.unwrap_or(self.rows_at_once());
         let stage = |stage: usize| {
             let positions = match stage {
                 0 => patches,
@@ -184,10 +260,7 @@ impl Kind {
             let chunks = model.train_checkpoint_chunks.as_ref().filter(|_| stage > 0);
             let group = match chunks {
                 Some(chunks) => (sequences / chunks[stage - 1] as f64).ceil(),
-                None => even_groups(
-                    sequences as usize,
-                    sequences_in(self.rows_at_once(), positions as usize),
-                ) as f64,
+                None => even_groups(sequences as usize, sequences_in(rows_at_once, positions as usize)) as f64,
             };
             let rows = group.clamp(1.0, sequences.max(1.0)) * positions;
             let row = self.row(model, stage, positions);
@@ -200,11 +273,54 @@ impl Kind {
             peak = peak.max(kept + backward);
         }
         let copy = if self.element() == HALF { HALF } else { 0.0 };
+        let borders = match portion {
+            Some(portion) => (all / portion as f64).ceil() * self.state(model) + self.growing(model, all),
+            None => 0.0,
+        };
         MemoryEstimate {
-            parameters: (architecture.parameter_counts().total as f64 * (COPIES * FLOAT + copy)) as u64,
+            parameters: (work.architecture.parameter_counts().total as f64 * (COPIES * FLOAT + copy)) as u64,
             stages,
             backward: (peak - kept) as u64,
+            borders: borders as u64,
+            batch: (work.batch_size as f64 * work.len as f64 * self.of_byte()) as u64,
             driver: if self.is_gpu() { DRIVER } else { 0 },
+        }
+    }
+
+    /// Bytes for each byte of a batch: ids, targets and weights on a GPU; in the memory of the host also those that the samples come
+    /// in and the next batch.
+    fn of_byte(self) -> f64 {
+        match self.is_gpu() {
+            true => 12.0,
+            false => 40.0,
+        }
+    }
+
+    /// Bytes of a state of the first stage, without what grows with the positions.
+    fn state(self, model: &ModelConfig) -> f64 {
+        let dim = model.hidden_dims[0] as f64;
+        let of_scan = |config: &MambaConfig, mixed: f64| {
+            let inner = config.expand as f64 * dim;
+            let taps = config.d_conv.saturating_sub(1) as f64;
+            FLOAT * inner * config.d_state as f64 + self.element() * taps * (inner + mixed)
+        };
+        let layer = match &model.block[0] {
+            BlockConfig::Transformer(_) | BlockConfig::TransformerEncoder(_) => 2.0 * self.element() * dim,
+            BlockConfig::Mamba2(config) => of_scan(config, 2.0 * config.d_state as f64),
+            BlockConfig::Mamba1(config) => of_scan(config, 0.0),
+            BlockConfig::Custom(_) => FLOAT * 16.0 * dim,
+        };
+        model.num_layers[0] as f64 * layer + self.element() * dim
+    }
+
+    /// Bytes of the keys and values of all positions in the first stage, with the room that they grow in, and their gradients.
+    fn growing(self, model: &ModelConfig, positions: f64) -> f64 {
+        match &model.block[0] {
+            BlockConfig::Transformer(config) => {
+                let width = 2.0 * config.attn_num_heads as f64 * config.attn_head_dims as f64;
+                3.5 * self.element() * model.num_layers[0] as f64 * positions * width
+            }
+            _ => 0.0,
         }
     }
 
@@ -300,12 +416,13 @@ train: {target_elements: 18446744073709551615, target_elements_strategy: batch, 
         let first = 75 * (96 + 2 * 16 + 24);
         // a chunk is 38 of 75 sequences of 4 rows: a layer of 16 · 4, 4 · 4; backward a layer, three rows of logits, 2 · 4
         let second = 38 * 4 * ((64 + 16) + (64 + 30 + 8));
-        assert_eq!(estimate(&[]), 16 * parameters + 4 * (first + second));
+        let batch = 40 * 300;
+        assert_eq!(estimate(&[]), 16 * parameters + 4 * (first + second) + batch);
         // one layer of the second stage against many of the first, which go backward last
         let wide = estimate(&["params.num_layers.0=100", "params.train_checkpoint_chunks.0=75"]);
         let parameters = 16 * count(&["params.num_layers.0=100"]);
         assert_eq!(
-            wide,
+            wide - batch,
             parameters + 4 * (75 * (9600 + 32 + 24) + 4 * 80 + 75 * (96 + 32 + 12) - 4 * 80)
         );
     }
@@ -351,8 +468,9 @@ train: {target_elements: 18446744073709551615, target_elements_strategy: batch, 
             stages: vec![9, 7],
             backward: 2,
             driver: 1,
+            ..MemoryEstimate::default()
         };
         let bytes: Vec<u64> = estimate.consumers().iter().map(|(_, bytes, _)| *bytes).collect();
-        assert_eq!((bytes, estimate.total()), (vec![9, 7, 5], 24));
+        assert_eq!((bytes, estimate.total()), (vec![9, 7, 5, 2, 1], 24));
     }
 }

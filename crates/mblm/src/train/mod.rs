@@ -1,6 +1,7 @@
 //! Training: how long, at which rate, one step after another, and a whole run with validation.
 
 mod best;
+mod budget;
 mod data;
 mod learner;
 mod memory;
@@ -14,9 +15,10 @@ mod trainer;
 mod validation;
 
 pub use best::BestModel;
+pub use budget::portions_for;
 pub use data::{TrainingData, open_split};
 pub use learner::{Counts, Learned, Learner, Recipe};
-pub use memory::{MemoryEstimate, estimate_memory, explain_memory};
+pub use memory::{MemoryEstimate, Workload, estimate_memory, explain_memory};
 pub use observer::{BatchReport, Evaluation, EvaluationKind, Event, FileLengths, Observer, Observers};
 pub use optimizer::{GradientNorm, Optimizer, PUBLISHED_ADAM};
 pub use points::spread;

@@ -48,7 +48,7 @@ pub(super) struct Training {
 /// Trains on batches of `rows` samples of `len` bytes for about `time`, after one step to warm up.
 pub(super) fn training(
     model: &Model,
-    precision: Precision,
+    (precision, portions): (Precision, Portions),
     (rows, len): (usize, usize),
     time: Duration,
     tick: &dyn Fn(),
@@ -65,7 +65,7 @@ pub(super) fn training(
             clipping: Some(1.0),
             seed: 0,
             precision,
-            portions: Portions::default(),
+            portions,
         },
     )?;
     let mut noise = Noise::new();

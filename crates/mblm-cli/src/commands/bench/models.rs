@@ -71,7 +71,8 @@ fn mamba(d_state: usize) -> MambaConfig {
 mod tests {
     use clap::ValueEnum;
     use mblm::config::{Architecture, Precision};
-    use mblm::train::MemoryEstimate;
+    use mblm::model::Portions;
+    use mblm::train::{MemoryEstimate, Workload};
 
     use super::*;
 
@@ -102,7 +103,15 @@ mod tests {
             (BenchModel::Transformer, 16, 2048, 1.43),
         ] {
             let architecture = Architecture::Decoder(named(model));
-            let estimate = MemoryEstimate::on_gpu(&architecture, batch_size, len, Precision::Auto);
+            let work = Workload {
+                architecture: &architecture,
+                batch_size,
+                len,
+                precision: Precision::Auto,
+                gpu: true,
+                portions: Portions::default(),
+            };
+            let estimate = MemoryEstimate::of(&work);
             let found = estimate.total() as f64 / f64::from(1 << 30);
             assert!(
                 (found / gib - 1.0).abs() < 0.1,

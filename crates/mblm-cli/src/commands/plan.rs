@@ -1,0 +1,169 @@
+//! `mblm plan`: what a training step takes, how it is cut so that it fits, and how much longer a context would still fit.
+
+use std::process::ExitCode;
+
+use anyhow::Result;
+use candle_core::Device;
+use mblm::config::{ByteSize, Experiment, Precision};
+use mblm::model::Portions;
+use mblm::train::{MemoryEstimate, Workload, portions_for};
+use serde_json::json;
+use sysinfo::{MemoryRefreshKind, RefreshKind, System};
+
+use crate::args::PlanArgs;
+use crate::ceilings::{Product, Spread};
+use crate::output::{self, bytes, grouped};
+use crate::{config, device};
+
+/// Share of the memory that is free now which a step may take where nobody says how much.
+const SHARE_OF_FREE: f64 = 0.95;
+/// The share of a plain matrix product's speed that a step reaches, for the predicted time.
+const SHARE_OF_PRODUCT: f64 = 0.5;
+/// Repetitions of the product; the first one is not counted.
+const REPETITIONS: usize = 4;
+/// Longest context that is looked for, in bytes.
+const LONGEST: usize = 1 << 40;
+
+/// What a step of the experiment computes at once on this device.
+pub(crate) fn portions(experiment: &Experiment, device: &Device) -> Result<Portions> {
+    let limit = limit(experiment.train.memory, device)?;
+    Ok(portions_for(&Workload::of(experiment, device), limit)?)
+}
+
+/// The memory that a step may take: what was asked for, or what a GPU has free; on the CPU there is a rule of its own.
+pub(crate) fn limit(asked: Option<ByteSize>, device: &Device) -> Result<Option<u64>> {
+    Ok(match asked {
+        Some(memory) => Some(memory.as_u64()),
+        None => mblm::device::memory(device)?.map(|(free, _)| (free as f64 * SHARE_OF_FREE) as u64),
+    })
+}
+
+/// Says in which portions a step is computed, if it is not computed at once.
+pub(crate) fn print_portions(work: &Workload<'_>) -> std::io::Result<()> {
+    if let Some(positions) = work.portions.positions {
+        let all = work.positions();
+        output::line(&format!(
+            "the first stage goes in {} portions of {} of its {} positions, forward twice",
+            all.div_ceil(positions),
+            grouped(positions as u64),
+            grouped(all as u64)
+        ))?;
+    }
+    if let Some(rows) = work.portions.rows {
+        output::line(&format!(
+            "the other stages go in groups of {} rows",
+            grouped(rows as u64)
+        ))?;
+    }
+    Ok(())
+}
+
+pub(crate) fn run(args: &PlanArgs) -> Result<ExitCode> {
+    let experiment = config::read(&args.config, &args.overrides)?;
+    let device = match args.gpu {
+        true => None,
+        false => Some(device::open(&args.device)?),
+    };
+    let asked = args.memory.or(experiment.train.memory);
+    let here = device.as_ref().unwrap_or(&Device::Cpu);
+    let work = Workload {
+        gpu: args.gpu || !here.is_cpu(),
+        ..Workload::of(&experiment, here)
+    };
+    let limit = limit(asked, here)?;
+    let memory = limit.unwrap_or_else(available);
+    let work = Workload {
+        portions: portions_for(&work, limit)?,
+        ..work
+    };
+    let estimate = MemoryEstimate::of(&work);
+    let batch = (work.batch_size * work.len).max(1) as u64;
+    let per_byte = estimate.total().saturating_sub(estimate.parameters + estimate.driver) as f64 / batch as f64;
+    let longest = longest(&work, memory);
+    let seconds = device.as_ref().and_then(|device| seconds(&work, device));
+    if args.json {
+        let consumers: Vec<_> = estimate.consumers();
+        let consumers: Vec<_> = consumers
+            .iter()
+            .map(|(what, bytes, settings)| json!({ "what": what, "bytes": bytes, "settings": settings }))
+            .collect();
+        output::json(json!({
+            "memory_bytes": estimate.total(), "limit_bytes": memory, "consumers": consumers,
+            "bytes_per_byte_of_context": per_byte, "first_stage_portion": work.portions.positions,
+            "rows_of_other_stages": work.portions.rows, "seconds_per_batch": seconds, "longest_context": longest,
+        }))?;
+        return Ok(ExitCode::SUCCESS);
+    }
+    output::line(&format!(
+        "{}: batches of {} × {} bytes",
+        args.config.display(),
+        work.batch_size,
+        grouped(work.len as u64)
+    ))?;
+    output::line(&format!(
+        "about {} of {} at the peak, {per_byte:.1} bytes of memory a byte of context beside the model",
+        bytes(estimate.total()),
+        bytes(memory)
+    ))?;
+    for (what, size, settings) in estimate.consumers() {
+        output::line(&format!("  {what:<34} {:>12}   {settings}", bytes(size)))?;
+    }
+    print_portions(&work)?;
+    if let Some(seconds) = seconds {
+        output::line(&format!(
+            "about {seconds:.1} s a batch, at half the speed of a matrix product on {}",
+            device::name(here)
+        ))?;
+    }
+    match longest {
+        Some(longest) => output::line(&format!(
+            "the longest context that fits, with a batch of one sample: {} bytes",
+            grouped(longest as u64)
+        ))?,
+        None => output::line("no longer context fits")?,
+    }
+    Ok(ExitCode::SUCCESS)
+}
+
+/// Memory of this machine that is available, in bytes.
+fn available() -> u64 {
+    let kind = RefreshKind::nothing().with_memory(MemoryRefreshKind::nothing().with_ram());
+    System::new_with_specifics(kind).available_memory()
+}
+
+/// The longest context, in whole patches, that fits into `memory` bytes: the model's own where its positions end.
+fn longest(work: &Workload<'_>, memory: u64) -> Option<usize> {
+    let model = work.architecture.model();
+    let patch = model.patch_bytes(0).max(1);
+    let most = model.longest_input().unwrap_or(LONGEST).min(LONGEST) / patch;
+    let fits = |patches: usize| {
+        let longer = Workload {
+            batch_size: 1,
+            len: patches * patch,
+            portions: Portions::default(),
+            ..*work
+        };
+        portions_for(&longer, Some(memory)).is_ok()
+    };
+    // `fits` holds below some length and not above
+    let (mut fitting, mut beyond) = (0, most + 1);
+    while beyond - fitting > 1 {
+        let middle = fitting + (beyond - fitting) / 2;
+        match fits(middle) {
+            true => fitting = middle,
+            false => beyond = middle,
+        }
+    }
+    (fitting > 0).then_some(fitting * patch)
+}
+
+/// Seconds of a batch, from the products of the weights alone.
+fn seconds(work: &Workload<'_>, device: &Device) -> Option<f64> {
+    let multiplications = work.architecture.multiplications_per_byte()?;
+    let width = work.architecture.model().hidden_dims.last().copied()?;
+    let product = Product::new(width, Precision::Auto, device).ok()?;
+    let speeds: Vec<f64> = (0..REPETITIONS).map(|_| product.run()).collect::<Result<_>>().ok()?;
+    let speed = Spread::of(speeds[1..].to_vec()).median;
+    let flops = 3.0 * 2.0 * multiplications * (work.batch_size * work.len) as f64;
+    Some(flops / speed / SHARE_OF_PRODUCT)
+}

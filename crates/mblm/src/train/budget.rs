@@ -1,0 +1,164 @@
+//! How much of a batch a training step computes at once, so that it fits into the memory there is.
+//!
+//! Fewer rows of the lower stages at a time cost little until products become small; portions of the first stage cost its forward
+//! pass a second time. So a step that fits as it is stays as it is; else the first stage goes in the largest portions that fit beside
+//! the lower stages, whose groups shrink only where portions would get too small.
+
+use super::memory::{MemoryEstimate, Workload};
+use crate::model::Portions;
+use crate::{Error, Result};
+
+/// Fewest positions of a portion that are worth their states.
+const FEWEST: usize = 256;
+/// Memory of the first stage's activations on the CPU where nobody says how much there is: the same on every machine, so that a
+/// run gives the same numbers wherever it goes on.
+const FIRST_STAGE: u64 = 512 << 20;
+/// What the lower stages' groups are divided by, in turns.
+const DIVISORS: [usize; 5] = [1, 2, 4, 8, 16];
+
+/// What a step computes at once so that it takes at most `memory` bytes; without a limit on the CPU, where a sample's first stage
+/// takes at most 512 MiB, and without any on a GPU.
+///
+/// # Errors
+/// There is no such step. The message says what the one that takes least takes, of what.
+pub fn portions_for(work: &Workload<'_>, memory: Option<u64>) -> Result<Portions> {
+    let whole = Portions::default();
+    let of = |portions| MemoryEstimate::of(&Workload { portions, ..*work });
+    let Some(memory) = memory else {
+        let fits = |portions| of(portions).stages.first().is_none_or(|first| *first <= FIRST_STAGE);
+        let stays = work.gpu || fits(whole);
+        let mut cut = sizes(work).map(|positions| Portions { positions, rows: None });
+        return Ok(match stays {
+            true => whole,
+            false => cut.find(|portions| fits(*portions)).unwrap_or_default(),
+        });
+    };
+    let mut least = of(whole);
+    for divisor in DIVISORS {
+        let group = (work.rows_at_once() / divisor).max(1);
+        let rows = (divisor > 1).then_some(group);
+        // a small portion is no better than small groups
+        let worth = |size: &Option<usize>| size.is_none_or(|size| size >= group / DIVISORS[DIVISORS.len() - 1]);
+        for positions in std::iter::once(None).chain(sizes(work)).filter(worth) {
+            let portions = Portions { positions, rows };
+            let estimate = of(portions);
+            if estimate.total() <= memory {
+                return Ok(portions);
+            }
+            if estimate.total() < least.total() {
+                least = estimate;
+            }
+        }
+    }
+    Err(too_much(&least, memory))
+}
+
+/// Positions of portions to try, from half of all down to [`FEWEST`]; none where the first stage takes no portions.
+fn sizes(work: &Workload<'_>) -> impl Iterator<Item = Option<usize>> {
+    let positions = work.positions();
+    let half = positions.div_ceil(2).next_multiple_of(FEWEST);
+    let smaller = |size: &usize| (*size > FEWEST).then(|| (size / 4 * 3).max(FEWEST) / FEWEST * FEWEST);
+    std::iter::successors(Some(half), smaller)
+        .filter(move |size| *size < positions)
+        .map(Some)
+        .take(if work.takes_portions() { usize::MAX } else { 0 })
+}
+
+fn too_much(least: &MemoryEstimate, memory: u64) -> Error {
+    let gib = |bytes: u64| format!("{:.2} GiB", bytes as f64 / f64::from(1 << 30));
+    let consumers: Vec<String> = least
+        .consumers()
+        .into_iter()
+        .take(3)
+        .map(|(what, bytes, settings)| format!("{what} {} ({settings})", gib(bytes)))
+        .collect();
+    Error::config(format!(
+        "a training step needs {} at least, however it is cut, and may take {}: {}; lower what is in parentheses, or \
+         give more with --memory",
+        gib(least.total()),
+        gib(memory),
+        consumers.join(", ")
+    ))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::config::{Architecture, Precision};
+
+    fn architecture(dropout: f64) -> Architecture {
+        let config = serde_json::json!({
+            "num_tokens": 257, "pad_token_id": 256, "train_checkpoint_chunks": null,
+            "seq_lens": [8192, 16, 8], "hidden_dims": [256, 256, 256], "num_layers": [4, 4, 4],
+            "block": [
+                { "block_type": "mamba2", "d_state": 64, "d_conv": 4, "expand": 2, "headdim": 64, "dropout": dropout,
+                  "pos_emb_type": null },
+                { "block_type": "transformer", "attn_head_dims": 64, "attn_num_heads": 4, "attn_use_rot_embs": true,
+                  "pos_emb_type": null },
+                { "block_type": "transformer", "attn_head_dims": 64, "attn_num_heads": 4, "attn_use_rot_embs": true,
+                  "pos_emb_type": null }
+            ]
+        });
+        Architecture::Decoder(serde_json::from_value(config).unwrap())
+    }
+
+    fn work(architecture: &Architecture, len: usize, gpu: bool) -> Workload<'_> {
+        Workload {
+            architecture,
+            batch_size: 1,
+            len,
+            precision: Precision::Auto,
+            gpu,
+            portions: Portions::default(),
+        }
+    }
+
+    #[test]
+    fn what_fits_is_computed_at_once() {
+        let architecture = architecture(0.0);
+        let short = work(&architecture, 8192, false);
+        assert_eq!(portions_for(&short, None).unwrap(), Portions::default());
+        let long = work(&architecture, 1 << 24, true);
+        assert_eq!(portions_for(&long, None).unwrap(), Portions::default());
+        assert_eq!(portions_for(&long, Some(u64::MAX)).unwrap(), Portions::default());
+    }
+
+    #[test]
+    fn the_largest_portions_that_fit_are_taken() {
+        let architecture = architecture(0.0);
+        let long = work(&architecture, 1 << 24, false);
+        for memory in [1u64 << 30, 2 << 30, 8 << 30].map(|memory| memory + (1 << 30)) {
+            let portions = portions_for(&long, Some(memory)).unwrap();
+            let positions = portions.positions.unwrap();
+            let of = |positions| {
+                let portions = Portions {
+                    positions: Some(positions),
+                    ..portions
+                };
+                MemoryEstimate::of(&Workload { portions, ..long }).total()
+            };
+            assert!(of(positions) <= memory, "{memory}: {portions:?}");
+            assert!(of(2 * positions) > memory, "{memory}: {portions:?}");
+        }
+        let by_itself = portions_for(&long, None).unwrap().positions.unwrap();
+        assert!((FEWEST..8192).contains(&by_itself));
+    }
+
+    #[test]
+    fn what_cannot_fit_is_said() {
+        let long = architecture(0.0);
+        let error = portions_for(&work(&long, 1 << 24, false), Some(1 << 20)).unwrap_err();
+        let text = error.to_string();
+        assert!(
+            text.contains("may take 0.00 GiB") && text.contains("--memory"),
+            "{text}"
+        );
+        // with dropout the whole first stage is kept
+        let dropout = architecture(0.1);
+        assert!(portions_for(&work(&dropout, 1 << 24, false), Some(2 << 30)).is_err());
+        assert_eq!(
+            portions_for(&work(&dropout, 1 << 24, false), None).unwrap(),
+            Portions::default()
+        );
+    }
+}
