@@ -45,6 +45,15 @@ pub enum Error {
         state: Option<PathBuf>,
     },
 
+    /// A training pass was asked to stop and did, between two portions of its first stage: its gradients are those of a part.
+    #[error("the training pass was asked to stop and is {done} of {of} parts far")]
+    Stopped {
+        /// Parts that were done.
+        done: usize,
+        /// Parts of the whole pass.
+        of: usize,
+    },
+
     /// The memory of a device is used up. The message says by what, and what to lower.
     #[error("{0}")]
     OutOfMemory(String),

@@ -80,6 +80,47 @@ fn floats(tensor: &Tensor) -> Vec<f32> {
     tensor.flatten_all().and_then(|t| t.to_vec1()).expect("floats")
 }
 
+/// Asked to stop in the middle of a batch, the learner is as it was before, and learns it then as if nothing had happened.
+#[test]
+fn a_pass_in_portions_can_be_stopped() {
+    let experiment = experiment(&[]);
+    let learn = |stopped: bool| {
+        let model = model(&experiment, &BlockRegistry::default());
+        let recipe = Recipe {
+            adam: PUBLISHED_ADAM,
+            schedule: Schedule::new(1e-2, 100, 0.0),
+            accumulate: 1,
+            clipping: Some(0.5),
+            seed: 0,
+            precision: Precision::Float32,
+            portions: Portions {
+                positions: Some(1),
+                rows: None,
+            },
+        };
+        let mut learner = Learner::new(&model, recipe).expect("a learner");
+        let batch = ModelBatch {
+            ids: support::ids(2, 12, 256, 1),
+            loss_mask: None,
+            labels: None,
+        };
+        if stopped {
+            let error = learner
+                .learn_unless(&batch, 0, Some(&AtomicBool::new(true)))
+                .expect_err("stopped");
+            assert!(
+                matches!(error, mblm::Error::Stopped { done: 0, of } if of > 1),
+                "{error}"
+            );
+            assert_eq!(learner.counts().batches, 0);
+        }
+        let first = learner.learn(&batch, 0).expect("a step").loss.mean;
+        let second = learner.learn(&batch, 1).expect("a step").loss.mean;
+        (first, second)
+    };
+    assert_eq!(learn(true), learn(false));
+}
+
 #[test]
 fn bfloat16_products_learn_nearly_the_same_and_only_while_learning() {
     let experiment = experiment(&[]);

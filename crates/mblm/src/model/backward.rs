@@ -15,6 +15,7 @@
 //! The loss is summed and its gradient divided by the number of predictions that count, which is known from the start.
 
 use std::ops::Range;
+use std::sync::atomic::AtomicBool;
 use std::time::{Duration, Instant};
 
 use candle_core::Tensor;
@@ -110,6 +111,8 @@ pub(super) struct Run<'a> {
     losses: Vec<Tensor>,
     /// Time spent in backward passes.
     pub(super) backward: Duration,
+    /// Asks for an end between two portions.
+    pub(super) stop: Option<&'a AtomicBool>,
 }
 
 impl Mblm {
@@ -143,16 +146,18 @@ impl Mblm {
         pass: TrainingPass,
         gradients: &mut Gradients,
     ) -> Result<Loss> {
-        Ok(self.timed_loss_and_gradients(ids, mask, pass, gradients)?.0)
+        Ok(self.timed_loss_and_gradients(ids, mask, pass, gradients, None)?.0)
     }
 
-    /// The same, with the time spent in backward passes.
+    /// The same, with the time spent in backward passes; a pass in portions ends with [`Error::Stopped`](crate::Error) once `stop`
+    /// is set.
     pub(super) fn timed_loss_and_gradients(
         &self,
         ids: &Tensor,
         mask: Option<&Tensor>,
         pass: TrainingPass,
         gradients: &mut Gradients,
+        stop: Option<&AtomicBool>,
     ) -> Result<(Loss, Duration)> {
         let ids = self.checked(ids)?;
         let targets = Targets::new(&self.config, &ids, mask)?;
@@ -162,6 +167,7 @@ impl Mblm {
         let mut run = Run::new(self, ids, targets, pass)?;
         let positions = run.ids.padded / self.stages[0].bytes;
         if let Some(portion) = run.portion(positions) {
+            run.stop = stop;
             for sample in 0..run.ids.batch {
                 run.stream(sample, positions, portion, gradients)?;
             }
@@ -211,6 +217,7 @@ impl<'a> Run<'a> {
             starts: Vec::with_capacity(model.stages.len()),
             losses: Vec::new(),
             backward: Duration::ZERO,
+            stop: None,
         };
         for (index, stage) in model.stages.iter().enumerate() {
             let start = if stage.block.has_dropout() {

@@ -1,5 +1,6 @@
 //! A model of either kind, decoder or encoder, behind the calls that training and evaluation need.
 
+use std::sync::atomic::AtomicBool;
 use std::time::Duration;
 
 use candle_core::{DType, Device, Tensor};
@@ -115,19 +116,20 @@ impl Model {
         pass: TrainingPass,
         gradients: &mut Gradients,
     ) -> Result<Loss> {
-        Ok(self.timed_loss_and_gradients(batch, pass, gradients)?.0)
+        Ok(self.timed_loss_and_gradients(batch, pass, gradients, None)?.0)
     }
 
-    /// The same, with the time spent in backward passes.
+    /// The same, with the time spent in backward passes; a pass in portions ends with [`Error::Stopped`] once `stop` is set.
     pub(crate) fn timed_loss_and_gradients(
         &self,
         batch: &ModelBatch,
         pass: TrainingPass,
         gradients: &mut Gradients,
+        stop: Option<&AtomicBool>,
     ) -> Result<(Loss, Duration)> {
         on_workers(|| match self {
             Self::Decoder(model) => {
-                model.timed_loss_and_gradients(&batch.ids, batch.loss_mask.as_ref(), pass, gradients)
+                model.timed_loss_and_gradients(&batch.ids, batch.loss_mask.as_ref(), pass, gradients, stop)
             }
             Self::Encoder(model) => model.timed_loss_and_gradients(&batch.masked()?, pass, gradients),
         })

@@ -12,6 +12,7 @@
 //! as their gradients, back. In memory are the states at the borders and the activations of one portion; the first stage's
 //! forward pass is computed twice, the stages below it once. One sample goes at a time.
 
+use std::sync::atomic::Ordering;
 use std::time::Instant;
 
 use candle_core::Tensor;
@@ -19,7 +20,7 @@ use candle_core::Tensor;
 use super::backward::Run;
 use super::parameter::Gradients;
 use super::state::{State, StateGradient};
-use crate::Result;
+use crate::{Error, Result};
 
 /// What is known before a portion.
 struct Border {
@@ -45,7 +46,9 @@ impl Run<'_> {
         let mut d_state = StateGradient::none();
         let mut d_before = None;
         let borders = self.borders(sample, positions, portion)?;
+        let portions = borders.len();
         for (index, border) in borders.into_iter().enumerate().rev() {
+            self.go_on(sample, 2 * portions - 1 - index, 2 * portions)?;
             let from = index * portion;
             let count = portion.min(positions - from);
             (d_before, d_state) =
@@ -70,7 +73,9 @@ impl Run<'_> {
         }];
         let mut state = start.state.clone();
         // the last portion is followed by nothing
+        let portions = positions.div_ceil(portion);
         for from in (0..positions.saturating_sub(portion)).step_by(portion) {
+            self.go_on(sample, borders.len() - 1, 2 * portions)?;
             let x = stage.embedding.forward(&ids.narrow(1, from, portion)?, from)?;
             let y = stage.forward(&x, &mut state)?;
             borders.push(Border {
@@ -79,6 +84,17 @@ impl Run<'_> {
             });
         }
         Ok(borders)
+    }
+
+    /// Fails where the pass is asked to stop, `done` of `of` parts into this sample.
+    fn go_on(&self, sample: usize, done: usize, of: usize) -> Result<()> {
+        match self.stop.is_some_and(|stop| stop.load(Ordering::Relaxed)) {
+            true => Err(Error::Stopped {
+                done: sample * of + done,
+                of: self.ids.batch * of,
+            }),
+            false => Ok(()),
+        }
     }
 
     /// One portion, forward again and backward. Takes the gradients of its last output from the portion behind it and of the state

@@ -1,5 +1,6 @@
 //! One training step after another: loss and gradients of a batch, accumulation, clipping, the optimizer's step.
 
+use std::sync::atomic::AtomicBool;
 use std::time::{Duration, Instant};
 
 use candle_core::Tensor;
@@ -176,6 +177,16 @@ impl<'a> Learner<'a> {
     /// # Errors
     /// A parameter that the first step finds without gradient.
     pub fn learn(&mut self, batch: &ModelBatch, batch_index: u64) -> Result<Learned> {
+        self.learn_unless(batch, batch_index, None)
+    }
+
+    /// The same, given up once `stop` is set, where the batch goes in portions and no gradients of batches before it wait for their
+    /// step: the learner is then as it was before.
+    ///
+    /// # Errors
+    /// As [`learn`](Self::learn), and [`Error::Stopped`].
+    pub fn learn_unless(&mut self, batch: &ModelBatch, batch_index: u64, stop: Option<&AtomicBool>) -> Result<Learned> {
+        let stop = stop.filter(|_| self.pending == 0);
         let rate = self.recipe.schedule.rate(self.optimizer.steps());
         let pass = TrainingPass {
             scale: 1.0 / self.recipe.accumulate as f64,
@@ -191,7 +202,11 @@ impl<'a> Learner<'a> {
         };
         let multiplying = self.model.parameters().multiply(products);
         let begun = Instant::now();
-        let (loss, backward) = self.model.timed_loss_and_gradients(batch, pass, &mut self.gradients)?;
+        let found = (self.model).timed_loss_and_gradients(batch, pass, &mut self.gradients, stop);
+        if matches!(found, Err(Error::Stopped { .. })) {
+            self.gradients.clear()?;
+        }
+        let (loss, backward) = found?;
         let forward = begun.elapsed().saturating_sub(backward);
         drop(multiplying);
         self.batches += 1;

@@ -176,7 +176,9 @@ impl Run<'_, '_> {
                 break;
             };
             let cum_batch = self.state.counts.batches;
-            self.learn(&batch, log.binary_search(&cum_batch).is_ok())?;
+            if !self.learn(&batch, log.binary_search(&cum_batch).is_ok())? {
+                break;
+            }
             self.state.validation_due = self.trainer.data.validation.is_some()
                 && (validate.binary_search(&cum_batch).is_ok() || cum_batch + 1 == plan.batches);
             let validated = self.validate_if_due()?;
@@ -209,10 +211,18 @@ impl Run<'_, '_> {
         Loader::new(self.trainer.data.train.clone(), options)
     }
 
-    fn learn(&mut self, batch: &Batch, logged: bool) -> Result<()> {
+    /// Learns from a batch; returns whether it did, and not whether the run was asked to stop in the middle of it.
+    fn learn(&mut self, batch: &Batch, logged: bool) -> Result<bool> {
         let cum_batch = self.state.counts.batches;
         let model_batch = super::model_batch(batch)?;
-        let learned = self.learner.learn(&model_batch, batch.position.batch as u64)?;
+        let found = (self.learner).learn_unless(&model_batch, batch.position.batch as u64, Some(self.stop));
+        if let Err(Error::Stopped { done, of }) = found {
+            let percent = 100 * done / of.max(1);
+            let message = format!("stopped {percent} % into batch {cum_batch}: a run that goes on begins it anew");
+            self.observer.event(&Event::Warning(&message))?;
+            return Ok(false);
+        }
+        let learned = found?;
         let norm = learned.norm.map_or(0.0, |norm| norm.before);
         for (what, value) in [("the loss", learned.loss.mean), ("the norm of the gradient", norm)] {
             if !value.is_finite() {
@@ -239,7 +249,8 @@ impl Run<'_, '_> {
             logged,
             forward: learned.forward,
             backward: learned.backward,
-        }))
+        }))?;
+        Ok(true)
     }
 
     fn not_finite(&self, what: &'static str, value: f64, place: String) -> Error {
