@@ -361,6 +361,7 @@ fn stop_text(text: &str) -> mblm::Result<Vec<u8>> {
 Examples:
   mblm score -m MODEL book.txt
   mblm score -m MODEL --jsonl access.log > surprisal.jsonl
+  mblm score -m MODEL --by-position book.txt
   tail -f access.log | mblm score -m MODEL --jsonl
 
 Every byte is predicted from all bytes before it, however many. mblm eval predicts from windows of the model's context.")]
@@ -375,6 +376,10 @@ pub(crate) struct ScoreArgs {
     /// Print a JSON object for each byte, one a line: offset, byte, bits; the summary goes to stderr
     #[arg(long)]
     pub(crate) jsonl: bool,
+
+    /// Print a table by position: the first byte, the second, then 2, 4, 8 of them and so on; does longer context help?
+    #[arg(long)]
+    pub(crate) by_position: bool,
 
     #[command(flatten)]
     pub(crate) compute: ComputeArgs,

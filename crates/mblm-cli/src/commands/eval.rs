@@ -318,16 +318,21 @@ impl<'a> Evaluation<'a> {
             false => object["files"] = Value::from(self.sources.clone()),
         }
         if self.by_position.is_some() {
-            let rows = rows.iter().map(|(positions, score)| {
-                json!({
-                    "first": positions.start, "last": positions.end - 1, "bytes": score.bytes,
-                    "bits_per_byte": score.bits_per_byte(),
-                })
-            });
-            object["by_position"] = rows.collect();
+            object["by_position"] = table_json(rows);
         }
         object
     }
+}
+
+/// The same as [`table`] for programs.
+pub(super) fn table_json(rows: &[(Range<usize>, Score)]) -> Value {
+    let rows = rows.iter().map(|(positions, score)| {
+        json!({
+            "first": positions.start, "last": positions.end - 1, "bytes": score.bytes,
+            "bits_per_byte": score.bits_per_byte(),
+        })
+    });
+    rows.collect()
 }
 
 /// Opens a split that the model can be scored on.
@@ -357,7 +362,7 @@ fn is_stdin(path: &Path) -> bool {
 }
 
 /// The table by position, with a bar for each row; no lines for no rows.
-fn table(rows: &[(Range<usize>, Score)]) -> Vec<String> {
+pub(super) fn table(rows: &[(Range<usize>, Score)]) -> Vec<String> {
     let most = rows.iter().map(|(_, score)| score.bits_per_byte()).fold(0.0, f64::max);
     let mut lines = Vec::with_capacity(rows.len() + 1);
     if !rows.is_empty() {

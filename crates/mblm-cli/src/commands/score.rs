@@ -5,6 +5,7 @@
 
 use std::fs::File;
 use std::io::{self, BufWriter, IsTerminal, Read, Write};
+use std::ops::Range;
 use std::path::Path;
 use std::process::ExitCode;
 use std::time::Instant;
@@ -13,11 +14,13 @@ use anyhow::{Context, Result};
 use candle_core::Tensor;
 use indicatif::ProgressBar;
 use mblm::bytes::ids_from_bytes;
+use mblm::eval::{Buckets, ByPosition, ByteScore, Score};
 use mblm::generate::{Generator, GeneratorState};
 use mblm::model::{BlockRegistry, Model};
 use serde_json::json;
 
 use crate::args::{Cli, ScoreArgs};
+use crate::commands::eval;
 use crate::signals::Signals;
 use crate::{device, output, progress};
 
@@ -40,7 +43,7 @@ pub(crate) fn run(args: &ScoreArgs, cli: &Cli) -> Result<ExitCode> {
     };
     let signals = Signals::listen()?;
     let generator = Generator::new(model)?;
-    let mut scorer = Scorer::begin(&generator)?;
+    let mut scorer = Scorer::begin(&generator, args.by_position)?;
     let mut out = BufWriter::new(io::stdout().lock());
     let patch = model.config().seq_lens[1..].iter().product(); // bytes
     let mut piece = vec![0; PIECE.next_multiple_of(patch)];
@@ -114,17 +117,20 @@ struct Scorer<'a> {
     logits: Tensor,
     bytes: u64,
     bits: f64,
+    by_position: Option<ByPosition>,
     started: Instant,
 }
 
 impl<'a> Scorer<'a> {
-    fn begin(generator: &'a Generator<'a>) -> Result<Self> {
+    fn begin(generator: &'a Generator<'a>, by_position: bool) -> Result<Self> {
+        let by_position = by_position.then(|| ByPosition::new(usize::MAX, Buckets::Doubling));
         Ok(Self {
             generator,
             state: generator.begin(1),
             logits: generator.first_logits(1)?,
             bytes: 0,
             bits: 0.0,
+            by_position: by_position.transpose()?,
             started: Instant::now(),
         })
     }
@@ -137,6 +143,17 @@ impl<'a> Scorer<'a> {
             .iter()
             .map(|nats| f64::from(*nats) / std::f64::consts::LN_2)
             .collect();
+        if let Some(by_position) = &mut self.by_position {
+            for ((offset, id), nats) in (self.bytes..).zip(&ids).zip(&nats) {
+                by_position.count(&ByteScore {
+                    offset,
+                    id: *id,
+                    position: usize::try_from(offset).unwrap_or(usize::MAX),
+                    nats: f64::from(*nats),
+                    weight: 1.0,
+                });
+            }
+        }
         self.bytes += piece.len() as u64;
         self.bits += bits.iter().sum::<f64>();
         Ok(bits)
@@ -151,21 +168,28 @@ impl<'a> Scorer<'a> {
         let seconds = self.started.elapsed().as_secs_f64();
         let (bytes, bits) = (self.bytes, self.bits);
         let bits_per_byte = bits / bytes as f64;
+        let rows: Vec<(Range<usize>, Score)> = self.by_position.iter().flat_map(ByPosition::rows).collect();
         if args.json {
-            output::json(json!({
+            let mut object = json!({
                 "file": args.file, "bytes": bytes, "bits": bits, "bits_per_byte": bits_per_byte, "seconds": seconds,
                 "bytes_per_second": bytes as f64 / seconds.max(1e-9),
-            }))?;
+            });
+            if self.by_position.is_some() {
+                object["by_position"] = eval::table_json(&rows);
+            }
+            output::json(object)?;
             return Ok(());
         }
         let summary = format!(
             "{bytes} bytes, {bits_per_byte:.4} bits per byte, {bits:.1} bits in all, {:.0} bytes/s",
             bytes as f64 / seconds.max(1e-9)
         );
-        match (args.jsonl, cli.quiet) {
-            (false, _) => output::line(&summary)?,
-            (true, false) => output::note(&summary),
-            (true, true) => {}
+        for line in std::iter::once(summary).chain(eval::table(&rows)) {
+            match (args.jsonl, cli.quiet) {
+                (false, _) => output::line(&line)?,
+                (true, false) => output::note(&line),
+                (true, true) => {}
+            }
         }
         Ok(())
     }

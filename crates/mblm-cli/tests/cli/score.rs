@@ -45,6 +45,33 @@ fn the_sum_is_that_of_an_evaluation_in_one_window() {
 }
 
 #[test]
+fn the_table_by_position_covers_every_byte_once() {
+    let scratch = Scratch::new();
+    let model = fixture_folder(&scratch);
+    let text = &std::fs::read(scratch.data()).unwrap()[..20_000];
+    let file = scratch.file("text", text);
+    let found = score(&model, &["--json", "--by-position", str(&file)]).json();
+    let rows = found["by_position"].as_array().unwrap();
+    let (mut next, mut bits) = (0, 0.0);
+    for row in rows {
+        assert_eq!(row["first"], next, "{found}");
+        let bytes = row["bytes"].as_u64().unwrap();
+        bits += bytes as f64 * number(&row["bits_per_byte"]);
+        next = row["last"].as_u64().unwrap() + 1;
+    }
+    assert!((bits / number(&found["bits"]) - 1.0).abs() < 1e-6, "{found}");
+    // against the bytes one by one
+    let lines = self::rows(&score(&model, &["--jsonl", str(&file)]));
+    let of = |from: usize, to: usize| lines[from..to].iter().map(|row| number(&row["bits"])).sum::<f64>();
+    let row = |index: usize| number(&rows[index]["bits_per_byte"]) * rows[index]["bytes"].as_f64().unwrap();
+    for (index, from, to) in [(0, 0, 1), (1, 1, 2), (2, 2, 4), (10, 512, 1024), (15, 16_384, 20_000)] {
+        assert!((row(index) - of(from, to)).abs() < 1e-3, "{index}: {found}");
+    }
+    let table = score(&model, &["--by-position", str(&file)]);
+    assert!(table.text().contains("position in the context") && table.text().contains("16384-32767"));
+}
+
+#[test]
 fn every_byte_has_a_line_and_the_sum_goes_to_stderr() {
     let scratch = Scratch::new();
     let model = fixture_folder(&scratch);
