@@ -40,6 +40,12 @@ impl Spread {
             repetitions: count,
         }
     }
+
+    /// Of what `run` measures so many times, once more being for warming up.
+    pub(crate) fn measure(repetitions: usize, mut run: impl FnMut() -> Result<f64>) -> Result<Self> {
+        run()?;
+        Ok(Self::of((0..repetitions).map(|_| run()).collect::<Result<_>>()?))
+    }
 }
 
 /// A matrix product (R, D) · (D, 4·D).

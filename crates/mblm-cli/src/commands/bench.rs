@@ -12,7 +12,7 @@ use indicatif::ProgressBar;
 use mblm::config::{Architecture, Precision};
 use mblm::model::{BlockRegistry, Model, Portions, Seeded};
 use mblm::train::outputs::peak_resident;
-use mblm::train::{MemoryEstimate, Workload, portions_for};
+use mblm::train::{MemoryEstimate, Workload};
 use serde_json::{Value, json};
 
 use self::measure::{Generation, Training};
@@ -76,11 +76,8 @@ pub(crate) fn run(args: &BenchArgs, cli: &Cli) -> Result<ExitCode> {
             precision,
             gpu: !device.is_cpu(),
             portions: Portions::default(),
-        };
-        let work = Workload {
-            portions: portions_for(&work, plan::limit(args.memory, &device)?)?,
-            ..work
-        };
+        }
+        .fitted(plan::limit(args.memory, &device)?)?;
         let recipe = (precision, work.portions);
         let found = measure::training(&model, recipe, (args.batch_size, len), time, &|| tick("training"))?;
         let peak = peak_resident();

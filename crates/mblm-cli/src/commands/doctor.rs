@@ -21,8 +21,8 @@ use crate::output;
 
 /// Width of the product.
 const WIDTH: usize = 1024;
-/// Repetitions of product and copy; the first one is not counted.
-const REPETITIONS: usize = 6;
+/// Repetitions of product and copy.
+const REPETITIONS: usize = 5;
 
 /// Whether this program has kernels for GPUs.
 const BUILT_WITH_CUDA: bool = cfg!(feature = "cuda");
@@ -151,21 +151,15 @@ fn check(device: &Device, bar: &ProgressBar) -> Result<(Value, bool)> {
             Precision::Bf16 => "bf16_product_flop_per_second",
             _ => "float32_product_flop_per_second",
         };
-        let speed = Product::new(WIDTH, *precision, device).and_then(|product| spread(|| product.run()));
+        let speed =
+            Product::new(WIDTH, *precision, device).and_then(|product| Spread::measure(REPETITIONS, || product.run()));
         found[key] = measured(speed);
     }
     bar.set_message(format!("{name}: copy"));
-    let speed = Copy::new(device).and_then(|mut copy| spread(|| copy.run()));
+    let speed = Copy::new(device).and_then(|mut copy| Spread::measure(REPETITIONS, || copy.run()));
     found["copy_bytes_per_second"] = measured(speed);
     let right = failed.is_empty();
     Ok((found, right))
-}
-
-fn spread(mut run: impl FnMut() -> Result<f64>) -> Result<Spread> {
-    run()?;
-    Ok(Spread::of(
-        (1..REPETITIONS).map(|_| run()).collect::<Result<Vec<f64>>>()?,
-    ))
 }
 
 /// A speed, or why there is none, such as too little free memory.

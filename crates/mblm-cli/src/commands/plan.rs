@@ -19,8 +19,8 @@ use crate::{config, device};
 const SHARE_OF_FREE: f64 = 0.95;
 /// The share of a plain matrix product's speed that a step reaches, for the predicted time.
 const SHARE_OF_PRODUCT: f64 = 0.5;
-/// Repetitions of the product; the first one is not counted.
-const REPETITIONS: usize = 4;
+/// Repetitions of the product.
+const REPETITIONS: usize = 3;
 /// Longest context that is looked for, in bytes.
 const LONGEST: usize = 1 << 40;
 
@@ -72,18 +72,15 @@ pub(crate) fn run(args: &PlanArgs) -> Result<ExitCode> {
     };
     let limit = limit(asked, here)?;
     let memory = limit.unwrap_or_else(available);
-    let work = Workload {
-        portions: portions_for(&work, limit)?,
-        ..work
-    };
+    let work = work.fitted(limit)?;
     let estimate = MemoryEstimate::of(&work);
     let batch = (work.batch_size * work.len).max(1) as u64;
     let per_byte = estimate.total().saturating_sub(estimate.parameters + estimate.driver) as f64 / batch as f64;
     let longest = longest(&work, memory);
     let seconds = device.as_ref().and_then(|device| seconds(&work, device));
     if args.json {
-        let consumers: Vec<_> = estimate.consumers();
-        let consumers: Vec<_> = consumers
+        let consumers: Vec<_> = estimate
+            .consumers()
             .iter()
             .map(|(what, bytes, settings)| json!({ "what": what, "bytes": bytes, "settings": settings }))
             .collect();
@@ -162,8 +159,7 @@ fn seconds(work: &Workload<'_>, device: &Device) -> Option<f64> {
     let multiplications = work.architecture.multiplications_per_byte()?;
     let width = work.architecture.model().hidden_dims.last().copied()?;
     let product = Product::new(width, Precision::Auto, device).ok()?;
-    let speeds: Vec<f64> = (0..REPETITIONS).map(|_| product.run()).collect::<Result<_>>().ok()?;
-    let speed = Spread::of(speeds[1..].to_vec()).median;
+    let speed = Spread::measure(REPETITIONS, || product.run()).ok()?.median;
     let flops = 3.0 * 2.0 * multiplications * (work.batch_size * work.len) as f64;
     Some(flops / speed / SHARE_OF_PRODUCT)
 }

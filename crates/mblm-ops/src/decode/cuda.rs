@@ -164,8 +164,13 @@ impl Plan {
 }
 
 pub(super) fn takes(a: &Attention, x: &Tensor, inner: usize, past: usize) -> bool {
+    plan(a, x, inner, past).is_some()
+}
+
+/// The sizes of a step and how the kernel does it, if it does.
+fn plan(a: &Attention, x: &Tensor, inner: usize, past: usize) -> Option<(Sizes, Plan)> {
     let Ok((sequences, 1, d)) = x.dims3() else {
-        return false;
+        return None;
     };
     let sizes = Sizes {
         sequences,
@@ -176,9 +181,11 @@ pub(super) fn takes(a: &Attention, x: &Tensor, inner: usize, past: usize) -> boo
         past,
     };
     let kind = x.device().is_cuda() && x.dtype() == DType::BF16 && a.causal && a.dropout.is_none();
-    kind && sizes.fit() && matches!(Plan::new(&sizes, x.device()), Ok(Some(_)))
+    let plan = (kind && sizes.fit()).then(|| Plan::new(&sizes, x.device()));
+    plan?.ok().flatten().map(|plan| (sizes, plan))
 }
 
+/// A step, where the kernel [`takes`] it.
 pub(super) fn step(
     a: &Attention,
     layers: &[Layer],
@@ -186,20 +193,11 @@ pub(super) fn step(
     gain: &Tensor,
     position: usize,
     x: &Tensor,
-) -> Result<Output> {
-    let device = x.device();
-    let (n, _, d) = x.dims3()?;
-    let sizes = Sizes {
-        sequences: n,
-        d,
-        heads: a.heads,
-        head_dim: a.head_dim,
-        inner: layers[0].inner.dim(0)?,
-        past: states[0].past_rows()?,
+) -> Result<Option<Output>> {
+    let Some((sizes, plan)) = plan(a, x, layers[0].inner.dim(0)?, states[0].past_rows()?) else {
+        return Ok(None);
     };
-    let Some(plan) = Plan::new(&sizes, device)? else {
-        candle_core::bail!("decode: no kernel for layers of this size on this device")
-    };
+    let (device, n, d) = (x.device(), sizes.sequences, sizes.d);
     let int = |value: usize| i32::try_from(value).map_err(candle_core::Error::wrap);
     let x = x.contiguous()?;
     let out = cuda::empty((n, 1, d), DType::BF16, device)?;
@@ -249,7 +247,7 @@ pub(super) fn step(
         call.shifts += (layers.len() * 2 * n * d * size_of::<u16>()) as u64;
         call.words += (layers.len() * sizes.words() * size_of::<u32>()) as u64;
     }
-    Ok(Output { out, shifts })
+    Ok(Some(Output { out, shifts }))
 }
 
 fn pointers(layer: &Layer, state: &LayerState) -> Result<LayerPointers> {

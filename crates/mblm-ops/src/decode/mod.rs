@@ -124,8 +124,8 @@ pub fn step(
 ) -> Result<Output> {
     check(a, layers, states, gain, x)?;
     #[cfg(feature = "cuda")]
-    if takes(a, x, layers[0].inner.dim(0)?, states[0].past_rows()?) {
-        return cuda::step(a, layers, states, gain, position, x);
+    if let Some(output) = cuda::step(a, layers, states, gain, position, x)? {
+        return Ok(output);
     }
     let computed = match (x.device().is_cpu(), x.dtype()) {
         (true, DType::F32 | DType::F64) => cpu::step(a, layers, states, gain, position, x)?,

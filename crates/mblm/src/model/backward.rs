@@ -18,7 +18,7 @@ use std::ops::Range;
 use std::sync::atomic::AtomicBool;
 use std::time::{Duration, Instant};
 
-use candle_core::Tensor;
+use candle_core::{Device, Tensor};
 use mblm_ops::cross_entropy;
 use mblm_ops::device::{rows_at_once, sum_sequences};
 use serde::{Deserialize, Serialize};
@@ -51,6 +51,13 @@ pub struct Portions {
     /// Rows of the other stages where `train_checkpoint_chunks` does not say; `None` for as many as the device computes at full
     /// speed.
     pub rows: Option<usize>,
+}
+
+impl Portions {
+    /// Rows of a group on this device.
+    pub(super) fn rows_on(&self, device: &Device) -> usize {
+        self.rows.unwrap_or_else(|| rows_at_once(device))
+    }
 }
 
 /// What a training pass may vary.
@@ -174,7 +181,8 @@ impl Mblm {
             run.finish(gradients)?;
             return Ok((Loss::mean(total(&run.losses)?, run.targets.count), run.backward));
         }
-        let group = even_groups(run.ids.batch, sequences_in(run.rows_at_once(), positions));
+        let rows = pass.portions.rows_on(self.device());
+        let group = even_groups(run.ids.batch, sequences_in(rows, positions));
         for first in (0..run.ids.batch).step_by(group) {
             let count = group.min(run.ids.batch - first);
             run.stage(0, first, count, positions, None, gradients)?;
@@ -200,8 +208,7 @@ impl Loss {
 
 impl<'a> Run<'a> {
     fn new(model: &'a Mblm, ids: Ids, targets: Targets, pass: TrainingPass) -> Result<Self> {
-        let rows_at_once = pass.portions.rows.unwrap_or_else(|| rows_at_once(model.device()));
-        let groups = training_groups(&model.config, ids.host.len(), rows_at_once);
+        let groups = training_groups(&model.config, ids.host.len(), pass.portions.rows_on(model.device()));
         let (rows, device) = (targets.ids.len(), model.device());
         let device_targets = (
             Tensor::from_slice(&targets.ids, rows, device)?,
@@ -236,12 +243,6 @@ impl<'a> Run<'a> {
             run.starts.push(start);
         }
         Ok(run)
-    }
-
-    /// Rows of a group.
-    fn rows_at_once(&self) -> usize {
-        let asked = self.pass.portions.rows;
-        asked.unwrap_or_else(|| rows_at_once(self.model.device()))
     }
 
     /// Positions of a portion of the first stage, if its `positions` go in portions.

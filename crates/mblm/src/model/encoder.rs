@@ -7,7 +7,6 @@
 use std::time::{Duration, Instant};
 
 use candle_core::{DType, Device, Tensor};
-use mblm_ops::device::rows_at_once;
 use mblm_ops::{cross_entropy, widened};
 
 use super::backward::{Loss, TrainingPass, total};
@@ -320,7 +319,7 @@ impl<'a> Run<'a> {
             groups: training_groups(
                 &model.config.mblm_config,
                 checked.ids.host.len(),
-                pass.portions.rows.unwrap_or_else(|| rows_at_once(&model.device)),
+                pass.portions.rows_on(&model.device),
             ),
             count: weights.iter().filter(|weight| **weight != 0.0).count(),
             batch: checked,

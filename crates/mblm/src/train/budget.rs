@@ -4,7 +4,7 @@
 //! pass a second time. So a step that fits as it is stays as it is; else the first stage goes in the largest portions that fit beside
 //! the lower stages, whose groups shrink only where portions would get too small.
 
-use super::memory::{MemoryEstimate, Workload};
+use super::memory::{MemoryEstimate, Workload, gib, list};
 use crate::model::Portions;
 use crate::{Error, Result};
 
@@ -65,19 +65,13 @@ fn sizes(work: &Workload<'_>) -> impl Iterator<Item = Option<usize>> {
 }
 
 fn too_much(least: &MemoryEstimate, memory: u64) -> Error {
-    let gib = |bytes: u64| format!("{:.2} GiB", bytes as f64 / f64::from(1 << 30));
-    let consumers: Vec<String> = least
-        .consumers()
-        .into_iter()
-        .take(3)
-        .map(|(what, bytes, settings)| format!("{what} {} ({settings})", gib(bytes)))
-        .collect();
+    let consumers = least.consumers();
     Error::config(format!(
         "a training step needs {} at least, however it is cut, and may take {}: {}; lower what is in parentheses, or \
          give more with --memory",
-        gib(least.total()),
-        gib(memory),
-        consumers.join(", ")
+        gib(least.total(), 2),
+        gib(memory, 2),
+        list(&consumers[..consumers.len().min(3)], 2)
     ))
 }
 

@@ -58,6 +58,15 @@ impl<'a> Workload<'a> {
         }
     }
 
+    /// The same in portions that fit into `memory` bytes: see [`portions_for`](super::portions_for).
+    ///
+    /// # Errors
+    /// Nothing fits.
+    pub fn fitted(self, memory: Option<u64>) -> Result<Self> {
+        let portions = portions_for(&self, memory)?;
+        Ok(Self { portions, ..self })
+    }
+
     /// Positions of the first stage in a sample.
     pub fn positions(&self) -> usize {
         self.len.div_ceil(self.architecture.model().patch_bytes(0).max(1))
@@ -165,8 +174,8 @@ impl MemoryEstimate {
 /// The first stage goes in portions as [`portions_for`](super::portions_for) says, where it can.
 pub fn estimate_memory(experiment: &Experiment, device: &Device) -> MemoryEstimate {
     let work = Workload::of(experiment, device);
-    let portions = portions_for(&work, experiment.train.memory.map(|size| size.as_u64())).unwrap_or_default();
-    MemoryEstimate::of(&Workload { portions, ..work })
+    let fitted = work.fitted(experiment.train.memory.map(|size| size.as_u64()));
+    MemoryEstimate::of(&fitted.unwrap_or(work))
 }
 
 /// `result`, where memory ran out with an error that says what takes it and which settings lower that.
@@ -178,25 +187,32 @@ pub fn explain_memory<T>(result: Result<T>, experiment: &Experiment, device: &De
 }
 
 fn too_little(experiment: &Experiment, device: &Device) -> Error {
-    let gib = |bytes: u64| format!("{:.1} GiB", bytes as f64 / f64::from(1 << 30));
+    let gib = |bytes: u64| gib(bytes, 1);
     let estimate = estimate_memory(experiment, device);
     let has = match mblm_ops::device::memory(device) {
         Ok(Some((_, total))) => format!(" of {}", gib(total as u64)),
         _ => String::new(),
     };
-    let consumers: Vec<String> = estimate
-        .consumers()
-        .into_iter()
-        .filter(|(_, bytes, _)| *bytes >= estimate.total() / 20)
-        .map(|(what, bytes, settings)| format!("{what} {} ({settings})", gib(bytes)))
-        .collect();
+    let mut consumers = estimate.consumers();
+    consumers.retain(|(_, bytes, _)| *bytes >= estimate.total() / 20);
     Error::OutOfMemory(format!(
         "{}: the memory{has} is used up; this run needs about {} for itself: {}; lower what is in parentheses, and see what \
          others use with nvidia-smi",
         mblm_ops::device::name(device),
         gib(estimate.total()),
-        consumers.join(", ")
+        list(&consumers, 1)
     ))
+}
+
+/// Bytes for messages, with so many digits.
+pub(super) fn gib(bytes: u64, digits: usize) -> String {
+    format!("{:.digits$} GiB", bytes as f64 / f64::from(1 << 30))
+}
+
+/// Consumers for messages: each with its size and, in parentheses, the settings that lower it.
+pub(super) fn list(consumers: &[(String, u64, &str)], digits: usize) -> String {
+    let each = |(what, bytes, settings): &(String, u64, &str)| format!("{what} {} ({settings})", gib(*bytes, digits));
+    consumers.iter().map(each).collect::<Vec<_>>().join(", ")
 }
 
 /// Bytes that one row takes.
