@@ -1,13 +1,16 @@
 //! Progress: bars on a terminal, plain lines elsewhere, nothing with `-q`.
 
+mod portions;
+
 use std::io::IsTerminal;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use indicatif::{MultiProgress, ProgressBar, ProgressDrawTarget, ProgressFinish, ProgressStyle};
 use mblm::data::{OnOpening, Opening};
-use mblm::train::{EvaluationKind, Event, Observer};
+use mblm::train::{EvaluationKind, Event, Observer, OnPortion};
 
+use self::portions::Portions;
 use crate::output::{grouped, note};
 
 /// How often a plain line is printed where no bar can be drawn.
@@ -26,6 +29,8 @@ pub(crate) struct TrainingProgress {
     quiet: bool,
     bars: MultiProgress,
     bar: ProgressBar,
+    /// Under it while a batch takes long.
+    portions: Portions,
     /// Under the other one while the model is evaluated.
     evaluation: Option<ProgressBar>,
     started: Instant,
@@ -40,9 +45,11 @@ pub(crate) struct TrainingProgress {
 
 impl TrainingProgress {
     pub(crate) fn new(quiet: bool) -> Self {
+        let bars = MultiProgress::new();
         Self {
             quiet,
-            bars: MultiProgress::new(),
+            portions: Portions::new(&bars, is_terminal()),
+            bars,
             bar: ProgressBar::hidden(),
             evaluation: None,
             started: Instant::now(),
@@ -97,6 +104,7 @@ impl TrainingProgress {
     }
 
     fn batch(&mut self, report: &mblm::train::BatchReport) {
+        self.portions.end();
         self.bytes += report.bytes as u64;
         let bits = report.loss.bits_per_byte();
         let done = report.cum_batch + 1;
@@ -131,11 +139,16 @@ impl TrainingProgress {
     /// Removes the bars.
     pub(crate) fn finish(&mut self) {
         self.end_evaluation();
+        self.portions.end();
         self.bar.finish_and_clear();
     }
 }
 
 impl Observer for TrainingProgress {
+    fn on_portion(&self) -> Option<OnPortion> {
+        (!self.quiet).then(|| self.portions.listener())
+    }
+
     fn event(&mut self, event: &Event<'_>) -> mblm::Result<()> {
         match event {
             Event::Start { plan, done } => self.start(plan.batches, *done),

@@ -3,7 +3,7 @@
 mod support;
 
 use std::sync::Arc;
-use std::sync::atomic::AtomicBool;
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 
 use candle_core::{Device, Tensor};
 use mblm::config::{Experiment, Precision};
@@ -105,11 +105,16 @@ fn a_pass_in_portions_can_be_stopped() {
             labels: None,
         };
         if stopped {
-            let error = learner
-                .learn_unless(&batch, 0, Some(&AtomicBool::new(true)))
-                .expect_err("stopped");
+            let stop = AtomicBool::new(true);
+            let told = AtomicUsize::new(0);
+            let progress = |_, of| told.store(of, Ordering::Relaxed);
+            let watch = mblm::model::Watch {
+                stop: Some(&stop),
+                progress: Some(&progress),
+            };
+            let error = learner.learn_watched(&batch, 0, watch).expect_err("stopped");
             assert!(
-                matches!(error, mblm::Error::Stopped { done: 0, of } if of > 1),
+                matches!(error, mblm::Error::Stopped { done: 0, of } if of > 1 && of == told.load(Ordering::Relaxed)),
                 "{error}"
             );
             assert_eq!(learner.counts().batches, 0);

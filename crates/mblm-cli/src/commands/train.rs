@@ -42,7 +42,7 @@ pub(crate) fn run(args: &TrainArgs, cli: &Cli) -> Result<ExitCode> {
     let state = found.as_ref().and_then(|folder| folder.state.as_ref());
     let source = first_values(&experiment, state)?;
     let model = Model::new(&experiment.params.architecture, &blocks, &*source, &device);
-    let model = explain_memory(model, &experiment, &device)?;
+    let model = explain_memory(model, &experiment, &device, portions)?;
     model.set_precision(experiment.train.precision);
     let folder = match found {
         Some(folder) => folder,
@@ -51,7 +51,7 @@ pub(crate) fn run(args: &TrainArgs, cli: &Cli) -> Result<ExitCode> {
     let trainer = Trainer::new(&experiment, &model, data, &folder.path).with_portions(portions);
     let signals = Signals::listen()?;
     let started = timestamp();
-    let mut files = run_files(&experiment, &folder)?;
+    let mut files = run_files(&experiment, &folder, &device)?;
     for line in introduction(&experiment, &model, &trainer.plan(), &folder, &device) {
         files.note(&line);
         if !cli.quiet {
@@ -61,7 +61,7 @@ pub(crate) fn run(args: &TrainArgs, cli: &Cli) -> Result<ExitCode> {
     let mut bars = TrainingProgress::new(cli.quiet);
     let mut observers = Observers(vec![&mut files, &mut bars]);
     let outcome = trainer.run(folder.state.as_ref(), &mut observers, &signals.stop);
-    let outcome = explain_memory(outcome, &experiment, &device);
+    let outcome = explain_memory(outcome, &experiment, &device, portions);
     bars.finish();
     if let Err(error) = &outcome {
         files.note(&format!("error: {error}"));
@@ -86,16 +86,17 @@ fn summary(model: &Model, device: &Device, started: String) -> Summary {
 }
 
 /// The files that the run writes its rows into: new ones, or those of before, cut back to where the run goes on.
-fn run_files(experiment: &Experiment, folder: &RunFolder) -> Result<RunFiles> {
+fn run_files(experiment: &Experiment, folder: &RunFolder, device: &Device) -> Result<RunFiles> {
     let options = RunFilesOptions {
         rank: 0,
         losses: experiment.io.enabled_loss_log_for_gpus.contains(&0),
     };
-    Ok(match (&folder.state, folder.resumed) {
+    let files = match (&folder.state, folder.resumed) {
         (Some(saved), _) => RunFiles::resume(&folder.path, &saved.state.files, options)?,
         (None, true) => RunFiles::resume(&folder.path, &FileLengths::new(), options)?,
         (None, false) => RunFiles::create(&folder.path, options)?,
-    })
+    };
+    Ok(files.on(device))
 }
 
 /// Where the model's weights come from: the state to go on from, what the map `resume` names, or the seed.

@@ -15,7 +15,6 @@
 //! The loss is summed and its gradient divided by the number of predictions that count, which is known from the start.
 
 use std::ops::Range;
-use std::sync::atomic::AtomicBool;
 use std::time::{Duration, Instant};
 
 use candle_core::{Device, Tensor};
@@ -29,6 +28,7 @@ use super::ids::{Ids, Targets};
 use super::parameter::Gradients;
 use super::stage::zero_rows;
 use super::state::{State, StateGradient};
+use super::streaming::Watch;
 use crate::Result;
 
 /// The loss of one batch.
@@ -118,8 +118,8 @@ pub(super) struct Run<'a> {
     losses: Vec<Tensor>,
     /// Time spent in backward passes.
     pub(super) backward: Duration,
-    /// Asks for an end between two portions.
-    pub(super) stop: Option<&'a AtomicBool>,
+    /// Hears of every portion, and may ask for an end.
+    pub(super) watch: Watch<'a>,
 }
 
 impl Mblm {
@@ -153,18 +153,19 @@ impl Mblm {
         pass: TrainingPass,
         gradients: &mut Gradients,
     ) -> Result<Loss> {
-        Ok(self.timed_loss_and_gradients(ids, mask, pass, gradients, None)?.0)
+        Ok(self
+            .timed_loss_and_gradients(ids, mask, pass, gradients, Watch::default())?
+            .0)
     }
 
-    /// The same, with the time spent in backward passes; a pass in portions ends with [`Error::Stopped`](crate::Error) once `stop`
-    /// is set.
+    /// The same, with the time spent in backward passes; `watch` is for passes in portions.
     pub(super) fn timed_loss_and_gradients(
         &self,
         ids: &Tensor,
         mask: Option<&Tensor>,
         pass: TrainingPass,
         gradients: &mut Gradients,
-        stop: Option<&AtomicBool>,
+        watch: Watch<'_>,
     ) -> Result<(Loss, Duration)> {
         let ids = self.checked(ids)?;
         let targets = Targets::new(&self.config, &ids, mask)?;
@@ -174,7 +175,7 @@ impl Mblm {
         let mut run = Run::new(self, ids, targets, pass)?;
         let positions = run.ids.padded / self.stages[0].bytes;
         if let Some(portion) = run.portion(positions) {
-            run.stop = stop;
+            run.watch = watch;
             for sample in 0..run.ids.batch {
                 run.stream(sample, positions, portion, gradients)?;
             }
@@ -224,7 +225,7 @@ impl<'a> Run<'a> {
             starts: Vec::with_capacity(model.stages.len()),
             losses: Vec::new(),
             backward: Duration::ZERO,
-            stop: None,
+            watch: Watch::default(),
         };
         for (index, stage) in model.stages.iter().enumerate() {
             let start = if stage.block.has_dropout() {

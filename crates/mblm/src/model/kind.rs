@@ -1,6 +1,5 @@
 //! A model of either kind, decoder or encoder, behind the calls that training and evaluation need.
 
-use std::sync::atomic::AtomicBool;
 use std::time::Duration;
 
 use candle_core::{DType, Device, Tensor};
@@ -11,6 +10,7 @@ use super::decoder::Mblm;
 use super::encoder::{MaskedBatch, MblmEncoder};
 use super::parameter::{Gradients, ParameterSource, Parameters};
 use super::registry::BlockRegistry;
+use super::streaming::Watch;
 use crate::config::{Architecture, Precision};
 use crate::{Error, Result};
 
@@ -116,20 +116,22 @@ impl Model {
         pass: TrainingPass,
         gradients: &mut Gradients,
     ) -> Result<Loss> {
-        Ok(self.timed_loss_and_gradients(batch, pass, gradients, None)?.0)
+        Ok(self
+            .timed_loss_and_gradients(batch, pass, gradients, Watch::default())?
+            .0)
     }
 
-    /// The same, with the time spent in backward passes; a pass in portions ends with [`Error::Stopped`] once `stop` is set.
+    /// The same, with the time spent in backward passes; `watch` is for passes in portions.
     pub(crate) fn timed_loss_and_gradients(
         &self,
         batch: &ModelBatch,
         pass: TrainingPass,
         gradients: &mut Gradients,
-        stop: Option<&AtomicBool>,
+        watch: Watch<'_>,
     ) -> Result<(Loss, Duration)> {
         on_workers(|| match self {
             Self::Decoder(model) => {
-                model.timed_loss_and_gradients(&batch.ids, batch.loss_mask.as_ref(), pass, gradients, stop)
+                model.timed_loss_and_gradients(&batch.ids, batch.loss_mask.as_ref(), pass, gradients, watch)
             }
             Self::Encoder(model) => model.timed_loss_and_gradients(&batch.masked()?, pass, gradients),
         })

@@ -33,3 +33,4 @@ pub use parameter::{Builder, Gradients, Parameter, ParameterSource, Parameters};
 pub use recomputed::{Recomputed, SequenceBlock};
 pub use registry::{BlockArgs, BlockRegistry};
 pub use state::{State, StateGradient};
+pub use streaming::Watch;

@@ -12,7 +12,7 @@
 //! as their gradients, back. In memory are the states at the borders and the activations of one portion; the first stage's
 //! forward pass is computed twice, the stages below it once. One sample goes at a time.
 
-use std::sync::atomic::Ordering;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Instant;
 
 use candle_core::Tensor;
@@ -21,6 +21,15 @@ use super::backward::Run;
 use super::parameter::Gradients;
 use super::state::{State, StateGradient};
 use crate::{Error, Result};
+
+/// What watches a training pass that goes in portions.
+#[derive(Clone, Copy, Default)]
+pub struct Watch<'a> {
+    /// Once it is set, the pass ends before its next portion, with [`Error::Stopped`].
+    pub stop: Option<&'a AtomicBool>,
+    /// Told before each portion how many of how many are done, forward and backward counted, on the thread that computes.
+    pub progress: Option<&'a (dyn Fn(usize, usize) + Sync)>,
+}
 
 /// What is known before a portion.
 struct Border {
@@ -86,13 +95,14 @@ impl Run<'_> {
         Ok(borders)
     }
 
-    /// Fails where the pass is asked to stop, `done` of `of` parts into this sample.
+    /// Tells that `done` of `of` parts of this sample are through; fails where the pass is asked to stop.
     fn go_on(&self, sample: usize, done: usize, of: usize) -> Result<()> {
-        match self.stop.is_some_and(|stop| stop.load(Ordering::Relaxed)) {
-            true => Err(Error::Stopped {
-                done: sample * of + done,
-                of: self.ids.batch * of,
-            }),
+        let (done, of) = (sample * of + done, self.ids.batch * of);
+        if let Some(progress) = self.watch.progress {
+            progress(done, of);
+        }
+        match self.watch.stop.is_some_and(|stop| stop.load(Ordering::Relaxed)) {
+            true => Err(Error::Stopped { done, of }),
             false => Ok(()),
         }
     }

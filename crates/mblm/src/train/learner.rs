@@ -1,6 +1,5 @@
 //! One training step after another: loss and gradients of a batch, accumulation, clipping, the optimizer's step.
 
-use std::sync::atomic::AtomicBool;
 use std::time::{Duration, Instant};
 
 use candle_core::Tensor;
@@ -12,7 +11,7 @@ use serde::{Deserialize, Serialize};
 use super::optimizer::{GradientNorm, Optimizer};
 use super::schedule::Schedule;
 use crate::config::Precision;
-use crate::model::{Gradients, Loss, Model, ModelBatch, Portions, TrainingPass};
+use crate::model::{Gradients, Loss, Model, ModelBatch, Portions, TrainingPass, Watch};
 use crate::{Error, Result};
 
 /// How a model learns from batches.
@@ -177,16 +176,16 @@ impl<'a> Learner<'a> {
     /// # Errors
     /// A parameter that the first step finds without gradient.
     pub fn learn(&mut self, batch: &ModelBatch, batch_index: u64) -> Result<Learned> {
-        self.learn_unless(batch, batch_index, None)
+        self.learn_watched(batch, batch_index, Watch::default())
     }
 
-    /// The same, given up once `stop` is set, where the batch goes in portions and no gradients of batches before it wait for their
-    /// step: the learner is then as it was before.
+    /// The same, with what hears of the portions of a batch that goes in them. It is given up once `watch.stop` is set, unless
+    /// gradients of batches before it wait for their step: the learner is then as it was before.
     ///
     /// # Errors
     /// As [`learn`](Self::learn), and [`Error::Stopped`].
-    pub fn learn_unless(&mut self, batch: &ModelBatch, batch_index: u64, stop: Option<&AtomicBool>) -> Result<Learned> {
-        let stop = stop.filter(|_| self.pending == 0);
+    pub fn learn_watched(&mut self, batch: &ModelBatch, batch_index: u64, watch: Watch<'_>) -> Result<Learned> {
+        let stop = watch.stop.filter(|_| self.pending == 0);
         let rate = self.recipe.schedule.rate(self.optimizer.steps());
         let pass = TrainingPass {
             scale: 1.0 / self.recipe.accumulate as f64,
@@ -202,7 +201,7 @@ impl<'a> Learner<'a> {
         };
         let multiplying = self.model.parameters().multiply(products);
         let begun = Instant::now();
-        let found = (self.model).timed_loss_and_gradients(batch, pass, &mut self.gradients, stop);
+        let found = (self.model).timed_loss_and_gradients(batch, pass, &mut self.gradients, Watch { stop, ..watch });
         if matches!(found, Err(Error::Stopped { .. })) {
             self.gradients.clear()?;
         }

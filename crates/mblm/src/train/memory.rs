@@ -178,17 +178,21 @@ pub fn estimate_memory(experiment: &Experiment, device: &Device) -> MemoryEstima
     MemoryEstimate::of(&fitted.unwrap_or(work))
 }
 
-/// `result`, where memory ran out with an error that says what takes it and which settings lower that.
-pub fn explain_memory<T>(result: Result<T>, experiment: &Experiment, device: &Device) -> Result<T> {
+/// `result` of a run that computes `portions` at once, where memory ran out with an error that says what takes it and which settings
+/// lower that.
+pub fn explain_memory<T>(result: Result<T>, experiment: &Experiment, device: &Device, portions: Portions) -> Result<T> {
     match result {
-        Err(Error::Tensor(error)) if is_out_of_memory(&error) => Err(too_little(experiment, device)),
+        Err(Error::Tensor(error)) if is_out_of_memory(&error) => Err(too_little(experiment, device, portions)),
         result => result,
     }
 }
 
-fn too_little(experiment: &Experiment, device: &Device) -> Error {
+fn too_little(experiment: &Experiment, device: &Device, portions: Portions) -> Error {
     let gib = |bytes: u64| gib(bytes, 1);
-    let estimate = estimate_memory(experiment, device);
+    let estimate = MemoryEstimate::of(&Workload {
+        portions,
+        ..Workload::of(experiment, device)
+    });
     let has = match mblm_ops::device::memory(device) {
         Ok(Some((_, total))) => format!(" of {}", gib(total as u64)),
         _ => String::new(),
@@ -464,7 +468,7 @@ train: {target_elements: 18446744073709551615, target_elements_strategy: batch, 
         let experiment = Experiment::from_yaml_str(EXPERIMENT, "a.yaml", &[]).unwrap();
         let explain = |error: &str| {
             let error = candle_core::Error::Cuda(error.into()).bt();
-            explain_memory::<()>(Err(error.into()), &experiment, &Device::Cpu).unwrap_err()
+            explain_memory::<()>(Err(error.into()), &experiment, &Device::Cpu, Portions::default()).unwrap_err()
         };
         let full = explain("DriverError(CUDA_ERROR_OUT_OF_MEMORY, \"out of memory\")");
         let text = full.to_string();

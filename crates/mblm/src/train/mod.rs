@@ -19,7 +19,7 @@ pub use budget::portions_for;
 pub use data::{TrainingData, open_split};
 pub use learner::{Counts, Learned, Learner, Recipe};
 pub use memory::{MemoryEstimate, Workload, estimate_memory, explain_memory};
-pub use observer::{BatchReport, Evaluation, EvaluationKind, Event, FileLengths, Observer, Observers};
+pub use observer::{BatchReport, Evaluation, EvaluationKind, Event, FileLengths, Observer, Observers, OnPortion};
 pub use optimizer::{GradientNorm, Optimizer, PUBLISHED_ADAM};
 pub use points::spread;
 pub use schedule::{Plan, Schedule};

@@ -2,6 +2,7 @@
 
 use std::collections::BTreeMap;
 use std::path::Path;
+use std::sync::Arc;
 use std::time::Duration;
 
 use super::optimizer::GradientNorm;
@@ -115,10 +116,18 @@ pub struct Evaluation {
     pub best: bool,
 }
 
+/// Told how many of how many parts of a batch are done, where a batch goes in portions; on a thread that computes.
+pub type OnPortion = Arc<dyn Fn(usize, usize) + Send + Sync>;
+
 /// Watches a run.
 pub trait Observer {
     /// Called at each event, on the training thread. An error ends the run.
     fn event(&mut self, event: &Event<'_>) -> Result<()>;
+
+    /// What is to be told of the parts of long batches, if anything is.
+    fn on_portion(&self) -> Option<OnPortion> {
+        None
+    }
 
     /// Brings everything written so far to the disk and says how long the files are; called before a state is saved.
     ///
@@ -136,6 +145,14 @@ pub struct Observers<'a>(pub Vec<&'a mut dyn Observer>);
 impl Observer for Observers<'_> {
     fn event(&mut self, event: &Event<'_>) -> Result<()> {
         self.0.iter_mut().try_for_each(|observer| observer.event(event))
+    }
+
+    fn on_portion(&self) -> Option<OnPortion> {
+        let told: Vec<OnPortion> = (self.0.iter()).filter_map(|observer| observer.on_portion()).collect();
+        match told.is_empty() {
+            true => None,
+            false => Some(Arc::new(move |done, of| told.iter().for_each(|on| on(done, of)))),
+        }
     }
 
     fn flush(&mut self) -> Result<FileLengths> {

@@ -7,7 +7,7 @@
 
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::time::{Duration, Instant};
 
 use mblm_ops::adam::Adam;
@@ -25,7 +25,7 @@ use super::{Evaluation, EvaluationKind};
 use crate::checkpoint::{WEIGHTS_FILE, Weights};
 use crate::config::{Experiment, OptimizerKind};
 use crate::data::{Batch, Dataset, Loader, LoaderOptions, Position};
-use crate::model::{Loss, Model, Portions};
+use crate::model::{Loss, Model, Portions, Watch};
 use crate::{Error, Result};
 
 /// The longest time without a saved state, where the configuration does not say how often.
@@ -215,14 +215,33 @@ impl Run<'_, '_> {
     fn learn(&mut self, batch: &Batch, logged: bool) -> Result<bool> {
         let cum_batch = self.state.counts.batches;
         let model_batch = super::model_batch(batch)?;
-        let found = (self.learner).learn_unless(&model_batch, batch.position.batch as u64, Some(self.stop));
-        if let Err(Error::Stopped { done, of }) = found {
-            let percent = 100 * done / of.max(1);
-            let message = format!("stopped {percent} % into batch {cum_batch}: a run that goes on begins it anew");
-            self.observer.event(&Event::Warning(&message))?;
-            return Ok(false);
-        }
-        let learned = found?;
+        let on_portion = self.observer.on_portion();
+        let percent = AtomicUsize::new(0);
+        let progress = |done: usize, of: usize| {
+            percent.store(100 * done / of.max(1), Ordering::Relaxed);
+            if let Some(on_portion) = &on_portion {
+                on_portion(done, of);
+            }
+        };
+        let watch = Watch {
+            stop: Some(self.stop),
+            progress: Some(&progress),
+        };
+        let found = (self.learner).learn_watched(&model_batch, batch.position.batch as u64, watch);
+        let percent = percent.into_inner();
+        let learned = match found {
+            Ok(learned) => learned,
+            Err(Error::Stopped { .. }) => {
+                let message = format!("stopped {percent} % into batch {cum_batch}: a run that goes on begins it anew");
+                self.observer.event(&Event::Warning(&message))?;
+                return Ok(false);
+            }
+            Err(error) => {
+                let message = format!("failed {percent} % into batch {cum_batch}; {}", self.in_use());
+                self.observer.event(&Event::Warning(&message))?;
+                return Err(error);
+            }
+        };
         let norm = learned.norm.map_or(0.0, |norm| norm.before);
         for (what, value) in [("the loss", learned.loss.mean), ("the norm of the gradient", norm)] {
             if !value.is_finite() {

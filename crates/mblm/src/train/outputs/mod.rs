@@ -25,6 +25,7 @@ mod tests;
 
 use std::path::Path;
 
+use candle_core::Device;
 use clock::Moment;
 use usage::Usage;
 
@@ -64,6 +65,8 @@ pub struct RunFiles {
     /// Batches of the whole run, once known.
     batches: u64,
     usage: Usage,
+    /// What the run computes on.
+    device: Option<Device>,
     /// Whether the last attempt to write failed; said once, not at every event.
     failing: bool,
 }
@@ -131,10 +134,17 @@ impl RunFiles {
             log: main.then(log).transpose()?,
             batches: 0,
             usage: Usage::default(),
+            device: None,
             failing: false,
         };
         files.all().try_for_each(Appended::write)?;
         Ok(files)
+    }
+
+    /// The same, with the memory of the device that the run computes on in `timemem.csv`.
+    pub fn on(self, device: &Device) -> Self {
+        let device = Some(device.clone());
+        Self { device, ..self }
     }
 
     /// Adds a line to `train.log`, with the time: the configuration, the device, whatever should be known later.
@@ -150,7 +160,7 @@ impl RunFiles {
     }
 
     fn batch(&mut self, moment: &Moment, report: &BatchReport) {
-        self.usage = Usage::read(&self.usage);
+        self.usage = Usage::on(self.device.as_ref(), &self.usage);
         push(&mut self.losses, loss_csv::training_row(self.rank, moment, report));
         push(&mut self.timemem, timemem_csv::training_row(report, &self.usage));
         let mut scalars = vec![
@@ -167,7 +177,7 @@ impl RunFiles {
     }
 
     fn evaluated(&mut self, moment: &Moment, evaluation: &Evaluation) {
-        self.usage = Usage::read(&self.usage);
+        self.usage = Usage::on(self.device.as_ref(), &self.usage);
         push(
             &mut self.losses,
             loss_csv::evaluation_row(self.rank, moment, evaluation),

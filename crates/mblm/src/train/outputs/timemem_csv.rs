@@ -6,7 +6,8 @@
 //! ```
 //!
 //! Samples of the batch or evaluation, seconds, bytes. An evaluation has no backward pass: -1. On the CPU `allocated` is the
-//! resident set of the process, `reserved` the address space that it took from the system, `total` the machine's memory.
+//! resident set of the process, `reserved` the address space that it took from the system, `total` the machine's memory. On a GPU all are
+//! those of its memory, of what is in use by this and other programs; what a program has taken there it keeps.
 
 use super::usage::Usage;
 use crate::train::{BatchReport, Evaluation, EvaluationKind};

@@ -1,7 +1,9 @@
-//! How much memory the process uses, in bytes.
+//! How much memory the process uses, in bytes; on a GPU, how much of the GPU's is in use.
 //!
 //! On Linux the kernel keeps all of it, the peaks included (`/proc/self/status`, `/proc/meminfo`). Elsewhere the peaks are the
 //! largest readings so far and the machine's memory is not known.
+
+use candle_core::Device;
 
 /// A reading; `None` is not known.
 #[derive(Clone, Copy, Debug, Default)]
@@ -24,6 +26,22 @@ pub fn peak_resident() -> Option<u64> {
 }
 
 impl Usage {
+    /// A new reading of a device's memory, or of the process's where the device has none of its own; `before` is the one before it.
+    pub(super) fn on(device: Option<&Device>, before: &Self) -> Self {
+        let memory = device.and_then(|device| crate::device::memory(device).ok().flatten());
+        let Some((free, total)) = memory else {
+            return Self::read(before);
+        };
+        let used = Some(total.saturating_sub(free) as u64);
+        Self {
+            resident: used,
+            resident_peak: used.max(before.resident_peak),
+            reserved: used,
+            reserved_peak: used.max(before.reserved_peak),
+            total: Some(total as u64),
+        }
+    }
+
     /// A new reading; `before` is the one before it.
     #[cfg(target_os = "linux")]
     pub(super) fn read(before: &Self) -> Self {

@@ -1,0 +1,92 @@
+//! How far a long batch is, whose first stage goes in portions: a bar under that of the run, or a plain line now and then.
+
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::{Duration, Instant};
+
+use indicatif::{HumanDuration, MultiProgress, ProgressBar, ProgressDrawTarget, ProgressStyle};
+use mblm::train::OnPortion;
+
+use crate::output::note;
+
+/// A batch that is through sooner shows nothing of this.
+const SHOWN_AFTER: Duration = Duration::from_secs(2);
+
+/// How often a plain line is printed where no bar can be drawn.
+const LINE_INTERVAL: Duration = Duration::from_secs(30);
+
+/// The parts of the batch that is being computed.
+#[derive(Clone)]
+pub(super) struct Portions {
+    bars: MultiProgress,
+    /// Drawn once the batch takes long.
+    bar: ProgressBar,
+    terminal: bool,
+    times: Arc<Mutex<Times>>,
+}
+
+struct Times {
+    begun: Instant,
+    last_line: Instant,
+}
+
+impl Portions {
+    /// Draws among `bars` if there is a `terminal`.
+    pub(super) fn new(bars: &MultiProgress, terminal: bool) -> Self {
+        let now = Instant::now();
+        let style = ProgressStyle::with_template("this batch {wide_bar} {percent} %  {eta} left")
+            .unwrap_or_else(|_| ProgressStyle::default_bar());
+        Self {
+            bars: bars.clone(),
+            bar: ProgressBar::with_draw_target(None, ProgressDrawTarget::hidden()).with_style(style),
+            terminal,
+            times: Arc::new(Mutex::new(Times {
+                begun: now,
+                last_line: now,
+            })),
+        }
+    }
+
+    /// What a run tells of its portions.
+    pub(super) fn listener(&self) -> OnPortion {
+        let portions = self.clone();
+        Arc::new(move |done, of| portions.told(done, of))
+    }
+
+    fn told(&self, done: usize, of: usize) {
+        // poisoned only by a panic between two assignments of whole values
+        let mut times = self.times.lock().unwrap_or_else(PoisonError::into_inner);
+        let now = Instant::now();
+        if done == 0 {
+            *times = Times {
+                begun: now,
+                last_line: now,
+            };
+            self.bar.reset();
+            self.bar.set_length(of as u64);
+            return;
+        }
+        let taken = now - times.begun;
+        if self.terminal {
+            self.bar.set_position(done as u64);
+            if self.bar.is_hidden() && taken >= SHOWN_AFTER {
+                self.bars.add(self.bar.clone());
+            }
+        } else if now - times.last_line >= LINE_INTERVAL {
+            times.last_line = now;
+            let left = taken.mul_f64((of - done.min(of)) as f64 / done as f64);
+            note(&format!(
+                "  this batch: {} %, {} left",
+                100 * done / of.max(1),
+                HumanDuration(left)
+            ));
+        }
+    }
+
+    /// Removes the bar: the batch is through.
+    pub(super) fn end(&self) {
+        if !self.bar.is_hidden() {
+            self.bar.finish_and_clear();
+            self.bars.remove(&self.bar);
+        }
+    }
+}
