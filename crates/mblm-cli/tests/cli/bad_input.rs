@@ -434,7 +434,7 @@ fn unknown_blocks_and_data_sets_also_in_a_dry_run() {
     train_set(
         "io.dataset_args={held_oot: 0.1}",
         2,
-        &["dataset_args: unknown field `held_oot`, expected `held_out`"],
+        &["dataset_args: unknown field `held_oot`, expected one of `held_out`"],
     );
 }
 

@@ -1,6 +1,7 @@
 //! Data set `bytes`: a file or folder of anything.
 //!
 //! The files of a folder are one sequence, in the order of their names (hidden files left out, subfolders included).
+//! An option `separator` puts an id between each two; `seeded_starts` draws where an epoch's samples begin.
 //! `.gz` and `.zst` files are decompressed; with the option `text_field`, `.jsonl` files give the texts in that field.
 //!
 //! **Splits.** A folder with subfolders `train` and `validation` is split so, with `test` where there is one. Anything else
@@ -15,7 +16,7 @@ use serde::Deserialize;
 
 use super::dataset::{Dataset, DatasetArgs, Split};
 use super::files::{Files, Reading};
-use super::sequential::Sequential;
+use super::sequential::{SequenceOptions, Sequential};
 use super::source::ByteSource;
 use super::walk::regular_files;
 use crate::{Error, Result};
@@ -27,6 +28,8 @@ const DEFAULT_HELD_OUT: f64 = 0.05;
 struct Options {
     held_out: Option<f64>,
     text_field: Option<String>,
+    separator: Option<u32>,
+    seeded_starts: bool,
 }
 
 /// Opens splits. Splits by position of the same files share them, so that compressed data is decoded once.
@@ -75,7 +78,11 @@ impl Opener {
             }
             (files, bytes)
         };
-        let set = Sequential::new(files, bytes, args, &name).map_err(|error| match args.split {
+        let sequence = SequenceOptions {
+            separator: options.separator,
+            seeded_starts: options.seeded_starts,
+        };
+        let set = Sequential::new(files, bytes, args, sequence, &name).map_err(|error| match args.split {
             Split::Train => error,
             _ => Error::input(format!(
                 "{error}; or raise held_out in io.dataset_args (it is {}), the share kept for validation and test",
@@ -194,6 +201,29 @@ mod tests {
     }
 
     #[test]
+    fn a_sample_spans_files_with_a_separator_between_them() {
+        let folder = tempfile::tempdir().unwrap();
+        for (name, text) in [("a", "ab"), ("b", "c"), ("c", "def")] {
+            std::fs::write(folder.path().join(name), text).unwrap();
+        }
+        let args = |len| DatasetArgs {
+            num_tokens: 258,
+            options: json!({"held_out": 0.0, "separator": 257}).as_object().unwrap().clone(),
+            ..DatasetArgs::new(folder.path(), Split::Train, len)
+        };
+        let set = Registry::default().open("bytes", &args(8)).unwrap().unwrap();
+        assert_eq!(set.sample(0, 0).unwrap().ids, [97, 98, 257, 99, 257, 100, 101, 102]);
+        assert!(
+            set.describe().contains("6 bytes and 2 separators"),
+            "{}",
+            set.describe()
+        );
+        let set = Registry::default().open("bytes", &args(4)).unwrap().unwrap();
+        assert_eq!(set.sample(1, 0).unwrap().ids, [257, 100, 101, 102]);
+        assert_eq!(set.sample(0, 1).unwrap().ids, [98, 257, 99, 257]);
+    }
+
+    #[test]
     fn splits_of_compressed_data_decode_it_once() {
         let folder = tempfile::tempdir().unwrap();
         let path = folder.path().join("text.zst");
@@ -247,7 +277,7 @@ mod tests {
         }
         let message = failure(&path, Split::Train, json!({"held_oot": 0.1}));
         assert!(
-            message.contains("unknown field `held_oot`, expected `held_out`"),
+            message.contains("unknown field `held_oot`, expected one of `held_out`"),
             "{message}"
         );
     }

@@ -167,6 +167,10 @@ impl ByteSource for Files {
         Ok(())
     }
 
+    fn starts(&self) -> Vec<u64> {
+        self.parts.iter().map(|part| part.start).collect()
+    }
+
     fn locate(&self, offset: u64) -> (PathBuf, u64) {
         let part = &self.parts[self.index_of(offset)];
         (part.path.clone(), offset - part.start)

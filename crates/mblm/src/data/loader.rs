@@ -254,14 +254,14 @@ impl Drop for Loader {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::data::{DatasetArgs, Sample, Sequential, Split};
+    use crate::data::{DatasetArgs, Sample, SequenceOptions, Sequential, Split};
     use proptest::prelude::*;
     use std::sync::Mutex;
 
     fn letters(total: u64, sample_len: usize) -> Arc<dyn Dataset> {
         let bytes: Vec<u8> = (0..total).map(|index| (index % 256) as u8).collect();
         let args = DatasetArgs::new("", Split::Train, sample_len);
-        Arc::new(Sequential::new(Arc::new(bytes), 0..total, &args, "numbers").unwrap())
+        Arc::new(Sequential::new(Arc::new(bytes), 0..total, &args, SequenceOptions::default(), "numbers").unwrap())
     }
 
     fn take(dataset: &Arc<dyn Dataset>, options: LoaderOptions, count: usize) -> Vec<Batch> {

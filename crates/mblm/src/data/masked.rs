@@ -96,7 +96,7 @@ impl Dataset for Masked {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::data::{Sequential, Split};
+    use crate::data::{SequenceOptions, Sequential, Split};
 
     fn masked(proba: f64, change: impl FnOnce(&mut DatasetArgs)) -> Result<Masked> {
         let mut args = DatasetArgs {
@@ -110,7 +110,7 @@ mod tests {
         };
         change(&mut args);
         let bytes: Vec<u8> = (0..10_000u32).map(|index| (index % 251) as u8).collect();
-        let inner = Sequential::new(Arc::new(bytes), 0..10_000, &args, "numbers")?;
+        let inner = Sequential::new(Arc::new(bytes), 0..10_000, &args, SequenceOptions::default(), "numbers")?;
         Masked::new(Arc::new(inner), &args)
     }
 

@@ -2,27 +2,21 @@
 //! read in the order of their names, as one sequence.
 //!
 //! The layout is that of the PG-19 books (Rae et al. 2019, about 11 GB); any folder of that shape will do. `pg19masked`
-//! masks each byte with probability `train.masking_proba`. A missing `test/` means that there is no test split.
+//! masks each byte with probability `train.masking_proba`. A missing `test/` means that there is no test split. Options: `separator` and `seeded_starts`, see [`SequenceOptions`].
 
 use std::sync::Arc;
-
-use serde::Deserialize;
 
 use super::dataset::{Dataset, DatasetArgs, Split};
 use super::files::{Files, Reading};
 use super::masked::Masked;
-use super::sequential::Sequential;
+use super::sequential::{SequenceOptions, Sequential};
 use super::source::ByteSource;
 use super::walk::regular_files;
 use crate::{Error, Result};
 
-#[derive(Deserialize)]
-#[serde(deny_unknown_fields)]
-struct NoOptions {}
-
 /// `pg19`: the split that `args` ask for; `None` if it is the test split and the folder has none.
 pub(super) fn open(args: &DatasetArgs) -> Result<Option<Arc<dyn Dataset>>> {
-    let NoOptions {} = args.parse_options()?;
+    let options: SequenceOptions = args.parse_options()?;
     let folder = args.dir.join(args.split.name());
     if !folder.is_dir() {
         if args.split == Split::Test && args.dir.is_dir() {
@@ -44,7 +38,13 @@ pub(super) fn open(args: &DatasetArgs) -> Result<Option<Arc<dyn Dataset>>> {
         args.dir.display(),
         files.count()
     );
-    Ok(Some(Arc::new(Sequential::new(Arc::new(files), bytes, args, &name)?)))
+    Ok(Some(Arc::new(Sequential::new(
+        Arc::new(files),
+        bytes,
+        args,
+        options,
+        &name,
+    )?)))
 }
 
 /// `pg19masked`: the same bytes, masked.

@@ -2,12 +2,18 @@
 //!
 //! Worker w of W owns the w-th of W equal ranges, the remainder dropped. With L = `sample_len`, sample i of epoch e is the
 //! L bytes from range start + i·L + (e mod L): each epoch starts one byte later, so that over L epochs every byte is
-//! predicted at every place of a sample. A last partial sample is dropped.
+//! predicted at every place of a sample. A last partial sample is dropped. With seeded starts the offset of an epoch is drawn instead,
+//! uniformly from those below L that leave a worker at least one sample. A separator id may stand between files: it is then a
+//! position as a byte is.
 
 use std::ops::Range;
 use std::sync::Arc;
 
+use serde::Deserialize;
+
 use super::dataset::{Dataset, DatasetArgs, Sample};
+use super::hash::key;
+use super::separators::Separators;
 use super::source::ByteSource;
 use crate::{Error, Result};
 
@@ -17,6 +23,8 @@ pub struct Ranges {
     start: u64,
     len: u64,
     sample_len: u64,
+    /// What the offsets of epochs are drawn from.
+    seed: Option<u64>,
 }
 
 impl Ranges {
@@ -50,7 +58,14 @@ impl Ranges {
             start: bytes.start + worker * len,
             len,
             sample_len,
+            seed: None,
         })
+    }
+
+    /// The same, each epoch beginning at an offset that depends on the seed and on it.
+    pub fn seeded(self, seed: u64) -> Self {
+        let seed = Some(seed);
+        Self { seed, ..self }
     }
 
     /// Samples of an epoch.
@@ -66,13 +81,27 @@ impl Ranges {
 
     /// By how many bytes the epoch is shifted: below `sample_len`, which is at most `len`.
     fn shift(&self, epoch: usize) -> u64 {
-        epoch as u64 % self.sample_len
+        match self.seed {
+            Some(seed) => key(&[seed, epoch as u64]) % self.sample_len.min(self.len - self.sample_len + 1),
+            None => epoch as u64 % self.sample_len,
+        }
     }
+}
+
+/// Options of every data set that is one long sequence (`io.dataset_args`).
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct SequenceOptions {
+    /// The id that stands between two files; without one they follow each other directly.
+    pub separator: Option<u32>,
+    /// Whether each epoch's samples begin at an offset drawn from the seed, instead of one byte after those of the epoch before.
+    pub seeded_starts: bool,
 }
 
 /// The data set of a byte source: every byte is an id.
 pub struct Sequential<S> {
     source: Arc<S>,
+    separators: Separators,
     ranges: Ranges,
     bytes: Range<u64>,
     sample_len: usize,
@@ -86,12 +115,29 @@ impl<S: ByteSource> Sequential<S> {
     /// `name` is how messages call the data, for example `bytes (train split of data/)`.
     ///
     /// # Errors
-    /// Fewer bytes than one sample for each worker.
-    pub fn new(source: Arc<S>, bytes: Range<u64>, args: &DatasetArgs, name: &str) -> Result<Self> {
-        let ranges = Ranges::new(bytes.clone(), args.worker, args.workers, args.sample_len)
+    /// Fewer bytes than one sample for each worker; a separator that is no id of the model.
+    pub fn new(
+        source: Arc<S>,
+        bytes: Range<u64>,
+        args: &DatasetArgs,
+        options: SequenceOptions,
+        name: &str,
+    ) -> Result<Self> {
+        if let Some(id) = options.separator {
+            check_separator(id, args)?;
+        }
+        let separators = Separators::new(&*source, bytes.clone(), options.separator);
+        let mut ranges = Ranges::new(0..separators.len(), args.worker, args.workers, args.sample_len)
             .map_err(|error| Error::input(format!("{name}: {error}")))?;
+        if options.seeded_starts {
+            ranges = ranges.seeded(args.seed);
+        }
+        let separated = match separators.count() {
+            0 => String::new(),
+            count => format!(" and {count} separators"),
+        };
         let description = format!(
-            "{name}: {} bytes, worker {} of {} reads {} samples of {} bytes",
+            "{name}: {} bytes{separated}, worker {} of {} reads {} samples of {} bytes",
             bytes.end - bytes.start,
             args.worker,
             args.workers,
@@ -100,6 +146,7 @@ impl<S: ByteSource> Sequential<S> {
         );
         Ok(Self {
             source,
+            separators,
             ranges,
             bytes,
             sample_len: args.sample_len,
@@ -107,20 +154,22 @@ impl<S: ByteSource> Sequential<S> {
             description,
         })
     }
+}
 
-    fn check_vocabulary(&self, bytes: &[u8], offset: u64) -> Result<()> {
-        let Some(index) = bytes.iter().position(|&byte| usize::from(byte) >= self.num_tokens) else {
-            return Ok(());
-        };
-        let (path, offset) = self.source.locate(offset + index as u64);
-        Err(Error::file(
-            path,
-            format!(
-                "byte {} at offset {offset} is no id of the model: num_tokens is {}; set it to at least 256 to read any file",
-                bytes[index], self.num_tokens
-            ),
-        ))
+fn check_separator(id: u32, args: &DatasetArgs) -> Result<()> {
+    if id as usize >= args.num_tokens {
+        return Err(Error::config(format!(
+            "dataset_args: separator is {id}: expected an id below params.num_tokens, which is {}; an id of its own takes one more",
+            args.num_tokens
+        )));
     }
+    if id == args.pad_token_id {
+        return Err(Error::config(format!(
+            "dataset_args: separator and params.pad_token_id are both {id}, and padding does not count in the loss: give them \
+             different ids"
+        )));
+    }
+    Ok(())
 }
 
 impl<S: ByteSource> Dataset for Sequential<S> {
@@ -129,19 +178,14 @@ impl<S: ByteSource> Dataset for Sequential<S> {
     }
 
     fn sample(&self, index: usize, epoch: usize) -> Result<Sample> {
-        let offset = self.ranges.offset(index, epoch).ok_or_else(|| {
+        let position = self.ranges.offset(index, epoch).ok_or_else(|| {
             Error::input(format!(
                 "sample {index} of epoch {epoch} was asked for, which has {} samples",
                 self.ranges.samples(epoch)
             ))
         })?;
-        let mut bytes = vec![0; self.sample_len];
-        self.source.read(offset, &mut bytes)?;
-        if self.num_tokens < 256 {
-            self.check_vocabulary(&bytes, offset)?;
-        }
         Ok(Sample {
-            ids: bytes.into_iter().map(u32::from).collect(),
+            ids: (self.separators).read(&*self.source, position, self.sample_len, self.num_tokens)?,
             ..Sample::default()
         })
     }
@@ -197,7 +241,7 @@ mod tests {
 
     fn opened(source: Vec<u8>, args: &DatasetArgs) -> Result<Sequential<Vec<u8>>> {
         let bytes = 0..source.len() as u64;
-        Sequential::new(Arc::new(source), bytes, args, "letters")
+        Sequential::new(Arc::new(source), bytes, args, SequenceOptions::default(), "letters")
     }
 
     #[test]
@@ -225,6 +269,45 @@ mod tests {
             set.describe(),
             "letters: 21 bytes, worker 1 of 2 reads 3 samples of 3 bytes"
         );
+    }
+
+    #[test]
+    fn seeded_starts_differ_between_epochs_and_seeds_and_leave_a_sample() {
+        let starts = |seed: u64, total: u64| -> Vec<u64> {
+            let ranges = Ranges::new(5..5 + total, 0, 1, 10).unwrap().seeded(seed);
+            let start = |epoch| ranges.offset(0, epoch).unwrap() - 5;
+            (0..200).map(start).collect()
+        };
+        let drawn = starts(1, 100);
+        assert_eq!(drawn, starts(1, 100));
+        assert_ne!(drawn, starts(2, 100));
+        assert!((0..10).all(|offset| drawn.contains(&offset)) && drawn.iter().all(|start| *start < 10));
+        assert!(starts(1, 12).iter().all(|start| *start <= 2));
+        assert_eq!(starts(1, 10), [0; 200]);
+    }
+
+    #[test]
+    fn a_separator_has_to_be_an_id_that_counts() {
+        let args = DatasetArgs {
+            num_tokens: 258,
+            pad_token_id: 256,
+            ..DatasetArgs::new("", Split::Train, 4)
+        };
+        let message = |id| {
+            let options = SequenceOptions {
+                separator: Some(id),
+                ..SequenceOptions::default()
+            };
+            let set = Sequential::new(Arc::new(vec![1; 10]), 0..10, &args, options, "ones");
+            set.err().map(|error| error.to_string()).unwrap_or_default()
+        };
+        assert!(
+            message(258).contains("below params.num_tokens, which is 258"),
+            "{}",
+            message(258)
+        );
+        assert!(message(256).contains("pad_token_id are both 256"), "{}", message(256));
+        assert_eq!(message(257), "");
     }
 
     #[test]

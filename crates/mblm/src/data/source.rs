@@ -20,6 +20,11 @@ pub trait ByteSource: Send + Sync {
     /// The range exceeds the source, or the bytes cannot be read.
     fn read(&self, offset: u64, buffer: &mut [u8]) -> Result<()>;
 
+    /// Where its files begin, ascending, the first at 0; of what is no file, 0 alone.
+    fn starts(&self) -> Vec<u64> {
+        vec![0]
+    }
+
     /// Where byte `offset` comes from, for messages: its file and the offset therein, where there is one.
     fn locate(&self, offset: u64) -> (PathBuf, u64);
 }

@@ -234,7 +234,14 @@ fn weights_padding_and_masks_count_as_in_training() {
         ..DatasetArgs::new("", Split::Train, 12)
     };
     let bytes: Vec<u8> = (0..100).collect();
-    let inner = crate::data::Sequential::new(Arc::new(bytes), 0..100, &masked, "numbers").unwrap();
+    let inner = crate::data::Sequential::new(
+        Arc::new(bytes),
+        0..100,
+        &masked,
+        crate::data::SequenceOptions::default(),
+        "numbers",
+    )
+    .unwrap();
     let masked: Arc<dyn Dataset> = Arc::new(crate::data::Masked::new(Arc::new(inner), &masked).unwrap());
     for (model, dataset) in [
         (
