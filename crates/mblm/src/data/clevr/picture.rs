@@ -8,12 +8,13 @@ use std::path::Path;
 
 use png::{BitDepth, ColorType, DecodingError, Transformations};
 
+use super::resize::resize;
 use crate::{Error, Result};
 
 /// The last chunk of a PNG file: no bytes, its name, its checksum.
 const END: [u8; 12] = [0, 0, 0, 0, b'I', b'E', b'N', b'D', 0xae, 0x42, 0x60, 0x82];
 /// Pixels of the largest picture that is read: what is larger is no picture of this data set.
-const MOST_PIXELS: usize = 1 << 28;
+const MOST_PIXELS: usize = 1 << 26;
 
 /// Pixels of 8-bit red, green and blue.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -64,6 +65,12 @@ impl Picture {
             true => Ok(Self { width, height, rgb }),
             false => Err(format!("expected {width} × {height} pixels, found {}", rgb.len() / 3)),
         }
+    }
+
+    /// The picture at another size of at least one pixel a side, by Lanczos' filter.
+    #[must_use]
+    pub fn resized(&self, width: usize, height: usize) -> Self {
+        resize(self, width.max(1), height.max(1))
     }
 
     /// The part without `left` pixels on the left and as many on the right, `top` above and as many below.
