@@ -1,5 +1,8 @@
 //! The command line as it is typed.
 
+mod data;
+mod vqa;
+
 use std::path::PathBuf;
 
 use clap::{ArgGroup, Args, Parser, Subcommand, ValueEnum};
@@ -8,6 +11,9 @@ use mblm::config::{ByteSize, Precision};
 use mblm::generate::TokenSet;
 
 use crate::plot::{Across, Unit};
+
+pub(crate) use data::{CheckArgs, DataArgs, DataCommand};
+pub(crate) use vqa::{VqaArgs, VqaCommand, VqaEvalArgs};
 
 /// Train, run and evaluate hierarchical language models over raw bytes.
 #[derive(Debug, Parser)]
@@ -46,6 +52,10 @@ pub(crate) enum Command {
     Score(ScoreArgs),
     /// Measure how well a model predicts files or a data set, in bits per byte
     Eval(EvalArgs),
+    /// Look at data sets: whether all of one can be read
+    Data(DataArgs),
+    /// Ask a model questions about pictures (data set clevr)
+    Vqa(VqaArgs),
     /// Show what a configuration, model folder or checkpoint holds
     Inspect(InspectArgs),
     /// Convert between the Python package's checkpoints and model folders
@@ -417,7 +427,7 @@ pub(crate) struct EvalArgs {
     #[arg(long, value_name = "PATH")]
     pub(crate) data: Option<PathBuf>,
 
-    /// The kind of data set: bytes, pg19, pg19masked [default: the configuration's io.dataset_id, else bytes]
+    /// The kind of data set: bytes, clevr, pg19, pg19masked [default: the configuration's io.dataset_id, else bytes]
     #[arg(long, value_name = "KIND", conflicts_with = "files")]
     pub(crate) dataset: Option<String>,
 

@@ -201,6 +201,16 @@ pub(crate) fn opening_bar(quiet: bool) -> Option<OnOpening> {
     }))
 }
 
+/// A bar over questions that are asked.
+pub(crate) fn question_bar(total: u64, quiet: bool) -> ProgressBar {
+    if quiet || !is_terminal() {
+        return ProgressBar::hidden();
+    }
+    let template = "{bar:30} {human_pos}/{human_len} questions  {per_sec}  {eta} left";
+    ProgressBar::new(total)
+        .with_style(ProgressStyle::with_template(template).unwrap_or_else(|_| ProgressStyle::default_bar()))
+}
+
 /// A bar over bytes that are scored; without an end where their number is not known.
 pub(crate) fn byte_bar(total: Option<u64>, quiet: bool) -> ProgressBar {
     if quiet || !is_terminal() {

@@ -3,6 +3,7 @@
 pub(crate) mod bench;
 pub(crate) mod completions;
 pub(crate) mod convert;
+pub(crate) mod data;
 pub(crate) mod doctor;
 pub(crate) mod eval;
 pub(crate) mod generate;
@@ -12,3 +13,4 @@ pub(crate) mod plot;
 pub(crate) mod score;
 pub(crate) mod train;
 pub(crate) mod verify;
+pub(crate) mod vqa;

@@ -38,9 +38,7 @@ impl Format {
 
     /// The bytes of the file.
     pub(crate) fn render(self, picture: &Picture<'_>) -> Result<Vec<u8>> {
-        // the drawing library keeps fonts by name; the same one again changes nothing
-        register_font(FONT, FontStyle::Normal, dejavu::sans::regular())
-            .map_err(|_| anyhow!("the font that is in the program cannot be read"))?;
+        register_letters()?;
         match self {
             Self::Svg => {
                 let mut text = String::new();
@@ -59,8 +57,15 @@ impl Format {
     }
 }
 
+/// Makes the letters known under the name [`FONT`].
+pub(super) fn register_letters() -> Result<()> {
+    // the drawing library keeps fonts by name; the same one again changes nothing
+    register_font(FONT, FontStyle::Normal, dejavu::sans::regular())
+        .map_err(|_| anyhow!("the font that is in the program cannot be read"))
+}
+
 /// Pixels of three bytes as a PNG file.
-fn encode(pixels: &[u8], width: u32, height: u32) -> Result<Vec<u8>> {
+pub(super) fn encode(pixels: &[u8], width: u32, height: u32) -> Result<Vec<u8>> {
     let mut file = Vec::new();
     let mut encoder = png::Encoder::new(&mut file, width, height);
     encoder.set_color(png::ColorType::Rgb);

@@ -7,12 +7,15 @@
 //! | `axis.rs` | ranges of axes, linear and logarithmic, and the numbers beside them |
 //! | `chart.rs` | the picture: two panels, curves, legend |
 //! | `image.rs` | the picture as SVG or PNG |
+//! | `sheet.rs` | small pictures with lines of text under them, side by side |
 
 mod axis;
 mod chart;
 mod curves;
 mod image;
+mod sheet;
 
 pub(crate) use chart::Picture;
 pub(crate) use curves::{Across, Curves, Unit};
 pub(crate) use image::Format;
+pub(crate) use sheet::{Cell, contact_sheet};

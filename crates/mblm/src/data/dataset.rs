@@ -69,6 +69,12 @@ pub trait Dataset: Send + Sync {
 
     /// One line for people: what it is, how large, which part of it this worker has.
     fn describe(&self) -> String;
+
+    /// Whether a sample takes so long to prepare, as a picture does, that threads should share the samples of a batch. What a
+    /// sample is does not depend on it.
+    fn is_costly(&self) -> bool {
+        false
+    }
 }
 
 /// Masked-byte training.

@@ -10,8 +10,10 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::mpsc::{Receiver, sync_channel};
 use std::thread::JoinHandle;
 
+use rayon::prelude::*;
+
 use super::batch::{Batch, Position};
-use super::dataset::Dataset;
+use super::dataset::{Dataset, Sample};
 use super::permutation::Permutation;
 use crate::{Error, Result};
 
@@ -124,6 +126,22 @@ impl Batches {
         }
     }
 
+    /// The samples in order; `None` when nobody wants them any more. Of several errors it is the first in order.
+    ///
+    /// Costly ones are shared among the worker threads, which take them while they wait for other work.
+    fn samples(&self, indices: &[usize], epoch: usize) -> Result<Option<Vec<Sample>>> {
+        let sample = |&index: &usize| match self.stop.load(Ordering::Relaxed) {
+            true => None,
+            false => Some(self.dataset.sample(index, epoch)),
+        };
+        if self.dataset.is_costly() {
+            let samples: Vec<Option<Result<Sample>>> = indices.par_iter().map(sample).collect();
+            samples.into_iter().map(Option::transpose).collect()
+        } else {
+            indices.iter().map(|index| sample(index).transpose()).collect()
+        }
+    }
+
     /// The next batch; `None` at the end or when nobody wants it any more.
     fn prepare(&mut self) -> Result<Option<Batch>> {
         if !self.seek()? {
@@ -135,13 +153,9 @@ impl Batches {
             .saturating_add(self.options.batch_size)
             .min(self.dataset.len(position.epoch));
         let indices = self.indices(first..last);
-        let mut samples = Vec::with_capacity(indices.len());
-        for &index in &indices {
-            if self.stop.load(Ordering::Relaxed) {
-                return Ok(None);
-            }
-            samples.push(self.dataset.sample(index, position.epoch)?);
-        }
+        let Some(samples) = self.samples(&indices, position.epoch)? else {
+            return Ok(None);
+        };
         self.position.batch += 1;
         let next = match self.position.batch < self.options.batches(&*self.dataset, position.epoch) {
             true => self.position,

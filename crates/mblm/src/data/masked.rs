@@ -91,6 +91,10 @@ impl Dataset for Masked {
             self.masking.masking_proba
         )
     }
+
+    fn is_costly(&self) -> bool {
+        self.inner.is_costly()
+    }
 }
 
 #[cfg(test)]

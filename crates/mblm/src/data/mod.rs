@@ -6,12 +6,15 @@
 //!           of bytes       worker          training      registry   thread
 //! ```
 //!
+//! Pictures with questions are samples by themselves ([`clevr`]).
+//!
 //! A [`Dataset`] gives sample `index` of epoch `epoch` and nothing else decides what that sample is: neither the order of
 //! calls nor the thread. So a run that resumes at an epoch and a batch sees exactly what it would have seen.
 //! Data sets are opened by name through a [`Registry`], to which a program adds its own.
 
 mod batch;
 mod bytes;
+pub mod clevr;
 mod dataset;
 mod decode;
 mod files;

@@ -5,6 +5,7 @@ use std::fmt;
 use std::sync::Arc;
 
 use super::bytes::Opener;
+use super::clevr;
 use super::dataset::{Dataset, DatasetArgs};
 use super::pg19;
 use crate::{Error, Result};
@@ -69,6 +70,7 @@ impl Default for Registry {
         let mut registry = Self::empty();
         let opener = Opener::default();
         registry.register("bytes", move |args| opener.open(args));
+        registry.register("clevr", clevr::open);
         registry.register("pg19", pg19::open);
         registry.register("pg19masked", pg19::open_masked);
         registry
@@ -120,7 +122,7 @@ mod tests {
         });
         assert_eq!(
             registry.names().collect::<Vec<_>>(),
-            ["bytes", "constant", "pg19", "pg19masked"]
+            ["bytes", "clevr", "constant", "pg19", "pg19masked"]
         );
         let args = DatasetArgs {
             pad_token_id: 9,
@@ -139,8 +141,8 @@ mod tests {
     fn an_unknown_name_lists_the_known_ones_and_the_nearest() {
         let args = DatasetArgs::new("", Split::Train, 1);
         let message = |name| Registry::default().open(name, &args).err().unwrap().to_string();
-        let expected = "unknown data set `pg19maskd` (io.dataset_id): expected one of `bytes`, `pg19`, `pg19masked`; did you \
-                        mean `pg19masked`?";
+        let expected = "unknown data set `pg19maskd` (io.dataset_id): expected one of `bytes`, `clevr`, `pg19`, `pg19masked`; did \
+                        you mean `pg19masked`?";
         assert_eq!(message("pg19maskd"), expected);
         assert!(message("imagenet").ends_with("`pg19masked`"));
     }

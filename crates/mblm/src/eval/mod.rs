@@ -10,11 +10,13 @@
 //! | `windows` | files and readers in windows that may overlap |
 //! | `split` | the samples of a data set, for decoders and encoders |
 //! | `positions` | the mean loss by position in the context |
+//! | `vqa` | questions about pictures: how often the answer is right |
 
 mod positions;
 mod split;
 #[cfg(test)]
 mod tests;
+pub mod vqa;
 mod windows;
 
 use std::f64::consts::LN_2;

@@ -118,4 +118,8 @@ impl Dataset for First {
     fn describe(&self) -> String {
         self.dataset.describe()
     }
+
+    fn is_costly(&self) -> bool {
+        self.dataset.is_costly()
+    }
 }

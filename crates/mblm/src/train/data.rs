@@ -53,6 +53,12 @@ pub fn open_split(
     split: Split,
     on_opening: Option<OnOpening>,
 ) -> Result<Option<Arc<dyn Dataset>>> {
+    let args = dataset_args(experiment, split, on_opening);
+    registry.open(&experiment.io.dataset_id, &args)
+}
+
+/// What an experiment's data set is opened with.
+pub fn dataset_args(experiment: &Experiment, split: Split, on_opening: Option<OnOpening>) -> DatasetArgs {
     let architecture = &experiment.params.architecture;
     let model = architecture.model();
     let masking = match (architecture, experiment.train.masking_proba) {
@@ -62,7 +68,7 @@ pub fn open_split(
         }),
         _ => None,
     };
-    let args = DatasetArgs {
+    DatasetArgs {
         pad_token_id: model.pad_token_id,
         num_tokens: model.num_tokens,
         seed: experiment.train.seed,
@@ -70,6 +76,5 @@ pub fn open_split(
         masking,
         on_opening,
         ..DatasetArgs::new(&experiment.io.dataset_dir, split, experiment.params.input_seq_len)
-    };
-    registry.open(&experiment.io.dataset_id, &args)
+    }
 }

@@ -16,7 +16,7 @@ mod validation;
 
 pub use best::BestModel;
 pub use budget::portions_for;
-pub use data::{TrainingData, open_split};
+pub use data::{TrainingData, dataset_args, open_split};
 pub use learner::{Counts, Learned, Learner, Recipe};
 pub use memory::{MemoryEstimate, Workload, estimate_memory, explain_memory};
 pub use observer::{BatchReport, Evaluation, EvaluationKind, Event, FileLengths, Observer, Observers, OnPortion};

@@ -1,0 +1,15 @@
+//! `mblm data`: what can be done with data sets by themselves.
+
+mod check;
+
+use std::process::ExitCode;
+
+use anyhow::Result;
+
+use crate::args::{Cli, DataArgs, DataCommand};
+
+pub(crate) fn run(args: &DataArgs, cli: &Cli) -> Result<ExitCode> {
+    match &args.command {
+        DataCommand::Check(args) => check::run(args, cli),
+    }
+}

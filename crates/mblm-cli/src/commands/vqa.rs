@@ -1,0 +1,15 @@
+//! `mblm vqa`: questions about pictures.
+
+mod eval;
+
+use std::process::ExitCode;
+
+use anyhow::Result;
+
+use crate::args::{Cli, VqaArgs, VqaCommand};
+
+pub(crate) fn run(args: &VqaArgs, cli: &Cli) -> Result<ExitCode> {
+    match &args.command {
+        VqaCommand::Eval(args) => mblm::on_workers(|| eval::run(args, cli)),
+    }
+}

@@ -1,0 +1,259 @@
+//! `mblm vqa eval`: how often a model's answers are right, by type of question; each answer as a line of JSON, wrong ones as
+//! pictures.
+
+use std::path::{Path, PathBuf};
+use std::process::ExitCode;
+use std::sync::atomic::Ordering;
+
+use anyhow::Result;
+use mblm::checkpoint::atomic;
+use mblm::config::Experiment;
+use mblm::data::Split;
+use mblm::data::clevr::{Clevr, Questions};
+use mblm::eval::vqa::{Answered, Asking, Prior, Share, Tally};
+use mblm::model::{BlockRegistry, Model};
+use mblm::train::dataset_args;
+use serde_json::{Map, Value, json};
+
+use crate::args::{Cli, SplitArg, Usage, VqaEvalArgs};
+use crate::commands::eval::vocabulary;
+use crate::plot::{Cell, contact_sheet};
+use crate::signals::Signals;
+use crate::{config, device, output, progress};
+
+/// Wrong answers on a contact sheet.
+const CELLS: usize = 24;
+
+/// The shares of right answers of each kind.
+#[derive(Default)]
+struct Tallies {
+    constrained: Tally,
+    free: Tally,
+    prior: Option<Tally>,
+}
+
+pub(crate) fn run(args: &VqaEvalArgs, cli: &Cli) -> Result<ExitCode> {
+    for path in [&args.jsonl, &args.contact_sheet].into_iter().flatten() {
+        if path.exists() && !args.force {
+            return Err(Usage(format!(
+                "{}: is there already; give another name, or --force to replace it",
+                path.display()
+            ))
+            .into());
+        }
+    }
+    let signals = Signals::listen()?;
+    let device = device::open(&args.compute.device)?;
+    let mut experiment = config::read(&config_path(args)?, &[])?;
+    let model = Model::open(&args.model.model, &BlockRegistry::default(), &device)?;
+    model.set_precision(args.compute.precision.into());
+    check(&experiment, &model)?;
+    if let Some(data) = &args.data {
+        experiment.io.dataset_dir.clone_from(data);
+    }
+    let split = match args.split {
+        SplitArg::Train => Split::Train,
+        SplitArg::Validation => Split::Validation,
+        SplitArg::Test => Split::Test,
+    };
+    let Some(data) = Clevr::open(&dataset_args(&experiment, split, progress::opening_bar(cli.quiet)))? else {
+        return Err(Usage(format!(
+            "--split {split}: clevr has no {split} split with answers; use validation"
+        ))
+        .into());
+    };
+    let prior = match args.prior {
+        true => Some(train_prior(&experiment, cli)?),
+        false => None,
+    };
+    let asking = Asking::new(model.decoder("mblm vqa eval")?, &data, args.batch_size, args.limit)?;
+    let bar = progress::question_bar(asking.questions() as u64, cli.quiet);
+    let mut answered = Vec::with_capacity(asking.questions());
+    let mut stopped = false;
+    for batch in asking {
+        let batch = batch?;
+        bar.inc(batch.len() as u64);
+        answered.extend(batch);
+        if signals.stop.load(Ordering::Relaxed) {
+            stopped = true;
+            break;
+        }
+    }
+    bar.finish_and_clear();
+    answered.sort_by_key(|answered| answered.index);
+    let tallies = count(&answered, prior.as_ref());
+    if let Some(path) = &args.jsonl {
+        write_lines(path, &answered)?;
+    }
+    if let Some(path) = &args.contact_sheet {
+        write_sheet(path, &answered, &data)?;
+    }
+    report(args, &experiment, split, &tallies, stopped)?;
+    Ok(signals.exit_code().map_or(ExitCode::SUCCESS, ExitCode::from))
+}
+
+/// The configuration that was given, else that of the run whose folder, model or state the model is.
+fn config_path(args: &VqaEvalArgs) -> Result<PathBuf> {
+    if let Some(path) = &args.config {
+        return Ok(path.clone());
+    }
+    let model = &args.model.model;
+    let full = std::fs::canonicalize(model).map_err(|error| mblm::Error::file(model, error))?;
+    // RUN, or RUN/models/batch_N
+    let places = [Some(full.as_path()), full.ancestors().nth(2)];
+    let found = places
+        .into_iter()
+        .flatten()
+        .map(|folder| folder.join("config.yaml"))
+        .find(|path| path.is_file());
+    found.ok_or_else(|| {
+        Usage(format!(
+            "{}: no config.yaml of a run is beside this model, so nothing says how questions and pictures become ids; give the \
+             configuration that it was trained with by --config",
+            model.display()
+        ))
+        .into()
+    })
+}
+
+/// Fails if the configuration is not one of this model and this data set.
+fn check(experiment: &Experiment, model: &Model) -> Result<()> {
+    if experiment.io.dataset_id != "clevr" {
+        return Err(Usage(format!(
+            "the configuration's io.dataset_id is {}: expected clevr, questions about pictures",
+            experiment.io.dataset_id
+        ))
+        .into());
+    }
+    let (ours, theirs) = (
+        vocabulary(&model.architecture()),
+        vocabulary(&experiment.params.architecture),
+    );
+    if ours != theirs {
+        return Err(Usage(format!(
+            "the configuration has another vocabulary, {theirs}, than the model, {ours}; give the one that it was trained with"
+        ))
+        .into());
+    }
+    let longest = model.architecture().model().longest_input();
+    match longest.filter(|longest| experiment.params.input_seq_len > *longest) {
+        Some(longest) => Err(Usage(format!(
+            "the configuration's input_seq_len is {}, but the model has fixed positions for {longest} ids",
+            experiment.params.input_seq_len
+        ))
+        .into()),
+        None => Ok(()),
+    }
+}
+
+/// The most frequent answers of the training split.
+fn train_prior(experiment: &Experiment, cli: &Cli) -> Result<Prior> {
+    let file = experiment.io.dataset_dir.join("questions/CLEVR_train_questions.json");
+    Ok(Prior::new(
+        &Questions::read(&file, progress::opening_bar(cli.quiet))?.list,
+    ))
+}
+
+fn count(answered: &[Answered], prior: Option<&Prior>) -> Tallies {
+    let mut tallies = Tallies {
+        prior: prior.map(|_| Tally::default()),
+        ..Tallies::default()
+    };
+    for answered in answered {
+        let kind = answered.question_type;
+        tallies.constrained.count(kind, answered.constrained_right);
+        tallies.free.count(kind, answered.free_right);
+        if let (Some(tally), Some(prior)) = (&mut tallies.prior, prior) {
+            let guess = prior.answer(answered.question_family_index, kind);
+            tally.count(kind, guess == Some(&answered.answer));
+        }
+    }
+    tallies
+}
+
+fn write_lines(path: &Path, answered: &[Answered]) -> Result<()> {
+    Ok(atomic::write(path, |out| {
+        for answered in answered {
+            serde_json::to_writer(&mut *out, answered)?;
+            out.write_all(b"\n")?;
+        }
+        Ok(())
+    })?)
+}
+
+/// Draws the first wrong answers.
+fn write_sheet(path: &Path, answered: &[Answered], data: &Clevr) -> Result<()> {
+    let wrong = answered
+        .iter()
+        .filter(|answered| !answered.constrained_right)
+        .take(CELLS);
+    let cells: Vec<Cell> = wrong
+        .map(|answered| {
+            Ok(Cell {
+                picture: data.picture(data.question(answered.index)?)?,
+                text: answered.question.clone(),
+                right: format!("right: {}", answered.answer),
+                wrong: format!("given: {}", answered.constrained),
+            })
+        })
+        .collect::<Result<_>>()?;
+    let image = contact_sheet(&cells)?;
+    Ok(atomic::write(path, |out| out.write_all(&image))?)
+}
+
+fn report(args: &VqaEvalArgs, experiment: &Experiment, split: Split, tallies: &Tallies, stopped: bool) -> Result<()> {
+    let mut columns = vec![("constrained", &tallies.constrained), ("free", &tallies.free)];
+    columns.extend(tallies.prior.as_ref().map(|prior| ("prior", prior)));
+    let overall: Vec<Share> = columns.iter().map(|(_, tally)| tally.overall).collect();
+    let of_types = tallies.constrained.by_type().enumerate().map(|(place, (kind, _))| {
+        let shares: Vec<Share> = columns
+            .iter()
+            .filter_map(|(_, tally)| tally.by_type().nth(place))
+            .map(|(_, s)| s)
+            .collect();
+        (kind, shares)
+    });
+    if args.json {
+        let object = |shares: &[Share]| {
+            let mut object = Map::new();
+            object.insert("questions".into(), shares.first().map_or(0, |share| share.of).into());
+            object.extend(
+                columns
+                    .iter()
+                    .zip(shares)
+                    .map(|((name, _), share)| ((*name).into(), json!(share))),
+            );
+            Value::Object(object)
+        };
+        let mut by_type = Map::new();
+        for (kind, shares) in of_types {
+            let name = json!(kind).as_str().unwrap_or(kind.name()).to_string();
+            by_type.insert(name, object(&shares));
+        }
+        output::json(json!({
+            "model": args.model.model, "data": experiment.io.dataset_dir, "split": split.name(),
+            "overall": object(&overall), "by_type": by_type, "stopped": stopped,
+        }))?;
+        return Ok(());
+    }
+    let titles: Vec<String> = columns
+        .iter()
+        .map(|(name, _)| format!("{:>14}", format!("{name} %")))
+        .collect();
+    output::line(&format!("{:<18}{:>10}{}", "type", "questions", titles.concat()))?;
+    let row = |name: &str, shares: &[Share]| {
+        let values: Vec<String> = shares
+            .iter()
+            .map(|share| format!("{:>14.1}", 100.0 * share.accuracy()))
+            .collect();
+        let questions = shares.first().map_or(0, |share| share.of);
+        output::line(&format!("{name:<18}{questions:>10}{}", values.concat()))
+    };
+    for (kind, shares) in of_types {
+        if shares.iter().any(|share| share.of > 0) {
+            row(kind.name(), &shares)?;
+        }
+    }
+    row(if stopped { "overall (stopped)" } else { "overall" }, &overall)?;
+    Ok(())
+}
