@@ -61,6 +61,7 @@ fn main() -> ExitCode {
         Command::Verify(args) => commands::verify::run(args),
         Command::Doctor(args) => mblm::on_workers(|| commands::doctor::run(args, &cli)),
         Command::Bench(args) => mblm::on_workers(|| commands::bench::run(args, &cli)),
+        Command::Data(args) => commands::data::run(args, &cli),
         Command::Completions(args) => commands::completions::run(args),
     };
     match result {

@@ -2,6 +2,7 @@
 
 mod bad_input;
 mod bench;
+mod clevr_synth;
 mod convert;
 mod doctor;
 mod eval;

@@ -12,6 +12,7 @@
 
 mod batch;
 mod bytes;
+pub mod clevr_synth;
 mod dataset;
 mod decode;
 mod files;
