@@ -12,7 +12,7 @@ use mblm::generate::TokenSet;
 
 use crate::plot::{Across, Unit};
 
-pub(crate) use data::{CheckArgs, DataArgs, DataCommand};
+pub(crate) use data::{CheckArgs, ClevrSynthArgs, DataArgs, DataCommand};
 pub(crate) use vqa::{VqaArgs, VqaCommand, VqaEvalArgs};
 
 /// Train, run and evaluate hierarchical language models over raw bytes.
@@ -52,7 +52,7 @@ pub(crate) enum Command {
     Score(ScoreArgs),
     /// Measure how well a model predicts files or a data set, in bits per byte
     Eval(EvalArgs),
-    /// Look at data sets: whether all of one can be read
+    /// Make data sets, and check whether all of one can be read
     Data(DataArgs),
     /// Ask a model questions about pictures (data set clevr)
     Vqa(VqaArgs),

@@ -201,14 +201,14 @@ pub(crate) fn opening_bar(quiet: bool) -> Option<OnOpening> {
     }))
 }
 
-/// A bar over questions that are asked.
-pub(crate) fn question_bar(total: u64, quiet: bool) -> ProgressBar {
+/// A bar over things that are made one after another, such as images.
+pub(crate) fn count_bar(total: u64, what: &'static str, quiet: bool) -> ProgressBar {
     if quiet || !is_terminal() {
         return ProgressBar::hidden();
     }
-    let template = "{bar:30} {human_pos}/{human_len} questions  {per_sec}  {eta} left";
-    ProgressBar::new(total)
-        .with_style(ProgressStyle::with_template(template).unwrap_or_else(|_| ProgressStyle::default_bar()))
+    let style = ProgressStyle::with_template("{wide_bar} {pos}/{len} {msg}  {per_sec}  {eta} left")
+        .unwrap_or_else(|_| ProgressStyle::default_bar());
+    ProgressBar::new(total).with_style(style).with_message(what)
 }
 
 /// A bar over bytes that are scored; without an end where their number is not known.

@@ -3,6 +3,7 @@
 mod bad_input;
 mod bench;
 mod clevr;
+mod clevr_synth;
 mod convert;
 mod doctor;
 mod eval;

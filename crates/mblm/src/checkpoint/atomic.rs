@@ -139,11 +139,11 @@ pub fn make_folder(path: &Path) -> Result<()> {
 }
 
 /// A folder under a temporary name, removed unless it is persisted.
-struct TemporaryFolder(PathBuf);
+pub(super) struct TemporaryFolder(PathBuf);
 
 impl TemporaryFolder {
     /// An empty folder beside `path`.
-    fn new(path: &Path) -> io::Result<Self> {
+    pub(super) fn new(path: &Path) -> io::Result<Self> {
         let temporary = beside(path, NEW)?;
         if temporary.exists() {
             fs::remove_dir_all(&temporary)?;
@@ -153,7 +153,13 @@ impl TemporaryFolder {
         Ok(Self(temporary))
     }
 
-    fn persist(self, path: &Path) -> io::Result<()> {
+    /// Where it is.
+    pub(super) fn path(&self) -> &Path {
+        &self.0
+    }
+
+    /// Gives it the name `path`; a folder that is there is replaced.
+    pub(super) fn persist(self, path: &Path) -> io::Result<()> {
         let old = beside(path, OLD)?;
         if path.exists() {
             if old.exists() {

@@ -14,6 +14,7 @@
 //! | `open.rs` | whole models from files and back: [`Model::open`](crate::model::Model::open) |
 //! | `transfer.rs` | another model's weights as the first values of a new one: [`Transfer`] |
 //! | `atomic.rs` | files and folders that appear complete or not at all: [`atomic::write`], [`atomic::write_folder`] |
+//! | `tree.rs` | folders of many files that appear complete or not at all: [`tree::NewTree`] |
 //! | `append.rs` | files that grow row by row, of which no half row stays |
 //! | `sums.rs` | checksums of a folder's files: [`verify_sums`] |
 //!
@@ -21,6 +22,7 @@
 //! more than a small multiple of the file's size: every size that a file claims is checked against the file's length first.
 
 pub mod atomic;
+pub mod tree;
 
 pub(crate) mod append;
 mod folder;

@@ -15,6 +15,7 @@
 mod batch;
 mod bytes;
 pub mod clevr;
+pub mod clevr_synth;
 mod dataset;
 mod decode;
 mod files;

@@ -67,7 +67,7 @@ pub(crate) fn run(args: &VqaEvalArgs, cli: &Cli) -> Result<ExitCode> {
         false => None,
     };
     let asking = Asking::new(model.decoder("mblm vqa eval")?, &data, args.batch_size, args.limit)?;
-    let bar = progress::question_bar(asking.questions() as u64, cli.quiet);
+    let bar = progress::count_bar(asking.questions() as u64, "questions", cli.quiet);
     let mut answered = Vec::with_capacity(asking.questions());
     let mut stopped = false;
     for batch in asking {

@@ -1,0 +1,255 @@
+//! Light: three round lamps with soft shadows, and an even light from everywhere that is weaker near objects.
+//!
+//! A lamp at distance d lights a surface by power · cos θ / (1 + d²/FALLOFF) · v, where v is the share of the lamp's sample
+//! points that no object hides. What a ball of radius r at distance d and height h over a point hides of the even light is about
+//! (h/d) · (r/d)².
+//!
+//! What can throw a shadow on a place of the ground is kept for tiles of the picture, so that most of the ground needs no ray.
+
+use super::camera::View;
+use super::scene::{Objects, Scene, members};
+use super::solids::Solid;
+use super::vector::{Vec3, vec3};
+
+/// Pixels on a side of a tile.
+pub(super) const TILE: usize = 8;
+
+const FALLOFF: f32 = 60.0;
+
+/// Power, radius and sample points of the key, the fill and the back lamp.
+const LAMPS: [(f32, f32, usize); 3] = [(0.78, 0.55, 16), (0.30, 0.8, 10), (0.36, 0.8, 10)];
+
+/// The even light.
+const AMBIENT: f32 = 0.30;
+
+/// From which distance on, in radii, an object takes no even light away.
+const NEAR: f32 = 4.0;
+
+struct Lamp {
+    position: Vec3,
+    power: f32,
+    radius: f32,
+    /// Points on its disc, which faces the middle of the ground.
+    samples: Vec<Vec3>,
+}
+
+impl Lamp {
+    fn new(position: Vec3, (power, radius, count): (f32, f32, usize)) -> Self {
+        let ahead = (-position).unit();
+        let across = ahead.cross(vec3(0.0, 0.0, 1.0)).unit();
+        let along = across.cross(ahead);
+        // Vogel's spiral: equal areas, golden angle
+        let samples = (0..count)
+            .map(|index| {
+                let out = radius * ((index as f32 + 0.5) / count as f32).sqrt();
+                let angle = 2.399_963_1 * index as f32;
+                position + across * (out * libm::cosf(angle)) + along * (out * libm::sinf(angle))
+            })
+            .collect();
+        Self {
+            position,
+            power,
+            radius,
+            samples,
+        }
+    }
+
+    /// What it gives to a surface without shadows.
+    #[inline]
+    fn on(&self, point: Vec3, normal: Vec3) -> f32 {
+        let way = self.position - point;
+        let squared = way.dot(way);
+        let cosine = normal.dot(way) / squared.sqrt();
+        self.power * cosine.max(0.0) / (1.0 + squared / FALLOFF)
+    }
+
+    /// The share of it that is seen from a point past the objects.
+    fn seen(&self, point: Vec3, solids: &[Solid], objects: Objects) -> f32 {
+        let way = self.position - point;
+        let near = members(objects).filter(|index| solids[*index].is_near(point, way, self.radius));
+        let near = near.fold(0, |set: Objects, index| set | 1 << index);
+        if near == 0 {
+            return 1.0;
+        }
+        let hidden = |sample: &&Vec3| members(near).any(|index| solids[index].blocks(point, **sample - point));
+        let count = self.samples.iter().filter(hidden).count();
+        1.0 - count as f32 / self.samples.len() as f32
+    }
+}
+
+/// All light of a scene.
+pub(super) struct Lights {
+    lamps: [Lamp; 3],
+    pub(super) solids: Vec<Solid>,
+}
+
+/// By tile: the objects that may shade its ground from each lamp, and those near it.
+pub(super) struct Tiles {
+    pub(super) columns: usize,
+    pub(super) rows: usize,
+    pub(super) shading: Vec<[Objects; 4]>,
+}
+
+impl Lights {
+    pub(super) fn new(scene: &Scene) -> Self {
+        let [key, fill, back] = scene.lights;
+        let [as_key, as_fill, as_back] = LAMPS;
+        Self {
+            lamps: [
+                Lamp::new(key, as_key),
+                Lamp::new(fill, as_fill),
+                Lamp::new(back, as_back),
+            ],
+            solids: scene.objects.iter().map(|object| object.solid).collect(),
+        }
+    }
+
+    /// The objects' shadows on the ground, as rectangles of tiles around them.
+    pub(super) fn tiles(&self, view: &View) -> Tiles {
+        let (columns, rows) = (view.width.div_ceil(TILE), view.height.div_ceil(TILE));
+        let mut shading = vec![[0; 4]; columns * rows];
+        for (index, solid) in self.solids.iter().enumerate() {
+            let mut mark = |what: usize, points: &mut dyn Iterator<Item = Vec3>| {
+                let bounds = view.bounds(points);
+                for row in bounds.top / TILE..bounds.bottom.div_ceil(TILE) {
+                    for column in bounds.left / TILE..bounds.right.div_ceil(TILE) {
+                        shading[row * columns + column][what] |= 1 << index;
+                    }
+                }
+            };
+            let corners = solid.corners();
+            for (what, lamp) in self.lamps.iter().enumerate() {
+                // the shadow of a convex body lies within the hull of its box's corners' shadows
+                let shadows = lamp.samples.iter().flat_map(|from| {
+                    corners.iter().map(|corner| {
+                        let height = corner.z.max(0.0);
+                        *from + (*corner - *from) * (from.z / (from.z - height).max(0.1))
+                    })
+                });
+                mark(what, &mut shadows.map(|point| vec3(point.x, point.y, 0.0)));
+            }
+            let reach = NEAR * solid.radius;
+            let square = [(-1.0, -1.0), (-1.0, 1.0), (1.0, -1.0), (1.0, 1.0)];
+            let center = vec3(solid.center.x, solid.center.y, 0.0);
+            mark(
+                3,
+                &mut square
+                    .into_iter()
+                    .map(|(x, y)| center + vec3(x * reach, y * reach, 0.0)),
+            );
+        }
+        Tiles { columns, rows, shading }
+    }
+
+    /// Light on the ground, by what may shade it from each lamp and from the even light.
+    pub(super) fn on_ground(&self, point: Vec3, [key, fill, back, near]: [Objects; 4]) -> f32 {
+        let up = vec3(0.0, 0.0, 1.0);
+        let mut light = AMBIENT * self.openness(point, near);
+        for (lamp, objects) in self.lamps.iter().zip([key, fill, back]) {
+            light += lamp.on(point, up) * lamp.seen(point, &self.solids, objects);
+        }
+        light
+    }
+
+    /// Diffuse light on a surface, and what its lamps send towards a viewer as highlights: the sum over lamps of light · cosᵏ of
+    /// the angle between the normal and the middle of both ways.
+    pub(super) fn on_object(&self, point: Vec3, normal: Vec3, to_eye: Vec3, own: usize, power: u32) -> (f32, f32) {
+        let others = self.others(own);
+        let (mut diffuse, mut shine) = (self.even(point, normal), 0.0);
+        for lamp in &self.lamps {
+            let direct = lamp.on(point, normal);
+            if direct > 0.0 {
+                let lit = direct * lamp.seen(point + normal * 1e-3, &self.solids, others);
+                diffuse += lit;
+                let half = ((lamp.position - point).unit() + to_eye).unit();
+                shine += lit * power_of(half.dot(normal).max(0.0), power);
+            }
+        }
+        (diffuse, shine)
+    }
+
+    /// Diffuse light without shadows: what a reflection shows.
+    pub(super) fn reflected(&self, point: Vec3, normal: Vec3) -> f32 {
+        self.lamps.iter().map(|lamp| lamp.on(point, normal)).sum::<f32>() * 0.8 + self.even(point, normal)
+    }
+
+    /// How much of the lamps themselves a mirror shows that looks this way: lamps as soft discs.
+    pub(super) fn mirrored(&self, point: Vec3, way: Vec3) -> f32 {
+        let disc = |lamp: &Lamp| {
+            let to_lamp = (lamp.position - point).unit();
+            lamp.power * power_of(way.dot(to_lamp).max(0.0), 64)
+        };
+        self.lamps.iter().map(disc).sum()
+    }
+
+    /// The even light: surfaces that face the ground get what it throws back.
+    fn even(&self, point: Vec3, normal: Vec3) -> f32 {
+        let low = 0.55 + 0.45 * (point.z / 0.5).min(1.0);
+        AMBIENT * (0.55 + 0.45 * normal.z) * if normal.z < 0.5 { low } else { 1.0 }
+    }
+
+    fn openness(&self, point: Vec3, near: Objects) -> f32 {
+        members(near).fold(1.0, |open, index| {
+            let solid = &self.solids[index];
+            let way = solid.center - point;
+            let distance = way.norm();
+            let share = solid.radius / distance;
+            let hidden = way.z / distance * share * share - 1.0 / (NEAR * NEAR * NEAR);
+            open * (1.0 - hidden.clamp(0.0, 0.9))
+        })
+    }
+
+    fn others(&self, own: usize) -> Objects {
+        (((1u32 << self.solids.len()) - 1) as Objects) & !(1 << own)
+    }
+}
+
+/// xⁿ by squaring: the same on every machine.
+fn power_of(x: f32, mut n: u32) -> f32 {
+    let (mut base, mut result) = (x, 1.0);
+    while n > 0 {
+        if n & 1 == 1 {
+            result *= base;
+        }
+        base *= base;
+        n >>= 1;
+    }
+    result
+}
+
+#[cfg(test)]
+mod tests {
+    use super::super::draws::Draws;
+    use super::super::sampling;
+    use super::*;
+
+    #[test]
+    fn tiles_hold_all_that_shades_their_ground() {
+        for seed in 0..4 {
+            let scene = sampling::draw(&mut Draws::new(&[seed]), 10);
+            let lights = Lights::new(&scene);
+            let view = View::new(scene.camera, 480, 320);
+            let tiles = lights.tiles(&view);
+            let all = (1u32 << scene.objects.len()) as Objects - 1;
+            let mut shaded = 0;
+            for y in (0..320).step_by(5) {
+                for x in (0..480).step_by(5) {
+                    let ray = view.ray(x as f32 + 0.5, y as f32 + 0.5);
+                    let point = view.camera.eye + ray * (-view.camera.eye.z / ray.z);
+                    let mask = tiles.shading[y / TILE * tiles.columns + x / TILE];
+                    let (quick, full) = (lights.on_ground(point, mask), lights.on_ground(point, [all; 4]));
+                    assert!((quick - full).abs() < 1e-5, "({x}, {y}): {quick} {full}");
+                    shaded += usize::from(full < lights.on_ground(point, [0; 4]) - 0.05);
+                }
+            }
+            assert!(shaded > 50, "{shaded}");
+        }
+    }
+
+    #[test]
+    fn powers_are_powers() {
+        for (x, n) in [(0.5f32, 3u32), (0.9, 64), (0.0, 5), (1.0, 100)] {
+            assert!((power_of(x, n) - x.powi(n as i32)).abs() < 1e-5);
+        }
+    }
+}

@@ -1,0 +1,261 @@
+//! Where rays meet spheres, cubes and cylinders that stand on the ground z = 0, and the normals there.
+//!
+//! A ray is o + t·d with d of any length. In the solid's own frame, turned about z so that a cube's faces face the axes, a
+//! sphere is |p| ≤ r, a cube max(|x|, |y|, |z|) ≤ r, a cylinder x² + y² ≤ r², |z| ≤ r.
+
+use super::attributes::{Look, Shape};
+use super::vector::{Vec3, vec3};
+
+/// How wide the rounded-looking edges of cubes and cylinders are, as a share of r.
+const BEVEL: f32 = 0.12;
+
+/// A solid of half height `radius`.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Solid {
+    pub(super) shape: Shape,
+    pub(super) center: Vec3,
+    pub(super) radius: f32,
+    /// The radius of the sphere around it.
+    pub(super) around: f32,
+    cos: f32,
+    sin: f32,
+}
+
+impl Solid {
+    /// An object of this look at (x, y), turned by degrees.
+    pub(super) fn new(look: Look, x: f32, y: f32, degrees: f32) -> Self {
+        let radius = look.radius();
+        let angle = degrees.to_radians();
+        let around = radius
+            * match look.shape() {
+                Shape::Sphere => 1.0,
+                Shape::Cylinder => std::f32::consts::SQRT_2,
+                Shape::Cube => 1.733, // √3, rounded up
+            };
+        Self {
+            shape: look.shape(),
+            center: vec3(x, y, radius),
+            radius,
+            around,
+            cos: libm::cosf(angle),
+            sin: libm::sinf(angle),
+        }
+    }
+
+    #[inline]
+    fn inward(&self, v: Vec3) -> Vec3 {
+        vec3(self.cos * v.x + self.sin * v.y, self.cos * v.y - self.sin * v.x, v.z)
+    }
+
+    #[inline]
+    fn outward(&self, v: Vec3) -> Vec3 {
+        vec3(self.cos * v.x - self.sin * v.y, self.cos * v.y + self.sin * v.x, v.z)
+    }
+
+    /// The radius of the circle around what it covers of the ground.
+    pub(super) fn wide(&self) -> f32 {
+        match self.shape {
+            Shape::Cube => self.radius * std::f32::consts::SQRT_2,
+            Shape::Cylinder | Shape::Sphere => self.radius,
+        }
+    }
+
+    /// The corners of the box around it.
+    pub(super) fn corners(&self) -> [Vec3; 8] {
+        std::array::from_fn(|index| {
+            let sign = |bit: usize| if index & bit == 0 { -self.radius } else { self.radius };
+            self.center + self.outward(vec3(sign(1), sign(2), sign(4)))
+        })
+    }
+
+    /// The parameters at which a ray enters and leaves, in order.
+    #[inline]
+    fn span(&self, origin: Vec3, direction: Vec3) -> Option<(f32, f32)> {
+        let from = origin - self.center;
+        match self.shape {
+            Shape::Sphere => {
+                // from the point of the ray that is nearest to the centre: no difference of large squares
+                let squared = direction.dot(direction);
+                let nearest = -from.dot(direction) / squared;
+                let miss = from + direction * nearest;
+                let half = (self.radius * self.radius - miss.dot(miss)) / squared;
+                (half > 0.0).then(|| (nearest - half.sqrt(), nearest + half.sqrt()))
+            }
+            Shape::Cube => {
+                let (o, d) = (self.inward(from), self.inward(direction));
+                let (x, y, z) = (
+                    slab(o.x, d.x, self.radius),
+                    slab(o.y, d.y, self.radius),
+                    slab(o.z, d.z, self.radius),
+                );
+                let (enter, leave) = (x.0.max(y.0).max(z.0), x.1.min(y.1).min(z.1));
+                (enter < leave).then_some((enter, leave))
+            }
+            Shape::Cylinder => {
+                let squared = direction.x * direction.x + direction.y * direction.y;
+                let (top, bottom) = match slab(from.z, direction.z, self.radius) {
+                    (enter, leave) if enter < leave => (enter, leave),
+                    _ => return None,
+                };
+                if squared == 0.0 {
+                    let within = from.x * from.x + from.y * from.y < self.radius * self.radius;
+                    return within.then_some((top, bottom));
+                }
+                let nearest = -(from.x * direction.x + from.y * direction.y) / squared;
+                let (x, y) = (from.x + direction.x * nearest, from.y + direction.y * nearest);
+                let half = (self.radius * self.radius - x * x - y * y) / squared;
+                if half <= 0.0 {
+                    return None;
+                }
+                let (enter, leave) = (top.max(nearest - half.sqrt()), bottom.min(nearest + half.sqrt()));
+                (enter < leave).then_some((enter, leave))
+            }
+        }
+    }
+
+    /// The parameter at which a ray from outside meets the surface, if that is ahead.
+    #[inline]
+    pub(super) fn hit(&self, origin: Vec3, direction: Vec3) -> Option<f32> {
+        self.span(origin, direction)
+            .map(|(enter, _)| enter)
+            .filter(|enter| *enter > 0.0)
+    }
+
+    /// Whether it stands between a point and that point + `reach`.
+    #[inline]
+    pub(super) fn blocks(&self, point: Vec3, reach: Vec3) -> bool {
+        self.span(point, reach)
+            .is_some_and(|(enter, leave)| leave > 1e-4 && enter < 1.0)
+    }
+
+    /// Whether the ray from a point to that point + `reach` comes as close to it as `margin`.
+    #[inline]
+    pub(super) fn is_near(&self, point: Vec3, reach: Vec3, margin: f32) -> bool {
+        let to_center = self.center - point;
+        let along = (to_center.dot(reach) / reach.dot(reach)).clamp(0.0, 1.0);
+        let miss = to_center - reach * along;
+        let bound = self.around + margin;
+        miss.dot(miss) < bound * bound
+    }
+
+    /// The normal at a point of the surface; near the edges of cubes and cylinders it leans over, as if they were rounded.
+    pub(super) fn normal(&self, point: Vec3) -> Vec3 {
+        let p = self.inward(point - self.center) * (1.0 / self.radius);
+        let lean = |part: f32| {
+            let share = ((part.abs() - (1.0 - BEVEL)) / BEVEL).clamp(0.0, 1.0);
+            (0.9 * share * share).copysign(part)
+        };
+        let own = match self.shape {
+            Shape::Sphere => p,
+            Shape::Cube => {
+                let (x, y, z) = (p.x.abs(), p.y.abs(), p.z.abs());
+                if x >= y && x >= z {
+                    vec3(p.x, lean(p.y), lean(p.z))
+                } else if y >= z {
+                    vec3(lean(p.x), p.y, lean(p.z))
+                } else {
+                    vec3(lean(p.x), lean(p.y), p.z)
+                }
+            }
+            Shape::Cylinder => {
+                let out = (p.x * p.x + p.y * p.y).sqrt();
+                if p.z.abs() >= out {
+                    let side = lean(out) / out.max(1e-6);
+                    vec3(p.x * side, p.y * side, p.z)
+                } else {
+                    vec3(p.x, p.y, lean(p.z))
+                }
+            }
+        };
+        self.outward(own.unit())
+    }
+}
+
+/// Where |o + t·d| ≤ r on one axis: from…to; everywhere or nowhere if d is 0.
+#[inline]
+fn slab(o: f32, d: f32, r: f32) -> (f32, f32) {
+    if d == 0.0 {
+        return match o.abs() <= r {
+            true => (f32::NEG_INFINITY, f32::INFINITY),
+            false => (f32::INFINITY, f32::NEG_INFINITY),
+        };
+    }
+    let inverse = 1.0 / d;
+    let (middle, half) = (-o * inverse, (r * inverse).abs());
+    (middle - half, middle + half)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn solid(shape: usize) -> Solid {
+        Solid::new(Look([0, 0, 0, shape]), 1.0, -2.0, 30.0)
+    }
+
+    /// Whether a point lies inside, by the definition.
+    fn inside(solid: &Solid, point: Vec3) -> bool {
+        let p = solid.inward(point - solid.center);
+        let r = solid.radius;
+        match solid.shape {
+            Shape::Sphere => p.norm() <= r,
+            Shape::Cube => p.x.abs().max(p.y.abs()).max(p.z.abs()) <= r,
+            Shape::Cylinder => (p.x * p.x + p.y * p.y).sqrt() <= r && p.z.abs() <= r,
+        }
+    }
+
+    #[test]
+    fn rays_meet_the_surface_where_small_steps_along_them_enter() {
+        let mut draws = super::super::draws::Draws::new(&[1]);
+        let mut hits = 0;
+        for shape in 0..3 {
+            let solid = solid(shape);
+            for _ in 0..300 {
+                let mut point = || vec3(draws.within(2.0), draws.within(2.0), draws.within(1.5)) + solid.center;
+                let (from, to) = (point(), point());
+                if inside(&solid, from) {
+                    continue;
+                }
+                let direction = to - from;
+                let step = (0..2000)
+                    .map(|step| step as f32 / 1000.0)
+                    .find(|t| inside(&solid, from + direction * *t));
+                match (solid.hit(from, direction), step) {
+                    (Some(t), Some(step)) => {
+                        assert!((t - step).abs() < 2e-3, "{shape}: {t} {step}");
+                        let normal = solid.normal(from + direction * t);
+                        assert!((normal.norm() - 1.0).abs() < 1e-5);
+                        assert_eq!(solid.blocks(from, direction), t < 1.0);
+                        assert!(solid.is_near(from, direction * 2.0, 0.0));
+                        hits += 1;
+                    }
+                    (None, None) => {}
+                    // a corner that the steps pass over, or one beyond their end
+                    (Some(t), None) => assert!(
+                        t > 1.99 || !inside(&solid, from + direction * (t + 2e-3)),
+                        "{shape}: {t}"
+                    ),
+                    (None, Some(step)) => panic!("{shape}: missed at {step}"),
+                }
+            }
+        }
+        assert!(hits > 100, "{hits}");
+    }
+
+    #[test]
+    fn vertical_and_level_rays_meet_flat_faces() {
+        for shape in 0..3 {
+            let solid = solid(shape);
+            let above = solid.center + vec3(0.05, 0.02, 3.0);
+            let t = solid.hit(above, vec3(0.0, 0.0, -1.0)).unwrap();
+            assert!((t - (3.0 - solid.radius)).abs() < 0.01, "{shape}: {t}");
+            assert!(solid.normal(above + vec3(0.0, 0.0, -t)).z > 0.99);
+            assert!(
+                solid
+                    .hit(solid.center + vec3(3.0, 0.0, 0.0), vec3(-1.0, 0.0, 0.0))
+                    .is_some()
+            );
+            assert!(solid.hit(above, vec3(0.0, 0.0, 1.0)).is_none());
+        }
+    }
+}
