@@ -12,7 +12,12 @@ use crate::args::Usage;
 
 /// Reads a configuration file. One that cannot be read is wrong usage, as is one that cannot be used.
 pub(crate) fn read(path: &Path, overrides: &[String]) -> Result<Experiment> {
-    Experiment::from_file(path, overrides).map_err(|error| match error {
+    usage(Experiment::from_file(path, overrides))
+}
+
+/// What was read from a configuration file, where one that cannot be read is wrong usage.
+pub(crate) fn usage<T>(read: mblm::Result<T>) -> Result<T> {
+    read.map_err(|error| match error {
         mblm::Error::File { .. } => Usage(error.to_string()).into(),
         other => other.into(),
     })

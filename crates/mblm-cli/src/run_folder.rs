@@ -7,7 +7,7 @@ use std::path::{Path, PathBuf};
 
 use anyhow::Result;
 use mblm::checkpoint::{WEIGHTS_FILE, atomic};
-use mblm::config::{Experiment, IoConfig, ResumeConfig, Summary};
+use mblm::config::{ClassifierExperiment, Experiment, IoConfig, ResumeConfig, Summary};
 use mblm::train::{Outcome, SavedState, States};
 
 use crate::args::Usage;
@@ -84,9 +84,27 @@ impl Resume {
 /// A new folder with the configuration in it. With `JOB_ID` the folder may exist, unless there is a run in it; without, the id is
 /// the first second from now on whose folder does not.
 pub(crate) fn create(experiment: &Experiment) -> Result<RunFolder> {
+    let (path, lock) = new_folder(&experiment.io)?;
+    write_config(&path, &experiment.to_yaml_string()?)?;
+    Ok(RunFolder {
+        path,
+        state: None,
+        resumed: false,
+        _lock: lock,
+    })
+}
+
+/// The same for the CNN + LSTM baseline, whose runs do not go on: the folder, and what keeps it for this process.
+pub(crate) fn create_classifier(experiment: &ClassifierExperiment) -> Result<(PathBuf, File)> {
+    let (path, lock) = new_folder(&experiment.io)?;
+    write_config(&path, &experiment.to_yaml_string()?)?;
+    Ok((path, lock))
+}
+
+fn new_folder(io: &IoConfig) -> Result<(PathBuf, File)> {
     let IoConfig {
         output_dir, name_model, ..
-    } = &experiment.io;
+    } = io;
     let named = |id: &dyn std::fmt::Display| output_dir.join(format!("{name_model}_{id}"));
     let failed = |folder: &Path, error| mblm::Error::file(folder, format!("cannot make the run's folder: {error}"));
     atomic::make_folder(output_dir)?;
@@ -117,13 +135,7 @@ pub(crate) fn create(experiment: &Experiment) -> Result<RunFolder> {
         }
     };
     let lock = atomic::lock(&path)?;
-    write_config(&path, experiment)?;
-    Ok(RunFolder {
-        path,
-        state: None,
-        resumed: false,
-        _lock: lock,
-    })
+    Ok((path, lock))
 }
 
 fn job_id() -> Option<String> {
@@ -236,8 +248,7 @@ impl RunFolder {
     }
 }
 
-fn write_config(folder: &Path, experiment: &Experiment) -> Result<()> {
-    let config = experiment.to_yaml_string()?;
+fn write_config(folder: &Path, config: &str) -> Result<()> {
     Ok(atomic::write(&folder.join(CONFIG), |out| {
         out.write_all(config.as_bytes())
     })?)

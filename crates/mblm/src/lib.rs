@@ -9,11 +9,13 @@
 //! | [`train`] | schedule, optimizer, training runs |
 //! | [`generate`] | decoding with state, sampling |
 //! | [`eval`] | the loss of each byte of files and data sets |
+//! | [`classifier`] | the CNN + LSTM that byte models are compared with in questions about pictures |
 //! | [`checkpoint`] | model folders, safetensors, the Python package's `.pth` |
 //! | [`verify`] | known-good numbers, to check a machine with |
 
 pub mod bytes;
 pub mod checkpoint;
+pub mod classifier;
 pub mod config;
 pub mod data;
 pub mod eval;

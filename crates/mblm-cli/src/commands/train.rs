@@ -1,12 +1,14 @@
 //! `mblm train`: a run from a configuration, or on a file with a preset.
 
+pub(crate) mod baseline;
+
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 
 use anyhow::Result;
 use candle_core::Device;
 use mblm::checkpoint::{Transfer, Weights};
-use mblm::config::{Architecture, Experiment, Preset, Summary};
+use mblm::config::{Architecture, ClassifierExperiment, Experiment, Preset, Summary};
 use mblm::data::Registry;
 use mblm::generate::{Sampling, TokenSet};
 use mblm::model::{BlockRegistry, Model, ParameterSource, Portions, Seeded};
@@ -26,6 +28,9 @@ use crate::run_folder::{self, Resume, RunFolder};
 use crate::signals::Signals;
 
 pub(crate) fn run(args: &TrainArgs, cli: &Cli) -> Result<ExitCode> {
+    if let Some(path) = args.config.as_ref().filter(|path| ClassifierExperiment::is_in(path)) {
+        return baseline::run(path, args, cli);
+    }
     let resume = Resume::parse(args.resume.as_deref())?;
     let experiment = experiment(args, &resume)?;
     let device = device::open(&args.device)?;

@@ -1,5 +1,6 @@
 //! `mblm vqa`: questions about pictures.
 
+mod classifier;
 mod eval;
 
 use std::process::ExitCode;

@@ -2,7 +2,7 @@
 //!
 //! | file | holds |
 //! |---|---|
-//! | `config.json` | `{"format": 1, "kind": "decoder" or "encoder", "config": {the package's model keys}}` |
+//! | `config.json` | `{"format": 1, "kind": "decoder", "encoder" or "cnn_lstm", "config": {the package's model keys}}` |
 //! | `model.safetensors` | the parameters as `f32`, under the names of the Python package |
 //! | `SHA256SUMS` | the checksums of both, checked where it is there |
 //!
@@ -44,12 +44,12 @@ pub const STATE_FILE: &str = "state.json";
 /// The longest configuration that is read, in bytes: as JSON's values it takes many times its length.
 const MAX_CONFIG: u64 = 1 << 20;
 
-const KINDS: [&str; 2] = ["decoder", "encoder"];
+const KINDS: [&str; 3] = ["decoder", "encoder", "cnn_lstm"];
 
 /// An open model folder.
 #[derive(Debug)]
 pub struct Folder {
-    /// `decoder` or `encoder`.
+    /// `decoder`, `encoder` or `cnn_lstm`.
     pub kind: String,
     /// The model's configuration, in the keys of the Python package.
     pub config: Value,
@@ -140,7 +140,9 @@ fn check_kind(kind: &str) -> Result<(), String> {
     if KINDS.contains(&kind) {
         return Ok(());
     }
-    Err(format!("expected the kind `decoder` or `encoder`, found `{kind}`"))
+    Err(format!(
+        "expected the kind `decoder`, `encoder` or `cnn_lstm`, found `{kind}`"
+    ))
 }
 
 /// Writes a model folder, made if it is not there: floating-point tensors as `f32`, each name once.
@@ -156,7 +158,7 @@ pub fn save(path: &Path, kind: &str, config: &Value, tensors: &[(String, Tensor)
 }
 
 /// Writes the files of a model into a folder in the making.
-pub(super) fn fill(folder: &mut NewFolder, kind: &str, config: &Value, tensors: &[(String, Tensor)]) -> Result<()> {
+pub(crate) fn fill(folder: &mut NewFolder, kind: &str, config: &Value, tensors: &[(String, Tensor)]) -> Result<()> {
     folder.write_tensors(WEIGHTS_FILE, tensors)?;
     let document = json!({"format": FORMAT, "kind": kind, "config": config});
     folder.write(CONFIG_FILE, |out| writeln!(out, "{document:#}"))

@@ -42,8 +42,8 @@ mod weights;
 mod hostile;
 
 pub use ::safetensors::Dtype as StoredType;
-pub(crate) use folder::save_tensors;
 pub use folder::{CONFIG_FILE, FORMAT, Folder, INDEX_FILE, MODELS, STATE_FILE, STATES, WEIGHTS_FILE, save};
+pub(crate) use folder::{fill as fill_folder, save_tensors};
 pub use open::architecture_of;
 pub(crate) use run::{batch_folder, batch_folders};
 pub(crate) use sums::hex;

@@ -32,11 +32,15 @@ pub fn architecture_of(path: &Path) -> Result<Option<Architecture>> {
     if !file.is_file() {
         return Ok(None);
     }
-    let (_, config) = folder::read_config(&file)?;
-    architecture(&file, config).map(Some)
+    let (kind, config) = folder::read_config(&file)?;
+    architecture(&file, &kind, config).map(Some)
 }
 
-fn architecture(path: &Path, config: Value) -> Result<Architecture> {
+fn architecture(path: &Path, kind: &str, config: Value) -> Result<Architecture> {
+    if kind == "cnn_lstm" {
+        let message = "expected a model of bytes, found a CNN + LSTM that answers questions; `mblm vqa eval` asks it";
+        return Err(Error::file(path, message));
+    }
     let architecture: Architecture = serde_json::from_value(config)
         .map_err(|error| Error::file(path, format!("the model's configuration: {error}")))?;
     architecture.validate().map_err(|error| Error::file(path, error))?;

@@ -5,6 +5,7 @@
 //! | `experiment.rs` | [`Experiment`]: the YAML file with its maps `io`, `params`, `train`, `resume`, and its checks |
 //! | `model.rs` | [`Architecture`], [`ModelConfig`], [`EncoderConfig`]: the hierarchy, in YAML and in a model's `config.json` |
 //! | `block.rs` | [`BlockConfig`]: what one stage computes |
+//! | `classifier.rs` | [`ClassifierExperiment`]: a run of the CNN + LSTM baseline |
 //! | `count.rs` | [`ParameterCounts`]: parameters of a model that does not exist yet |
 //! | `preset.rs` | [`Preset`]: ready-made experiments for training with no configuration file |
 //! | `yaml.rs`, `tree.rs` | text and overrides into a tree of values that know where they were written |
@@ -14,6 +15,7 @@
 //! the line and the key. All keys are those of the published Python package; this project's own are optional.
 
 mod block;
+mod classifier;
 mod count;
 mod experiment;
 mod model;
@@ -24,6 +26,8 @@ mod yaml;
 
 pub use block::{BlockConfig, CustomBlockConfig, MambaConfig, PositionEmbedding, TransformerConfig};
 pub use bytesize::ByteSize;
+pub(crate) use classifier::GROUP;
+pub use classifier::{ClassifierExperiment, CnnLstmConfig};
 pub use count::ParameterCounts;
 pub use experiment::{
     ElementCount, Experiment, IoConfig, OptimizerKind, Params, Precision, ResumeConfig, Summary, TrainConfig,

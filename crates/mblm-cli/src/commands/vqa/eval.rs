@@ -3,11 +3,12 @@
 
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
+use std::sync::Arc;
 use std::sync::atomic::Ordering;
 
 use anyhow::Result;
 use mblm::checkpoint::atomic;
-use mblm::config::Experiment;
+use mblm::config::{ClassifierExperiment, Experiment};
 use mblm::data::Split;
 use mblm::data::clevr::{Clevr, Questions};
 use mblm::eval::vqa::{Answered, Asking, Prior, Share, Tally};
@@ -15,6 +16,7 @@ use mblm::model::{BlockRegistry, Model};
 use mblm::train::dataset_args;
 use serde_json::{Map, Value, json};
 
+use super::classifier;
 use crate::args::{Cli, SplitArg, Usage, VqaEvalArgs};
 use crate::commands::eval::vocabulary;
 use crate::plot::{Cell, contact_sheet};
@@ -43,28 +45,57 @@ pub(crate) fn run(args: &VqaEvalArgs, cli: &Cli) -> Result<ExitCode> {
         }
     }
     let signals = Signals::listen()?;
+    let split = match args.split {
+        SplitArg::Train => Split::Train,
+        SplitArg::Validation => Split::Validation,
+        SplitArg::Test => Split::Test,
+    };
+    let config = config_path(args)?;
+    let found = match ClassifierExperiment::is_in(&config) {
+        true => classifier::answers(args, &config, split, &signals, cli)?,
+        false => answers(args, &config, split, &signals, cli)?,
+    };
+    let prior = match args.prior {
+        true => Some(train_prior(&found.folder, cli)?),
+        false => None,
+    };
+    let tallies = count(&found.answered, prior.as_ref());
+    if let Some(path) = &args.jsonl {
+        write_lines(path, &found.answered)?;
+    }
+    if let Some(path) = &args.contact_sheet {
+        write_sheet(path, &found.answered, &found.data)?;
+    }
+    report(args, &found.folder, split, &tallies, found.stopped)?;
+    Ok(signals.exit_code().map_or(ExitCode::SUCCESS, ExitCode::from))
+}
+
+/// What a model answered.
+pub(super) struct Found {
+    /// In the order of the questions.
+    pub(super) answered: Vec<Answered>,
+    pub(super) data: Arc<Clevr>,
+    /// The data set's.
+    pub(super) folder: PathBuf,
+    /// Whether questions are missing, because it was asked to stop.
+    pub(super) stopped: bool,
+}
+
+/// The answers of a model of bytes.
+fn answers(args: &VqaEvalArgs, config: &Path, split: Split, signals: &Signals, cli: &Cli) -> Result<Found> {
     let device = device::open(&args.compute.device)?;
-    let mut experiment = config::read(&config_path(args)?, &[])?;
+    let mut experiment = config::read(config, &[])?;
     let model = Model::open(&args.model.model, &BlockRegistry::default(), &device)?;
     model.set_precision(args.compute.precision.into());
     check(&experiment, &model)?;
     if let Some(data) = &args.data {
         experiment.io.dataset_dir.clone_from(data);
     }
-    let split = match args.split {
-        SplitArg::Train => Split::Train,
-        SplitArg::Validation => Split::Validation,
-        SplitArg::Test => Split::Test,
-    };
     let Some(data) = Clevr::open(&dataset_args(&experiment, split, progress::opening_bar(cli.quiet)))? else {
         return Err(Usage(format!(
             "--split {split}: clevr has no {split} split with answers; use validation"
         ))
         .into());
-    };
-    let prior = match args.prior {
-        true => Some(train_prior(&experiment, cli)?),
-        false => None,
     };
     let asking = Asking::new(model.decoder("mblm vqa eval")?, &data, args.batch_size, args.limit)?;
     let bar = progress::count_bar(asking.questions() as u64, "questions", cli.quiet);
@@ -81,15 +112,12 @@ pub(crate) fn run(args: &VqaEvalArgs, cli: &Cli) -> Result<ExitCode> {
     }
     bar.finish_and_clear();
     answered.sort_by_key(|answered| answered.index);
-    let tallies = count(&answered, prior.as_ref());
-    if let Some(path) = &args.jsonl {
-        write_lines(path, &answered)?;
-    }
-    if let Some(path) = &args.contact_sheet {
-        write_sheet(path, &answered, &data)?;
-    }
-    report(args, &experiment, split, &tallies, stopped)?;
-    Ok(signals.exit_code().map_or(ExitCode::SUCCESS, ExitCode::from))
+    Ok(Found {
+        answered,
+        data: Arc::new(data),
+        folder: experiment.io.dataset_dir,
+        stopped,
+    })
 }
 
 /// The configuration that was given, else that of the run whose folder, model or state the model is.
@@ -147,8 +175,8 @@ fn check(experiment: &Experiment, model: &Model) -> Result<()> {
 }
 
 /// The most frequent answers of the training split.
-fn train_prior(experiment: &Experiment, cli: &Cli) -> Result<Prior> {
-    let file = experiment.io.dataset_dir.join("questions/CLEVR_train_questions.json");
+fn train_prior(folder: &Path, cli: &Cli) -> Result<Prior> {
+    let file = folder.join("questions/CLEVR_train_questions.json");
     Ok(Prior::new(
         &Questions::read(&file, progress::opening_bar(cli.quiet))?.list,
     ))
@@ -201,7 +229,7 @@ fn write_sheet(path: &Path, answered: &[Answered], data: &Clevr) -> Result<()> {
     Ok(atomic::write(path, |out| out.write_all(&image))?)
 }
 
-fn report(args: &VqaEvalArgs, experiment: &Experiment, split: Split, tallies: &Tallies, stopped: bool) -> Result<()> {
+fn report(args: &VqaEvalArgs, folder: &Path, split: Split, tallies: &Tallies, stopped: bool) -> Result<()> {
     let mut columns = vec![("constrained", &tallies.constrained), ("free", &tallies.free)];
     columns.extend(tallies.prior.as_ref().map(|prior| ("prior", prior)));
     let overall: Vec<Share> = columns.iter().map(|(_, tally)| tally.overall).collect();
@@ -231,7 +259,7 @@ fn report(args: &VqaEvalArgs, experiment: &Experiment, split: Split, tallies: &T
             by_type.insert(name, object(&shares));
         }
         output::json(json!({
-            "model": args.model.model, "data": experiment.io.dataset_dir, "split": split.name(),
+            "model": args.model.model, "data": folder, "split": split.name(),
             "overall": object(&overall), "by_type": by_type, "stopped": stopped,
         }))?;
         return Ok(());

@@ -153,6 +153,19 @@ impl Clevr {
         Ok(&self.questions[self.first + index])
     }
 
+    /// The questions of this worker.
+    pub fn questions(&self) -> impl Iterator<Item = &Question> {
+        self.questions[self.first..self.first + self.len].iter()
+    }
+
+    /// The image of sample `index` as its sample has it: pixels, channel after channel, or a JPEG file.
+    ///
+    /// # Errors
+    /// An index beyond the last sample, an image that cannot be read.
+    pub fn image_bytes(&self, index: usize) -> Result<Arc<[u8]>> {
+        self.image(index, self.question(index)?)
+    }
+
     /// The name of a question's image file.
     pub fn image_name(&self, question: &Question) -> &str {
         &self.images.names()[question.image]

@@ -47,6 +47,30 @@ pub struct Answered {
     pub free_right: bool,
 }
 
+impl Answered {
+    /// The answer of a classifier, which knows nothing but answers: both kinds are the same.
+    ///
+    /// # Errors
+    /// An index beyond the last sample.
+    pub fn chosen(data: &Clevr, index: usize, given: &str) -> Result<Self> {
+        let question = data.question(index)?;
+        let right = given == &*question.answer;
+        Ok(Self {
+            index,
+            question_index: data.number(index),
+            image: data.image_name(question).to_string(),
+            question: question.text.to_string(),
+            question_type: question.kind,
+            question_family_index: question.family,
+            answer: question.answer.to_string(),
+            constrained: given.to_string(),
+            free: given.to_string(),
+            constrained_right: right,
+            free_right: right,
+        })
+    }
+}
+
 /// A question that is to be asked.
 struct Asked {
     index: usize,

@@ -1,0 +1,173 @@
+//! `mblm train` with a configuration of the CNN + LSTM baseline (`cnn_lstm` in the place of `params`).
+
+use std::path::Path;
+use std::process::ExitCode;
+use std::sync::Arc;
+use std::time::Instant;
+
+use anyhow::Result;
+use indicatif::ProgressBar;
+use mblm::classifier::{self, CnnLstm, Learned, PictureQuestions, Report, Words};
+use mblm::config::ClassifierExperiment;
+use mblm::data::clevr::Clevr;
+use mblm::data::{DatasetArgs, Split};
+use mblm::model::Seeded;
+use serde_json::json;
+
+use crate::args::{Cli, TrainArgs, Usage};
+use crate::output::{self, grouped};
+use crate::progress::{self, question_bar};
+use crate::run_folder;
+use crate::signals::Signals;
+use crate::{config, device};
+
+pub(crate) fn run(path: &Path, args: &TrainArgs, cli: &Cli) -> Result<ExitCode> {
+    let not = [
+        ("--resume", args.resume.is_some()),
+        ("--memory", args.memory.is_some()),
+        ("--precision", args.precision.is_some()),
+    ];
+    if let Some((name, _)) = not.into_iter().find(|(_, given)| *given) {
+        let message = format!("{name}: the CNN + LSTM baseline has no such option; it is trained whole, in float32");
+        return Err(Usage(message).into());
+    }
+    let mut experiment = config::usage(ClassifierExperiment::from_file(path, &args.overrides))?;
+    if let Some(out) = &args.out {
+        experiment.io.output_dir.clone_from(out);
+    }
+    if let Some(seed) = args.seed {
+        experiment.train.seed = seed;
+    }
+    let device = device::open(&args.device)?;
+    let training = Arc::new(open(&experiment, Split::Train, cli)?);
+    let validation = Arc::new(open(&experiment, Split::Validation, cli)?);
+    let words = Words::of(training.questions().map(|question| &*question.text));
+    let options = training.options();
+    let (Some(height), Some(width), None) = (
+        options.resize_to_h,
+        options.resize_to_w,
+        options.enable_jpeg_stream_with_quality,
+    ) else {
+        return Err(Usage(
+            "io.dataset_args: a classifier needs pictures of one size, as pixels: give resize_to_w and resize_to_h, and no \
+             enable_jpeg_stream_with_quality"
+                .into(),
+        )
+        .into());
+    };
+    let size = (height as usize, width as usize);
+    let network = CnnLstm::new(
+        &experiment.cnn_lstm,
+        words.clone(),
+        size,
+        &Seeded(experiment.train.seed),
+        &device,
+    )?;
+    let values = network.values();
+    let training = Arc::new(PictureQuestions::new(training, words.clone(), values)?);
+    let validation = Arc::new(PictureQuestions::new(validation, words, values)?);
+    let parameters = network.parameters().elements();
+    let plan = mblm::train::Plan::new(&experiment.train, 1, 1);
+    if args.dry_run {
+        output::line(&format!(
+            "CNN + LSTM: {} parameters, {} batches of {} questions",
+            grouped(parameters as u64),
+            grouped(plan.batches),
+            experiment.train.batch_size
+        ))?;
+        return Ok(ExitCode::SUCCESS);
+    }
+    let (folder, _lock) = run_folder::create_classifier(&experiment)?;
+    if !cli.quiet {
+        output::note(&format!(
+            "{}: {} parameters on {}; {} batches of {} questions; output in {}",
+            experiment.io.name_model,
+            grouped(parameters as u64),
+            device::name(&device),
+            grouped(plan.batches),
+            experiment.train.batch_size,
+            folder.display()
+        ));
+    }
+    let signals = Signals::listen()?;
+    let begun = Instant::now();
+    let bar = question_bar(plan.batches * experiment.train.batch_size as u64, cli.quiet);
+    let mut curve = Vec::new();
+    let mut on = |report: Report| -> mblm::Result<()> {
+        watch(report, &experiment, &bar, cli.quiet, &mut curve);
+        Ok(())
+    };
+    let learned = classifier::train(
+        &experiment,
+        &network,
+        training,
+        &validation,
+        &folder,
+        &mut on,
+        &signals.stop,
+    )?;
+    bar.finish_and_clear();
+    finish(args, cli, &folder, &learned, &curve, begun.elapsed().as_secs_f64())?;
+    Ok(signals.exit_code().map_or(ExitCode::SUCCESS, ExitCode::from))
+}
+
+/// A split of the data, as the configuration says.
+pub(crate) fn open(experiment: &ClassifierExperiment, split: Split, cli: &Cli) -> Result<Arc<Clevr>> {
+    let args = DatasetArgs {
+        options: experiment.io.dataset_args.clone().unwrap_or_default(),
+        on_opening: progress::opening_bar(cli.quiet),
+        // samples of ids, which have to fit, are a byte model's
+        ..DatasetArgs::new(&experiment.io.dataset_dir, split, usize::MAX >> 32)
+    };
+    match Clevr::open(&args)? {
+        Some(clevr) => Ok(Arc::new(clevr)),
+        None => Err(Usage(format!("clevr has no {split} split with answers; use validation")).into()),
+    }
+}
+
+/// Accuracies by batches: what a run of this kind is judged by.
+type Curve = Vec<(u64, f64)>;
+
+fn watch(report: Report, experiment: &ClassifierExperiment, bar: &ProgressBar, quiet: bool, curve: &mut Curve) {
+    match report {
+        Report::Batch { loss, .. } => {
+            bar.inc(experiment.train.batch_size as u64);
+            bar.set_message(format!("loss {loss:.3} nats an answer"));
+        }
+        Report::Validated {
+            batches,
+            accuracy,
+            best,
+        } => {
+            curve.push((batches, accuracy));
+            if !quiet {
+                let best = if best { ", the best so far" } else { "" };
+                let line = format!(
+                    "held-out questions: {:.1} % right after batch {}{best}",
+                    100.0 * accuracy,
+                    grouped(batches)
+                );
+                bar.suspend(|| output::note(&line));
+            }
+        }
+    }
+}
+
+fn finish(args: &TrainArgs, cli: &Cli, folder: &Path, learned: &Learned, curve: &Curve, seconds: f64) -> Result<()> {
+    let (model, accuracy) = learned.best.clone().unzip();
+    if args.json {
+        output::json(json!({
+            "run": folder, "model": model, "batches": learned.batches, "validation_accuracy": accuracy, "seconds": seconds,
+            "curve": curve.iter().map(|(batches, accuracy)| json!({"batches": batches, "accuracy": accuracy})).collect::<Vec<_>>(),
+        }))?;
+    } else if let Some(accuracy) = accuracy {
+        output::line(&format!("held-out questions: {:.1} % right", 100.0 * accuracy))?;
+    }
+    if !cli.quiet {
+        match model {
+            Some(_) => output::note(&format!("try: mblm vqa eval -m {}", folder.display())),
+            None => output::note("stopped before the first validation: no model was kept"),
+        }
+    }
+    Ok(())
+}

@@ -1,0 +1,269 @@
+//! The network: a convolution halves the picture, a group norm takes the mean from groups of channels and divides them by their
+//! deviation (Wu and He 2018), the LSTM is that of Hochreiter and Schmidhuber with a forget gate that begins open.
+//!
+//! ```text
+//! [i | f | g | o] = W x_t + U h_{t−1} + b;   c_t = σ(f) c_{t−1} + σ(i) tanh(g);   h_t = σ(o) tanh(c_t)
+//! ```
+
+use std::path::Path;
+
+use candle_core::{D, DType, Device, Tensor};
+use serde::{Deserialize, Serialize};
+
+use super::words::Words;
+use crate::checkpoint::atomic::NewFolder;
+use crate::checkpoint::{self, Folder};
+use crate::config::{ClassifierExperiment, CnnLstmConfig, GROUP};
+use crate::data::Batch;
+use crate::data::clevr::ANSWERS;
+use crate::model::{Builder, Init, Parameter, ParameterSource, Parameters};
+use crate::{Error, Result};
+
+/// The kind in a model folder's `config.json`.
+const KIND: &str = "cnn_lstm";
+/// Red, green, blue.
+const COLOURS: usize = 3;
+const EPSILON: f64 = 1e-5;
+
+/// What a model folder says of the network.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+struct Description {
+    network: CnnLstmConfig,
+    words: Words,
+    height: usize,
+    width: usize,
+}
+
+/// The network.
+pub struct CnnLstm {
+    description: Description,
+    convolutions: Vec<Convolution>,
+    embedding: Parameter,
+    lstm: [Parameter; 3],
+    hidden: [Parameter; 2],
+    answers: [Parameter; 2],
+    parameters: Parameters,
+    device: Device,
+}
+
+struct Convolution {
+    /// (out, in, 3, 3)
+    weight: Parameter,
+    /// Scale and shift of the norm, (out).
+    norm: [Parameter; 2],
+}
+
+/// A batch on the device.
+pub(super) struct Input {
+    /// (b, t)
+    words: Tensor,
+    /// (b, 3, h, w), values around 0.
+    pictures: Tensor,
+    /// (b)
+    pub(super) answers: Tensor,
+}
+
+impl CnnLstm {
+    /// A float32 network for pictures of `height` × `width` pixels.
+    ///
+    /// # Errors
+    /// Sizes that make no sense, or parameters that the source does not have.
+    pub fn new(
+        network: &CnnLstmConfig,
+        words: Words,
+        (height, width): (usize, usize),
+        source: &dyn ParameterSource,
+        device: &Device,
+    ) -> Result<Self> {
+        ClassifierExperiment::check_network(network)?;
+        if height == 0 || width == 0 || height.max(width) > 1 << 15 || !words.is_sound() {
+            return Err(Error::config("a picture without pixels, or words that are none"));
+        }
+        let builder = Builder::new(source, DType::F32, device);
+        let (mut inputs, mut high, mut wide) = (COLOURS, height, width);
+        let mut convolutions = Vec::new();
+        for (index, &outputs) in network.channels.iter().enumerate() {
+            let scope = builder.scope("convolutions").scope(index);
+            let deviation = (2.0 / (9 * inputs) as f64).sqrt();
+            convolutions.push(Convolution {
+                weight: scope.parameter("weight", &[outputs, inputs, 3, 3], Init::Normal(deviation))?,
+                norm: [
+                    scope.parameter("scale", &[outputs], Init::Ones)?,
+                    scope.parameter("shift", &[outputs], Init::Zeros)?,
+                ],
+            });
+            (inputs, high, wide) = (outputs, high.div_ceil(2), wide.div_ceil(2));
+        }
+        let embedding = builder.parameter("words", &[words.count(), network.word_dims], Init::Normal(1.0))?;
+        let recurrent = builder.scope("lstm");
+        let (dims, lstm_dims) = (network.word_dims, network.lstm_dims);
+        let lstm = [
+            recurrent.parameter("input", &[4 * lstm_dims, dims], Init::linear(lstm_dims))?,
+            recurrent.parameter("recurrent", &[4 * lstm_dims, lstm_dims], Init::linear(lstm_dims))?,
+            recurrent.parameter("bias", &[4 * lstm_dims], Init::linear(lstm_dims))?,
+        ];
+        let linear = |name: &str, inputs: usize, outputs: usize| -> Result<[Parameter; 2]> {
+            let scope = builder.scope(name);
+            let weight = scope.parameter("weight", &[outputs, inputs], Init::linear(inputs))?;
+            Ok([weight, scope.parameter("bias", &[outputs], Init::linear(inputs))?])
+        };
+        let hidden = linear("hidden", inputs * high * wide + lstm_dims, network.hidden_dims)?;
+        let answers = linear("answers", network.hidden_dims, ANSWERS.len())?;
+        Ok(Self {
+            description: Description {
+                network: network.clone(),
+                words,
+                height,
+                width,
+            },
+            convolutions,
+            embedding,
+            lstm,
+            hidden,
+            answers,
+            parameters: builder.parameters(),
+            device: device.clone(),
+        })
+    }
+
+    /// Whether a model folder is one of this network, and no byte model's.
+    pub fn is_in(path: &Path) -> bool {
+        Folder::open(path).is_ok_and(|folder| folder.kind == KIND)
+    }
+
+    /// Reads a model folder, or a run's best model.
+    ///
+    /// # Errors
+    /// Files that are missing or damaged, or another kind of model.
+    pub fn open(path: &Path, device: &Device) -> Result<Self> {
+        let folder = Folder::open(path)?;
+        if folder.kind != KIND {
+            let message = format!("expected a {KIND} model, found a {} of bytes", folder.kind);
+            return Err(Error::file(path, message));
+        }
+        let Description {
+            network,
+            words,
+            height,
+            width,
+        } = serde_json::from_value(folder.config)
+            .map_err(|error| Error::file(path, format!("config.json: {error}")))?;
+        Self::new(&network, words, (height, width), &folder.weights, device)
+    }
+
+    /// Writes the network into a folder in the making.
+    pub(super) fn fill_folder(&self, folder: &mut NewFolder) -> Result<()> {
+        let config = serde_json::to_value(&self.description).map_err(|error| Error::input(error.to_string()))?;
+        checkpoint::fill_folder(folder, KIND, &config, &self.parameters.named_tensors())
+    }
+
+    /// All parameters.
+    pub fn parameters(&self) -> &Parameters {
+        &self.parameters
+    }
+
+    /// The words that it knows.
+    pub fn words(&self) -> &Words {
+        &self.description.words
+    }
+
+    /// Values of a picture: 3 · height · width.
+    pub fn values(&self) -> usize {
+        COLOURS * self.description.height * self.description.width
+    }
+
+    /// The batch of a [`PictureQuestions`](super::PictureQuestions) on the device.
+    pub(super) fn input(&self, batch: &Batch) -> Result<Input> {
+        let (count, values) = (self.words().longest(), self.values());
+        let rows = batch.ids.chunks_exact(count + values + 1);
+        let (mut words, mut pictures, mut answers) = (Vec::new(), Vec::new(), Vec::new());
+        for row in rows {
+            words.extend_from_slice(&row[..count]);
+            pictures.extend(
+                row[count..count + values]
+                    .iter()
+                    .map(|value| (*value as f32 - 127.5) / 64.0),
+            );
+            answers.push(row[count + values]);
+        }
+        let Description { height, width, .. } = self.description;
+        let shape = (batch.rows, COLOURS, height, width);
+        Ok(Input {
+            words: Tensor::from_vec(words, (batch.rows, count), &self.device)?,
+            pictures: Tensor::from_vec(pictures, shape, &self.device)?,
+            answers: Tensor::from_vec(answers, batch.rows, &self.device)?,
+        })
+    }
+
+    /// Logits of the answers (b, 28); with gradients where the network is `training`.
+    pub(super) fn logits(&self, input: &Input, training: bool) -> Result<Tensor> {
+        let of = |parameter: &Parameter| match training {
+            true => parameter.tracked().clone(),
+            false => parameter.value().clone(),
+        };
+        let mut x = input.pictures.clone();
+        for convolution in &self.convolutions {
+            x = x.conv2d(&of(&convolution.weight), 1, 2, 1, 1)?;
+            x = group_norm(&x, &of(&convolution.norm[0]), &of(&convolution.norm[1]))?.relu()?;
+        }
+        let question = self.question(&input.words, &of)?;
+        let x = Tensor::cat(&[&x.flatten_from(1)?, &question], 1)?; // (b, C h w + d)
+        let linear = |x: &Tensor, [weight, bias]: &[Parameter; 2]| -> Result<Tensor> {
+            Ok(x.matmul(&of(weight).t()?)?.broadcast_add(&of(bias))?)
+        };
+        linear(&linear(&x, &self.hidden)?.relu()?, &self.answers)
+    }
+
+    /// The LSTM's last output (b, d).
+    fn question(&self, words: &Tensor, of: &dyn Fn(&Parameter) -> Tensor) -> Result<Tensor> {
+        let (rows, count) = words.dims2()?;
+        let dims = self.description.network.lstm_dims;
+        let [input, recurrent, bias] = self.lstm.each_ref().map(of);
+        let embedded = of(&self.embedding).index_select(&words.flatten_all()?, 0)?; // (b t, e)
+        let x = embedded.matmul(&input.t()?)?.broadcast_add(&bias)?;
+        let x = x.reshape((rows, count, 4 * dims))?;
+        let recurrent = recurrent.t()?;
+        let mut h = Tensor::zeros((rows, dims), DType::F32, &self.device)?;
+        let mut c = h.clone();
+        let sigmoid = |x: Tensor| (x.neg()?.exp()? + 1.0)?.recip();
+        for position in 0..count {
+            let gates = (x.narrow(1, position, 1)?.squeeze(1)? + h.matmul(&recurrent)?)?; // (b, 4 d)
+            let gate = |index: usize| gates.narrow(D::Minus1, index * dims, dims);
+            let keep = (sigmoid((gate(1)? + 1.0)?)? * c)?;
+            c = (keep + (sigmoid(gate(0)?)? * gate(2)?.tanh()?)?)?;
+            h = (sigmoid(gate(3)?)? * c.tanh()?)?;
+        }
+        Ok(h)
+    }
+
+    /// The number of the best answer to each question of a batch, in [`ANSWERS`].
+    ///
+    /// # Errors
+    /// A failing device.
+    pub fn answer(&self, batch: &Batch) -> Result<Vec<usize>> {
+        let best: Vec<u32> = self.logits(&self.input(batch)?, false)?.argmax(1)?.to_vec1()?;
+        Ok(best.into_iter().map(|index| index as usize).collect())
+    }
+}
+
+/// x (b, C, h, w), each group of [`GROUP`] channels of a picture with mean 0 and deviation 1, then scaled and shifted by channel.
+fn group_norm(x: &Tensor, scale: &Tensor, shift: &Tensor) -> Result<Tensor> {
+    let (rows, channels, height, width) = x.dims4()?;
+    let grouped = x.reshape((rows, channels / GROUP, GROUP * height * width))?;
+    let centred = grouped.broadcast_sub(&grouped.mean_keepdim(2)?)?;
+    let deviation = (centred.sqr()?.mean_keepdim(2)? + EPSILON)?.sqrt()?;
+    let normed = centred
+        .broadcast_div(&deviation)?
+        .reshape((rows, channels, height, width))?;
+    let by_channel = |values: &Tensor| values.reshape((1, channels, 1, 1));
+    Ok(normed
+        .broadcast_mul(&by_channel(scale)?)?
+        .broadcast_add(&by_channel(shift)?)?)
+}
+
+/// The mean over the batch of −ln p(answer), from logits (b, 28).
+pub(super) fn loss(logits: &Tensor, answers: &Tensor) -> Result<Tensor> {
+    let shifted = logits.broadcast_sub(&logits.max_keepdim(1)?.detach())?;
+    let logs = shifted.broadcast_sub(&shifted.exp()?.sum_keepdim(1)?.log()?)?;
+    Ok(logs.gather(&answers.unsqueeze(1)?, 1)?.mean_all()?.neg()?)
+}

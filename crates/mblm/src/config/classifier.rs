@@ -1,0 +1,223 @@
+//! A run of the CNN + LSTM baseline: the YAML file with its maps `io`, `cnn_lstm` and `train`, and its checks.
+//!
+//! `io` and `train` have the keys of every run; `cnn_lstm` stands in the place of `params`. Elements of `train.target_elements` are
+//! questions.
+
+use std::path::Path;
+
+use serde::{Deserialize, Serialize};
+
+use super::experiment::{ElementCount, IoConfig, TrainConfig};
+use super::tree::{Node, Problem};
+use super::yaml;
+use crate::{Error, Result};
+
+/// Channels that are normalised together: a convolution has a multiple of them.
+pub(crate) const GROUP: usize = 8;
+
+/// The sizes of the network.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct CnnLstmConfig {
+    /// Channels of each convolution, 3 × 3 with stride 2.
+    pub channels: Vec<usize>,
+    /// Width of a word's embedding.
+    pub word_dims: usize,
+    /// Width of the LSTM that reads the question.
+    pub lstm_dims: usize,
+    /// Width of the layer between both and the answers.
+    pub hidden_dims: usize,
+}
+
+/// A run of the baseline.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct ClassifierExperiment {
+    /// Data and outputs.
+    pub io: IoConfig,
+    /// The network.
+    pub cnn_lstm: CnnLstmConfig,
+    /// How it is trained.
+    pub train: TrainConfig,
+}
+
+impl ClassifierExperiment {
+    /// Whether a configuration file is one of the baseline: it has the map `cnn_lstm`. One that cannot be read is not.
+    pub fn is_in(path: &Path) -> bool {
+        let root = yaml::read_text(path).and_then(|text| yaml::parse(&text, &path.display().to_string(), &[]));
+        root.is_ok_and(|root| root.get("cnn_lstm").is_some())
+    }
+
+    /// Reads a configuration file, applies the overrides in order, and checks the result.
+    ///
+    /// # Errors
+    /// A file that cannot be read, that is not YAML, or whose values cannot be used; names the line and the key.
+    pub fn from_file(path: &Path, overrides: &[String]) -> Result<Self> {
+        Self::from_yaml_str(&yaml::read_text(path)?, &path.display().to_string(), overrides)
+    }
+
+    /// Reads a configuration from YAML text; `source_name` stands for the file in error messages.
+    ///
+    /// # Errors
+    /// As [`from_file`](Self::from_file).
+    pub fn from_yaml_str(text: &str, source_name: &str, overrides: &[String]) -> Result<Self> {
+        let root: Node = yaml::parse(text, source_name, overrides)?;
+        let experiment: Self = root.read(&[]).map_err(|problem| problem.into_error(source_name))?;
+        experiment.check().map_err(|problem| {
+            let origin = root.locate(problem.path()).clone();
+            problem.or_at(&origin).into_error(source_name)
+        })?;
+        Ok(experiment)
+    }
+
+    /// The configuration as YAML; reading it back gives the same configuration.
+    ///
+    /// # Errors
+    /// A path that is not UTF-8.
+    pub fn to_yaml_string(&self) -> Result<String> {
+        yaml::write(self)
+    }
+
+    /// Checks a network that was read from a model folder.
+    pub(crate) fn check_network(network: &CnnLstmConfig) -> Result<()> {
+        network.check().map_err(|problem| Error::config(problem.to_string()))
+    }
+
+    fn check(&self) -> Result<(), Problem> {
+        self.cnn_lstm.check().map_err(|problem| problem.within("cnn_lstm"))?;
+        let fail = |key: &str, expected: &str, found: &dyn std::fmt::Display| {
+            Err(Problem::new(key, format!("expected {expected}, found {found}")))
+        };
+        let (io, train) = (&self.io, &self.train);
+        if io.dataset_id != "clevr" {
+            return fail(
+                "io.dataset_id",
+                "clevr: the network answers questions about pictures",
+                &io.dataset_id,
+            );
+        }
+        if train.batch_size == 0 {
+            return fail("train.batch_size", "at least 1", &0);
+        }
+        if train.gradient_accumulate_every != 1 {
+            let found = &train.gradient_accumulate_every;
+            return fail(
+                "train.gradient_accumulate_every",
+                "1: this network's batches fit",
+                found,
+            );
+        }
+        if train.target_elements_strategy != ElementCount::Batch {
+            return fail(
+                "train.target_elements_strategy",
+                "batch: elements are questions",
+                &"sequence",
+            );
+        }
+        if train.target_elements < train.batch_size as u64 {
+            let expected = format!("at least one batch, {} questions", train.batch_size);
+            return fail("train.target_elements", &expected, &train.target_elements);
+        }
+        if !(train.learning_rate.is_finite() && train.learning_rate >= 0.0) {
+            return fail(
+                "train.learning_rate",
+                "a finite number of at least 0",
+                &train.learning_rate,
+            );
+        }
+        if !(0.0..=1.0).contains(&train.warmup_steps_perc) {
+            return fail("train.warmup_steps_perc", "a share, 0 to 1", &train.warmup_steps_perc);
+        }
+        match train.gradient_clipping {
+            Some(norm) if !(norm.is_finite() && norm > 0.0) => {
+                fail("train.gradient_clipping", "a number above 0, or null", &norm)
+            }
+            _ => Ok(()),
+        }
+    }
+}
+
+impl CnnLstmConfig {
+    /// Widths that a machine can have, so that products of them do not overflow.
+    const LARGEST: usize = 1 << 16;
+
+    fn check(&self) -> Result<(), Problem> {
+        let fits = |channels: &usize| *channels > 0 && *channels <= Self::LARGEST && channels.is_multiple_of(GROUP);
+        if self.channels.is_empty() || !self.channels.iter().all(fits) || self.channels.len() > 16 {
+            let expected = format!("1 to 16 multiples of {GROUP} up to {}", Self::LARGEST);
+            return Err(Problem::new(
+                "channels",
+                format!("expected {expected}, found {:?}", self.channels),
+            ));
+        }
+        for (key, value) in [
+            ("word_dims", self.word_dims),
+            ("lstm_dims", self.lstm_dims),
+            ("hidden_dims", self.hidden_dims),
+        ] {
+            if !(1..=Self::LARGEST).contains(&value) {
+                let message = format!("expected 1 to {}, found {value}", Self::LARGEST);
+                return Err(Problem::new(key, message));
+            }
+        }
+        Ok(())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const YAML: &str = "
+io: { name_model: c, output_dir: runs, dataset_dir: d, dataset_id: clevr, num_models_to_save: 1, validate_amount: 2, log_train_loss_amount: 2 }
+cnn_lstm: { channels: [8, 16], word_dims: 4, lstm_dims: 6, hidden_dims: 5 }
+train: { target_elements: 64, target_elements_strategy: batch, batch_size: 4, learning_rate: 1e-3, gradient_accumulate_every: 1 }
+";
+
+    fn message(set: &str) -> String {
+        ClassifierExperiment::from_yaml_str(YAML, "c.yaml", &[set.to_string()])
+            .unwrap_err()
+            .to_string()
+    }
+
+    #[test]
+    fn it_is_read_written_and_told_from_other_runs() {
+        let experiment = ClassifierExperiment::from_yaml_str(YAML, "c.yaml", &[]).unwrap();
+        let again = ClassifierExperiment::from_yaml_str(&experiment.to_yaml_string().unwrap(), "again", &[]).unwrap();
+        assert_eq!(experiment, again);
+        let file = tempfile::NamedTempFile::new().unwrap();
+        std::fs::write(file.path(), YAML).unwrap();
+        assert!(ClassifierExperiment::is_in(file.path()));
+        std::fs::write(file.path(), "params: {}").unwrap();
+        assert!(!ClassifierExperiment::is_in(file.path()));
+        assert!(!ClassifierExperiment::is_in(Path::new("/nowhere")));
+    }
+
+    #[test]
+    fn what_cannot_be_used_is_named() {
+        for (set, part) in [
+            (
+                "cnn_lstm.channels=[8, 9]",
+                "cnn_lstm.channels: expected 1 to 16 multiples of 8",
+            ),
+            ("cnn_lstm.lstm_dims=0", "cnn_lstm.lstm_dims: expected 1 to"),
+            ("io.dataset_id=bytes", "io.dataset_id: expected clevr"),
+            ("train.batch_size=0", "train.batch_size: expected at least 1"),
+            (
+                "train.target_elements=3",
+                "expected at least one batch, 4 questions, found 3",
+            ),
+            (
+                "train.learning_rate=-1",
+                "train.learning_rate: expected a finite number",
+            ),
+            (
+                "train.gradient_clipping=0",
+                "train.gradient_clipping: expected a number above 0",
+            ),
+            ("cnn_lstm.chanels=[8]", "did you mean"),
+        ] {
+            assert!(message(set).contains(part), "{set}: {}", message(set));
+        }
+    }
+}
