@@ -10,7 +10,11 @@
 //! | `windows` | files and readers in windows that may overlap |
 //! | `split` | the samples of a data set, for decoders and encoders |
 //! | `positions` | the mean loss by position in the context |
+//! | `needle` | needles in haystacks: values found again, by length and depth |
 
+mod needle;
+#[cfg(test)]
+mod needle_tests;
 mod positions;
 mod split;
 #[cfg(test)]
@@ -21,6 +25,7 @@ use std::f64::consts::LN_2;
 
 use crate::{Error, Result};
 
+pub use needle::{Found, ModelReader, NeedleTest, Reader};
 pub use positions::{Buckets, ByPosition};
 pub use split::SplitScores;
 pub use windows::Windows;
