@@ -244,7 +244,7 @@ impl RunFolder {
             Err(error) => summary.error = Some(error.to_string()),
         }
         experiment.summary = Some(summary);
-        write_config(&self.path, &experiment)
+        write_config(&self.path, &experiment.to_yaml_string()?)
     }
 }
 

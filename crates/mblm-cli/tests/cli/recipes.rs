@@ -19,17 +19,18 @@ fn name(path: &Path) -> &str {
 
 #[test]
 fn every_recipe_is_valid_and_has_the_size_it_says() {
-    for path in recipes() {
-        let json = done(&["train", str(&path), "--dry-run", "--json"]).json();
+    // that network's size depends on the words of its questions
+    for path in recipes().iter().filter(|path| name(path) != "clevr-cnn-lstm") {
+        let json = done(&["train", str(path), "--dry-run", "--json"]).json();
         let millions = json["parameters"].as_f64().unwrap() / 1e6;
-        let text = std::fs::read_to_string(&path).unwrap();
+        let text = std::fs::read_to_string(path).unwrap();
         assert!(
             text.starts_with("# "),
             "{}: expected a comment that says what it is",
             path.display()
         );
         assert!(
-            text.contains(&format!("name_model: {}\n", name(&path))),
+            text.contains(&format!("name_model: {}\n", name(path))),
             "{}",
             path.display()
         );
@@ -49,7 +50,7 @@ fn every_recipe_trains_when_it_is_made_small() {
         std::fs::create_dir_all(books.join(split)).unwrap();
         std::fs::copy(scratch.data(), books.join(split).join("book.txt")).unwrap();
     }
-    for path in recipes() {
+    for path in recipes().into_iter().filter(|path| !name(path).starts_with("clevr")) {
         let encoder = name(&path) == "masked-bytes";
         let params = if encoder { "params.mblm_config" } else { "params" };
         let mut args = vec![format!("io.dataset_dir={}", str(&books))];
@@ -80,5 +81,89 @@ fn every_recipe_trains_when_it_is_made_small() {
         let bits = json["validation_bits_per_byte"].as_f64().unwrap();
         assert!((4.0..12.0).contains(&bits), "{}: {bits}", path.display());
         assert_eq!(json["sample"].is_null(), encoder, "{}", path.display());
+    }
+}
+
+#[test]
+fn questions_about_pictures_train_on_a_synthetic_set_and_are_asked() {
+    let scratch = Scratch::new();
+    let data = scratch.path("synth");
+    done(&[
+        "data",
+        "clevr-synth",
+        str(&data),
+        "--images",
+        "6",
+        "--val-images",
+        "3",
+        "--small",
+        "--questions-per-image",
+        "4",
+    ]);
+    let dir = format!("io.dataset_dir={}", str(&data));
+    for (recipe, small) in [
+        (
+            "clevr",
+            &[
+                "params.input_seq_len=560",
+                "params.seq_lens=[40, 14]",
+                "params.hidden_dims=[32, 32]",
+                "params.num_layers=[1, 1]",
+                "io.dataset_args.resize_to_w=12",
+                "io.dataset_args.resize_to_h=8",
+            ][..],
+        ),
+        (
+            "clevr-cnn-lstm",
+            &[
+                "cnn_lstm.channels=[8, 8]",
+                "cnn_lstm.lstm_dims=16",
+                "cnn_lstm.hidden_dims=16",
+            ][..],
+        ),
+    ] {
+        let config = root().join("configs").join(format!("{recipe}.yaml"));
+        let mut args = vec![
+            "train",
+            str(&config),
+            "--set",
+            &dir,
+            "--out",
+            str(scratch.runs()),
+            "--sample-bytes",
+            "0",
+            "--json",
+        ];
+        for value in small.iter().copied().chain([
+            "train.batch_size=4",
+            "train.target_elements=32",
+            "train.max_eval_steps=1",
+            "io.validate_amount=2",
+        ]) {
+            args.extend(["--set", value]);
+        }
+        let trained = done(&args).json();
+        assert_eq!(trained["batches"], 8, "{trained}");
+        let run = trained["run"].as_str().unwrap();
+        let lines = scratch.path(&format!("{recipe}.jsonl"));
+        let asked = done(&[
+            "vqa",
+            "eval",
+            "-m",
+            run,
+            "--limit",
+            "10",
+            "--prior",
+            "--json",
+            "--jsonl",
+            str(&lines),
+        ])
+        .json();
+        assert_eq!(asked["overall"]["questions"], 10, "{asked}");
+        let right = std::fs::read_to_string(&lines)
+            .unwrap()
+            .matches("\"constrained_right\":true")
+            .count();
+        assert_eq!(asked["overall"]["constrained"].as_f64().unwrap(), right as f64 / 10.0);
     }
 }

@@ -63,7 +63,10 @@ impl Model {
         let (architecture, weights) = if path.is_dir() {
             let path = &run::model_folder(path);
             let folder = Folder::open(path)?;
-            (architecture(&path.join(CONFIG_FILE), folder.config)?, folder.weights)
+            (
+                architecture(&path.join(CONFIG_FILE), &folder.kind, folder.config)?,
+                folder.weights,
+            )
         } else {
             let weights = Weights::open(path)?;
             let Some(architecture) = architecture_of(path)? else {

@@ -267,3 +267,109 @@ pub(super) fn loss(logits: &Tensor, answers: &Tensor) -> Result<Tensor> {
     let logs = shifted.broadcast_sub(&shifted.exp()?.sum_keepdim(1)?.log()?)?;
     Ok(logs.gather(&answers.unsqueeze(1)?, 1)?.mean_all()?.neg()?)
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::data::Position;
+    use crate::model::Seeded;
+
+    fn network() -> CnnLstm {
+        let config = CnnLstmConfig {
+            channels: vec![8, 16],
+            word_dims: 5,
+            lstm_dims: 6,
+            hidden_dims: 7,
+        };
+        let words = Words::of(["how many red cubes", "is there a sphere"]);
+        CnnLstm::new(&config, words, (5, 6), &Seeded(3), &Device::Cpu).unwrap()
+    }
+
+    fn batch(network: &CnnLstm) -> Batch {
+        let rows = [("how many cubes", 2), ("is there a red sphere", 27), ("many", 5)];
+        let ids: Vec<u32> = (rows.iter().enumerate())
+            .flat_map(|(row, (question, answer))| {
+                let mut ids = network.words().numbers(question);
+                ids.extend((0..network.values() as u32).map(|value| (value * 37 + row as u32 * 101) % 256));
+                ids.push(*answer);
+                ids
+            })
+            .collect();
+        Batch {
+            len: ids.len() / rows.len(),
+            ids,
+            rows: rows.len(),
+            loss_weights: None,
+            labels: None,
+            masked: None,
+            samples: vec![0, 1, 2],
+            position: Position::default(),
+            next: Position::default(),
+        }
+    }
+
+    #[test]
+    fn gradients_are_those_of_finite_differences() {
+        let network = network();
+        let input = network.input(&batch(&network)).unwrap();
+        let of = |training| loss(&network.logits(&input, training).unwrap(), &input.answers).unwrap();
+        let graph = of(true).backward().unwrap();
+        for parameter in network.parameters().iter() {
+            let gradient = graph
+                .get(parameter.tracked())
+                .unwrap_or_else(|| panic!("{}", parameter.name()));
+            // along the gradient's own direction, the steepest there is
+            let norm = gradient
+                .sqr()
+                .unwrap()
+                .sum_all()
+                .unwrap()
+                .to_scalar::<f32>()
+                .unwrap()
+                .sqrt();
+            assert!(norm > 0.0, "{}", parameter.name());
+            let step = 1e-2_f64;
+            let direction = (gradient * (step / f64::from(norm))).unwrap();
+            let before = parameter.value().copy().unwrap();
+            let at = |value: Tensor| {
+                parameter.set(&value).unwrap();
+                f64::from(of(false).to_scalar::<f32>().unwrap())
+            };
+            let (above, below) = (at((&before + &direction).unwrap()), at((&before - &direction).unwrap()));
+            parameter.set(&before).unwrap();
+            let found = (above - below) / (2.0 * step);
+            let error = (found - f64::from(norm)).abs() / f64::from(norm);
+            assert!(error < 0.02, "{}: {found} for {norm}", parameter.name());
+        }
+    }
+
+    #[test]
+    fn it_is_read_as_it_was_written_and_is_no_model_of_bytes() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("model");
+        let network = network();
+        checkpoint::atomic::write_folder(&path, |new| network.fill_folder(new)).unwrap();
+        let again = CnnLstm::open(&path, &Device::Cpu).unwrap();
+        let batch = batch(&network);
+        let logits = |network: &CnnLstm| -> Vec<Vec<f32>> {
+            let input = network.input(&batch).unwrap();
+            network.logits(&input, false).unwrap().to_vec2().unwrap()
+        };
+        assert_eq!(logits(&network), logits(&again));
+        let error = crate::model::Model::open(&path, &crate::model::BlockRegistry::default(), &Device::Cpu);
+        let message = error.err().unwrap().to_string();
+        assert!(message.contains("`mblm vqa eval` asks it"), "{message}");
+    }
+
+    #[test]
+    fn damaged_descriptions_are_errors() {
+        let config = &network().description.network;
+        for (longest, words) in [(0, vec!["a"]), (1 << 40, vec!["a"]), (3, vec!["b", "a"])] {
+            let words: Words = serde_json::from_value(serde_json::json!({"words": words, "longest": longest})).unwrap();
+            assert!(CnnLstm::new(config, words, (5, 6), &Seeded(0), &Device::Cpu).is_err());
+        }
+        for size in [(0, 5), (5, 0), (1 << 20, 5)] {
+            assert!(CnnLstm::new(config, Words::of(["a"]), size, &Seeded(0), &Device::Cpu).is_err());
+        }
+    }
+}

@@ -38,18 +38,48 @@ pub(super) struct Opener {
     latest: Mutex<Option<(PathBuf, Reading, Weak<Files>)>>,
 }
 
+/// The bytes of files that are a split.
+pub(super) struct Part {
+    pub(super) files: Arc<Files>,
+    pub(super) bytes: Range<u64>,
+}
+
 impl Opener {
     /// The split that `args` ask for; `None` if the data has no such split.
     pub(super) fn open(&self, args: &DatasetArgs) -> Result<Option<Arc<dyn Dataset>>> {
-        let options: Options = args.parse_options()?;
-        let reading = Reading {
-            decompress: true,
-            text_field: options.text_field,
+        let Options {
+            held_out,
+            text_field,
+            separator,
+            seeded_starts,
+        } = args.parse_options()?;
+        let sequence = SequenceOptions {
+            separator,
+            seeded_starts,
         };
         let name = format!("bytes ({} split of {})", args.split, args.dir.display());
+        let Some(Part { files, bytes }) = self.part(args, held_out, text_field)? else {
+            return Ok(None);
+        };
+        let set = Sequential::new(files, bytes, args, sequence, &name)
+            .map_err(|error| too_short(error, args.split, held_out))?;
+        Ok(Some(Arc::new(set)))
+    }
+
+    /// The bytes of the split that `args` ask for, their options aside.
+    pub(super) fn part(
+        &self,
+        args: &DatasetArgs,
+        held_out: Option<f64>,
+        text_field: Option<String>,
+    ) -> Result<Option<Part>> {
+        let reading = Reading {
+            decompress: true,
+            text_field,
+        };
         let has = |split: Split| args.dir.join(split.name()).is_dir();
-        let (files, bytes) = if has(Split::Train) && has(Split::Validation) {
-            if options.held_out.is_some() {
+        if has(Split::Train) && has(Split::Validation) {
+            if held_out.is_some() {
                 return Err(Error::config(format!(
                     "dataset_args: held_out splits data without splits of its own, but {} has the folders train and \
                      validation; remove held_out or those folders",
@@ -62,34 +92,21 @@ impl Opener {
             let paths = regular_files(&args.dir.join(args.split.name()))?;
             let files = Arc::new(Files::open(&paths, &reading, args.on_opening.clone())?);
             let bytes = 0..files.len();
-            (files, bytes)
-        } else {
-            let held_out = options.held_out.unwrap_or(DEFAULT_HELD_OUT);
-            if !(0.0..1.0).contains(&held_out) {
-                return Err(Error::config(format!(
-                    "dataset_args: held_out is {held_out}: expected the share of the bytes kept for validation and test, 0 \
-                     or more and below 1"
-                )));
-            }
-            let files = self.whole(args, reading)?;
-            let bytes = split_by_position(files.len(), held_out, args.split);
-            if bytes.is_empty() && args.split != Split::Train {
-                return Ok(None);
-            }
-            (files, bytes)
-        };
-        let sequence = SequenceOptions {
-            separator: options.separator,
-            seeded_starts: options.seeded_starts,
-        };
-        let set = Sequential::new(files, bytes, args, sequence, &name).map_err(|error| match args.split {
-            Split::Train => error,
-            _ => Error::input(format!(
-                "{error}; or raise held_out in io.dataset_args (it is {}), the share kept for validation and test",
-                options.held_out.unwrap_or(DEFAULT_HELD_OUT)
-            )),
-        })?;
-        Ok(Some(Arc::new(set)))
+            return Ok(Some(Part { files, bytes }));
+        }
+        let held_out = held_out.unwrap_or(DEFAULT_HELD_OUT);
+        if !(0.0..1.0).contains(&held_out) {
+            return Err(Error::config(format!(
+                "dataset_args: held_out is {held_out}: expected the share of the bytes kept for validation and test, 0 or \
+                 more and below 1"
+            )));
+        }
+        let files = self.whole(args, reading)?;
+        let bytes = split_by_position(files.len(), held_out, args.split);
+        Ok(match bytes.is_empty() && args.split != Split::Train {
+            true => None,
+            false => Some(Part { files, bytes }),
+        })
     }
 
     /// All files of the path, the same object as long as another split still has it.
@@ -107,6 +124,17 @@ impl Opener {
         let files = Arc::new(Files::open(&paths, &reading, args.on_opening.clone())?);
         *latest = Some((args.dir.clone(), reading, Arc::downgrade(&files)));
         Ok(files)
+    }
+}
+
+/// The error of a split with fewer bytes than a sample needs: for one that was held out also that more can be.
+pub(super) fn too_short(error: Error, split: Split, held_out: Option<f64>) -> Error {
+    match split {
+        Split::Train => error,
+        _ => Error::input(format!(
+            "{error}; or raise held_out in io.dataset_args (it is {}), the share kept for validation and test",
+            held_out.unwrap_or(DEFAULT_HELD_OUT)
+        )),
     }
 }
 

@@ -10,6 +10,7 @@
 //!
 //! A [`Dataset`] gives sample `index` of epoch `epoch` and nothing else decides what that sample is: neither the order of
 //! calls nor the thread. So a run that resumes at an epoch and a batch sees exactly what it would have seen.
+//! [`needle`] hides pairs of a key and a value in text and asks for them.
 //! Data sets are opened by name through a [`Registry`], to which a program adds its own.
 
 mod batch;
@@ -23,6 +24,7 @@ mod hash;
 mod json_line;
 mod loader;
 mod masked;
+pub mod needle;
 mod permutation;
 mod pg19;
 mod registry;

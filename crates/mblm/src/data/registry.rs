@@ -7,6 +7,7 @@ use std::sync::Arc;
 use super::bytes::Opener;
 use super::clevr;
 use super::dataset::{Dataset, DatasetArgs};
+use super::needle;
 use super::pg19;
 use crate::{Error, Result};
 
@@ -68,9 +69,11 @@ impl Registry {
 impl Default for Registry {
     fn default() -> Self {
         let mut registry = Self::empty();
-        let opener = Opener::default();
+        let opener = Arc::new(Opener::default());
+        let shared = opener.clone();
         registry.register("bytes", move |args| opener.open(args));
         registry.register("clevr", clevr::open);
+        registry.register("needle", move |args| needle::open(args, &shared));
         registry.register("pg19", pg19::open);
         registry.register("pg19masked", pg19::open_masked);
         registry
@@ -122,7 +125,7 @@ mod tests {
         });
         assert_eq!(
             registry.names().collect::<Vec<_>>(),
-            ["bytes", "clevr", "constant", "pg19", "pg19masked"]
+            ["bytes", "clevr", "constant", "needle", "pg19", "pg19masked"]
         );
         let args = DatasetArgs {
             pad_token_id: 9,
@@ -141,8 +144,8 @@ mod tests {
     fn an_unknown_name_lists_the_known_ones_and_the_nearest() {
         let args = DatasetArgs::new("", Split::Train, 1);
         let message = |name| Registry::default().open(name, &args).err().unwrap().to_string();
-        let expected = "unknown data set `pg19maskd` (io.dataset_id): expected one of `bytes`, `clevr`, `pg19`, `pg19masked`; did \
-                        you mean `pg19masked`?";
+        let expected = "unknown data set `pg19maskd` (io.dataset_id): expected one of `bytes`, `clevr`, `needle`, `pg19`, \
+                        `pg19masked`; did you mean `pg19masked`?";
         assert_eq!(message("pg19maskd"), expected);
         assert!(message("imagenet").ends_with("`pg19masked`"));
     }

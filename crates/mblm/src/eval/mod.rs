@@ -11,7 +11,11 @@
 //! | `split` | the samples of a data set, for decoders and encoders |
 //! | `positions` | the mean loss by position in the context |
 //! | `vqa` | questions about pictures: how often the answer is right |
+//! | `needle` | needles in haystacks: values found again, by length and depth |
 
+mod needle;
+#[cfg(test)]
+mod needle_tests;
 mod positions;
 mod split;
 #[cfg(test)]
@@ -23,6 +27,7 @@ use std::f64::consts::LN_2;
 
 use crate::{Error, Result};
 
+pub use needle::{Found, ModelReader, NeedleTest, Reader};
 pub use positions::{Buckets, ByPosition};
 pub use split::SplitScores;
 pub use windows::Windows;

@@ -16,7 +16,7 @@ use serde_json::json;
 
 use crate::args::{Cli, TrainArgs, Usage};
 use crate::output::{self, grouped};
-use crate::progress::{self, question_bar};
+use crate::progress::{self, count_bar};
 use crate::run_folder;
 use crate::signals::Signals;
 use crate::{config, device};
@@ -39,8 +39,8 @@ pub(crate) fn run(path: &Path, args: &TrainArgs, cli: &Cli) -> Result<ExitCode> 
         experiment.train.seed = seed;
     }
     let device = device::open(&args.device)?;
-    let training = Arc::new(open(&experiment, Split::Train, cli)?);
-    let validation = Arc::new(open(&experiment, Split::Validation, cli)?);
+    let training = open(&experiment, Split::Train, cli)?;
+    let validation = open(&experiment, Split::Validation, cli)?;
     let words = Words::of(training.questions().map(|question| &*question.text));
     let options = training.options();
     let (Some(height), Some(width), None) = (
@@ -91,7 +91,11 @@ pub(crate) fn run(path: &Path, args: &TrainArgs, cli: &Cli) -> Result<ExitCode> 
     }
     let signals = Signals::listen()?;
     let begun = Instant::now();
-    let bar = question_bar(plan.batches * experiment.train.batch_size as u64, cli.quiet);
+    let bar = count_bar(
+        plan.batches * experiment.train.batch_size as u64,
+        "questions",
+        cli.quiet,
+    );
     let mut curve = Vec::new();
     let mut on = |report: Report| -> mblm::Result<()> {
         watch(report, &experiment, &bar, cli.quiet, &mut curve);

@@ -33,7 +33,7 @@ pub(super) fn answers(args: &VqaEvalArgs, config: &Path, split: Split, signals: 
     let options = LoaderOptions::evaluation(args.batch_size, Order::Sequential);
     let limit = args.limit.unwrap_or(usize::MAX);
     let questions = limit.min(data.len(0));
-    let bar = progress::question_bar(questions as u64, cli.quiet);
+    let bar = progress::count_bar(questions as u64, "questions", cli.quiet);
     let mut answered = Vec::with_capacity(questions);
     for batch in Loader::new(data, options)? {
         if answered.len() >= questions || signals.stop.load(Ordering::Relaxed) {

@@ -1,0 +1,225 @@
+//! Data set `needle`: key–value pairs hidden in natural text, and asked for at the end.
+//!
+//! ```text
+//! But in such cases as th[key qxv: 4821]↵ese a good memory is unpardonable. … [key qxv? 4821]↵
+//! ```
+//!
+//! The text is that of data set `bytes`, with the same splits and the options `held_out` and `text_field`. Sample i of epoch e is
+//! a window of it at a random place with `needles` pairs hidden at random depths, or the one asked for last at the option
+//! `depth`, and at its end `queries` of them with their values, `input_seq_len` bytes in all; a function of (seed, split, worker,
+//! e, i). A key has `key_len` characters and occurs in a sample nowhere but in its needle and its query. An epoch has as many
+//! samples as fit side by side into the text.
+//!
+//! With `loss_on: answer` the loss is that of the values asked for, with `text_weight` also, weighted, that of all other bytes.
+//! Retrieval appears suddenly in training, and sooner the more pairs a sample asks for.
+//!
+//! **Patches.** A hierarchical model can answer only where the value begins in a later patch of its first stage than the key of
+//! the query ends in. With patches of 8 bytes, `align: 8` makes it so: needle and query of the default formats are two patches
+//! each, `[key qxv` and `: 4821]↵`. Without alignment, `query_format` needs as much text between key and value as a patch has
+//! bytes, less one.
+//!
+//! | file | holds |
+//! |---|---|
+//! | `options` | options and their checks |
+//! | `hidden` | one sample: text, needles, queries |
+
+mod hidden;
+mod options;
+#[cfg(test)]
+mod tests;
+
+use std::ops::Range;
+use std::path::Path;
+use std::sync::Arc;
+
+pub use hidden::Hidden;
+pub use options::{LossOn, NeedleOptions, Task};
+
+use super::bytes::{Opener, too_short};
+use super::dataset::{Dataset, DatasetArgs, OnOpening, Sample, Split};
+use super::files::{Files, Reading};
+use super::source::ByteSource;
+use super::walk::regular_files;
+use crate::bytes::ids_from_bytes;
+use crate::{Error, Result};
+
+/// Natural text to hide needles in.
+pub struct Haystack {
+    source: Arc<dyn ByteSource>,
+    bytes: Range<u64>,
+    name: String,
+}
+
+impl Haystack {
+    /// All files of a path as one text: a file, or a folder with everything below it.
+    ///
+    /// # Errors
+    /// Files that cannot be read or decoded, or that are empty.
+    pub fn open(path: &Path, text_field: Option<String>, on_opening: Option<OnOpening>) -> Result<Self> {
+        let reading = Reading {
+            decompress: true,
+            text_field,
+        };
+        let files = Files::open(&regular_files(path)?, &reading, on_opening)?;
+        Ok(Self {
+            bytes: 0..files.len(),
+            name: path.display().to_string(),
+            source: Arc::new(files),
+        })
+    }
+
+    /// Text in memory.
+    pub fn from_bytes(text: Vec<u8>) -> Self {
+        Self {
+            bytes: 0..text.len() as u64,
+            name: "memory".into(),
+            source: Arc::new(text),
+        }
+    }
+
+    /// The text of a split, as the data set takes it with these options; `None` if there is no such split.
+    ///
+    /// # Errors
+    /// As [`open`](Self::open), and options that make no sense.
+    pub fn of_split(
+        dir: &Path,
+        split: Split,
+        options: &NeedleOptions,
+        on_opening: Option<OnOpening>,
+    ) -> Result<Option<Self>> {
+        let args = DatasetArgs {
+            on_opening,
+            ..DatasetArgs::new(dir, split, 1)
+        };
+        Self::split(&args, options, &Opener::default())
+    }
+
+    fn split(args: &DatasetArgs, options: &NeedleOptions, opener: &Opener) -> Result<Option<Self>> {
+        let part = opener.part(args, options.held_out, options.text_field.clone())?;
+        Ok(part.map(|part| Self {
+            source: part.files,
+            bytes: part.bytes,
+            name: format!("{} split of {}", args.split, args.dir.display()),
+        }))
+    }
+
+    /// Bytes of the text.
+    pub fn len(&self) -> u64 {
+        self.bytes.end - self.bytes.start
+    }
+
+    /// Whether there is none.
+    pub fn is_empty(&self) -> bool {
+        self.bytes.is_empty()
+    }
+
+    /// The last offset that a window of `len` bytes can begin at.
+    fn last_offset(&self, len: usize) -> Result<u64> {
+        self.len().checked_sub(len as u64).ok_or_else(|| {
+            Error::input(format!(
+                "{}: has {} bytes of text, but a sample takes {len}; give more text, or make samples shorter",
+                self.name,
+                self.len()
+            ))
+        })
+    }
+
+    fn read(&self, offset: u64, buffer: &mut [u8]) -> Result<()> {
+        self.source.read(self.bytes.start + offset, buffer)
+    }
+}
+
+/// Opens the split that `args` ask for; `None` if the data has no such split.
+pub(super) fn open(args: &DatasetArgs, opener: &Opener) -> Result<Option<Arc<dyn Dataset>>> {
+    let options: NeedleOptions = args.parse_options()?;
+    let held_out = options.held_out;
+    let Some(haystack) = Haystack::split(args, &options, opener)? else {
+        return Ok(None);
+    };
+    let task = Task::new(options)?;
+    let text = task.haystack_len(args.sample_len)?;
+    haystack
+        .last_offset(text)
+        .map_err(|error| too_short(error, args.split, held_out))?;
+    Ok(Some(Arc::new(Needle {
+        task,
+        haystack,
+        args: args.clone(),
+    })))
+}
+
+/// One split of the data set.
+struct Needle {
+    task: Task,
+    haystack: Haystack,
+    args: DatasetArgs,
+}
+
+impl Needle {
+    fn weights(&self, hidden: &Hidden) -> Option<Vec<f32>> {
+        let options = self.task.options();
+        if options.loss_on == LossOn::All {
+            return None;
+        }
+        let mut weights = vec![options.text_weight.unwrap_or(0.0); hidden.bytes.len()];
+        for answer in &hidden.answers {
+            weights[answer.clone()].fill(1.0);
+        }
+        Some(weights)
+    }
+}
+
+impl Dataset for Needle {
+    fn len(&self, _: usize) -> usize {
+        let samples = self.haystack.len() / self.args.sample_len as u64 / self.args.workers as u64;
+        usize::try_from(samples).unwrap_or(usize::MAX).max(1)
+    }
+
+    fn sample(&self, index: usize, epoch: usize) -> Result<Sample> {
+        if index >= self.len(epoch) {
+            return Err(Error::input(format!(
+                "sample {index} of epoch {epoch} was asked for, which has {} samples",
+                self.len(epoch)
+            )));
+        }
+        let DatasetArgs { seed, worker, .. } = self.args;
+        let split = match self.args.split {
+            Split::Train => 0,
+            Split::Validation => 1,
+            Split::Test => 2,
+        };
+        let seed = [seed, split, worker as u64, epoch as u64, index as u64];
+        let hidden = self.task.hide(&self.haystack, self.args.sample_len, None, &seed)?;
+        let ids = ids_from_bytes(&hidden.bytes);
+        let tokens = self.args.num_tokens;
+        if let Some(id) = ids.iter().find(|id| **id as usize >= tokens) {
+            return Err(Error::input(format!(
+                "{}: byte {id} of sample {index} is no id of the model: num_tokens is {tokens}; set it to at least 256 to read \
+                 any text",
+                self.haystack.name
+            )));
+        }
+        Ok(Sample {
+            ids,
+            loss_weights: self.weights(&hidden),
+            ..Sample::default()
+        })
+    }
+
+    fn bytes(&self) -> u64 {
+        self.haystack.len()
+    }
+
+    fn describe(&self) -> String {
+        let options = self.task.options();
+        format!(
+            "needle ({}): {} bytes, {} samples of {} bytes with {} needles and {} queries",
+            self.haystack.name,
+            self.haystack.len(),
+            self.len(0),
+            self.args.sample_len,
+            options.needles,
+            options.queries
+        )
+    }
+}
