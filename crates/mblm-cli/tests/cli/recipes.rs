@@ -105,8 +105,8 @@ fn questions_about_pictures_train_on_a_synthetic_set_and_are_asked() {
         (
             "clevr",
             &[
-                "params.input_seq_len=560",
-                "params.seq_lens=[40, 14]",
+                "params.input_seq_len=896",
+                "params.seq_lens=[64, 14]",
                 "params.hidden_dims=[32, 32]",
                 "params.num_layers=[1, 1]",
                 "io.dataset_args.resize_to_w=12",

@@ -267,7 +267,7 @@ mod tests {
         let message = error_with("{\"format\": 2, \"layout\": []}");
         assert!(message.contains("expected format 1, found format 2"), "{message}");
         let message = error_with("{\"format\": 1, \"kind\": \"both\", \"config\": {}}");
-        assert!(message.contains("`decoder` or `encoder`, found `both`"), "{message}");
+        assert!(message.contains("`encoder` or `cnn_lstm`, found `both`"), "{message}");
         let folder = tempfile::tempdir().unwrap();
         assert!(save(folder.path(), "both", &json!({}), &[]).is_err());
     }

@@ -203,7 +203,7 @@ impl CnnLstm {
         };
         let mut x = input.pictures.clone();
         for convolution in &self.convolutions {
-            x = x.conv2d(&of(&convolution.weight), 1, 2, 1, 1)?;
+            x = even(&x)?.conv2d(&of(&convolution.weight), 1, 2, 1, 1)?;
             x = group_norm(&x, &of(&convolution.norm[0]), &of(&convolution.norm[1]))?.relu()?;
         }
         let question = self.question(&input.words, &of)?;
@@ -244,6 +244,13 @@ impl CnnLstm {
         let best: Vec<u32> = self.logits(&self.input(batch)?, false)?.argmax(1)?.to_vec1()?;
         Ok(best.into_iter().map(|index| index as usize).collect())
     }
+}
+
+/// x (b, C, h, w) with a row and a column of zeros more where their numbers are odd: candle's gradient of a convolution with stride 2
+/// wants both even.
+fn even(x: &Tensor) -> Result<Tensor> {
+    let (_, _, height, width) = x.dims4()?;
+    Ok(x.pad_with_zeros(2, 0, height % 2)?.pad_with_zeros(3, 0, width % 2)?)
 }
 
 /// x (b, C, h, w), each group of [`GROUP`] channels of a picture with mean 0 and deviation 1, then scaled and shifted by channel.
@@ -364,7 +371,7 @@ mod tests {
     #[test]
     fn damaged_descriptions_are_errors() {
         let config = &network().description.network;
-        for (longest, words) in [(0, vec!["a"]), (1 << 40, vec!["a"]), (3, vec!["b", "a"])] {
+        for (longest, words) in [(0u64, vec!["a"]), (1 << 40, vec!["a"]), (3, vec!["b", "a"])] {
             let words: Words = serde_json::from_value(serde_json::json!({"words": words, "longest": longest})).unwrap();
             assert!(CnnLstm::new(config, words, (5, 6), &Seeded(0), &Device::Cpu).is_err());
         }
