@@ -64,7 +64,7 @@ pub(crate) fn run(args: &VqaEvalArgs, cli: &Cli) -> Result<ExitCode> {
         write_lines(path, &found.answered)?;
     }
     if let Some(path) = &args.contact_sheet {
-        write_sheet(path, &found.answered, &found.data)?;
+        write_sheet(path, &found.answered, &found.data, cli)?;
     }
     report(args, &found.folder, split, &tallies, found.stopped)?;
     Ok(signals.exit_code().map_or(ExitCode::SUCCESS, ExitCode::from))
@@ -209,8 +209,8 @@ fn write_lines(path: &Path, answered: &[Answered]) -> Result<()> {
     })?)
 }
 
-/// Draws the first wrong answers.
-fn write_sheet(path: &Path, answered: &[Answered], data: &Clevr) -> Result<()> {
+/// Draws the first wrong answers, if there are any.
+fn write_sheet(path: &Path, answered: &[Answered], data: &Clevr, cli: &Cli) -> Result<()> {
     let wrong = answered
         .iter()
         .filter(|answered| !answered.constrained_right)
@@ -225,6 +225,12 @@ fn write_sheet(path: &Path, answered: &[Answered], data: &Clevr) -> Result<()> {
             })
         })
         .collect::<Result<_>>()?;
+    if cells.is_empty() {
+        if !cli.quiet {
+            output::note(&format!("no answer is wrong: {} is not written", path.display()));
+        }
+        return Ok(());
+    }
     let image = contact_sheet(&cells)?;
     Ok(atomic::write(path, |out| out.write_all(&image))?)
 }

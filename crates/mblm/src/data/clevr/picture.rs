@@ -15,6 +15,8 @@ use crate::{Error, Result};
 const END: [u8; 12] = [0, 0, 0, 0, b'I', b'E', b'N', b'D', 0xae, 0x42, 0x60, 0x82];
 /// Pixels of the largest picture that is read: what is larger is no picture of this data set.
 const MOST_PIXELS: usize = 1 << 26;
+/// Bytes that a byte of a file can stand for at most: the bound of its compression, rounded up.
+const MOST_PER_BYTE: usize = 1100;
 
 /// Pixels of 8-bit red, green and blue.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -47,6 +49,12 @@ impl Picture {
         decoder.set_ignore_text_chunk(true);
         let mut reader = decoder.read_info().map_err(unreadable)?;
         let (width, height) = sides(reader.info().width, reader.info().height)?;
+        if reader.info().raw_bytes() / MOST_PER_BYTE > bytes.len() {
+            let found = bytes.len();
+            return Err(format!(
+                "the file is truncated: {found} bytes cannot hold {width} × {height} pixels; copy it again"
+            ));
+        }
         let (color, depth) = reader.output_color_type();
         if depth != BitDepth::Eight {
             return Err(format!("expected 8 bits a channel, found {} bits", depth as u8));

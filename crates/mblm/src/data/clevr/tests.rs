@@ -124,6 +124,18 @@ fn gray_palette_and_transparent_pictures_are_read() {
     assert_eq!(palette.unwrap().rgb, [4, 5, 6, 1, 2, 3]);
     let deep = encode(ColorType::Grayscale, BitDepth::Sixteen, None, &[1, 2, 3, 4]).unwrap_err();
     assert!(deep.contains("expected 8 bits a channel, found 16"), "{deep}");
+    // the header of a picture of 8192 × 8192 pixels, and no room for them
+    let mut huge = png(&noise(2, 1, 1));
+    (huge[16..20]).copy_from_slice(&8192u32.to_be_bytes());
+    (huge[20..24]).copy_from_slice(&8192u32.to_be_bytes());
+    let mut sum = flate2::Crc::new();
+    sum.update(&huge[12..29]);
+    huge[29..33].copy_from_slice(&sum.sum().to_be_bytes());
+    assert!(
+        Picture::decode(&huge)
+            .unwrap_err()
+            .contains("cannot hold 8192 × 8192 pixels")
+    );
     assert!(Picture::decode(b"GIF89a").unwrap_err().contains("expected a PNG file"));
 }
 
