@@ -11,7 +11,7 @@ use super::vector::Vec3;
 /// From where on an object lies in a direction.
 const RELATED: f32 = 0.2;
 
-/// The most objects of a scene, as [`Objects`] is 16 bits.
+/// The most objects of a scene, as `Objects` is 16 bits.
 pub const MOST_OBJECTS: usize = 10;
 
 /// An object.
