@@ -7,10 +7,10 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use super::network::{CnnLstm, loss};
 use super::samples::PictureQuestions;
 use crate::checkpoint::{self, INDEX_FILE, MODELS, atomic};
-use crate::config::{ClassifierExperiment, OptimizerKind};
+use crate::config::ClassifierExperiment;
 use crate::data::{Loader, LoaderOptions, Order, Position};
 use crate::model::Gradients;
-use crate::train::{Optimizer, PUBLISHED_ADAM, Plan, Schedule, spread};
+use crate::train::{Optimizer, Plan, Schedule, configured, sample_order, spread};
 use crate::{Error, Result};
 
 /// A moment of a run.
@@ -63,19 +63,9 @@ pub fn train(
     let config = &experiment.train;
     let plan = Plan::new(config, 1, 1);
     let schedule = Schedule::new(config.learning_rate, plan.steps, config.warmup_steps_perc);
-    let adam = mblm_ops::adam::Adam {
-        weight_decay: match config.optimizer {
-            OptimizerKind::Adam => 0.0,
-            OptimizerKind::AdamW => config.weight_decay,
-        },
-        ..PUBLISHED_ADAM
-    };
-    let mut optimizer = Optimizer::new(adam, network.parameters())?;
+    let mut optimizer = Optimizer::new(configured(config), network.parameters())?;
     let mut gradients = Gradients::zeros(network.parameters())?;
-    let order = match config.shuffle_train {
-        true => Order::Shuffled { seed: config.seed },
-        false => Order::Sequential,
-    };
+    let order = sample_order(config.shuffle_train, config.seed);
     let points = spread(0, plan.batches, experiment.io.validate_amount.max(1));
     let options = LoaderOptions::training(config.batch_size, order, Position::default());
     let mut batches = Loader::new(training, options)?;

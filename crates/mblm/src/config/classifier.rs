@@ -63,10 +63,7 @@ impl ClassifierExperiment {
     pub fn from_yaml_str(text: &str, source_name: &str, overrides: &[String]) -> Result<Self> {
         let root: Node = yaml::parse(text, source_name, overrides)?;
         let experiment: Self = root.read(&[]).map_err(|problem| problem.into_error(source_name))?;
-        experiment.check().map_err(|problem| {
-            let origin = root.locate(problem.path()).clone();
-            problem.or_at(&origin).into_error(source_name)
-        })?;
+        experiment.check().map_err(|problem| root.error(problem, source_name))?;
         Ok(experiment)
     }
 
@@ -85,6 +82,8 @@ impl ClassifierExperiment {
 
     fn check(&self) -> Result<(), Problem> {
         self.cnn_lstm.check().map_err(|problem| problem.within("cnn_lstm"))?;
+        self.io.check().map_err(|problem| problem.within("io"))?;
+        self.train.check().map_err(|problem| problem.within("train"))?;
         let fail = |key: &str, expected: &str, found: &dyn std::fmt::Display| {
             Err(Problem::new(key, format!("expected {expected}, found {found}")))
         };
@@ -95,9 +94,6 @@ impl ClassifierExperiment {
                 "clevr: the network answers questions about pictures",
                 &io.dataset_id,
             );
-        }
-        if train.batch_size == 0 {
-            return fail("train.batch_size", "at least 1", &0);
         }
         if train.gradient_accumulate_every != 1 {
             let found = &train.gradient_accumulate_every;
@@ -118,22 +114,7 @@ impl ClassifierExperiment {
             let expected = format!("at least one batch, {} questions", train.batch_size);
             return fail("train.target_elements", &expected, &train.target_elements);
         }
-        if !(train.learning_rate.is_finite() && train.learning_rate >= 0.0) {
-            return fail(
-                "train.learning_rate",
-                "a finite number of at least 0",
-                &train.learning_rate,
-            );
-        }
-        if !(0.0..=1.0).contains(&train.warmup_steps_perc) {
-            return fail("train.warmup_steps_perc", "a share, 0 to 1", &train.warmup_steps_perc);
-        }
-        match train.gradient_clipping {
-            Some(norm) if !(norm.is_finite() && norm > 0.0) => {
-                fail("train.gradient_clipping", "a number above 0, or null", &norm)
-            }
-            _ => Ok(()),
-        }
+        Ok(())
     }
 }
 
@@ -213,7 +194,7 @@ train: { target_elements: 64, target_elements_strategy: batch, batch_size: 4, le
             ),
             (
                 "train.gradient_clipping=0",
-                "train.gradient_clipping: expected a number above 0",
+                "train.gradient_clipping: expected a finite norm above 0",
             ),
             ("cnn_lstm.chanels=[8]", "did you mean"),
         ] {

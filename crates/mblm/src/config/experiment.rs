@@ -260,10 +260,7 @@ impl Experiment {
     pub fn from_yaml_str(text: &str, source_name: &str, overrides: &[String]) -> Result<Self> {
         let root = yaml::parse(text, source_name, overrides)?;
         let experiment = Self::from_node(&root).map_err(|problem| problem.into_error(source_name))?;
-        experiment.check().map_err(|problem| {
-            let origin = root.locate(problem.path()).clone();
-            problem.or_at(&origin).into_error(source_name)
-        })?;
+        experiment.check().map_err(|problem| root.error(problem, source_name))?;
         Ok(experiment)
     }
 
@@ -392,7 +389,7 @@ impl Params {
 }
 
 impl IoConfig {
-    fn check(&self) -> Result<(), Problem> {
+    pub(super) fn check(&self) -> Result<(), Problem> {
         let empty = |key, what| Err(Problem::new(key, format!("expected {what}, found an empty text")));
         if self.name_model.is_empty() {
             return empty("name_model", "a name for the run's folder");
@@ -411,7 +408,7 @@ impl IoConfig {
 }
 
 impl TrainConfig {
-    fn check(&self) -> Result<(), Problem> {
+    pub(super) fn check(&self) -> Result<(), Problem> {
         let positive = |key: &str, value: usize| match value {
             0 => Err(Problem::new(key, "expected at least 1, found 0")),
             _ => Ok(()),

@@ -120,6 +120,12 @@ impl Node {
         &node.at
     }
 
+    /// A problem that a check of the values found, with the place where the value was written.
+    pub(super) fn error(&self, problem: Problem, source: &str) -> Error {
+        let origin = self.locate(problem.path());
+        problem.or_at(origin).into_error(source)
+    }
+
     /// Marks this value and all below it as written in `origin`.
     pub(super) fn relocate(&mut self, origin: &Origin) {
         self.at = origin.clone();

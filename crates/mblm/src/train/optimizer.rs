@@ -5,6 +5,7 @@ use mblm_ops::GradBuffer;
 use mblm_ops::adam::{self, Adam, Sums};
 
 use crate::Result;
+use crate::config::{OptimizerKind, TrainConfig};
 use crate::model::{Gradients, Parameter, Parameters};
 
 /// The constants of the published recipe: β = (0.9, 0.95), ε = 1e-8, no weight decay.
@@ -14,6 +15,17 @@ pub const PUBLISHED_ADAM: Adam = Adam {
     eps: 1e-8,
     weight_decay: 0.0,
 };
+
+/// The constants that a configuration means: those of the published recipe, with its weight decay for AdamW.
+pub(crate) fn configured(train: &TrainConfig) -> Adam {
+    Adam {
+        weight_decay: match train.optimizer {
+            OptimizerKind::Adam => 0.0,
+            OptimizerKind::AdamW => train.weight_decay,
+        },
+        ..PUBLISHED_ADAM
+    }
+}
 
 /// Adam with its moments, one pair for each parameter.
 pub struct Optimizer {

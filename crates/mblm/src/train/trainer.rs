@@ -10,20 +10,18 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::time::{Duration, Instant};
 
-use mblm_ops::adam::Adam;
-
 use super::best::BestModels;
 use super::data::TrainingData;
 use super::learner::{Learner, Recipe};
 use super::observer::{BatchReport, Event, Observer};
-use super::optimizer::PUBLISHED_ADAM;
+use super::optimizer::configured;
 use super::points;
 use super::schedule::{Plan, Schedule};
 use super::state::{RunState, SavedState, States};
 use super::validation::{Evaluator, sample_order};
 use super::{Evaluation, EvaluationKind};
 use crate::checkpoint::{WEIGHTS_FILE, Weights};
-use crate::config::{Experiment, OptimizerKind};
+use crate::config::Experiment;
 use crate::data::{Batch, Dataset, Loader, LoaderOptions, Position};
 use crate::model::{Loss, Model, Portions, Watch};
 use crate::{Error, Result};
@@ -102,13 +100,7 @@ impl<'a> Trainer<'a> {
     fn recipe(&self) -> Recipe {
         let train = &self.experiment.train;
         Recipe {
-            adam: Adam {
-                weight_decay: match train.optimizer {
-                    OptimizerKind::Adam => 0.0,
-                    OptimizerKind::AdamW => train.weight_decay,
-                },
-                ..PUBLISHED_ADAM
-            },
+            adam: configured(train),
             schedule: Schedule::new(train.learning_rate, self.plan().steps, train.warmup_steps_perc),
             accumulate: train.gradient_accumulate_every,
             clipping: train.gradient_clipping,

@@ -55,7 +55,7 @@ impl<'a> Evaluator<'a> {
 }
 
 /// The order of samples that the configuration's `shuffle_…` and `seed` mean.
-pub(super) fn sample_order(shuffle: bool, seed: u64) -> Order {
+pub(crate) fn sample_order(shuffle: bool, seed: u64) -> Order {
     match shuffle {
         true => Order::Shuffled { seed },
         false => Order::Sequential,

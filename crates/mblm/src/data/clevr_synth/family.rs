@@ -3,45 +3,17 @@
 //! A family's number is its `question_family_index`. How objects are described is a [`Chain`]: by their attributes alone, through up to
 //! three relations, each to an object that is described by the next, by two relations at once, or by sharing an attribute.
 
-use serde::Serialize;
-
 use super::attributes::Attribute;
+use crate::data::clevr::QuestionType;
 
-/// The five types of questions, by the last function of the program.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize)]
-#[serde(rename_all = "snake_case")]
-pub enum QuestionType {
-    /// Are there any?
-    Exist,
-    /// How many?
-    Count,
-    /// More, fewer, as many?
-    CompareInteger,
-    /// Which value?
-    QueryAttribute,
-    /// The same value?
-    CompareAttribute,
-}
-
-impl QuestionType {
-    /// All five.
-    pub const ALL: [Self; 5] = [
-        Self::Exist,
-        Self::Count,
-        Self::CompareInteger,
-        Self::QueryAttribute,
-        Self::CompareAttribute,
-    ];
-
-    /// Its share of all questions, about CLEVR's.
-    pub(super) fn share(self) -> f32 {
-        match self {
-            Self::Exist => 0.135,
-            Self::Count => 0.24,
-            Self::CompareInteger => 0.09,
-            Self::QueryAttribute => 0.355,
-            Self::CompareAttribute => 0.18,
-        }
+/// A type's share of all questions, about CLEVR's.
+pub(super) fn share(question_type: QuestionType) -> f32 {
+    match question_type {
+        QuestionType::Exist => 0.135,
+        QuestionType::Count => 0.24,
+        QuestionType::CompareInteger => 0.09,
+        QuestionType::QueryAttribute => 0.355,
+        QuestionType::CompareAttribute => 0.18,
     }
 }
 
@@ -124,7 +96,7 @@ mod tests {
         let families = families();
         let of = |kind| families.iter().filter(|family| family.question_type() == kind).count();
         assert_eq!(QuestionType::ALL.map(of), [9, 10, 12, 32, 16]);
-        let sum: f32 = QuestionType::ALL.iter().map(|kind| kind.share()).sum();
+        let sum: f32 = QuestionType::ALL.iter().map(|kind| share(*kind)).sum();
         assert!((sum - 1.0).abs() < 1e-6);
     }
 }

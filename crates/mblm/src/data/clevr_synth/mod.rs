@@ -30,7 +30,6 @@ mod vector;
 mod write;
 
 pub use attributes::{Attribute, Direction, Look, Value};
-pub use family::QuestionType;
 pub use program::{Answer, Function, Step, execute};
 pub use sampling::FEWEST_OBJECTS;
 pub use scene::{Graph, MOST_OBJECTS};

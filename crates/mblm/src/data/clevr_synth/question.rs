@@ -8,11 +8,12 @@
 use std::collections::HashSet;
 
 use super::draws::Draws;
-use super::family::{Comparison, Family, QuestionType, families};
+use super::family::{Comparison, Family, families, share};
 use super::phrase::{Mould, Phrase};
 use super::program::{Answer, Execution, Function, Outcome, Step};
 use super::scene::Graph;
 use super::text;
+use crate::data::clevr::QuestionType;
 
 /// How often a mould is filled.
 const FILLINGS: usize = 48;
@@ -55,7 +56,7 @@ impl Asker {
         };
         Self {
             by_type: QuestionType::ALL.iter().map(of).collect(),
-            shares: QuestionType::ALL.iter().map(|kind| kind.share()).collect(),
+            shares: QuestionType::ALL.iter().map(|kind| share(*kind)).collect(),
             families,
         }
     }

@@ -8,6 +8,7 @@ use std::path::Path;
 use serde_json::Value as Json;
 
 use super::*;
+use crate::data::clevr::QuestionType;
 
 fn options(train_images: usize) -> Options {
     Options {

@@ -12,13 +12,13 @@ use serde::Serialize;
 
 use super::camera::View;
 use super::draws::Draws;
-use super::family::QuestionType;
 use super::picture::Painter;
 use super::question::{Asker, Question};
 use super::records::{self, Place};
 use super::sampling;
 use super::scene::{Graph, MOST_OBJECTS, Scene};
 use crate::checkpoint::tree::NewTree;
+use crate::data::clevr::QuestionType;
 use crate::{Error, Result};
 
 /// The most questions that an image can be asked.
