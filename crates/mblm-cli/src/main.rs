@@ -55,6 +55,7 @@ fn main() -> ExitCode {
         Command::Generate(args) => mblm::on_workers(|| commands::generate::run(args, &cli)),
         Command::Score(args) => mblm::on_workers(|| commands::score::run(args, &cli)),
         Command::Eval(args) => commands::eval::run(args, &cli),
+        Command::Needle(args) => mblm::on_workers(|| commands::needle::run(args, &cli)),
         Command::Inspect(args) => commands::inspect::run(args),
         Command::Convert(args) => commands::convert::run(args, &cli),
         Command::Plot(args) => commands::plot::run(args, &cli),

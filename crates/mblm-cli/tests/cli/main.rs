@@ -8,6 +8,7 @@ mod eval;
 mod generate;
 mod inspect;
 mod interactive;
+mod needle;
 mod plan;
 mod plot;
 mod recipes;
