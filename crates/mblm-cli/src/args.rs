@@ -492,7 +492,7 @@ pub(crate) struct NeedleArgs {
     #[arg(long, value_name = "BYTES", value_delimiter = ',')]
     pub(crate) lengths: Vec<ByteSize>,
 
-    /// Percent of the text before the needle
+    /// Percent of the text before the needle, but for up to 15 bytes, so that it has every place within a patch
     #[arg(long, value_name = "PERCENT", value_delimiter = ',', default_value = "0,25,50,75,100", value_parser = percent)]
     pub(crate) depths: Vec<f64>,
 
