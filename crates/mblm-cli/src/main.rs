@@ -57,6 +57,7 @@ fn main() -> ExitCode {
         Command::Eval(args) => commands::eval::run(args, &cli),
         Command::Data(args) => commands::data::run(args, &cli),
         Command::Vqa(args) => commands::vqa::run(args, &cli),
+        Command::Needle(args) => mblm::on_workers(|| commands::needle::run(args, &cli)),
         Command::Inspect(args) => commands::inspect::run(args),
         Command::Convert(args) => commands::convert::run(args, &cli),
         Command::Plot(args) => commands::plot::run(args, &cli),

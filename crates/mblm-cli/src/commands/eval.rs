@@ -16,7 +16,7 @@ use mblm::model::{BlockRegistry, Model};
 use mblm::train::open_split;
 use serde_json::{Value, json};
 
-use crate::args::{Cli, EvalArgs, SplitArg, SurprisalArg, Usage};
+use crate::args::{Cli, EvalArgs, SurprisalArg, Usage};
 use crate::signals::Signals;
 use crate::surprisal::{self, Surprisal};
 use crate::{config, device, output, progress};
@@ -199,11 +199,7 @@ impl<'a> Evaluation<'a> {
     }
 
     fn split(&mut self, model: &Model, experiment: &Experiment) -> Result<()> {
-        let split = match self.args.split {
-            Some(SplitArg::Train) => Split::Train,
-            None | Some(SplitArg::Validation) => Split::Validation,
-            Some(SplitArg::Test) => Split::Test,
-        };
+        let split = self.args.split.map_or(Split::Validation, Split::from);
         let dataset = open_for(model, experiment, split, self.quiet)?;
         let scores = SplitScores::new(model, dataset, self.args.batch_size, self.args.max_samples)?;
         let samples = scores.samples();

@@ -8,6 +8,7 @@ pub(crate) mod doctor;
 pub(crate) mod eval;
 pub(crate) mod generate;
 pub(crate) mod inspect;
+pub(crate) mod needle;
 pub(crate) mod plan;
 pub(crate) mod plot;
 pub(crate) mod score;

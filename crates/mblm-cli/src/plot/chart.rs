@@ -10,6 +10,7 @@ use plotters::prelude::*;
 
 use super::axis::{Axis, number};
 use super::curves::{Across, Curves, Point, Unit, sample, thin};
+use super::image::Draw;
 
 /// Width and height in pixels at scale 1.
 pub(super) const SIZE: (u32, u32) = (1000, 720);
@@ -18,7 +19,7 @@ pub(super) const SIZE: (u32, u32) = (1000, 720);
 pub(super) const FONT: &str = "sans-serif";
 
 /// Colours that people who see colours differently can tell apart (Okabe and Ito).
-const COLOURS: [RGBColor; 7] = [
+pub(super) const COLOURS: [RGBColor; 7] = [
     RGBColor(0, 114, 178),
     RGBColor(213, 94, 0),
     RGBColor(0, 158, 115),
@@ -28,7 +29,7 @@ const COLOURS: [RGBColor; 7] = [
     RGBColor(60, 60, 60),
 ];
 
-const TEXT: RGBColor = RGBColor(50, 50, 50);
+pub(super) const TEXT: RGBColor = RGBColor(50, 50, 50);
 const GRID: RGBColor = RGBColor(228, 228, 228);
 
 /// Points of a jumping curve that a picture of this width can show.
@@ -63,9 +64,8 @@ struct Colours {
 /// A chart on these axes.
 type Chart<'a, DB> = ChartContext<'a, DB, Cartesian2d<Axis, Axis>>;
 
-impl Picture<'_> {
-    /// Draws on an area whose size is [`SIZE`] times `scale`.
-    pub(super) fn draw<DB: DrawingBackend>(&self, area: &DrawingArea<DB, Shift>, scale: f64) -> Result<()>
+impl Draw for Picture<'_> {
+    fn draw<DB: DrawingBackend>(&self, area: &DrawingArea<DB, Shift>, scale: f64) -> Result<()>
     where
         DB::ErrorType: 'static,
     {
@@ -108,7 +108,9 @@ impl Picture<'_> {
         area.present()?;
         Ok(())
     }
+}
 
+impl Picture<'_> {
     fn title(&self) -> String {
         match self.runs {
             [run] => short(&run.name),
@@ -292,16 +294,16 @@ impl Picture<'_> {
 
 /// Sizes of what is drawn.
 #[derive(Clone, Copy)]
-struct Pen {
-    scale: f64,
+pub(super) struct Pen {
+    pub(super) scale: f64,
 }
 
 impl Pen {
-    fn pixels(self, size: f64) -> u32 {
+    pub(super) fn pixels(self, size: f64) -> u32 {
         (size * self.scale).round() as u32
     }
 
-    fn text(self, size: f64) -> TextStyle<'static> {
+    pub(super) fn text(self, size: f64) -> TextStyle<'static> {
         (FONT, size * self.scale).into_font().color(&TEXT)
     }
 

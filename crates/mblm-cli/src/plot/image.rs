@@ -4,14 +4,23 @@
 use std::path::Path;
 
 use anyhow::{Result, anyhow};
+use plotters::coord::Shift;
 use plotters::prelude::*;
 use plotters::style::{FontStyle, register_font};
 
-use super::chart::{FONT, Picture, SIZE};
+use super::chart::{FONT, SIZE};
 use crate::args::Usage;
 
 /// Pixels of a PNG for one of the picture.
 const PNG_SCALE: u32 = 2;
+
+/// What can be drawn.
+pub(crate) trait Draw {
+    /// Draws on an area whose size is [`SIZE`] times `scale`.
+    fn draw<DB: DrawingBackend>(&self, area: &DrawingArea<DB, Shift>, scale: f64) -> Result<()>
+    where
+        DB::ErrorType: 'static;
+}
 
 /// A kind of image file.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -30,14 +39,14 @@ impl Format {
             Some("svg") => Ok(Self::Svg),
             Some("png") => Ok(Self::Png),
             _ => Err(Usage(format!(
-                "{}: expected a name that ends in .svg or .png; give one with --output",
+                "{}: expected the name of a picture, which ends in .svg or .png",
                 path.display()
             ))),
         }
     }
 
     /// The bytes of the file.
-    pub(crate) fn render(self, picture: &Picture<'_>) -> Result<Vec<u8>> {
+    pub(crate) fn render(self, picture: &impl Draw) -> Result<Vec<u8>> {
         register_letters()?;
         match self {
             Self::Svg => {

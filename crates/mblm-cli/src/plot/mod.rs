@@ -1,4 +1,4 @@
-//! Pictures of runs: loss curves and learning rates from `loss.csv`. What the file holds is read by the library; how it is
+//! Pictures of runs, loss curves and learning rates from `loss.csv`, and of tables, as heat maps. What the file holds is read by the library; how it is
 //! drawn is presentation, so it is here, and whoever uses the library builds no drawing code.
 //!
 //! | file | holds |
@@ -6,16 +6,19 @@
 //! | `curves.rs` | from rows to the curves of a run: units, smoothing, thinning |
 //! | `axis.rs` | ranges of axes, linear and logarithmic, and the numbers beside them |
 //! | `chart.rs` | the picture: two panels, curves, legend |
+//! | `heat.rs` | a table as a heat map |
 //! | `image.rs` | the picture as SVG or PNG |
 //! | `sheet.rs` | small pictures with lines of text under them, side by side |
 
 mod axis;
 mod chart;
 mod curves;
+mod heat;
 mod image;
 mod sheet;
 
 pub(crate) use chart::Picture;
 pub(crate) use curves::{Across, Curves, Unit};
+pub(crate) use heat::HeatMap;
 pub(crate) use image::Format;
 pub(crate) use sheet::{Cell, contact_sheet};

@@ -10,6 +10,7 @@ mod eval;
 mod generate;
 mod inspect;
 mod interactive;
+mod needle;
 mod plan;
 mod plot;
 mod recipes;

@@ -6,6 +6,9 @@
 //! likeliest continuation equals the value exactly where each byte is the likeliest after the right ones before it, so one pass
 //! gives all three.)
 //!
+//! In sample i the needle stands after ⌊d·(H − J)⌋ + i mod J of the H bytes of text, J the smaller of 16 and H: the samples of a cell
+//! have it at all places within a patch, so that a place that a model is bad at does not look like a depth.
+//!
 //! Samples of a cell go through the model together, as streams, with its state: where the first stage's state does not grow,
 //! memory beside the bytes themselves does not depend on L.
 
@@ -16,6 +19,9 @@ use crate::bytes::ids_from_bytes;
 use crate::data::needle::{Haystack, Hidden, Task};
 use crate::generate::{Generator, GeneratorState};
 use crate::{Error, Result};
+
+/// Neighbouring places at which the samples of a cell have their needle, in bytes.
+const PLACES: usize = 16;
 
 /// What reads prompts and predicts what follows: a model ([`ModelReader`]), or whatever else is to be tested.
 pub trait Reader {
@@ -134,6 +140,11 @@ impl NeedleTest {
     /// # Errors
     /// As [`check`](Self::check).
     pub fn sample(&self, len: usize, depth: f64, index: u64) -> Result<Hidden> {
+        let room = self.task.haystack_len(len)?;
+        let places = PLACES.min(room);
+        let place = ((room - places) as f64 * depth) as usize + index as usize % places;
+        // the middle of the byte, so that no rounding leads to another one
+        let depth = (place as f64 + 0.5) / room as f64;
         self.task
             .hide(&self.haystack, len, Some(depth), &[self.seed, len as u64, index])
     }

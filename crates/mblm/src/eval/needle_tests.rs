@@ -104,6 +104,24 @@ fn hits_are_hits_and_misses_are_misses() {
     assert_eq!(none, Found::default());
 }
 
+#[test]
+fn the_samples_of_a_cell_have_their_needle_at_neighbouring_places() {
+    let test = test(json!({}));
+    let places = |len, depth, indices: std::ops::Range<u64>| -> Vec<usize> {
+        let sample = |index| test.sample(len, depth, index).unwrap();
+        indices.map(|index| sample(index).needles[0].start).collect()
+    };
+    // 1000 bytes of text
+    assert_eq!(
+        places(1032, 0.0, 0..18),
+        [(0..16).collect::<Vec<_>>(), vec![0, 1]].concat()
+    );
+    assert_eq!(places(1032, 0.25, 0..16), (246..262).collect::<Vec<_>>());
+    assert_eq!(places(1032, 1.0, 0..16), (984..1000).collect::<Vec<_>>());
+    // three bytes of text
+    assert_eq!(places(35, 1.0, 0..6), [0, 1, 2, 0, 1, 2]);
+}
+
 /// Three stages with a Mamba2 on top, patches of 6 and 2 bytes.
 fn model() -> Mblm {
     let attention =
