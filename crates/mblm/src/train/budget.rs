@@ -1,8 +1,9 @@
 //! How much of a batch a training step computes at once, so that it fits into the memory there is.
 //!
 //! Fewer rows of the lower stages at a time cost little until products become small; portions of the first stage cost its forward
-//! pass a second time. So a step that fits as it is stays as it is; else the first stage goes in the largest portions that fit beside
-//! the lower stages, whose groups shrink only where portions would get too small.
+//! pass a second time, however large they are. So a step that fits as it is stays as it is; else the first stage goes in portions that
+//! fit beside the lower stages, whose groups shrink only where portions would get too small. A portion that keeps the machine busy
+//! is large enough: larger ones are no faster, they only leave less memory to what no plan foresees, and come last.
 
 use super::memory::{MemoryEstimate, Workload, gib, list};
 use crate::model::Portions;
@@ -10,6 +11,9 @@ use crate::{Error, Result};
 
 /// Fewest positions of a portion that are worth their states.
 const FEWEST: usize = 256;
+/// Positions times width of a portion whose products are as fast as any: on an H100, portions of 22,784 × 1024 and of 8192 × 1024
+/// took the same time a byte.
+const ENOUGH: usize = 1 << 23;
 /// Memory of the first stage's activations on the CPU where nobody says how much there is: the same on every machine, so that a
 /// run gives the same numbers wherever it goes on.
 const FIRST_STAGE: u64 = 512 << 20;
@@ -56,12 +60,17 @@ pub fn portions_for(work: &Workload<'_>, memory: Option<u64>) -> Result<Portions
     Err(too_much(&least, memory))
 }
 
-/// Positions of portions to try, from half of all down to [`FEWEST`]; none where the first stage takes no portions.
+/// Positions of portions to try: from what is [`ENOUGH`] down to [`FEWEST`], then the larger ones up to half of all, which have fewer
+/// states between them; none where the first stage takes no portions.
 fn sizes(work: &Workload<'_>) -> impl Iterator<Item = Option<usize>> {
     let positions = work.positions();
     let half = positions.div_ceil(2).next_multiple_of(FEWEST);
+    let width = work.architecture.model().hidden_dims[0].max(1);
+    let enough = (ENOUGH / width).max(FEWEST).next_multiple_of(FEWEST).min(half);
     let smaller = |size: &usize| (*size > FEWEST).then(|| (size / 4 * 3).max(FEWEST) / FEWEST * FEWEST);
-    std::iter::successors(Some(half), smaller)
+    let larger = move |size: &usize| (*size < half).then(|| size.saturating_mul(2).min(half));
+    std::iter::successors(Some(enough), smaller)
+        .chain(std::iter::successors(larger(&enough), larger))
         .filter(move |size| *size < positions)
         .map(Some)
         .take(if work.takes_portions() { usize::MAX } else { 0 })
@@ -121,10 +130,12 @@ mod tests {
     }
 
     #[test]
-    fn the_largest_portions_that_fit_are_taken() {
+    fn the_largest_portions_that_fit_are_taken_up_to_what_is_enough() {
         let architecture = architecture(0.0);
-        let long = work(&architecture, 1 << 24, false);
-        for memory in [1u64 << 30, 2 << 30, 8 << 30].map(|memory| memory + (1 << 30)) {
+        let long = work(&architecture, 1 << 27, false);
+        let much = portions_for(&long, Some(64 << 30)).unwrap().positions;
+        assert_eq!(much, Some(ENOUGH / 256));
+        for memory in [7u64 << 30, 8 << 30, 9 << 30] {
             let portions = portions_for(&long, Some(memory)).unwrap();
             let positions = portions.positions.unwrap();
             let of = |positions| {
