@@ -4,7 +4,7 @@ use std::path::PathBuf;
 
 use clap::{ArgGroup, Args, Subcommand, ValueEnum};
 use mblm::data::Split;
-use mblm::data::clevr_synth::{FEWEST_OBJECTS, MOST_OBJECTS, MOST_QUESTIONS};
+use mblm::data::clevr_synth::{FEWEST_OBJECTS, MOST_OBJECTS, MOST_QUESTIONS, MOST_RELATIONS};
 
 use super::{at_least_one, up_to};
 
@@ -88,6 +88,7 @@ impl CheckSplit {
 Examples:
   mblm data clevr-synth clevr --images 10000 --seed 1
   mblm data clevr-synth clevr-small --images 2000 --small --max-objects 6
+  mblm data clevr-synth clevr-easy --images 10000 --small --max-objects 3 --max-relations 0
 
 OUT gets the folders images, questions and scenes in CLEVR's layout. It appears when all is done: a run that is stopped leaves
 nothing. An image, its scene and its questions depend on the seed and the options alone, so the same command gives the same files
@@ -121,6 +122,10 @@ pub(crate) struct ClevrSynthArgs {
     #[arg(long, value_name = "N", default_value_t = MOST_OBJECTS, value_parser = objects())]
     pub(crate) max_objects: usize,
 
+    /// The most relations, such as `left of`, that lead to what a question asks about; 0 describes objects by their own attributes
+    #[arg(long, value_name = "N", default_value_t = MOST_RELATIONS, value_parser = relations())]
+    pub(crate) max_relations: usize,
+
     /// Replace a CLEVR data set that is there, once the new one is complete
     #[arg(long)]
     pub(crate) force: bool,
@@ -128,6 +133,10 @@ pub(crate) struct ClevrSynthArgs {
     /// Print what was made as JSON on stdout
     #[arg(long)]
     pub(crate) json: bool,
+}
+
+fn relations() -> clap::builder::RangedU64ValueParser<usize> {
+    clap::builder::RangedU64ValueParser::new().range(0..=MOST_RELATIONS as u64)
 }
 
 fn objects() -> clap::builder::RangedU64ValueParser<usize> {

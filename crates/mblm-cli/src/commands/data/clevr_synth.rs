@@ -27,6 +27,7 @@ pub(crate) fn run(args: &ClevrSynthArgs, cli: &Cli) -> Result<ExitCode> {
         seed: args.seed,
         small: args.small,
         max_objects: args.max_objects,
+        max_relations: args.max_relations,
     };
     if let Some(parent) = out.parent() {
         atomic::make_folder(parent)?;

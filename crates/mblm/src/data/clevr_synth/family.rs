@@ -17,6 +17,9 @@ pub(super) fn share(question_type: QuestionType) -> f32 {
     }
 }
 
+/// The most relations that lead to what a question asks about.
+pub const MOST_RELATIONS: usize = 3;
+
 /// How objects are described.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Chain {
@@ -26,6 +29,16 @@ pub(super) enum Chain {
     Both,
     /// By sharing an attribute with an object.
     Same(Attribute),
+}
+
+impl Chain {
+    fn relations(self) -> usize {
+        match self {
+            Self::Hops(relations) => relations,
+            Self::Both => 2,
+            Self::Same(_) => 1,
+        }
+    }
 }
 
 /// How two numbers are compared.
@@ -60,12 +73,21 @@ impl Family {
             Self::CompareInteger(..) => QuestionType::CompareInteger,
         }
     }
+
+    /// Relations that describe an object: of two that are compared, the more.
+    pub(super) fn relations(self) -> usize {
+        match self {
+            Self::Exist(chain) | Self::Count(chain) | Self::Query(_, chain) => chain.relations(),
+            Self::CountEither => 0,
+            Self::CompareAttribute(_, [one, other]) | Self::CompareInteger(_, [one, other]) => one.max(other),
+        }
+    }
 }
 
 /// All families; the place is the number.
 pub(super) fn families() -> Vec<Family> {
     const SIDES: [[usize; 2]; 4] = [[0, 0], [1, 0], [0, 1], [1, 1]];
-    let chains: Vec<Chain> = (0..4)
+    let chains: Vec<Chain> = (0..=MOST_RELATIONS)
         .map(Chain::Hops)
         .chain([Chain::Both])
         .chain(Attribute::ALL.map(Chain::Same))
@@ -96,6 +118,15 @@ mod tests {
         let families = families();
         let of = |kind| families.iter().filter(|family| family.question_type() == kind).count();
         assert_eq!(QuestionType::ALL.map(of), [9, 10, 12, 32, 16]);
+        assert_eq!(
+            families.iter().map(|family| family.relations()).max(),
+            Some(MOST_RELATIONS)
+        );
+        let plain = |kind| {
+            let of_kind = families.iter().filter(|family| family.question_type() == kind);
+            of_kind.filter(|family| family.relations() == 0).count()
+        };
+        assert_eq!(QuestionType::ALL.map(plain), [1, 2, 3, 4, 4]);
         let sum: f32 = QuestionType::ALL.iter().map(|kind| share(*kind)).sum();
         assert!((sum - 1.0).abs() < 1e-6);
     }

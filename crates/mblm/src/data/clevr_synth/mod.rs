@@ -30,6 +30,7 @@ mod vector;
 mod write;
 
 pub use attributes::{Attribute, Direction, Look, Value};
+pub use family::MOST_RELATIONS;
 pub use program::{Answer, Function, Step, execute};
 pub use sampling::FEWEST_OBJECTS;
 pub use scene::{Graph, MOST_OBJECTS};

@@ -46,13 +46,16 @@ pub(super) struct Asker {
 }
 
 impl Asker {
-    pub(super) fn new() -> Self {
+    /// Of questions with up to so many relations.
+    pub(super) fn new(max_relations: usize) -> Self {
         let families = families();
         let of = |kind: &QuestionType| {
             let numbers = 0..families.len();
-            numbers
-                .filter(|number| families[*number].question_type() == *kind)
-                .collect()
+            let is_asked = |number: &usize| {
+                let family: Family = families[*number];
+                family.question_type() == *kind && family.relations() <= max_relations
+            };
+            numbers.filter(is_asked).collect()
         };
         Self {
             by_type: QuestionType::ALL.iter().map(of).collect(),

@@ -18,6 +18,7 @@ fn options(train_images: usize) -> Options {
         seed: 11,
         small: true,
         max_objects: 10,
+        max_relations: MOST_RELATIONS,
     }
 }
 
@@ -275,8 +276,34 @@ fn structure(question: &Json) -> String {
 }
 
 #[test]
+fn relations_are_limited_and_every_type_stays() {
+    for (max_relations, most) in [(0, 0), (1, 1), (2, 2), (3, 3)] {
+        let (mut draws, asker) = (draws::Draws::new(&[5]), question::Asker::new(max_relations));
+        let (mut types, mut found) = (BTreeSet::new(), 0);
+        for _ in 0..200 {
+            let graph = Graph::of(&sampling::draw(&mut draws, 10));
+            for question in asker.ask(&mut draws, &graph, 10) {
+                types.insert(question.question_type);
+                let steps = question.program.iter();
+                let relations = steps.filter(|step| matches!(step.function(), Function::Relate(_) | Function::Same(_)));
+                // a comparison describes two objects
+                let sides = match question.question_type {
+                    QuestionType::CompareInteger | QuestionType::CompareAttribute => 2,
+                    _ => 1,
+                };
+                let count = relations.count();
+                assert!(count <= most * sides, "{}", question.text);
+                found = found.max(count);
+            }
+        }
+        assert_eq!(types, BTreeSet::from(QuestionType::ALL));
+        assert!(found >= most, "{max_relations}: {found}");
+    }
+}
+
+#[test]
 fn types_are_clevrs_and_answers_are_balanced() {
-    let (mut draws, asker) = (draws::Draws::new(&[77]), question::Asker::new());
+    let (mut draws, asker) = (draws::Draws::new(&[77]), question::Asker::new(MOST_RELATIONS));
     let mut questions = Vec::new();
     for image in 0..1500 {
         let graph = Graph::of(&sampling::draw(&mut draws, 10));
@@ -355,6 +382,13 @@ fn a_run_that_is_broken_off_leaves_nothing_and_bad_options_are_named() {
                 ..options(1)
             },
             "objects: expected 3 to 10, found 11",
+        ),
+        (
+            Options {
+                max_relations: 4,
+                ..options(1)
+            },
+            "relations: expected 0 to 3, found 4",
         ),
         (
             Options {

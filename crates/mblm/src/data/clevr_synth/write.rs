@@ -12,6 +12,7 @@ use serde::Serialize;
 
 use super::camera::View;
 use super::draws::Draws;
+use super::family::MOST_RELATIONS;
 use super::picture::Painter;
 use super::question::{Asker, Question};
 use super::records::{self, Place};
@@ -45,6 +46,8 @@ pub struct Options {
     pub small: bool,
     /// The most objects of a scene, 3 to [`MOST_OBJECTS`].
     pub max_objects: usize,
+    /// The most relations that lead to an object, 0 to [`MOST_RELATIONS`]; with 0 objects are described by their own attributes.
+    pub max_relations: usize,
 }
 
 /// What was made.
@@ -111,7 +114,8 @@ impl Options {
         range("images", self.train_images, 1, 1_000_000)?;
         range("validation images", self.val_images, 1, 1_000_000)?;
         range("questions per image", self.questions_per_image, 1, MOST_QUESTIONS)?;
-        range("objects", self.max_objects, sampling::FEWEST_OBJECTS, MOST_OBJECTS)
+        range("objects", self.max_objects, sampling::FEWEST_OBJECTS, MOST_OBJECTS)?;
+        range("relations", self.max_relations, 0, MOST_RELATIONS)
     }
 }
 
@@ -145,7 +149,7 @@ impl<'a> Writing<'a> {
             options,
             tree,
             painter,
-            asker: Asker::new(),
+            asker: Asker::new(options.max_relations),
         })
     }
 
@@ -197,6 +201,7 @@ impl<'a> Writing<'a> {
             "generator": "mblm data clevr-synth",
             "seed": self.options.seed,
             "max_objects": self.options.max_objects,
+            "max_relations": self.options.max_relations,
         })
     }
 
