@@ -297,8 +297,14 @@ fn a_check_reads_every_picture_and_names_what_is_wrong() {
             fs::copy(&path, images.join(split).join(path.file_name().unwrap())).unwrap();
         }
     }
+    fs::write(images.join("val/notes.txt"), "no picture").unwrap();
     let words = ["data", "check", str(&drawing.config), "--data", str(&images)];
     let text = done(&words);
+    assert!(
+        text.stderr
+            .contains("1 other file is left out: expected names that end in .png"),
+        "{text:?}"
+    );
     assert!(
         text.text().starts_with("train: 8 samples, nothing is wrong\n"),
         "{text:?}"

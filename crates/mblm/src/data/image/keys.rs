@@ -87,7 +87,7 @@ impl ImageKeys {
 pub(in crate::data) fn check_ids(args: &DatasetArgs, ids: &[(&str, Option<u32>)]) -> Result<()> {
     if args.num_tokens < BYTES {
         return Err(Error::config(format!(
-            "params.num_tokens is {}: expected at least {BYTES} for the bytes of images and questions",
+            "params.num_tokens is {}: expected at least {BYTES}, an id for each byte",
             args.num_tokens
         )));
     }

@@ -133,6 +133,28 @@ fn jpeg_files_are_read() {
     );
 }
 
+/// A gray picture of one value, 9 × 8 pixels, as others write it.
+fn gray_jpeg(progressive: bool) -> Vec<u8> {
+    let mut encoder = mozjpeg::Compress::new(mozjpeg::ColorSpace::JCS_GRAYSCALE);
+    encoder.set_size(9, 8);
+    match progressive {
+        true => encoder.set_progressive_mode(),
+        false => encoder.set_fastest_defaults(),
+    }
+    let mut encoder = encoder.start_compress(Vec::new()).unwrap();
+    encoder.write_scanlines(&[136; 72]).unwrap();
+    encoder.finish().unwrap()
+}
+
+#[test]
+fn gray_and_progressive_jpeg_files_are_read() {
+    for progressive in [false, true] {
+        let picture = Picture::decode(&gray_jpeg(progressive)).unwrap();
+        assert_eq!((picture.width, picture.height), (9, 8));
+        assert_eq!(picture.rgb, [136; 216]);
+    }
+}
+
 #[test]
 fn a_jpeg_file_that_ends_early_does_not_decode() {
     let whole = jpeg(30);

@@ -85,8 +85,12 @@ fn pictures(folder: &Path, jpeg_only: bool, warn: bool) -> Result<Vec<Box<str>>>
         ));
     }
     if others > 0 && warn {
+        let others = match others {
+            1 => "1 other file is".to_string(),
+            count => format!("{count} other files are"),
+        };
         tracing::warn!(
-            "{}: {others} files whose names do not end in {endings} are left out",
+            "{}: {others} left out: expected names that end in {endings}",
             folder.display()
         );
     }
