@@ -48,7 +48,7 @@ pub(crate) enum Command {
     /// Show what a training step takes, and the longest context that fits
     Plan(PlanArgs),
     /// Generate bytes after a prompt
-    Generate(GenerateArgs),
+    Generate(Box<GenerateArgs>),
     /// Say how surprising each byte of a file or stream is
     Score(ScoreArgs),
     /// Measure how well a model predicts files or a data set, in bits per byte
@@ -225,10 +225,14 @@ Examples:
   mblm generate -m MODEL --prompt-file book.txt -n 0 --save-state book.state
   mblm generate -m MODEL --load-state book.state --prompt 'The end. ' -n 200
   mblm generate -m MODEL --interactive
+  mblm generate -m RUN --pictures drawn --num-samples 8 --temperature 0.9
 
 BYTES are characters and ranges (a-z0-9 \\n), TEXT of --stop is text; both know the escapes \\n \\t \\r \\0 \\xHH and \\\\, and
 \\- in BYTES is a hyphen. A seed gives the same samples whatever their number: sample 3 is also what
---first-sample 3 gives alone.")]
+--first-sample 3 gives alone.
+
+--pictures is for models of data set pictures. What such a model draws need not be a picture: pixels may end early, JPEG files
+may be damaged. Each that does not decode is named, with the reason; all are written.")]
 pub(crate) struct GenerateArgs {
     #[command(flatten)]
     pub(crate) model: ModelArgs,
@@ -273,7 +277,8 @@ pub(crate) struct GenerateArgs {
     #[arg(long)]
     pub(crate) seed: Option<u64>,
 
-    /// Samples to generate together after one reading of the prompt, each under a line `== sample I`
+    /// Samples to generate together after one reading of the prompt, each under a line `== sample I`, or in a
+    /// file of its own
     #[arg(long, value_name = "N", default_value_t = 1, value_parser = up_to(1024))]
     pub(crate) num_samples: usize,
 
@@ -293,6 +298,19 @@ pub(crate) struct GenerateArgs {
     #[arg(long, conflicts_with_all = ["prompt_file", "raw", "json", "out", "num_samples", "first_sample"])]
     pub(crate) interactive: bool,
 
+    /// Write each sample, of a model of data set pictures, to a file in this folder: pixels to picture_I.png, JPEG files to
+    /// picture_I.jpg; pixels that are no whole picture to picture_I.bytes
+    #[arg(long, value_name = "DIR", conflicts_with_all = NOT_OF_PICTURES)]
+    pub(crate) pictures: Option<PathBuf>,
+
+    /// Configuration that says what the bytes of --pictures are [default: the config.yaml of the run that the model is in]
+    #[arg(short, long, value_name = "YAML", requires = "pictures")]
+    pub(crate) config: Option<PathBuf>,
+
+    /// Replace pictures of those numbers that are there
+    #[arg(long, requires = "pictures")]
+    pub(crate) force: bool,
+
     #[command(flatten)]
     pub(crate) compute: ComputeArgs,
 
@@ -300,6 +318,23 @@ pub(crate) struct GenerateArgs {
     #[arg(long, conflicts_with = "raw")]
     pub(crate) json: bool,
 }
+
+/// What the configuration says of pictures, or what texts alone have.
+const NOT_OF_PICTURES: [&str; 13] = [
+    "prompt",
+    "prompt_file",
+    "load_state",
+    "save_state",
+    "max_bytes",
+    "only",
+    "forbid",
+    "stop",
+    "stop_id",
+    "keep_stop",
+    "raw",
+    "out",
+    "interactive",
+];
 
 /// How the next byte is chosen.
 #[derive(Debug, Args)]
@@ -430,7 +465,7 @@ pub(crate) struct EvalArgs {
     #[arg(long, value_name = "PATH")]
     pub(crate) data: Option<PathBuf>,
 
-    /// The kind of data set: bytes, clevr, needle, pg19, pg19masked [default: the configuration's io.dataset_id, else bytes]
+    /// The kind of data set: bytes, clevr, needle, pg19, pg19masked, pictures [default: the configuration's io.dataset_id, else bytes]
     #[arg(long, value_name = "KIND", conflicts_with = "files")]
     pub(crate) dataset: Option<String>,
 

@@ -6,9 +6,10 @@ use anyhow::Result;
 use candle_core::Device;
 use mblm::config::{Experiment, ModelConfig, Precision};
 use mblm::data::{DatasetArgs, Registry, Split};
-use mblm::model::{BlockRegistry, without_kernels};
+use mblm::model::{BlockRegistry, Model, without_kernels};
 
 use crate::args::Usage;
+use crate::commands::eval::vocabulary;
 
 /// Reads a configuration file. One that cannot be read is wrong usage, as is one that cannot be used.
 pub(crate) fn read(path: &Path, overrides: &[String]) -> Result<Experiment> {
@@ -31,6 +32,36 @@ pub(crate) fn check_names(experiment: &Experiment, datasets: &Registry, blocks: 
         datasets.open(name, &DatasetArgs::new("", Split::Train, 1))?;
     }
     Ok(blocks.check(experiment.params.architecture.model())?)
+}
+
+/// Fails if the configuration is not one that this model was trained with, on the data set of this name.
+pub(crate) fn check_trained(experiment: &Experiment, model: &Model, dataset: &str, what: &str) -> Result<()> {
+    if experiment.io.dataset_id != dataset {
+        return Err(Usage(format!(
+            "the configuration's io.dataset_id is {}: expected {dataset}, {what}",
+            experiment.io.dataset_id
+        ))
+        .into());
+    }
+    let (ours, theirs) = (
+        vocabulary(&model.architecture()),
+        vocabulary(&experiment.params.architecture),
+    );
+    if ours != theirs {
+        return Err(Usage(format!(
+            "the configuration has another vocabulary, {theirs}, than the model, {ours}; give the one that it was trained with"
+        ))
+        .into());
+    }
+    let longest = model.architecture().model().longest_input();
+    match longest.filter(|longest| experiment.params.input_seq_len > *longest) {
+        Some(longest) => Err(Usage(format!(
+            "the configuration's input_seq_len is {}, but the model has fixed positions for {longest} ids",
+            experiment.params.input_seq_len
+        ))
+        .into()),
+        None => Ok(()),
+    }
 }
 
 /// Says so where bfloat16 products are asked for and this processor is no faster with them.

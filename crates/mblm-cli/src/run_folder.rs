@@ -16,6 +16,29 @@ use crate::output::note;
 /// The configuration in a run's folder.
 const CONFIG: &str = "config.yaml";
 
+/// The configuration that was given, else that of the run whose folder, model or state the model is; `what` it is to say.
+pub(crate) fn config_of(model: &Path, given: Option<&Path>, what: &str) -> Result<PathBuf> {
+    if let Some(path) = given {
+        return Ok(path.to_path_buf());
+    }
+    let full = std::fs::canonicalize(model).map_err(|error| mblm::Error::file(model, error))?;
+    // RUN, or RUN/models/batch_N
+    let places = [Some(full.as_path()), full.ancestors().nth(2)];
+    let found = places
+        .into_iter()
+        .flatten()
+        .map(|folder| folder.join(CONFIG))
+        .find(|path| path.is_file());
+    found.ok_or_else(|| {
+        Usage(format!(
+            "{}: no config.yaml of a run is beside this model, so nothing says {what}; give the configuration that it was \
+             trained with by --config",
+            model.display()
+        ))
+        .into()
+    })
+}
+
 /// A run's folder, held by this process alone, and where the run goes on.
 pub(crate) struct RunFolder {
     pub(crate) path: PathBuf,

@@ -86,7 +86,7 @@ fn split_experiment(args: &EvalArgs, given: Option<Experiment>, model: &Model) -
 }
 
 /// What a data set must know of a model, for people.
-pub(super) fn vocabulary(architecture: &Architecture) -> String {
+pub(crate) fn vocabulary(architecture: &Architecture) -> String {
     let ModelConfig {
         num_tokens,
         pad_token_id,

@@ -6,8 +6,10 @@
 //! | [`place`] | the model's state after a text |
 //! | [`streams`] | samples, from logits to what is written |
 //! | [`interactive`] | line after line, each with its answer |
+//! | [`pictures`] | samples that are pictures, as files |
 
 mod interactive;
+mod pictures;
 mod place;
 mod rules;
 mod streams;
@@ -29,11 +31,15 @@ use serde_json::{Value, json};
 use crate::args::{Cli, GenerateArgs, Usage};
 use crate::signals::Signals;
 use crate::{device, output};
+pub(crate) use pictures::DATASET as PICTURES;
 use place::Place;
 use rules::Rules;
 use streams::{Stream, describe, extend, extend_all};
 
 pub(crate) fn run(args: &GenerateArgs, cli: &Cli) -> Result<ExitCode> {
+    if let Some(folder) = &args.pictures {
+        return pictures::run(args, folder, cli);
+    }
     let rules = Rules::new(args)?;
     check_together(args)?;
     let prompt = prompt(args)?;

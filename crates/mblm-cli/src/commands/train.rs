@@ -241,6 +241,8 @@ fn finish(args: &TrainArgs, cli: &Cli, experiment: &Experiment, folder: &RunFold
     let bits = |loss: Option<mblm::model::Loss>| loss.map(|loss| loss.bits_per_byte());
     let model = outcome.model_folder.as_ref().unwrap_or(&outcome.state_folder);
     let sample = match experiment.params.architecture {
+        // pixels say nothing as text
+        _ if experiment.io.dataset_id == generate::PICTURES => None,
         Architecture::Decoder(_) if args.sample_bytes > 0 && !outcome.stopped => Some(sample(args, model)?),
         _ => None,
     };
@@ -283,10 +285,11 @@ fn say_what_next(experiment: &Experiment, folder: &RunFolder, outcome: &Outcome,
         model.display()
     ));
     if let Architecture::Decoder(_) = experiment.params.architecture {
-        output::note(&format!(
-            "try: mblm generate -m {} --prompt TEXT",
-            folder.path.display()
-        ));
+        let what = match experiment.io.dataset_id == generate::PICTURES {
+            true => "--pictures DIR",
+            false => "--prompt TEXT",
+        };
+        output::note(&format!("try: mblm generate -m {} {what}", folder.path.display()));
     }
 }
 

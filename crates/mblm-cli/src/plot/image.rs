@@ -74,7 +74,7 @@ pub(super) fn register_letters() -> Result<()> {
 }
 
 /// Pixels of three bytes as a PNG file.
-pub(super) fn encode(pixels: &[u8], width: u32, height: u32) -> Result<Vec<u8>> {
+pub(crate) fn encode(pixels: &[u8], width: u32, height: u32) -> Result<Vec<u8>> {
     let mut file = Vec::new();
     let mut encoder = png::Encoder::new(&mut file, width, height);
     encoder.set_color(png::ColorType::Rgb);

@@ -21,4 +21,5 @@ pub(crate) use chart::Picture;
 pub(crate) use curves::{Across, Curves, Unit};
 pub(crate) use heat::HeatMap;
 pub(crate) use image::Format;
+pub(crate) use image::encode;
 pub(crate) use sheet::{Cell, contact_sheet};

@@ -1,7 +1,7 @@
 //! A contact sheet: small pictures side by side, each with a text, and a right and a wrong line under it, as PNG.
 
 use anyhow::{Result, anyhow};
-use mblm::data::clevr::Picture;
+use mblm::data::image::Picture;
 use plotters::prelude::*;
 
 use super::chart::FONT;

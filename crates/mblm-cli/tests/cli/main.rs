@@ -11,6 +11,7 @@ mod generate;
 mod inspect;
 mod interactive;
 mod needle;
+mod pictures;
 mod plan;
 mod plot;
 mod recipes;

@@ -50,7 +50,8 @@ fn every_recipe_trains_when_it_is_made_small() {
         std::fs::create_dir_all(books.join(split)).unwrap();
         std::fs::copy(scratch.data(), books.join(split).join("book.txt")).unwrap();
     }
-    for path in recipes().into_iter().filter(|path| !name(path).starts_with("clevr")) {
+    let of_pictures = |path: &PathBuf| name(path).starts_with("clevr") || name(path) == "pictures";
+    for path in recipes().into_iter().filter(|path| !of_pictures(path)) {
         let encoder = name(&path) == "masked-bytes";
         let params = if encoder { "params.mblm_config" } else { "params" };
         let mut args = vec![format!("io.dataset_dir={}", str(&books))];
@@ -81,6 +82,60 @@ fn every_recipe_trains_when_it_is_made_small() {
         let bits = json["validation_bits_per_byte"].as_f64().unwrap();
         assert!((4.0..12.0).contains(&bits), "{}: {bits}", path.display());
         assert_eq!(json["sample"].is_null(), encoder, "{}", path.display());
+    }
+}
+
+#[test]
+fn pictures_train_on_a_synthetic_set_and_are_drawn() {
+    let scratch = Scratch::new();
+    let data = scratch.path("synth");
+    let sizes = [
+        "--images",
+        "4",
+        "--val-images",
+        "2",
+        "--small",
+        "--questions-per-image",
+        "1",
+    ];
+    done(&[&["data", "clevr-synth", str(&data)], &sizes[..]].concat());
+    let dir = format!("io.dataset_dir={}", str(&data.join("images")));
+    let config = root().join("configs/pictures.yaml");
+    // with the size of pictures that the recipe has, as pixels and as JPEG files
+    for form in [
+        "io.name_model=pixels",
+        "io.dataset_args.enable_jpeg_stream_with_quality=20",
+    ] {
+        let mut args = vec![
+            "train",
+            str(&config),
+            "--set",
+            &dir,
+            "--out",
+            str(scratch.runs()),
+            "--json",
+        ];
+        for value in [
+            form,
+            "params.hidden_dims=[32, 32]",
+            "params.num_layers=[1, 1]",
+            "train.batch_size=2",
+            "train.target_elements=4",
+            "train.max_eval_steps=1",
+            "io.validate_amount=2",
+        ] {
+            args.extend(["--set", value]);
+        }
+        let trained = done(&args).json();
+        assert_eq!(
+            (&trained["batches"], &trained["sample"]),
+            (&2.into(), &serde_json::Value::Null),
+            "{trained}"
+        );
+        let drawn = scratch.path(form);
+        let run = trained["run"].as_str().unwrap();
+        let drawn = done(&["generate", "-m", run, "--pictures", str(&drawn), "--json"]).json();
+        assert_eq!(drawn["pictures"].as_array().unwrap().len(), 1);
     }
 }
 

@@ -9,7 +9,7 @@
 //! of which the first ⌈H/2⌉ are the validation split and the others the test split. Without held-out bytes there are neither.
 
 use std::ops::Range;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, PoisonError, Weak};
 
 use serde::Deserialize;
@@ -79,13 +79,7 @@ impl Opener {
         };
         let has = |split: Split| args.dir.join(split.name()).is_dir();
         if has(Split::Train) && has(Split::Validation) {
-            if held_out.is_some() {
-                return Err(Error::config(format!(
-                    "dataset_args: held_out splits data without splits of its own, but {} has the folders train and \
-                     validation; remove held_out or those folders",
-                    args.dir.display()
-                )));
-            }
+            refuse_held_out(held_out, &args.dir, &args.dir.join(Split::Validation.name()))?;
             if !has(args.split) {
                 return Ok(None);
             }
@@ -94,13 +88,7 @@ impl Opener {
             let bytes = 0..files.len();
             return Ok(Some(Part { files, bytes }));
         }
-        let held_out = held_out.unwrap_or(DEFAULT_HELD_OUT);
-        if !(0.0..1.0).contains(&held_out) {
-            return Err(Error::config(format!(
-                "dataset_args: held_out is {held_out}: expected the share of the bytes kept for validation and test, 0 or \
-                 more and below 1"
-            )));
-        }
+        let held_out = held_out_share(held_out)?;
         let files = self.whole(args, reading)?;
         let bytes = split_by_position(files.len(), held_out, args.split);
         Ok(match bytes.is_empty() && args.split != Split::Train {
@@ -138,8 +126,32 @@ pub(super) fn too_short(error: Error, split: Split, held_out: Option<f64>) -> Er
     }
 }
 
-/// Which of `total` bytes belong to a split when the last share `held_out` is kept for validation and test.
-fn split_by_position(total: u64, held_out: f64, split: Split) -> Range<u64> {
+/// The share kept for validation and test.
+pub(super) fn held_out_share(held_out: Option<f64>) -> Result<f64> {
+    let held_out = held_out.unwrap_or(DEFAULT_HELD_OUT);
+    match (0.0..1.0).contains(&held_out) {
+        true => Ok(held_out),
+        false => Err(Error::config(format!(
+            "dataset_args: held_out is {held_out}: expected the share kept for validation and test, 0 or more and below 1"
+        ))),
+    }
+}
+
+/// Fails if a share is given for a folder that has a folder for each split, `validation` among them.
+pub(super) fn refuse_held_out(held_out: Option<f64>, dir: &Path, validation: &Path) -> Result<()> {
+    match held_out {
+        None => Ok(()),
+        Some(_) => Err(Error::config(format!(
+            "dataset_args: held_out splits data without splits of its own, but {} has the folders train and {}; remove held_out \
+             or those folders",
+            dir.display(),
+            validation.file_name().unwrap_or_default().display()
+        ))),
+    }
+}
+
+/// Which of `total` bytes, or files, belong to a split when the last share `held_out` is kept for validation and test.
+pub(super) fn split_by_position(total: u64, held_out: f64, split: Split) -> Range<u64> {
     // exact below 2^53 bytes; never above the total, since held_out < 1
     let held = ((total as f64 * held_out) as u64).min(total);
     let validation = total - held;
@@ -157,7 +169,6 @@ mod tests {
     use crate::data::Registry;
     use proptest::prelude::*;
     use serde_json::json;
-    use std::path::Path;
 
     proptest! {
         #[test]

@@ -6,7 +6,7 @@
 //!           of bytes       worker          training      registry   thread
 //! ```
 //!
-//! Pictures with questions are samples by themselves ([`clevr`]).
+//! Pictures are samples by themselves, with questions ([`clevr`]) or without ([`pictures`]).
 //!
 //! A [`Dataset`] gives sample `index` of epoch `epoch` and nothing else decides what that sample is: neither the order of
 //! calls nor the thread. So a run that resumes at an epoch and a batch sees exactly what it would have seen.
@@ -21,12 +21,14 @@ mod dataset;
 mod decode;
 mod files;
 mod hash;
+pub mod image;
 mod json_line;
 mod loader;
 mod masked;
 pub mod needle;
 mod permutation;
 mod pg19;
+pub mod pictures;
 mod registry;
 mod separators;
 mod sequential;

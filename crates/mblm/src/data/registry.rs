@@ -9,6 +9,7 @@ use super::clevr;
 use super::dataset::{Dataset, DatasetArgs};
 use super::needle;
 use super::pg19;
+use super::pictures;
 use crate::{Error, Result};
 
 type Constructor = Box<dyn Fn(&DatasetArgs) -> Result<Option<Arc<dyn Dataset>>> + Send + Sync>;
@@ -76,6 +77,7 @@ impl Default for Registry {
         registry.register("needle", move |args| needle::open(args, &shared));
         registry.register("pg19", pg19::open);
         registry.register("pg19masked", pg19::open_masked);
+        registry.register("pictures", pictures::open);
         registry
     }
 }
@@ -125,7 +127,7 @@ mod tests {
         });
         assert_eq!(
             registry.names().collect::<Vec<_>>(),
-            ["bytes", "clevr", "constant", "needle", "pg19", "pg19masked"]
+            ["bytes", "clevr", "constant", "needle", "pg19", "pg19masked", "pictures"]
         );
         let args = DatasetArgs {
             pad_token_id: 9,
@@ -145,9 +147,9 @@ mod tests {
         let args = DatasetArgs::new("", Split::Train, 1);
         let message = |name| Registry::default().open(name, &args).err().unwrap().to_string();
         let expected = "unknown data set `pg19maskd` (io.dataset_id): expected one of `bytes`, `clevr`, `needle`, `pg19`, \
-                        `pg19masked`; did you mean `pg19masked`?";
+                        `pg19masked`, `pictures`; did you mean `pg19masked`?";
         assert_eq!(message("pg19maskd"), expected);
-        assert!(message("imagenet").ends_with("`pg19masked`"));
+        assert!(message("imagenet").ends_with("`pictures`"));
     }
 
     #[test]

@@ -63,6 +63,13 @@ impl Rules {
         })
     }
 
+    /// The same, where any of these ids may also come and ends a sample.
+    pub(crate) fn ending_at(mut self, ids: &[u32]) -> Self {
+        self.sampling.allowed = self.sampling.allowed.union(&ids.iter().copied().collect());
+        self.stop.ids.extend(ids);
+        self
+    }
+
     /// Fails for a stop id that a model of `vocabulary` ids does not have.
     pub(crate) fn check(&self, vocabulary: usize) -> Result<()> {
         match self.stop.ids.iter().find(|id| **id as usize >= vocabulary) {

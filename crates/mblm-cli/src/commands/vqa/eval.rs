@@ -8,7 +8,7 @@ use std::sync::atomic::Ordering;
 
 use anyhow::Result;
 use mblm::checkpoint::atomic;
-use mblm::config::{ClassifierExperiment, Experiment};
+use mblm::config::ClassifierExperiment;
 use mblm::data::Split;
 use mblm::data::clevr::{Clevr, Questions};
 use mblm::eval::vqa::{Answered, Asking, Prior, Share, Tally};
@@ -18,10 +18,9 @@ use serde_json::{Map, Value, json};
 
 use super::classifier;
 use crate::args::{Cli, SplitArg, Usage, VqaEvalArgs};
-use crate::commands::eval::vocabulary;
 use crate::plot::{Cell, contact_sheet};
 use crate::signals::Signals;
-use crate::{config, device, output, progress};
+use crate::{config, device, output, progress, run_folder};
 
 /// Wrong answers on a contact sheet.
 const CELLS: usize = 24;
@@ -50,7 +49,11 @@ pub(crate) fn run(args: &VqaEvalArgs, cli: &Cli) -> Result<ExitCode> {
         SplitArg::Validation => Split::Validation,
         SplitArg::Test => Split::Test,
     };
-    let config = config_path(args)?;
+    let config = run_folder::config_of(
+        &args.model.model,
+        args.config.as_deref(),
+        "how questions and pictures become ids",
+    )?;
     let found = match ClassifierExperiment::is_in(&config) {
         true => classifier::answers(args, &config, split, &signals, cli)?,
         false => answers(args, &config, split, &signals, cli)?,
@@ -87,7 +90,7 @@ fn answers(args: &VqaEvalArgs, config: &Path, split: Split, signals: &Signals, c
     let mut experiment = config::read(config, &[])?;
     let model = Model::open(&args.model.model, &BlockRegistry::default(), &device)?;
     model.set_precision(args.compute.precision.into());
-    check(&experiment, &model)?;
+    config::check_trained(&experiment, &model, "clevr", "questions about pictures")?;
     if let Some(data) = &args.data {
         experiment.io.dataset_dir.clone_from(data);
     }
@@ -118,60 +121,6 @@ fn answers(args: &VqaEvalArgs, config: &Path, split: Split, signals: &Signals, c
         folder: experiment.io.dataset_dir,
         stopped,
     })
-}
-
-/// The configuration that was given, else that of the run whose folder, model or state the model is.
-fn config_path(args: &VqaEvalArgs) -> Result<PathBuf> {
-    if let Some(path) = &args.config {
-        return Ok(path.clone());
-    }
-    let model = &args.model.model;
-    let full = std::fs::canonicalize(model).map_err(|error| mblm::Error::file(model, error))?;
-    // RUN, or RUN/models/batch_N
-    let places = [Some(full.as_path()), full.ancestors().nth(2)];
-    let found = places
-        .into_iter()
-        .flatten()
-        .map(|folder| folder.join("config.yaml"))
-        .find(|path| path.is_file());
-    found.ok_or_else(|| {
-        Usage(format!(
-            "{}: no config.yaml of a run is beside this model, so nothing says how questions and pictures become ids; give the \
-             configuration that it was trained with by --config",
-            model.display()
-        ))
-        .into()
-    })
-}
-
-/// Fails if the configuration is not one of this model and this data set.
-fn check(experiment: &Experiment, model: &Model) -> Result<()> {
-    if experiment.io.dataset_id != "clevr" {
-        return Err(Usage(format!(
-            "the configuration's io.dataset_id is {}: expected clevr, questions about pictures",
-            experiment.io.dataset_id
-        ))
-        .into());
-    }
-    let (ours, theirs) = (
-        vocabulary(&model.architecture()),
-        vocabulary(&experiment.params.architecture),
-    );
-    if ours != theirs {
-        return Err(Usage(format!(
-            "the configuration has another vocabulary, {theirs}, than the model, {ours}; give the one that it was trained with"
-        ))
-        .into());
-    }
-    let longest = model.architecture().model().longest_input();
-    match longest.filter(|longest| experiment.params.input_seq_len > *longest) {
-        Some(longest) => Err(Usage(format!(
-            "the configuration's input_seq_len is {}, but the model has fixed positions for {longest} ids",
-            experiment.params.input_seq_len
-        ))
-        .into()),
-        None => Ok(()),
-    }
 }
 
 /// The most frequent answers of the training split.

@@ -9,16 +9,13 @@ use serde::Serialize;
 
 use super::answers::class_of;
 use super::dataset::split_paths;
-use super::images::Images;
 use super::kinds::QuestionType;
 use super::layout::Layout;
 use super::options::ClevrOptions;
 use super::questions::{Question, Questions};
+use crate::data::image::images::{Images, REPORT_EVERY};
 use crate::data::{DatasetArgs, Opening};
 use crate::{Error, Result};
-
-/// Images between two reports of progress.
-const REPORT_EVERY: usize = 256;
 
 /// One thing that is wrong.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize)]

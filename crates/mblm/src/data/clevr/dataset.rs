@@ -6,13 +6,13 @@ use std::path::PathBuf;
 use std::sync::Arc;
 
 use super::answers::{ANSWERS, class_of};
-use super::cache::Cache;
 use super::check::Survey;
-use super::images::Images;
 use super::layout::Layout;
 use super::options::ClevrOptions;
-use super::picture::Picture;
 use super::questions::{Question, Questions};
+use crate::data::image::Picture;
+use crate::data::image::cache::Cache;
+use crate::data::image::images::Images;
 use crate::data::{Dataset, DatasetArgs, Sample, Split};
 use crate::{Error, Result};
 

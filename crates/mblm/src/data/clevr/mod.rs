@@ -5,39 +5,31 @@
 //!
 //! ```text
 //! questions/CLEVR_val_questions.json ──▶ questions ─────────────────────────┐
-//! images/val/*.png ──▶ picture ──▶ resize ──▶ channels ──▶ (jpeg) ──▶ images ┴──▶ layout ──▶ Sample
-//!                      decode, cut                                  memory, cache
+//! images/val/*.png ──▶ image: decoded, prepared, kept ──────────────────────┴──▶ layout ──▶ Sample
 //! ```
 //!
 //! | file | holds |
 //! |---|---|
 //! | `options` | the keys and their checks |
 //! | `questions`, `kinds`, `answers` | the questions' JSON, types of questions, categorical answers |
-//! | `picture`, `resize`, `channels`, `jpeg`, `prepare` | from a PNG file to the bytes of the image part |
-//! | `images`, `cache` | prepared images in memory and on disk |
 //! | `layout` | the order of a sample's ids, and their weights |
 //! | `check` | what can be wrong with a split |
 //! | `dataset` | the data set |
+//!
+//! What is done with the images is in [`image`](super::image).
 //!
 //! Against the package: fractional weights of the loss are kept (there they are cut to integers), padding weighs 0 (there its
 //! weight is the padding's id), quality 0 is a JPEG of quality 0 and a shift to 0 a shift to 0 (there both are as if not given).
 
 mod answers;
-mod cache;
-mod channels;
 mod check;
 mod dataset;
 #[cfg(test)]
 mod hostile;
-mod images;
-mod jpeg;
 mod kinds;
 mod layout;
 mod options;
-mod picture;
-mod prepare;
 mod questions;
-mod resize;
 #[cfg(test)]
 mod testing;
 #[cfg(test)]
@@ -48,7 +40,6 @@ pub use check::{Longest, Problem, Report, check};
 pub use dataset::Clevr;
 pub use kinds::QuestionType;
 pub use options::{ClevrOptions, TargetMode};
-pub use picture::Picture;
 pub use questions::{Question, Questions};
 
 pub(super) use dataset::open;

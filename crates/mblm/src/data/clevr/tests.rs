@@ -1,4 +1,4 @@
-//! The whole data set: the published package's ids, Pillow's pixels and bytes, prepared images.
+//! The whole data set: the published package's ids, workers, prepared images.
 
 use std::fs;
 use std::path::{Path, PathBuf};
@@ -6,18 +6,12 @@ use std::sync::Arc;
 
 use ::safetensors::SafeTensors;
 use serde_json::{Map, Value, json};
-use sha2::{Digest, Sha256};
 
-use super::jpeg::Jpeg;
-use super::resize::resize;
-use super::testing::{Folder, args, noise, png, samples};
+use super::testing::{Folder, args, samples};
 use super::*;
-use crate::checkpoint::hex;
+use crate::data::image::resize::resize;
+use crate::data::image::testing::{noise, png};
 use crate::data::{Dataset, DatasetArgs, Loader, LoaderOptions, Order, Position, Registry, Split};
-
-fn digest(bytes: &[u8]) -> String {
-    hex(&Sha256::digest(bytes)[..8])
-}
 
 #[test]
 fn the_fixture_is_matched_exactly() {
@@ -58,85 +52,6 @@ fn the_fixture_is_matched_exactly() {
             assert!(weights.len() == 8000 && weights[ids.len()..].iter().all(|weight| *weight == 0.0));
         }
     }
-}
-
-#[test]
-fn resizing_gives_pillows_pixels() {
-    // SHA-256 of Image.resize((w, h), LANCZOS).tobytes() of the same pictures, Pillow 12.2
-    for (width, height, seed, w, h, expected) in [
-        (48, 32, 1, 13, 9, "26858b632bd54f73"),
-        (13, 9, 2, 48, 32, "b1295502a4424179"),
-        (17, 40, 3, 17, 11, "3ae8af3b8fb2f492"),
-        (17, 40, 4, 5, 40, "e0b9184ccc62764b"),
-        (1, 1, 5, 7, 3, "9b887cce6c168da1"),
-        (7, 5, 6, 1, 1, "d82fd3549acf1261"),
-        (64, 3, 7, 63, 64, "2dff97cae34cdde0"),
-    ] {
-        let resized = resize(&noise(width, height, seed), w, h);
-        assert_eq!((resized.width, resized.height), (w, h));
-        assert_eq!(digest(&resized.rgb), expected, "{width} × {height} to {w} × {h}");
-    }
-}
-
-#[test]
-fn jpeg_files_are_pillows() {
-    // SHA-256 of the files of all qualities one after the other, Pillow 12.2 with libjpeg-turbo
-    for (rgb, qualities, expected) in [
-        (true, 24..=95, JPEG_PINS[0]),
-        (false, 24..=95, JPEG_PINS[1]),
-        (true, 0..=23, JPEG_PINS[2]),
-        (false, 0..=23, JPEG_PINS[3]),
-    ] {
-        let encode = |quality| Jpeg { quality, rgb }.encode(&noise(37, 21, 8)).unwrap();
-        let files: Vec<u8> = qualities.clone().flat_map(encode).collect();
-        assert_eq!(digest(&files), expected, "rgb {rgb}, qualities {qualities:?}");
-    }
-}
-
-const JPEG_PINS: [&str; 4] = [
-    "e62dfe17a68521f0",
-    "f06679ea7447a6cd",
-    "5aa4f719adfa10f4",
-    "0dba1f059f15b67a",
-];
-
-#[test]
-fn gray_palette_and_transparent_pictures_are_read() {
-    let encode = |color, depth, palette: Option<&'static [u8]>, data: &[u8]| {
-        let mut bytes = Vec::new();
-        let mut encoder = png::Encoder::new(&mut bytes, 2, 1);
-        encoder.set_color(color);
-        encoder.set_depth(depth);
-        if let Some(palette) = palette {
-            encoder.set_palette(palette);
-        }
-        let mut writer = encoder.write_header().unwrap();
-        writer.write_image_data(data).unwrap();
-        writer.finish().unwrap();
-        Picture::decode(&bytes)
-    };
-    use png::{BitDepth, ColorType};
-    let rgb = |color, data: &[u8]| encode(color, BitDepth::Eight, None, data).unwrap().rgb;
-    assert_eq!(rgb(ColorType::Rgba, &[1, 2, 3, 4, 5, 6, 7, 8]), [1, 2, 3, 5, 6, 7]);
-    assert_eq!(rgb(ColorType::Grayscale, &[9, 8]), [9, 9, 9, 8, 8, 8]);
-    assert_eq!(rgb(ColorType::GrayscaleAlpha, &[9, 0, 8, 0]), [9, 9, 9, 8, 8, 8]);
-    let palette = encode(ColorType::Indexed, BitDepth::Eight, Some(&[1, 2, 3, 4, 5, 6]), &[1, 0]);
-    assert_eq!(palette.unwrap().rgb, [4, 5, 6, 1, 2, 3]);
-    let deep = encode(ColorType::Grayscale, BitDepth::Sixteen, None, &[1, 2, 3, 4]).unwrap_err();
-    assert!(deep.contains("expected 8 bits a channel, found 16"), "{deep}");
-    // the header of a picture of 8192 × 8192 pixels, and no room for them
-    let mut huge = png(&noise(2, 1, 1));
-    (huge[16..20]).copy_from_slice(&8192u32.to_be_bytes());
-    (huge[20..24]).copy_from_slice(&8192u32.to_be_bytes());
-    let mut sum = flate2::Crc::new();
-    sum.update(&huge[12..29]);
-    huge[29..33].copy_from_slice(&sum.sum().to_be_bytes());
-    assert!(
-        Picture::decode(&huge)
-            .unwrap_err()
-            .contains("cannot hold 8192 × 8192 pixels")
-    );
-    assert!(Picture::decode(b"GIF89a").unwrap_err().contains("expected a PNG file"));
 }
 
 #[test]

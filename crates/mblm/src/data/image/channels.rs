@@ -8,11 +8,11 @@ use serde::Serialize;
 
 /// The binned value of each value.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize)]
-pub(super) struct Bins(Vec<u8>);
+pub(in crate::data) struct Bins(Vec<u8>);
 
 impl Bins {
     /// `count` bins, at least one; `None` if they are so many that nothing changes.
-    pub(super) fn new(count: u32) -> Option<Self> {
+    pub(in crate::data) fn new(count: u32) -> Option<Self> {
         if !(1..255).contains(&count) {
             return None;
         }
@@ -30,7 +30,7 @@ impl Bins {
     }
 
     /// Bins the values in place.
-    pub(super) fn apply(&self, values: &mut [u8]) {
+    pub(in crate::data) fn apply(&self, values: &mut [u8]) {
         for value in values {
             *value = self.0[usize::from(*value)];
         }
@@ -38,7 +38,7 @@ impl Bins {
 }
 
 /// The distinct values, in ascending order, become `start`, `start` + 1, …; an error if they do not fit into a byte.
-pub(super) fn shift(values: &mut [u8], start: u8) -> Result<(), String> {
+pub(in crate::data) fn shift(values: &mut [u8], start: u8) -> Result<(), String> {
     let mut present = [false; 256];
     for &value in values.iter() {
         present[usize::from(value)] = true;

@@ -20,7 +20,7 @@ const PRECISION: u32 = 32 - 8 - 2;
 const CHANNELS: usize = 3;
 
 /// `picture` at `width` × `height` pixels, at least 1 each.
-pub(super) fn resize(picture: &Picture, width: usize, height: usize) -> Picture {
+pub(in crate::data) fn resize(picture: &Picture, width: usize, height: usize) -> Picture {
     let horizontal = match picture.width == width {
         true => picture.rgb.clone(),
         false => across(&picture.rgb, picture.width, &weights(picture.width, width)),

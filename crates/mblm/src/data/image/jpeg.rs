@@ -20,16 +20,16 @@ const BASELINE: u8 = 24;
 
 /// How an image is compressed.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
-pub(super) struct Jpeg {
+pub(in crate::data) struct Jpeg {
     /// 0 to 95.
-    pub(super) quality: u8,
+    pub(in crate::data) quality: u8,
     /// RGB instead of YCbCr.
-    pub(super) rgb: bool,
+    pub(in crate::data) rgb: bool,
 }
 
 impl Jpeg {
     /// The file's bytes.
-    pub(super) fn encode(self, picture: &Picture) -> Result<Vec<u8>, String> {
+    pub(in crate::data) fn encode(self, picture: &Picture) -> Result<Vec<u8>, String> {
         let sides = [picture.width, picture.height];
         if sides.iter().any(|side| !(1..=LARGEST).contains(side)) {
             return Err(format!(

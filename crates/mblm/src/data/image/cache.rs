@@ -34,7 +34,7 @@ const KEY: usize = 32;
 const ROW: usize = 2 * size_of::<u32>();
 
 /// Prepared images in files.
-pub(super) struct Cache {
+pub(in crate::data) struct Cache {
     shards: Vec<Shard>,
 }
 
@@ -50,7 +50,7 @@ impl Cache {
     ///
     /// # Errors
     /// An image that cannot be read, a folder that cannot be written.
-    pub(super) fn open(folder: &Path, images: &Images, on_opening: Option<&OnOpening>) -> Result<Self> {
+    pub(in crate::data) fn open(folder: &Path, images: &Images, on_opening: Option<&OnOpening>) -> Result<Self> {
         atomic::make_folder(folder)?;
         let sources = Sources::look_at(images)?;
         let name = sources.name();
@@ -58,7 +58,7 @@ impl Cache {
         let mut shards = Vec::new();
         for (number, first) in (0..images.names().len()).step_by(SHARD).enumerate() {
             let range = first..(first + SHARD).min(images.names().len());
-            let path = folder.join(format!("clevr_{name}_{number:05}.images"));
+            let path = folder.join(format!("prepared_{name}_{number:05}.images"));
             let key = sources.key(range.clone());
             done += sources.bytes(range.clone());
             let shard = match Shard::open(&path, &key, range.len()) {
@@ -82,7 +82,7 @@ impl Cache {
     }
 
     /// A prepared image; `None`, with a warning, if its file is damaged or gone.
-    pub(super) fn get(&self, image: usize) -> Option<Vec<u8>> {
+    pub(in crate::data) fn get(&self, image: usize) -> Option<Vec<u8>> {
         let shard = &self.shards[image / SHARD];
         let bytes = shard.read(image % SHARD);
         if bytes.is_none() {
@@ -96,7 +96,7 @@ impl Cache {
     }
 
     /// Bytes of a prepared image.
-    pub(super) fn len(&self, image: usize) -> usize {
+    pub(in crate::data) fn len(&self, image: usize) -> usize {
         self.shards[image / SHARD].rows[image % SHARD].1 as usize
     }
 }

@@ -1,4 +1,4 @@
-//! From an image file to the bytes of a sample's image part: decode, crop, resize, bin, shift, then JPEG if asked.
+//! From a picture file to the bytes of a sample's picture: decode, crop, resize, bin, shift, then JPEG if asked.
 
 use std::path::Path;
 
@@ -10,21 +10,46 @@ use super::picture::Picture;
 use super::resize::resize;
 use crate::{Error, Result};
 
+/// What a picture becomes.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
+pub(in crate::data) enum Output {
+    /// Its pixels, (3, H, W).
+    Pixels,
+    /// The bytes of a JPEG file.
+    Jpeg(Jpeg),
+    /// The bytes of its file, as they are.
+    File,
+}
+
 /// What is done with each image, in this order.
 #[derive(Clone, Debug, PartialEq, Serialize)]
-pub(super) struct Preparation {
+pub(in crate::data) struct Preparation {
     /// Shares of height and width that are cut from each side, below one half.
-    pub(super) crop: Option<(f64, f64)>,
+    pub(in crate::data) crop: Option<(f64, f64)>,
     /// Width and height afterwards.
-    pub(super) size: Option<(usize, usize)>,
-    pub(super) bins: Option<Bins>,
-    pub(super) shift: Option<u8>,
-    pub(super) jpeg: Option<Jpeg>,
+    pub(in crate::data) size: Option<(usize, usize)>,
+    pub(in crate::data) bins: Option<Bins>,
+    pub(in crate::data) shift: Option<u8>,
+    pub(in crate::data) output: Output,
 }
 
 impl Preparation {
+    /// Files are read as they are.
+    pub(in crate::data) fn none() -> Self {
+        Self {
+            crop: None,
+            size: None,
+            bins: None,
+            shift: None,
+            output: Output::File,
+        }
+    }
+
     /// The bytes of an image: pixels (3, H, W), or a JPEG file.
-    pub(super) fn read(&self, path: &Path) -> Result<Vec<u8>> {
+    pub(in crate::data) fn read(&self, path: &Path) -> Result<Vec<u8>> {
+        if self.output == Output::File {
+            return std::fs::read(path).map_err(|error| Error::file(path, error));
+        }
         let picture = Picture::open(path)?;
         self.apply(picture).map_err(|message| Error::file(path, message))
     }
@@ -43,9 +68,9 @@ impl Preparation {
         if let Some(start) = self.shift {
             shift(&mut picture.rgb, start)?;
         }
-        match self.jpeg {
-            Some(jpeg) => jpeg.encode(&picture),
-            None => Ok(picture.channels()),
+        match self.output {
+            Output::Jpeg(jpeg) => jpeg.encode(&picture),
+            Output::Pixels | Output::File => Ok(picture.channels()),
         }
     }
 
@@ -59,10 +84,10 @@ impl Preparation {
         self.crop.map_or((0, 0), |(h, w)| (margin(width, w), margin(height, h)))
     }
 
-    /// How many bytes an image of this size becomes; `None` for a JPEG file, which has to be made to know it.
-    pub(super) fn len(&self, (width, height): (usize, usize)) -> Option<usize> {
+    /// How many bytes an image of this size becomes; `None` for what shows only in a file: one made or one that is there.
+    pub(in crate::data) fn len(&self, (width, height): (usize, usize)) -> Option<usize> {
         let (left, top) = self.margins(width, height);
         let (width, height) = self.size.unwrap_or((width - 2 * left, height - 2 * top));
-        self.jpeg.is_none().then_some(width * height * 3)
+        (self.output == Output::Pixels).then_some(width * height * 3)
     }
 }

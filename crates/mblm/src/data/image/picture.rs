@@ -1,4 +1,4 @@
-//! A picture in memory: read from a PNG file, cut, taken apart into channels.
+//! A picture in memory: read from a PNG or JPEG file, cut, taken apart into channels and put together again.
 //!
 //! Files have 8 bits a channel; gray and palette pictures become RGB, transparency is dropped.
 
@@ -8,12 +8,15 @@ use std::path::Path;
 
 use png::{BitDepth, ColorType, DecodingError, Transformations};
 
+use super::jpeg_reader;
 use super::resize::resize;
 use crate::{Error, Result};
 
 /// The last chunk of a PNG file: no bytes, its name, its checksum.
 const END: [u8; 12] = [0, 0, 0, 0, b'I', b'E', b'N', b'D', 0xae, 0x42, 0x60, 0x82];
-/// Pixels of the largest picture that is read: what is larger is no picture of this data set.
+/// The first bytes of a PNG file.
+const SIGNATURE: [u8; 8] = [0x89, b'P', b'N', b'G', b'\r', b'\n', 0x1a, b'\n'];
+/// Pixels of the largest picture that is read: what is larger is no picture of these data sets.
 const MOST_PIXELS: usize = 1 << 26;
 /// Bytes that a byte of a file can stand for at most: the bound of its compression, rounded up.
 const MOST_PER_BYTE: usize = 1100;
@@ -30,25 +33,67 @@ pub struct Picture {
 }
 
 impl Picture {
-    /// Reads a PNG file.
+    /// Reads a PNG or JPEG file, whatever its name.
     ///
     /// # Errors
-    /// A file that is missing, truncated, damaged, no PNG or has more than 8 bits a channel.
+    /// A file that is missing, truncated, damaged, neither PNG nor JPEG or has more than 8 bits a channel.
     pub fn open(path: &Path) -> Result<Self> {
         let bytes = std::fs::read(path).map_err(|error| missing(path, &error))?;
         Self::decode(&bytes).map_err(|message| Error::file(path, message))
     }
 
-    /// Reads the bytes of a PNG file.
+    /// Reads the bytes of a PNG or JPEG file.
     ///
     /// # Errors
     /// What is wrong with them.
     pub fn decode(bytes: &[u8]) -> Result<Self, String> {
+        if bytes.starts_with(&jpeg_reader::START) {
+            return Self::decode_jpeg(bytes);
+        }
+        let found = &bytes[..bytes.len().min(SIGNATURE.len())];
+        match SIGNATURE.starts_with(found) {
+            true => Self::decode_png(bytes),
+            false => Err("expected a PNG or JPEG file, found the first bytes of neither".into()),
+        }
+    }
+
+    /// Reads the bytes of a JPEG file, strictly: data that ends early, or that the decoder would fill up with a warning, is an
+    /// error.
+    ///
+    /// # Errors
+    /// What is wrong with them.
+    pub fn decode_jpeg(bytes: &[u8]) -> Result<Self, String> {
+        jpeg_reader::decode(bytes)
+    }
+
+    /// A picture from [`channels`](Self::channels), (3, height, width).
+    ///
+    /// # Errors
+    /// Another number of values, or no pixels.
+    pub fn from_channels(width: usize, height: usize, values: &[u8]) -> Result<Self, String> {
+        let (width, height) = sides(width, height)?;
+        let pixels = width * height;
+        if values.len() != 3 * pixels {
+            return Err(format!(
+                "expected 3 × {height} × {width} = {} values, found {}",
+                3 * pixels,
+                values.len()
+            ));
+        }
+        let rgb = (0..pixels).flat_map(|pixel| (0..3).map(move |channel| values[channel * pixels + pixel]));
+        Ok(Self {
+            width,
+            height,
+            rgb: rgb.collect(),
+        })
+    }
+
+    fn decode_png(bytes: &[u8]) -> Result<Self, String> {
         let mut decoder = png::Decoder::new(std::io::Cursor::new(bytes));
         decoder.set_transformations(Transformations::EXPAND);
         decoder.set_ignore_text_chunk(true);
         let mut reader = decoder.read_info().map_err(unreadable)?;
-        let (width, height) = sides(reader.info().width, reader.info().height)?;
+        let (width, height) = png_sides(reader.info())?;
         if reader.info().raw_bytes() / MOST_PER_BYTE > bytes.len() {
             let found = bytes.len();
             return Err(format!(
@@ -82,7 +127,7 @@ impl Picture {
     }
 
     /// The part without `left` pixels on the left and as many on the right, `top` above and as many below.
-    pub(super) fn cut(&self, left: usize, top: usize) -> Self {
+    pub(in crate::data) fn cut(&self, left: usize, top: usize) -> Self {
         let (width, height) = (self.width - 2 * left, self.height - 2 * top);
         let rows = self.rgb.chunks_exact(self.width * 3).skip(top).take(height);
         Self {
@@ -93,20 +138,21 @@ impl Picture {
     }
 
     /// All red values, then all green, then all blue ones: (3, height, width).
-    pub(super) fn channels(&self) -> Vec<u8> {
+    #[must_use]
+    pub fn channels(&self) -> Vec<u8> {
         let channel = |channel| self.rgb.iter().skip(channel).step_by(3).copied();
         (0..3).flat_map(channel).collect()
     }
 }
 
 /// Width and height of a PNG file whose beginning and end are there; what lies between is not read.
-pub(super) fn inspect(path: &Path) -> Result<(usize, usize)> {
+pub(in crate::data) fn inspect(path: &Path) -> Result<(usize, usize)> {
     let mut file = File::open(path).map_err(|error| missing(path, &error))?;
     let of = |message: String| Error::file(path, message);
     let size = {
         let mut decoder = png::Decoder::new(BufReader::with_capacity(64, &file));
         let info = decoder.read_header_info().map_err(|error| of(unreadable(error)))?;
-        sides(info.width, info.height).map_err(of)?
+        png_sides(info).map_err(of)?
     };
     let mut end = [0; END.len()];
     let seek = file.seek(SeekFrom::End(-(END.len() as i64)));
@@ -119,8 +165,12 @@ pub(super) fn inspect(path: &Path) -> Result<(usize, usize)> {
     }
 }
 
-fn sides(width: u32, height: u32) -> Result<(usize, usize), String> {
-    let (width, height) = (width as usize, height as usize);
+fn png_sides(info: &png::Info) -> Result<(usize, usize), String> {
+    sides(info.width as usize, info.height as usize)
+}
+
+/// Fails for sides that are no picture's.
+pub(super) fn sides(width: usize, height: usize) -> Result<(usize, usize), String> {
     match width.checked_mul(height) {
         Some(1..=MOST_PIXELS) => Ok((width, height)),
         _ => Err(format!(

@@ -12,14 +12,17 @@ use rayon::prelude::*;
 use super::cache::Cache;
 use super::picture::{Picture, inspect};
 use super::prepare::Preparation;
+use crate::data::{OnOpening, Opening};
 use crate::{Error, Result};
 
 /// Bytes of prepared images that are kept in memory: ten thousand of 64 × 64 pixels are 120 MB. What comes later is made anew
 /// each time; as every epoch asks for all of them, taking the place of others would gain nothing.
 const KEPT: usize = 512 << 20;
+/// Images between two reports of progress.
+pub(in crate::data) const REPORT_EVERY: usize = 256;
 
 /// The images of a split by number.
-pub(super) struct Images {
+pub(in crate::data) struct Images {
     folder: PathBuf,
     names: Vec<Box<str>>,
     preparation: Preparation,
@@ -35,7 +38,7 @@ struct Kept {
 
 impl Images {
     /// The images of these names in a folder.
-    pub(super) fn new(folder: PathBuf, names: Vec<Box<str>>, preparation: Preparation) -> Self {
+    pub(in crate::data) fn new(folder: PathBuf, names: Vec<Box<str>>, preparation: Preparation) -> Self {
         let kept = Kept {
             images: vec![None; names.len()],
             bytes: 0,
@@ -50,33 +53,33 @@ impl Images {
     }
 
     /// Takes prepared images from a folder from now on.
-    pub(super) fn set_cache(&mut self, cache: Cache) {
+    pub(in crate::data) fn set_cache(&mut self, cache: Cache) {
         self.cache = Some(cache);
     }
 
-    pub(super) fn folder(&self) -> &Path {
+    pub(in crate::data) fn folder(&self) -> &Path {
         &self.folder
     }
 
-    pub(super) fn names(&self) -> &[Box<str>] {
+    pub(in crate::data) fn names(&self) -> &[Box<str>] {
         &self.names
     }
 
-    pub(super) fn preparation(&self) -> &Preparation {
+    pub(in crate::data) fn preparation(&self) -> &Preparation {
         &self.preparation
     }
 
-    pub(super) fn path(&self, image: usize) -> PathBuf {
+    pub(in crate::data) fn path(&self, image: usize) -> PathBuf {
         self.folder.join(&*self.names[image])
     }
 
     /// The image as it is in its file.
-    pub(super) fn picture(&self, image: usize) -> Result<Picture> {
+    pub(in crate::data) fn picture(&self, image: usize) -> Result<Picture> {
         Picture::open(&self.path(image))
     }
 
     /// The bytes of the image part of a sample.
-    pub(super) fn bytes(&self, image: usize) -> Result<Arc<[u8]>> {
+    pub(in crate::data) fn bytes(&self, image: usize) -> Result<Arc<[u8]>> {
         // whoever panicked while it held the lock left at worst an image out of the count
         let kept = self.kept.read().unwrap_or_else(PoisonError::into_inner).images[image].clone();
         if let Some(bytes) = kept {
@@ -95,8 +98,30 @@ impl Images {
         Ok(bytes)
     }
 
+    /// Prepares images with all threads and keeps those that there is room for: the bytes that each became. `on_opening` hears how
+    /// far it is.
+    ///
+    /// # Errors
+    /// The first of them that cannot be read.
+    pub(in crate::data) fn prepare(&self, images: &[usize], on_opening: Option<&OnOpening>) -> Result<Vec<usize>> {
+        let size = |image: &usize| self.path(*image).metadata().map_or(0, |metadata| metadata.len());
+        let total = images.par_iter().map(size).sum();
+        let mut done = 0;
+        let mut lens = Vec::with_capacity(images.len());
+        for group in images.chunks(REPORT_EVERY) {
+            let prepared: Vec<Result<usize>> = group.par_iter().map(|image| Ok(self.bytes(*image)?.len())).collect();
+            lens.extend(prepared.into_iter().collect::<Result<Vec<_>>>()?);
+            done += group.iter().map(size).sum::<u64>();
+            if let (Some(report), Some(last)) = (on_opening, group.last()) {
+                let path = &self.path(*last);
+                report(Opening { path, done, total });
+            }
+        }
+        Ok(lens)
+    }
+
     /// The size in pixels of each image, from the first bytes of its file, or what is wrong with it; in order.
-    pub(super) fn inspect(&self) -> Result<Vec<Result<(usize, usize)>>> {
+    pub(in crate::data) fn inspect(&self) -> Result<Vec<Result<(usize, usize)>>> {
         let entries = std::fs::read_dir(&self.folder).map_err(|error| match error.kind() {
             std::io::ErrorKind::NotFound => {
                 Error::file(&self.folder, "no such folder; expected the images of the split here")
