@@ -2,8 +2,8 @@
 
 mod support;
 
-use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
+use std::sync::{Arc, Mutex};
 
 use candle_core::{Device, Tensor};
 use mblm::config::{Experiment, Precision};
@@ -119,11 +119,26 @@ fn a_pass_in_portions_can_be_stopped() {
             );
             assert_eq!(learner.counts().batches, 0);
         }
-        let first = learner.learn(&batch, 0).expect("a step").loss.mean;
+        let told = Mutex::new(Vec::new());
+        let progress = |done, of| told.lock().expect("no panic").push((done, of));
+        let watch = mblm::model::Watch {
+            progress: Some(&progress),
+            ..Default::default()
+        };
+        let first = learner.learn_watched(&batch, 0, watch).expect("a step").loss.mean;
         let second = learner.learn(&batch, 1).expect("a step").loss.mean;
-        (first, second)
+        (first, second, told.into_inner().expect("no panic"))
     };
-    assert_eq!(learn(true), learn(false));
+    let (first, second, told) = learn(true);
+    assert_eq!((first, second), (learn(false).0, learn(false).1));
+    // in order, and in reverse a portion is at least three times the work
+    let of = told[0].1;
+    assert_eq!(told[0].0, 0);
+    assert!(
+        told.windows(2).all(|pair| pair[0].0 < pair[1].0 && pair[1].1 == of),
+        "{told:?}"
+    );
+    assert!(told.last().is_some_and(|(done, _)| done + 3 <= of), "{told:?}");
 }
 
 #[test]

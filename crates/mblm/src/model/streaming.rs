@@ -19,6 +19,7 @@ use candle_core::Tensor;
 
 use super::backward::Run;
 use super::parameter::Gradients;
+use super::stage::Stage;
 use super::state::{State, StateGradient};
 use crate::{Error, Result};
 
@@ -27,7 +28,8 @@ use crate::{Error, Result};
 pub struct Watch<'a> {
     /// Once it is set, the pass ends before its next portion, with [`Error::Stopped`].
     pub stop: Option<&'a AtomicBool>,
-    /// Told before each portion how many of how many are done, forward and backward counted, on the thread that computes.
+    /// Told before each portion, on the thread that computes, how many of how many parts are done: a portion's first forward pass is
+    /// one part, everything else about it as many as it takes work.
     pub progress: Option<&'a (dyn Fn(usize, usize) + Sync)>,
 }
 
@@ -36,6 +38,25 @@ struct Border {
     state: State,
     /// The output of the position before (1, 1, D).
     before: Tensor,
+}
+
+/// How a sample's work is counted.
+struct Parts {
+    portions: usize,
+    /// Parts of a portion in reverse.
+    reverse: usize,
+}
+
+impl Parts {
+    /// The last portion has no first pass.
+    fn all(&self) -> usize {
+        self.portions - 1 + self.portions * self.reverse
+    }
+
+    /// What is done before portion `index` in reverse.
+    fn before_reverse(&self, index: usize) -> usize {
+        self.portions - 1 + (self.portions - 1 - index) * self.reverse
+    }
 }
 
 impl Run<'_> {
@@ -54,10 +75,13 @@ impl Run<'_> {
         }
         let mut d_state = StateGradient::none();
         let mut d_before = None;
-        let borders = self.borders(sample, positions, portion)?;
-        let portions = borders.len();
+        let parts = Parts {
+            portions: positions.div_ceil(portion),
+            reverse: self.reverse_parts(),
+        };
+        let borders = self.borders(sample, (positions, portion), &parts)?;
         for (index, border) in borders.into_iter().enumerate().rev() {
-            self.go_on(sample, 2 * portions - 1 - index, 2 * portions)?;
+            self.go_on(sample, parts.before_reverse(index), parts.all())?;
             let from = index * portion;
             let count = portion.min(positions - from);
             (d_before, d_state) =
@@ -70,7 +94,7 @@ impl Run<'_> {
     }
 
     /// The forward sweep: what is known before each portion.
-    fn borders(&self, sample: usize, positions: usize, portion: usize) -> Result<Vec<Border>> {
+    fn borders(&self, sample: usize, (positions, portion): (usize, usize), parts: &Parts) -> Result<Vec<Border>> {
         let stage = &self.model.stages[0];
         let Some(start) = &self.starts[0] else {
             return Ok(Vec::new());
@@ -82,9 +106,8 @@ impl Run<'_> {
         }];
         let mut state = start.state.clone();
         // the last portion is followed by nothing
-        let portions = positions.div_ceil(portion);
         for from in (0..positions.saturating_sub(portion)).step_by(portion) {
-            self.go_on(sample, borders.len() - 1, 2 * portions)?;
+            self.go_on(sample, borders.len() - 1, parts.all())?;
             let x = stage.embedding.forward(&ids.narrow(1, from, portion)?, from)?;
             let y = stage.forward(&x, &mut state)?;
             borders.push(Border {
@@ -93,6 +116,18 @@ impl Run<'_> {
             });
         }
         Ok(borders)
+    }
+
+    /// The work of a portion in reverse, in first forward passes: a pass forward and two backward, of all stages. By parameters, each
+    /// as often as it is used at a position of the first stage.
+    fn reverse_parts(&self) -> usize {
+        let counts = self.model.config.parameter_counts().per_stage;
+        let bytes = self.model.stages[0].bytes;
+        let used = |(count, stage): (&u64, &Stage)| *count as f64 * (bytes / stage.bytes.max(1)) as f64;
+        let work: Vec<f64> = counts.iter().zip(&self.model.stages).map(used).collect();
+        let all: f64 = work.iter().sum();
+        // at least three, and no number that overflows where the first stage is a custom block, which is not counted
+        (3.0 * all / work[0].max(1.0)).clamp(3.0, 1000.0) as usize
     }
 
     /// Tells that `done` of `of` parts of this sample are through; fails where the pass is asked to stop.
