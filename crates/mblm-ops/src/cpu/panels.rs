@@ -8,6 +8,7 @@
 //! the sums of a tile of rows and panels stay in registers from the first step to the last. So each sum goes through k in
 //! order, whatever the number of rows, panels and threads.
 
+use std::mem::MaybeUninit;
 use std::ops::Range;
 
 use multiversion::multiversion;
@@ -59,9 +60,21 @@ impl<T: Real> Panels<T> {
         first * LANES..((first + count) * LANES).min(self.outputs)
     }
 
-    /// `out` (r, outputs of the panels) = x (r, inputs) · Wᵀ for `count` panels from panel `first` on.
-    pub(crate) fn multiply(&self, out: &mut [T], x: &[T], first: usize, count: usize) {
+    /// `out` (r, outputs of the panels) = x (r, inputs) · Wᵀ for `count` panels from panel `first` on; all of it is written, and
+    /// given back so.
+    pub(crate) fn multiply<'o>(
+        &self,
+        out: &'o mut [MaybeUninit<T>],
+        x: &[T],
+        first: usize,
+        count: usize,
+    ) -> &'o mut [T] {
         let columns = self.outputs_of(first, count).len();
+        assert_eq!(
+            out.len(),
+            x.len() / self.inputs * columns,
+            "a row of outputs for each row of inputs"
+        );
         multiply(
             out,
             columns,
@@ -69,11 +82,13 @@ impl<T: Real> Panels<T> {
             &self.data[first * self.inputs..][..count * self.inputs],
             self.inputs,
         );
+        // SAFETY: `out` has as many rows as `x`, of `columns` each, and every tile of rows and panels has written its part.
+        unsafe { &mut *(std::ptr::from_mut(out) as *mut [T]) }
     }
 }
 
 #[multiversion(targets("x86_64+avx512f+avx512vl+fma", "x86_64+avx2+fma"))]
-fn multiply<T: Real>(out: &mut [T], columns: usize, x: &[T], panels: &[[T; LANES]], inputs: usize) {
+fn multiply<T: Real>(out: &mut [MaybeUninit<T>], columns: usize, x: &[T], panels: &[[T; LANES]], inputs: usize) {
     // tiles whose sums and operands fit the registers
     if target_cfg_f!(target_feature = "avx512f") {
         multiply_by::<T, true, 4, 4>(out, columns, x, panels, inputs);
@@ -87,7 +102,7 @@ fn multiply<T: Real>(out: &mut [T], columns: usize, x: &[T], panels: &[[T; LANES
 /// With tiles of R rows times P panels; of rows that are left over, first two and then one meet [`GROUP`] panels at once.
 #[inline(always)]
 fn multiply_by<T: Real, const FUSED: bool, const R: usize, const P: usize>(
-    out: &mut [T],
+    out: &mut [MaybeUninit<T>],
     columns: usize,
     x: &[T],
     panels: &[[T; LANES]],
@@ -113,7 +128,7 @@ fn multiply_by<T: Real, const FUSED: bool, const R: usize, const P: usize>(
 /// R rows from row `row` on times a range of panels, P at a time as far as they go.
 #[inline(always)]
 fn tiles<T: Real, const FUSED: bool, const R: usize, const P: usize>(
-    out: &mut [T],
+    out: &mut [MaybeUninit<T>],
     columns: usize,
     x: &[T],
     row: usize,
@@ -133,7 +148,7 @@ fn tiles<T: Real, const FUSED: bool, const R: usize, const P: usize>(
 /// R rows from row `row` on times P panels from panel `panel` on.
 #[inline(always)]
 fn tile<T: Real, const FUSED: bool, const R: usize, const P: usize>(
-    out: &mut [T],
+    out: &mut [MaybeUninit<T>],
     columns: usize,
     x: &[T],
     row: usize,
@@ -163,7 +178,7 @@ fn tile<T: Real, const FUSED: bool, const R: usize, const P: usize>(
         let out = &mut out[(row + r) * columns..(row + r + 1) * columns];
         for (p, sums) in sums.iter().enumerate() {
             for (to, sum) in out[(panel + p) * LANES..].iter_mut().zip(sums) {
-                *to = *sum;
+                to.write(*sum);
             }
         }
     }

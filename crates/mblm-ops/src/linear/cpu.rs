@@ -3,12 +3,14 @@
 //! Decoding has a row per stream, too few for a product that rearranges its operands: it reads a weight that was rearranged
 //! once ([`Panels`]). What a row then gives does not depend on how many there are.
 
+use std::mem::MaybeUninit;
+
 use candle_core::{D, Result, Tensor};
 
 use crate::GradBuffer;
 use crate::cpu::bf16;
 use crate::cpu::{
-    Panels, Real, Slice, add_assign, from_vec, new_product, par_chunks, par_reduce, product, threads, with_slice_mut,
+    Panels, Real, Slice, add_assign, from_vec, new_product, par_new, par_reduce, product, threads, with_slice_mut,
     zeros,
 };
 
@@ -68,25 +70,26 @@ pub(super) fn forward_packed<T: Real>(x: &Tensor, weight: &Panels<T>, bias: Opti
 /// y (rows, outputs) = x (rows, inputs) · Wᵀ + b, with tasks over the panels of W.
 fn few_rows<T: Real>(x: &[T], weight: &Panels<T>, bias: Option<&[T]>, rows: usize) -> Vec<T> {
     let outputs = weight.outputs;
-    let mut pieces = vec![T::zero(); outputs * rows]; // piece after piece (rows, outputs of the piece)
-    if pieces.is_empty() {
-        return pieces;
+    if outputs * rows == 0 {
+        return Vec::new();
     }
     let count = (FEW_ROWS_WORK / (weight.inputs * rows * weight.outputs_of(0, 1).len()))
         .max(weight.len().div_ceil(threads()))
         .max(1);
     let len = weight.outputs_of(0, count).len();
-    par_chunks(&mut pieces, len * rows, |index, piece| {
+    let product = |index: usize, piece: &mut [MaybeUninit<T>]| {
         let first = index * count;
         let count = count.min(weight.len() - first);
         let outputs = weight.outputs_of(first, count);
-        weight.multiply(piece, x, first, count);
+        let piece = weight.multiply(piece, x, first, count);
         if let Some(bias) = bias {
             for row in piece.chunks_exact_mut(outputs.len()) {
                 add_assign(row, &bias[outputs.clone()]);
             }
         }
-    });
+    };
+    // SAFETY: the product of a piece's panels is all of the piece.
+    let pieces = unsafe { par_new(outputs * rows, len * rows, product) }; // piece after piece (rows, outputs of the piece)
     if rows == 1 || len >= outputs {
         return pieces;
     }

@@ -4,7 +4,7 @@
 //! nothing: a thread takes a lane through the whole step. A lane of [`LANE`] streams is wide enough for products of full speed.
 //! What a stream gives does not depend on its lane. A GPU takes all streams at once: there they are one lane.
 
-use mblm_ops::cpu::{on_workers, par_map, threads};
+use mblm_ops::cpu::{alone, on_workers, par_map, threads};
 
 use super::generator::{GeneratorState, OpenSequence};
 use crate::Result;
@@ -46,5 +46,10 @@ impl GeneratorState {
 /// # }
 /// ```
 pub fn side_by_side<L: Send, R: Send>(lanes: &mut [L], work: impl Fn(&mut L) -> R + Send + Sync) -> Vec<R> {
-    on_workers(|| par_map(lanes.iter_mut().collect(), true, |_, lane| work(lane)))
+    let each_has_a_thread = lanes.len() > 1 && lanes.len() >= threads();
+    let work = |_, lane| match each_has_a_thread {
+        true => alone(|| work(lane)),
+        false => work(lane),
+    };
+    on_workers(|| par_map(lanes.iter_mut().collect(), true, work))
 }

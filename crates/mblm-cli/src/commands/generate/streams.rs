@@ -5,6 +5,7 @@
 //! could become one is held back, and the model has read more than was written: [`extend`] leaves the place behind what was.
 
 use std::io;
+use std::time::{Duration, Instant};
 
 use anyhow::Result;
 use candle_core::Tensor;
@@ -185,8 +186,10 @@ pub(crate) fn extend(
     Ok(())
 }
 
-/// Ids that a lane goes on by before it hears whether there are more.
+/// Ids that lanes go on by, at first, before they meet and hear whether there are more.
 const TURN: usize = 16;
+/// How long a turn may take, so that an interrupt is heard at once; the lanes' waiting for one another is little beside it.
+const TURN_TIME: Duration = Duration::from_millis(50);
 
 /// Streams that one thread takes through their steps.
 struct Lane<'s, 'a> {
@@ -239,18 +242,24 @@ pub(crate) fn extend_all(
             streams,
         });
     }
-    let mut remaining = max_bytes;
+    let (mut remaining, mut next) = (max_bytes, TURN);
     while remaining > 0
         && lanes
             .iter()
             .flat_map(|lane| &*lane.streams)
             .any(|stream| stream.end.is_none())
     {
-        let turn = TURN.min(remaining);
+        let turn = next.min(remaining);
         let goes_on = more();
         if goes_on {
+            let begun = Instant::now();
             let results = side_by_side(&mut lanes, |lane| lane.go_on(generator, remaining, turn));
             results.into_iter().collect::<Result<()>>()?;
+            next = match begun.elapsed() {
+                taken if taken > TURN_TIME => (turn / 2).max(1),
+                taken if taken < TURN_TIME / 2 => turn.saturating_mul(2),
+                _ => turn,
+            };
         }
         let mut index = 0;
         for lane in &mut lanes {

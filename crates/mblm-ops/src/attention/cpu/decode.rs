@@ -10,11 +10,10 @@
 //! which are put together by the m over all ranges (Milakov and Gimelshein, arXiv 1805.02867).
 
 use multiversion::multiversion;
-use rayon::prelude::*;
 
 use super::problem::Problem;
 use super::rows::{Rows, maximum};
-use crate::cpu::{Real, axpy, dots_of_pairs, prefetch, sum};
+use crate::cpu::{Real, axpy, dots_of_pairs, par_map, prefetch, sum};
 
 /// Keys of a task.
 const RANGE: usize = 128;
@@ -48,15 +47,11 @@ pub(super) fn forward<T: Real>(p: &Problem<T>, present: &[T]) -> (Vec<T>, Vec<T>
         }
     }
     let ranges = keys.div_ceil(RANGE);
-    let partials: Vec<Partial<T>> = (0..n * ranges)
-        .into_par_iter()
-        .with_max_len(1)
-        .map(|task| {
-            let (sequence, first) = (task / ranges, task % ranges * RANGE);
-            let query = &queries[sequence * width..][..width];
-            range(p, sequence, query, present, (first, RANGE.min(keys - first)))
-        })
-        .collect();
+    let partials = par_map((0..n * ranges).collect(), true, |_, task| {
+        let (sequence, first) = (task / ranges, task % ranges * RANGE);
+        let query = &queries[sequence * width..][..width];
+        range(p, sequence, query, present, (first, RANGE.min(keys - first)))
+    });
     let mut out = vec![T::zero(); n * width];
     let mut weights = vec![T::zero(); n * heads * keys];
     let rows = out.chunks_exact_mut(width).zip(weights.chunks_exact_mut(heads * keys));

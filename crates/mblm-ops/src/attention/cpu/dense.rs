@@ -9,7 +9,7 @@ use rayon::prelude::*;
 use super::decode;
 use super::problem::Problem;
 use super::rows::{LANES, Rows, Run, combine, dots, maximum};
-use crate::cpu::{Real, add_assign, dot, sum, zeros};
+use crate::cpu::{Real, add_assign, dot, par_map, sum, zeros};
 
 /// Multiplications that a task should have, so that it is worth a thread's attention.
 const WORK: usize = 1 << 17;
@@ -84,10 +84,8 @@ fn in_pieces<T: Real>(
     if a.len() <= a_len {
         return work(0, (a, b));
     }
-    a.par_chunks_mut(a_len)
-        .zip(b.par_chunks_mut(b_len))
-        .enumerate()
-        .for_each(|(task, pieces)| work(task, pieces));
+    let pieces = a.chunks_mut(a_len).zip(b.chunks_mut(b_len)).collect();
+    par_map(pieces, true, work);
 }
 
 /// One new row for each of consecutive heads from `first`, counted over all sequences.
