@@ -5,9 +5,10 @@
 
 use candle_core::{DType, Device, Result, Tensor};
 use criterion::{BenchmarkId, Criterion, Throughput, criterion_group, criterion_main};
+use mblm_ops::GradBuffer;
 use mblm_ops::cpu::on_workers;
+use mblm_ops::linear::{self, Products};
 use mblm_ops::testing::uniform;
-use mblm_ops::{GradBuffer, linear};
 
 /// Inputs and outputs of the layers of a block of width 256.
 const LAYERS: [(usize, usize); 3] = [(256, 768), (256, 1024), (1024, 256)];
@@ -54,8 +55,17 @@ fn train(criterion: &mut Criterion) -> Result<()> {
         group.bench_function(BenchmarkId::new("forward", &shape), |bencher| {
             bencher.iter(|| linear::forward(&x, &weight, Some(&bias)).expect("sizes fit"));
         });
+        group.bench_function(BenchmarkId::new("forward, bfloat16", &shape), |bencher| {
+            bencher.iter(|| linear::forward_with(Products::Bf16, &x, &weight, Some(&bias)).expect("sizes fit"));
+        });
         let (mut d_weight, mut d_bias) = (GradBuffer::zeros_like(&weight)?, GradBuffer::zeros_like(&bias)?);
         group.throughput(Throughput::Elements(2 * products as u64));
+        group.bench_function(BenchmarkId::new("backward, bfloat16", &shape), |bencher| {
+            bencher.iter(|| {
+                linear::backward_with(Products::Bf16, &x, &weight, &dy, &mut d_weight, Some(&mut d_bias))
+                    .expect("sizes fit")
+            });
+        });
         group.bench_function(BenchmarkId::new("backward", &shape), |bencher| {
             bencher.iter(|| linear::backward(&x, &weight, &dy, &mut d_weight, Some(&mut d_bias)).expect("sizes fit"));
         });
