@@ -285,11 +285,13 @@ fn say_what_next(experiment: &Experiment, folder: &RunFolder, outcome: &Outcome,
         model.display()
     ));
     if let Architecture::Decoder(_) = experiment.params.architecture {
-        let what = match experiment.io.dataset_id == generate::PICTURES {
-            true => "--pictures DIR",
-            false => "--prompt TEXT",
+        let (command, what) = match &*experiment.io.dataset_id {
+            generate::PICTURES => ("generate", " --pictures DIR"),
+            "clevr" => ("vqa eval", " --prior"),
+            "needle" => ("needle", ""),
+            _ => ("generate", " --prompt TEXT"),
         };
-        output::note(&format!("try: mblm generate -m {} {what}", folder.path.display()));
+        output::note(&format!("try: mblm {command} -m {}{what}", folder.path.display()));
     }
 }
 

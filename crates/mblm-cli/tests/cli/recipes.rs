@@ -197,9 +197,12 @@ fn questions_about_pictures_train_on_a_synthetic_set_and_are_asked() {
         ]) {
             args.extend(["--set", value]);
         }
-        let trained = done(&args).json();
+        let finished = done(&args);
+        let trained = finished.json();
         assert_eq!(trained["batches"], 8, "{trained}");
         let run = trained["run"].as_str().unwrap();
+        let hint = format!("try: mblm vqa eval -m {run}");
+        assert!(finished.stderr.contains(&hint), "{}", finished.stderr);
         let lines = scratch.path(&format!("{recipe}.jsonl"));
         let asked = done(&[
             "vqa",
