@@ -34,11 +34,11 @@ pub(crate) fn check_names(experiment: &Experiment, datasets: &Registry, blocks: 
     Ok(blocks.check(experiment.params.architecture.model())?)
 }
 
-/// Fails if the configuration is not one that this model was trained with, on the data set of this name.
+/// Fails if the configuration is not one that this model was trained with, on the data set of this name, which `what` needs.
 pub(crate) fn check_trained(experiment: &Experiment, model: &Model, dataset: &str, what: &str) -> Result<()> {
     if experiment.io.dataset_id != dataset {
         return Err(Usage(format!(
-            "the configuration's io.dataset_id is {}: expected {dataset}, {what}",
+            "the configuration's io.dataset_id is {}: expected {dataset}; {what} needs a model that was trained on it",
             experiment.io.dataset_id
         ))
         .into());

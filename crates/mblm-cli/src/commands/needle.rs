@@ -33,10 +33,10 @@ pub(crate) fn run(args: &NeedleArgs, cli: &Cli) -> Result<ExitCode> {
     let experiment = experiment(args)?;
     let options = options(args, experiment.as_ref())?;
     let task = Task::new(options)?;
-    let (haystack, text) = haystack(args, experiment.as_ref(), &task, cli)?;
     let model = Model::open(&args.model.model, &BlockRegistry::default(), &device)?;
     model.set_precision(args.compute.precision.into());
     let model = model.decoder("mblm needle")?;
+    let (haystack, text) = haystack(args, experiment.as_ref(), &task, cli)?;
     let lengths = lengths(args, model.config(), &task)?;
     let mut table = Table {
         args,

@@ -248,4 +248,5 @@ fn mistakes_are_wrong_usage() {
     }
     let missing = ["needle", "-m", model, "--data", "/nowhere/text"];
     fails(&missing, 1, &["/nowhere/text", "no such file"]);
+    fails(&["needle", "-m", "/nowhere/model"], 1, &["/nowhere/model: "]);
 }

@@ -48,7 +48,7 @@ pub(super) fn run(args: &GenerateArgs, folder: &Path, cli: &Cli) -> Result<ExitC
     let device = device::open(&args.compute.device)?;
     let model = Model::open(&args.model.model, &BlockRegistry::default(), &device)?;
     model.set_precision(args.compute.precision.into());
-    config::check_trained(&experiment, &model, DATASET, "a model of pictures")?;
+    config::check_trained(&experiment, &model, DATASET, "--pictures")?;
     let layout = Layout::new(&dataset_args(&experiment, Split::Train, None))?;
     let model = model.decoder("mblm generate")?;
     let rules = rules.ending_at(&layout.ends());
