@@ -5,7 +5,7 @@ mod support;
 use candle_core::{DType, Device, Tensor};
 use mblm::Result;
 use mblm::config::ModelConfig;
-use mblm::generate::{Generator, GeneratorState, side_by_side};
+use mblm::generate::{Generator, GeneratorState, LaneThreads};
 use mblm::model::{BlockArgs, BlockRegistry, Init, Mblm, Parameter, Recomputed, Seeded, SequenceBlock};
 use serde_json::{Value, json};
 
@@ -174,16 +174,24 @@ fn a_fork_goes_on_like_streams_that_read_the_prompt_themselves() {
                     assert_close(found, expected, name);
                 }
             }
-            let mut lanes = one.fork_lanes(13).expect("one stream");
-            assert_eq!(lanes.iter().map(GeneratorState::streams).sum::<usize>(), 13);
-            let mut forked = one.fork(13).expect("one stream");
-            for step in 0..9u32 {
-                let found = side_by_side(&mut lanes, |lane| {
-                    let logits = generator.step(lane, &vec![step; lane.streams()]);
-                    rows(&logits.expect("a step"))
+            // as many lanes as threads or more, and fewer
+            for threads in [2, 5] {
+                let pool = rayon::ThreadPoolBuilder::new().num_threads(threads).build();
+                pool.expect("threads").install(|| {
+                    let mut lanes = one.fork_lanes(13).expect("one stream");
+                    assert_eq!(lanes.len(), threads.min(3));
+                    assert_eq!(lanes.iter().map(GeneratorState::streams).sum::<usize>(), 13);
+                    let own_threads = LaneThreads::new(lanes.len()).expect("threads");
+                    let mut forked = one.fork(13).expect("one stream");
+                    for step in 0..9u32 {
+                        let found = own_threads.side_by_side(&mut lanes, |lane| {
+                            let logits = generator.step(lane, &vec![step; lane.streams()]);
+                            rows(&logits.expect("a step"))
+                        });
+                        let expected = rows(&generator.step(&mut forked, &[step; 13]).expect("a step"));
+                        assert_eq!(found.concat(), expected, "{name}");
+                    }
                 });
-                let expected = rows(&generator.step(&mut forked, &[step; 13]).expect("a step"));
-                assert_eq!(found.concat(), expected, "{name}");
             }
             // the state that was forked is as it was
             let mut other = generator.begin(1);

@@ -3,7 +3,6 @@
 //! Work is cut into pieces of a size that the caller gives, never by the number of threads; partial sums are added in the
 //! order of the pieces.
 
-use std::cell::Cell;
 use std::mem::MaybeUninit;
 use std::ops::Range;
 
@@ -11,30 +10,10 @@ use rayon::prelude::*;
 
 use super::{Real, add_assign};
 
-thread_local! {
-    /// Whether loops of this thread stay on it.
-    static ALONE: Cell<bool> = const { Cell::new(false) };
-}
-
-/// The number of threads that parallel loops and matrix products use: `RAYON_NUM_THREADS`, else one a core; 1 within [`alone`].
+/// The number of threads that parallel loops and matrix products use: those of the pool that this thread belongs to, else
+/// `RAYON_NUM_THREADS`, else one a core.
 pub fn threads() -> usize {
-    match ALONE.get() {
-        true => 1,
-        false => rayon::current_num_threads(),
-    }
-}
-
-/// `work` with all its loops on this thread, because the others have as much to do: a loop that is cut for them costs more.
-pub fn alone<R>(work: impl FnOnce() -> R) -> R {
-    /// Also where `work` panics.
-    struct Restore(bool);
-    impl Drop for Restore {
-        fn drop(&mut self) {
-            ALONE.set(self.0);
-        }
-    }
-    let _before = Restore(ALONE.replace(true));
-    work()
+    rayon::current_num_threads()
 }
 
 /// `work` on one of the threads that parallel loops use, where it is not there already.
@@ -57,7 +36,7 @@ pub fn par_chunks<T: Send>(data: &mut [T], len: usize, work: impl Fn(usize, &mut
         }
         return;
     }
-    if ALONE.get() {
+    if threads() == 1 {
         data.chunks_mut(len)
             .enumerate()
             .for_each(|(index, chunk)| work(index, chunk));
@@ -98,7 +77,7 @@ pub fn zeros<T: Real>(len: usize) -> Vec<T> {
 /// The results of `work(index, item)` for every item, in order; in parallel if `parallel`, which loops too short to be
 /// worth a thread's waking deny.
 pub fn par_map<A: Send, R: Send>(items: Vec<A>, parallel: bool, work: impl Fn(usize, A) -> R + Sync + Send) -> Vec<R> {
-    if !parallel || items.len() <= 1 || ALONE.get() {
+    if !parallel || items.len() <= 1 || threads() == 1 {
         return items.into_iter().enumerate().map(|(i, item)| work(i, item)).collect();
     }
     items
@@ -142,43 +121,5 @@ pub fn par_reduce<T: Real>(
         .collect();
     for partial in &partials {
         add_assign(to, partial);
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use std::panic::{AssertUnwindSafe, catch_unwind};
-    use std::sync::Mutex;
-    use std::thread;
-
-    use super::*;
-
-    /// The threads that the loops ran on.
-    fn threads_of_loops() -> Vec<thread::ThreadId> {
-        let seen = Mutex::new(Vec::new());
-        let note = || seen.lock().expect("no panic").push(thread::current().id());
-        par_chunks(&mut [0u8; 64], 1, |_, _| note());
-        par_map(vec![(); 64], true, |_, ()| note());
-        seen.into_inner().expect("no panic")
-    }
-
-    #[test]
-    fn alone_keeps_loops_on_one_thread_and_ends_with_the_work() {
-        let pool = rayon::ThreadPoolBuilder::new().num_threads(3).build().expect("threads");
-        pool.install(|| {
-            let here = thread::current().id();
-            alone(|| {
-                assert_eq!(threads(), 1);
-                let seen = threads_of_loops();
-                assert_eq!(seen.len(), 128);
-                assert!(seen.iter().all(|id| *id == here));
-                alone(|| assert_eq!(threads(), 1));
-                assert_eq!(threads(), 1);
-            });
-            assert_eq!(threads(), 3);
-            let failed = catch_unwind(AssertUnwindSafe(|| alone(|| panic!("on purpose"))));
-            assert!(failed.is_err());
-            assert_eq!(threads(), 3);
-        });
     }
 }

@@ -4,16 +4,17 @@
 //! nothing: a thread takes a lane through the whole step. A lane of [`LANE`] streams is wide enough for products of full speed.
 //! What a stream gives does not depend on its lane. A GPU takes all streams at once: there they are one lane.
 
-use mblm_ops::cpu::{alone, on_workers, par_map, threads};
+use mblm_ops::cpu::{on_workers, par_map, threads};
+use rayon::{ThreadPool, ThreadPoolBuilder};
 
 use super::generator::{GeneratorState, OpenSequence};
-use crate::Result;
+use crate::{Error, Result};
 
 /// Fewest streams that make a lane.
 const LANE: usize = 4;
 
 impl GeneratorState {
-    /// [`fork`](Self::fork) into lanes for [`side_by_side`]: at most one a thread, none of fewer than four streams unless there
+    /// [`fork`](Self::fork) into lanes for [`LaneThreads`]: at most one a thread, none of fewer than four streams unless there
     /// is only one; one on a GPU.
     ///
     /// # Errors
@@ -35,21 +36,67 @@ impl GeneratorState {
     }
 }
 
-/// Calls `work` for every lane, each on a thread of its own as far as there are threads: its results in order.
+/// Threads for lanes, kept from turn to turn.
+///
+/// Where there are as many lanes as threads or more, each lane has a pool of one thread: loops within its steps stay there, and are not
+/// cut for threads that have lanes of their own.
 ///
 /// ```no_run
-/// # use mblm::generate::{Generator, GeneratorState, side_by_side};
+/// # use mblm::generate::{Generator, GeneratorState, LaneThreads};
 /// # fn example(generator: &Generator<'_>, state: &GeneratorState) -> mblm::Result<()> {
 /// let mut lanes = state.fork_lanes(16)?;
-/// side_by_side(&mut lanes, |lane| generator.step(lane, &vec![b'a'.into(); lane.streams()]));
+/// let threads = LaneThreads::new(lanes.len())?;
+/// threads.side_by_side(&mut lanes, |lane| generator.step(lane, &vec![b'a'.into(); lane.streams()]));
 /// # Ok(())
 /// # }
 /// ```
-pub fn side_by_side<L: Send, R: Send>(lanes: &mut [L], work: impl Fn(&mut L) -> R + Send + Sync) -> Vec<R> {
-    let each_has_a_thread = lanes.len() > 1 && lanes.len() >= threads();
-    let work = |_, lane| match each_has_a_thread {
-        true => alone(|| work(lane)),
-        false => work(lane),
-    };
-    on_workers(|| par_map(lanes.iter_mut().collect(), true, work))
+#[derive(Debug)]
+pub struct LaneThreads {
+    /// One for each lane, or none.
+    pools: Vec<ThreadPool>,
+}
+
+impl LaneThreads {
+    /// For so many lanes.
+    ///
+    /// # Errors
+    /// The system starts no more threads.
+    pub fn new(lanes: usize) -> Result<Self> {
+        let pools = match lanes > 1 && lanes >= threads() {
+            true => lanes,
+            false => 0,
+        };
+        let pools = (0..pools).map(|_| ThreadPoolBuilder::new().num_threads(1).build());
+        let pools = pools.collect::<Result<_, _>>().map_err(|error| {
+            Error::input(format!(
+                "cannot start a thread for each of {lanes} lanes of streams: {error}; set RAYON_NUM_THREADS to fewer"
+            ))
+        })?;
+        Ok(Self { pools })
+    }
+
+    /// Calls `work` for every lane, each on a thread of its own as far as there are threads: its results in order.
+    pub fn side_by_side<L: Send, R: Send>(&self, lanes: &mut [L], work: impl Fn(&mut L) -> R + Send + Sync) -> Vec<R> {
+        if self.pools.len() < lanes.len() {
+            return on_workers(|| par_map(lanes.iter_mut().collect(), true, |_, lane| work(lane)));
+        }
+        let mut results: Vec<Option<R>> = lanes.iter().map(|_| None).collect();
+        spread(&self.pools, lanes, &mut results, &work);
+        results.into_iter().flatten().collect() // none is missing: `spread` has filled one for each lane
+    }
+}
+
+/// Works on the first lane in the first pool, meanwhile on the others in theirs, and waits for all.
+fn spread<L: Send, R: Send>(
+    pools: &[ThreadPool],
+    lanes: &mut [L],
+    results: &mut [Option<R>],
+    work: &(impl Fn(&mut L) -> R + Sync),
+) {
+    if let ([pool, pools @ ..], [lane, lanes @ ..], [result, results @ ..]) = (pools, lanes, results) {
+        pool.in_place_scope(|scope| {
+            scope.spawn(|_| *result = Some(work(lane)));
+            spread(pools, lanes, results, work);
+        });
+    }
 }

@@ -3,7 +3,7 @@
 //! | file | holds |
 //! |---|---|
 //! | [`generator`] | the model with state: prefill, then a byte at a time |
-//! | `lanes` | many streams from one state, side by side: [`GeneratorState::fork_lanes`], [`side_by_side`] |
+//! | `lanes` | many streams from one state, side by side: [`GeneratorState::fork_lanes`], [`LaneThreads`] |
 //! | `saved` | the state in a file: [`Generator::save_state`], [`Generator::load_state`] |
 //! | `streams` | streams that do not go in step: [`Generator::prefill_each`], [`Generator::step_each`] |
 //! | [`sample`] | logits → the next id: filters and draw, seeded per stream |
@@ -22,7 +22,7 @@ pub mod token_set;
 
 pub use constraint::Utf8Only;
 pub use generator::{Generator, GeneratorState};
-pub use lanes::side_by_side;
+pub use lanes::LaneThreads;
 pub use sample::{Sampler, Sampling};
 pub use stop::{StopReason, StopRules, StopScanner};
 pub use token_set::TokenSet;

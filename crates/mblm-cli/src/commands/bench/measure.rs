@@ -10,7 +10,7 @@ use crate::ceilings::{Product, Spread};
 use anyhow::Result;
 use candle_core::{DType, Device, Tensor};
 use mblm::config::Precision;
-use mblm::generate::{Generator, GeneratorState, side_by_side};
+use mblm::generate::{Generator, GeneratorState, LaneThreads};
 use mblm::model::{Mblm, Model, ModelBatch, Portions};
 use mblm::train::{Learner, PUBLISHED_ADAM, Recipe, Schedule};
 
@@ -151,7 +151,8 @@ pub(super) fn generation(
 fn decode(generator: &Generator<'_>, mut lanes: Vec<GeneratorState>, ids: &[u32]) -> Result<f64> {
     let streams: usize = lanes.iter().map(GeneratorState::streams).sum();
     let start = Instant::now();
-    let results = side_by_side(&mut lanes, |lane| -> Result<()> {
+    let threads = LaneThreads::new(lanes.len())?;
+    let results = threads.side_by_side(&mut lanes, |lane| -> Result<()> {
         for id in ids {
             let logits = generator.step(lane, &vec![*id; lane.streams()])?;
             // what a sampler reads

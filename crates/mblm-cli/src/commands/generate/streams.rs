@@ -9,7 +9,7 @@ use std::time::{Duration, Instant};
 
 use anyhow::Result;
 use candle_core::Tensor;
-use mblm::generate::{Generator, GeneratorState, Sampler, StopReason, StopScanner, TokenSet, Utf8Only, side_by_side};
+use mblm::generate::{Generator, GeneratorState, LaneThreads, Sampler, StopReason, StopScanner, TokenSet, Utf8Only};
 use serde_json::{Value, json};
 
 use super::place::{Place, row};
@@ -242,6 +242,7 @@ pub(crate) fn extend_all(
             streams,
         });
     }
+    let threads = LaneThreads::new(lanes.len())?;
     let (mut remaining, mut next) = (max_bytes, TURN);
     while remaining > 0
         && lanes
@@ -253,7 +254,7 @@ pub(crate) fn extend_all(
         let goes_on = more();
         if goes_on {
             let begun = Instant::now();
-            let results = side_by_side(&mut lanes, |lane| lane.go_on(generator, remaining, turn));
+            let results = threads.side_by_side(&mut lanes, |lane| lane.go_on(generator, remaining, turn));
             results.into_iter().collect::<Result<()>>()?;
             next = match begun.elapsed() {
                 taken if taken > TURN_TIME => (turn / 2).max(1),
