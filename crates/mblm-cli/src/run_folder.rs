@@ -14,7 +14,7 @@ use crate::args::Usage;
 use crate::output::note;
 
 /// The configuration in a run's folder.
-const CONFIG: &str = "config.yaml";
+pub(crate) const CONFIG: &str = "config.yaml";
 
 /// The configuration that was given, else that of the run whose folder, model or state the model is; `what` it is to say.
 pub(crate) fn config_of(model: &Path, given: Option<&Path>, what: &str) -> Result<PathBuf> {

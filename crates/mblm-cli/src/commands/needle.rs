@@ -16,13 +16,10 @@ use serde_json::{Map, Value, json};
 use crate::args::{Cli, NeedleArgs, Usage};
 use crate::plot::{Format, HeatMap};
 use crate::signals::Signals;
-use crate::{config, device, output, progress};
+use crate::{config, device, output, progress, run_folder};
 
 /// The data set whose options are used.
-const DATASET: &str = "needle";
-
-/// The configuration in a run's folder.
-const RUN_CONFIG: &str = "config.yaml";
+pub(crate) const DATASET: &str = "needle";
 
 /// The shortest length that is tested by default, in bytes.
 const SHORTEST: usize = 256;
@@ -74,7 +71,7 @@ fn picture_format(path: &Path) -> Result<Format, Usage> {
 
 /// The configuration that was given, else that of the run whose folder the model is.
 fn experiment(args: &NeedleArgs) -> Result<Option<Experiment>> {
-    let of_run = args.model.model.join(RUN_CONFIG);
+    let of_run = args.model.model.join(run_folder::CONFIG);
     match &args.config {
         Some(path) => Ok(Some(config::read(path, &[])?)),
         None if of_run.is_file() => Ok(Some(config::read(&of_run, &[])?)),

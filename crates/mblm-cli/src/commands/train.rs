@@ -19,7 +19,7 @@ use mblm::train::{
 use serde_json::json;
 
 use crate::args::{Cli, PresetArg, TrainArgs, Usage};
-use crate::commands::{generate, inspect, plan};
+use crate::commands::{generate, inspect, needle, plan, vqa};
 use crate::config;
 use crate::device;
 use crate::output::{self, bytes, grouped};
@@ -287,8 +287,8 @@ fn say_what_next(experiment: &Experiment, folder: &RunFolder, outcome: &Outcome,
     if let Architecture::Decoder(_) = experiment.params.architecture {
         let (command, what) = match &*experiment.io.dataset_id {
             generate::PICTURES => ("generate", " --pictures DIR"),
-            "clevr" => ("vqa eval", " --prior"),
-            "needle" => ("needle", ""),
+            vqa::DATASET => ("vqa eval", " --prior"),
+            needle::DATASET => ("needle", ""),
             _ => ("generate", " --prompt TEXT"),
         };
         output::note(&format!("try: mblm {command} -m {}{what}", folder.path.display()));

@@ -2,7 +2,7 @@
 
 use std::path::Path;
 
-use crate::support::{Scratch, assert_error, done, fails, finish, mblm, str};
+use crate::support::{Scratch, assert_error, done, fails, finish, mblm, names_in, str};
 
 const SMALL: [&str; 6] = ["--images", "3", "--small", "--questions-per-image", "4", "--json"];
 
@@ -10,15 +10,6 @@ fn arguments(out: &Path) -> Vec<&str> {
     let mut arguments = vec!["data", "clevr-synth", str(out)];
     arguments.extend(SMALL);
     arguments
-}
-
-fn entries(folder: &Path) -> Vec<String> {
-    let entries = std::fs::read_dir(folder).unwrap();
-    let mut names: Vec<String> = entries
-        .map(|entry| entry.unwrap().file_name().into_string().unwrap())
-        .collect();
-    names.sort();
-    names
 }
 
 #[test]
@@ -41,9 +32,9 @@ fn a_data_set_is_made_and_counted() {
         assert_eq!(sum, 16, "{counts}");
     }
     assert!(json["seconds"].as_f64().unwrap() > 0.0);
-    assert_eq!(entries(&out), ["images", "questions", "scenes"]);
-    assert_eq!(entries(&out.join("images/train")).len(), 3);
-    assert_eq!(entries(&scratch.path("new")), ["clevr"]);
+    assert_eq!(names_in(&out), ["images", "questions", "scenes"]);
+    assert_eq!(names_in(&out.join("images/train")).len(), 3);
+    assert_eq!(names_in(&scratch.path("new")), ["clevr"]);
     // in words
     let out = scratch.path("words");
     let finished = done(&["data", "clevr-synth", str(&out), "--images", "3", "--small"]);
@@ -82,7 +73,7 @@ fn what_is_there_is_not_overwritten_unless_asked() {
             &["other: expected no such folder or an empty one, found thesis.tex"],
         );
     }
-    assert_eq!(entries(&other), ["thesis.tex"]);
+    assert_eq!(names_in(&other), ["thesis.tex"]);
     for bad in [
         ["--images", "0"],
         ["--max-objects", "2"],
@@ -108,7 +99,7 @@ fn a_full_disk_is_named_and_leaves_nothing() {
         assert_eq!(finished.code, 1, "{steps}: {finished:?}");
         assert_error(&finished.stderr, &[str(&out), "cannot "]);
         assert!(!finished.stderr.contains(".new.tmp"), "{}", finished.stderr);
-        assert!(entries(&folder).is_empty(), "{steps}");
+        assert!(names_in(&folder).is_empty(), "{steps}");
         failing += 1;
     }
     assert_eq!(failing, 6);
@@ -116,9 +107,9 @@ fn a_full_disk_is_named_and_leaves_nothing() {
     let mut command = mblm(arguments(&out));
     command.env("FAILPOINTS", "disk=14*off->return(abort)");
     assert_ne!(finish(&mut command).code, 0);
-    assert_eq!(entries(&folder), [".clevr.new.tmp"]);
+    assert_eq!(names_in(&folder), [".clevr.new.tmp"]);
     done(&arguments(&out));
-    assert_eq!(entries(&folder), ["clevr"]);
+    assert_eq!(names_in(&folder), ["clevr"]);
 }
 
 #[cfg(unix)]
@@ -154,6 +145,6 @@ fn a_signal_leaves_nothing() {
             said.contains("stopped: nothing was kept") && output.stdout.is_empty(),
             "{said}"
         );
-        assert!(entries(&folder).is_empty());
+        assert!(names_in(&folder).is_empty());
     }
 }

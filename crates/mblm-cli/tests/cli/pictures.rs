@@ -7,7 +7,7 @@ use std::sync::OnceLock;
 use mblm::data::image::Picture;
 use serde_json::Value;
 
-use crate::support::{Scratch, best_model, done, fails, finish, mblm, str, trained};
+use crate::support::{Scratch, best_model, done, fails, finish, mblm, names_in, str, trained};
 
 const CONFIG: &str = "\
 io:
@@ -103,21 +103,12 @@ fn pixels() -> &'static Drawing {
     PIXELS.get_or_init(|| Drawing::learn("crop_w_perc: 0.1\n    crop_h_perc: 0.1", 10, 160))
 }
 
-fn files(folder: &Path) -> Vec<String> {
-    let entries = fs::read_dir(folder).unwrap();
-    let mut names: Vec<String> = entries
-        .map(|entry| entry.unwrap().file_name().into_string().unwrap())
-        .collect();
-    names.sort();
-    names
-}
-
 #[test]
 fn pixels_become_png_files_of_their_size() {
     let drawing = pixels();
     let (folder, json) = drawing.draw("drawn", &["--num-samples", "3", "--seed", "1", "--temperature", "0.5"]);
     let pictures = json["pictures"].as_array().unwrap();
-    assert_eq!((pictures.len(), files(&folder).len()), (3, 3));
+    assert_eq!((pictures.len(), names_in(&folder).len()), (3, 3));
     let mut decode = 0;
     for (index, picture) in pictures.iter().enumerate() {
         let path = Path::new(picture["file"].as_str().unwrap());
@@ -157,7 +148,7 @@ fn pixels_become_png_files_of_their_size() {
         "0.5",
     ];
     let finished = done(&[&words[..], &options].concat());
-    let third = files(&alone).remove(0);
+    let third = names_in(&alone).remove(0);
     assert_eq!(
         fs::read(alone.join(&third)).unwrap(),
         fs::read(folder.join(&third)).unwrap()
@@ -194,10 +185,10 @@ fn pictures_that_are_there_are_replaced_only_if_asked() {
         2,
         &["picture_2.bytes: is there already", "--force to replace it"],
     );
-    assert_eq!(files(&folder), ["picture_2.bytes"]);
+    assert_eq!(names_in(&folder), ["picture_2.bytes"]);
     // whole pixels take its place
     done(&[&words[..], &["--force", "--temperature", "0"]].concat());
-    assert_eq!(files(&folder), ["picture_1.png", "picture_2.png"]);
+    assert_eq!(names_in(&folder), ["picture_1.png", "picture_2.png"]);
 }
 
 #[test]
@@ -218,7 +209,7 @@ fn files_of_an_untrained_model_do_not_decode_and_are_written() {
     ];
     let finished = done(&words);
     let lines: Vec<&str> = finished.text().lines().collect();
-    assert_eq!(files(&folder), ["picture_1.jpg", "picture_2.jpg"]);
+    assert_eq!(names_in(&folder), ["picture_1.jpg", "picture_2.jpg"]);
     for (index, line) in lines[..2].iter().enumerate() {
         let start = format!(
             "{}: does not decode: ",
@@ -309,7 +300,7 @@ fn a_check_reads_every_picture_and_names_what_is_wrong() {
         text.text().starts_with("train: 8 samples, nothing is wrong\n"),
         "{text:?}"
     );
-    let path = images.join("val").join(files(&images.join("val")).remove(1));
+    let path = images.join("val").join(names_in(&images.join("val")).remove(1));
     let mut bytes = fs::read(&path).unwrap();
     let middle = bytes.len() / 2;
     bytes[middle] ^= 0x55;

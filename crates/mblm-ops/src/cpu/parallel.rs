@@ -30,17 +30,9 @@ pub fn on_workers<R: Send>(work: impl FnOnce() -> R + Send) -> R {
 
 /// Calls `work(index, chunk)` for the consecutive chunks of `len` elements of `data`, in parallel.
 pub fn par_chunks<T: Send>(data: &mut [T], len: usize, work: impl Fn(usize, &mut [T]) + Sync + Send) {
-    if data.len() <= len {
-        if !data.is_empty() {
-            work(0, data);
-        }
-        return;
-    }
-    if threads() == 1 {
-        data.chunks_mut(len)
-            .enumerate()
-            .for_each(|(index, chunk)| work(index, chunk));
-        return;
+    if data.len() <= len || threads() == 1 {
+        let chunks = data.chunks_mut(len.max(1)); // no elements may come in chunks of none
+        return chunks.enumerate().for_each(|(index, chunk)| work(index, chunk));
     }
     data.par_chunks_mut(len)
         .enumerate()

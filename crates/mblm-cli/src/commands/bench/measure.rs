@@ -150,8 +150,8 @@ pub(super) fn generation(
 /// Bytes a second, all streams of all lanes together. What the next byte is does not matter: a drawn one costs nothing.
 fn decode(generator: &Generator<'_>, mut lanes: Vec<GeneratorState>, ids: &[u32]) -> Result<f64> {
     let streams: usize = lanes.iter().map(GeneratorState::streams).sum();
-    let start = Instant::now();
     let threads = LaneThreads::new(lanes.len())?;
+    let start = Instant::now();
     let results = threads.side_by_side(&mut lanes, |lane| -> Result<()> {
         for id in ids {
             let logits = generator.step(lane, &vec![*id; lane.streams()])?;

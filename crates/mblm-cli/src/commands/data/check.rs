@@ -11,12 +11,11 @@ use mblm::train::{dataset_args, open_split};
 use serde_json::{Value, json};
 
 use crate::args::{CheckArgs, Cli, Usage};
+use crate::commands::vqa::DATASET as CLEVR;
 use crate::output::{self, grouped};
 use crate::signals::Signals;
 use crate::{config, progress};
 
-/// The name of the data set that has a check of its own.
-const CLEVR: &str = "clevr";
 /// Ids of a sample where nothing bounds them: more than any sample has, and no number that overflows.
 const UNBOUNDED: usize = u32::MAX as usize;
 

@@ -90,7 +90,7 @@ fn answers(args: &VqaEvalArgs, config: &Path, split: Split, signals: &Signals, c
     let mut experiment = config::read(config, &[])?;
     let model = Model::open(&args.model.model, &BlockRegistry::default(), &device)?;
     model.set_precision(args.compute.precision.into());
-    config::check_trained(&experiment, &model, "clevr", "mblm vqa eval")?;
+    config::check_trained(&experiment, &model, super::DATASET, "mblm vqa eval")?;
     if let Some(data) = &args.data {
         experiment.io.dataset_dir.clone_from(data);
     }
