@@ -110,6 +110,19 @@ pub const ROWS_AT_ONCE: usize = 4096;
 /// [`rows_at_once`] of a GPU: products and launches cost the same time below some ten thousand rows.
 pub const ROWS_AT_ONCE_ON_GPU: usize = 24_576;
 
+/// Rows of `width` numbers that a training pass takes at once: [`rows_at_once`], and more of narrow rows on a GPU, where a launch
+/// costs as much for few numbers as for many.
+pub fn training_rows(gpu: bool, width: usize) -> usize {
+    /// The width at which [`ROWS_AT_ONCE_ON_GPU`] was measured.
+    const WIDTH: usize = 1024;
+    /// Most rows, in multiples of that: logits are as wide whatever the width.
+    const MOST: usize = 8;
+    match gpu {
+        true => ROWS_AT_ONCE_ON_GPU * (WIDTH / width.max(1)).clamp(1, MOST),
+        false => ROWS_AT_ONCE,
+    }
+}
+
 /// The sum over the first dimension of `x` (n, …), as (1, …), in `f32` where `x` has fewer bits.
 pub fn sum_sequences(x: &Tensor) -> Result<Tensor> {
     #[cfg(feature = "cuda")]

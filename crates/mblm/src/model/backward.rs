@@ -19,7 +19,7 @@ use std::time::{Duration, Instant};
 
 use candle_core::{Device, Tensor};
 use mblm_ops::cross_entropy;
-use mblm_ops::device::{rows_at_once, sum_sequences};
+use mblm_ops::device::{sum_sequences, training_rows};
 use serde::{Deserialize, Serialize};
 
 use super::block::{Pass, Saved};
@@ -55,8 +55,8 @@ pub struct Portions {
 
 impl Portions {
     /// Rows of a group on this device.
-    pub(super) fn rows_on(&self, device: &Device) -> usize {
-        self.rows.unwrap_or_else(|| rows_at_once(device))
+    pub(super) fn rows_on(&self, device: &Device, width: usize) -> usize {
+        self.rows.unwrap_or_else(|| training_rows(!device.is_cpu(), width))
     }
 }
 
@@ -182,7 +182,7 @@ impl Mblm {
             run.finish(gradients)?;
             return Ok((Loss::mean(total(&run.losses)?, run.targets.count), run.backward));
         }
-        let rows = pass.portions.rows_on(self.device());
+        let rows = pass.portions.rows_on(self.device(), self.stages[0].dim);
         let group = even_groups(run.ids.batch, sequences_in(rows, positions));
         for first in (0..run.ids.batch).step_by(group) {
             let count = group.min(run.ids.batch - first);
@@ -209,7 +209,10 @@ impl Loss {
 
 impl<'a> Run<'a> {
     fn new(model: &'a Mblm, ids: Ids, targets: Targets, pass: TrainingPass) -> Result<Self> {
-        let groups = training_groups(&model.config, ids.host.len(), pass.portions.rows_on(model.device()));
+        let groups = training_groups(&model.config, ids.host.len(), |width| {
+            pass.portions.rows_on(model.device(), width)
+        });
+        let positions = ids.padded / model.stages[0].bytes;
         let (rows, device) = (targets.ids.len(), model.device());
         let device_targets = (
             Tensor::from_slice(&targets.ids, rows, device)?,
@@ -228,7 +231,7 @@ impl<'a> Run<'a> {
             watch: Watch::default(),
         };
         for (index, stage) in model.stages.iter().enumerate() {
-            let start = if stage.block.has_dropout() {
+            let start = if stage.block.has_dropout() || index == 0 && run.starts_with_samples(positions) {
                 None
             } else {
                 let mut state = stage.block.initial_state();
@@ -244,6 +247,16 @@ impl<'a> Run<'a> {
             run.starts.push(start);
         }
         Ok(run)
+    }
+
+    /// Whether each sample's first stage of so many positions has a start row of its own, although all are the same: on a GPU one more
+    /// position costs nothing, and a pass over a single row as many launches as one over all. Portions begin from a shared one, and
+    /// so does the prediction of the first bytes where there is one stage alone.
+    fn starts_with_samples(&self, positions: usize) -> bool {
+        /// Beside so many one more is little.
+        const MANY: usize = 64;
+        let portions = self.pass.portions.positions.is_some_and(|portion| portion < positions);
+        !self.model.device().is_cpu() && self.model.stages.len() > 1 && positions >= MANY && !portions
     }
 
     /// Positions of a portion of the first stage, if its `positions` go in portions.

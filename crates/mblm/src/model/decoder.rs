@@ -461,8 +461,8 @@ pub(crate) fn even_groups(total: usize, most: usize) -> usize {
 }
 
 /// How many sequences of each stage a training pass over `bytes` padded bytes takes at once: what `train_checkpoint_chunks` says
-/// for the stages below the first, else as many as have `rows` rows.
-pub(super) fn training_groups(config: &ModelConfig, bytes: usize, rows: usize) -> Vec<usize> {
+/// for the stages below the first, else as many as have `rows(width)` rows.
+pub(super) fn training_groups(config: &ModelConfig, bytes: usize, rows: impl Fn(usize) -> usize) -> Vec<usize> {
     let of_stage = |stage: usize| {
         let positions = config.seq_lens[stage];
         match &config.train_checkpoint_chunks {
@@ -470,7 +470,7 @@ pub(super) fn training_groups(config: &ModelConfig, bytes: usize, rows: usize) -
                 let sequences = bytes / (positions * config.patch_bytes(stage)).max(1);
                 sequences.div_ceil(chunks[stage - 1]).max(1)
             }
-            _ => sequences_in(rows, positions),
+            _ => sequences_in(rows(config.hidden_dims[stage]), positions),
         }
     };
     (0..config.num_stages()).map(of_stage).collect()

@@ -316,11 +316,9 @@ impl<'a> Run<'a> {
         let weights = checked.ids.per_byte("loss mask", batch.loss_mask)?;
         Ok(Self {
             model,
-            groups: training_groups(
-                &model.config.mblm_config,
-                checked.ids.host.len(),
-                pass.portions.rows_on(&model.device),
-            ),
+            groups: training_groups(&model.config.mblm_config, checked.ids.host.len(), |width| {
+                pass.portions.rows_on(&model.device, width)
+            }),
             count: weights.iter().filter(|weight| **weight != 0.0).count(),
             batch: checked,
             labels: labels.host,

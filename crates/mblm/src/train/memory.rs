@@ -10,7 +10,7 @@
 //! ```
 
 use candle_core::Device;
-use mblm_ops::device::{ROWS_AT_ONCE, ROWS_AT_ONCE_ON_GPU, is_out_of_memory};
+use mblm_ops::device::{ROWS_AT_ONCE, ROWS_AT_ONCE_ON_GPU, is_out_of_memory, training_rows};
 
 use super::budget::portions_for;
 use crate::config::{Architecture, BlockConfig, Experiment, MambaConfig, ModelConfig, Precision, TransformerConfig};
@@ -269,7 +269,12 @@ impl Kind {
         let patch = model.patch_bytes(0) as f64;
         let all = (work.len as f64 / patch.max(1.0)).ceil();
         let patches = portion.map_or(all, |portion| portion as f64);
-        let rows_at_once = work.portions.rows.unwrap_or(self.rows_at_once());
+        let rows_at_once = |stage: usize| {
+            let width = model.hidden_dims[stage];
+            work.portions
+                .rows
+                .unwrap_or_else(|| training_rows(self.is_gpu(), width))
+        };
         let stage = |stage: usize| {
             let positions = match stage {
                 0 => patches,
@@ -280,7 +285,10 @@ impl Kind {
             let chunks = model.train_checkpoint_chunks.as_ref().filter(|_| stage > 0);
             let group = match chunks {
                 Some(chunks) => (sequences / chunks[stage - 1] as f64).ceil(),
-                None => even_groups(sequences as usize, sequences_in(rows_at_once, positions as usize)) as f64,
+                None => even_groups(
+                    sequences as usize,
+                    sequences_in(rows_at_once(stage), positions as usize),
+                ) as f64,
             };
             let rows = group.clamp(1.0, sequences.max(1.0)) * positions;
             let row = self.row(model, stage, positions);
