@@ -4,10 +4,10 @@
 //! out (m, n) = start + r(a) (m, k) · r(b) (k, n)      r rounds to the nearest bfloat16, ties to even
 //! ```
 //!
-//! Two steps along k at a time: processors with AVX-512-BF16 multiply and add 32 pairs an instruction, twice as many as `f32`; on
-//! others [`tile`] does the same with `f32` arithmetic, no faster than an exact product. Each element is summed along k in an order
-//! that depends on k alone. Operands whose steps lie one after another are rounded as they lie ([`pairs::rows`]); others, and
-//! every right operand, are rearranged into panels ([`pairs::Panels`]).
+//! Two steps along k at a time: processors with AVX-512-BF16 multiply and add 32 pairs an instruction, twice as many as `f32`. There
+//! each element is summed along k in an order that depends on k alone; operands whose steps lie one after another are rounded as they
+//! lie ([`pairs::rows`]), others, and every right operand, are rearranged into panels ([`pairs::Panels`]). On other processors the
+//! operands are rounded ([`pairs::rounded`]) and the product is an exact one of `f32`.
 
 mod pairs;
 mod tile;
@@ -18,7 +18,7 @@ use std::ops::Range;
 use pairs::{LANES, Pair, Panels};
 use tile::Sums;
 
-use super::{par_chunks, par_new, threads};
+use super::{gemm, par_chunks, par_new, threads};
 
 pub(crate) use tile::is_native;
 
@@ -40,15 +40,47 @@ enum Left {
 }
 
 /// The row `bias`, or nothing, + r(a) (m, k) · r(b) (k, n), row after row, on every thread.
-pub(crate) fn product(bias: Option<&[f32]>, (m, n, k): (usize, usize, usize), a: Matrix, b: Matrix) -> Vec<f32> {
+pub(crate) fn product(bias: Option<&[f32]>, sizes: (usize, usize, usize), a: Matrix, b: Matrix) -> Vec<f32> {
+    match is_native() {
+        true => tiled_product(bias, sizes, a, b),
+        false => rounded_product(bias, sizes, a, b),
+    }
+}
+
+/// out (m, n), row after row, += r(a) (m, k) · r(b) (k, n), on every thread.
+pub(crate) fn add_product(out: &mut [f32], sizes: (usize, usize, usize), a: Matrix, b: Matrix) {
+    match is_native() {
+        true => add_tiled_product(out, sizes, a, b),
+        false => add_rounded_product(out, sizes, a, b),
+    }
+}
+
+fn rounded_product(bias: Option<&[f32]>, sizes: (usize, usize, usize), a: Matrix, b: Matrix) -> Vec<f32> {
+    let (a_data, b_data) = (pairs::rounded(a.0), pairs::rounded(b.0));
+    gemm::new_product(bias, sizes, (&a_data, a.1, a.2), (&b_data, b.1, b.2))
+}
+
+fn add_rounded_product(out: &mut [f32], sizes: (usize, usize, usize), a: Matrix, b: Matrix) {
+    assert_eq!(out.len(), sizes.0 * sizes.1);
+    let (a_data, b_data) = (pairs::rounded(a.0), pairs::rounded(b.0));
+    gemm::product(
+        (out, sizes.1),
+        true,
+        sizes,
+        (&a_data, a.1, a.2),
+        (&b_data, b.1, b.2),
+        true,
+    );
+}
+
+fn tiled_product(bias: Option<&[f32]>, (m, n, k): (usize, usize, usize), a: Matrix, b: Matrix) -> Vec<f32> {
     let product = Product::new((m, n, k), a, b);
     let start = bias.map_or(Start::Zero, Start::Row);
     // SAFETY: `rows` writes all of its rows.
     unsafe { par_new(m * n, product.block * n, |index, out| product.rows(out, start, index)) }
 }
 
-/// out (m, n), row after row, += r(a) (m, k) · r(b) (k, n), on every thread.
-pub(crate) fn add_product(out: &mut [f32], (m, n, k): (usize, usize, usize), a: Matrix, b: Matrix) {
+fn add_tiled_product(out: &mut [f32], (m, n, k): (usize, usize, usize), a: Matrix, b: Matrix) {
     assert_eq!(out.len(), m * n);
     let product = Product::new((m, n, k), a, b);
     par_chunks(out, product.block * n, |index, out| {

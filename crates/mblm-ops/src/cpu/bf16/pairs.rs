@@ -24,6 +24,20 @@ fn round(x: f32) -> u16 {
     ((if x.is_nan() { quiet } else { rounded }) >> 16) as u16
 }
 
+/// `data` rounded, as `f32` again.
+pub(super) fn rounded(data: &[f32]) -> Vec<f32> {
+    const PIECE: usize = 1 << 14;
+    // SAFETY: `round_each` writes every element.
+    unsafe { par_new(data.len(), PIECE, |index, to| round_each(to, &data[index * PIECE..])) }
+}
+
+#[multiversion(targets("x86_64+avx512f+avx512vl+avx512bw+fma", "x86_64+avx2+fma"))]
+fn round_each(to: &mut [MaybeUninit<f32>], from: &[f32]) {
+    for (to, from) in to.iter_mut().zip(from) {
+        to.write(f32::from_bits(u32::from(round(*from)) << 16));
+    }
+}
+
 /// Rows (m, k) that lie `stride` apart, as rows of pairs (m, ⌈k / 2⌉).
 pub(super) fn rows(data: &[f32], stride: usize, (m, k): (usize, usize)) -> Vec<Pair> {
     let depth = k.div_ceil(2);

@@ -15,8 +15,22 @@ fn at((data, row, column): Matrix, i: usize, j: usize) -> f64 {
     half::bf16::from_f32(data[i * row + j * column]).to_f64()
 }
 
+/// Both ways of multiplying, whatever this processor has.
+const WAYS: [(NewProduct, AddProduct); 2] = [
+    (tiled_product, add_tiled_product),
+    (rounded_product, add_rounded_product),
+];
+type NewProduct = fn(Option<&[f32]>, (usize, usize, usize), Matrix, Matrix) -> Vec<f32>;
+type AddProduct = fn(&mut [f32], (usize, usize, usize), Matrix, Matrix);
+
 #[test]
 fn products_are_those_of_rounded_numbers() {
+    for (product, add_product) in WAYS {
+        are_those_of_rounded_numbers(product, add_product);
+    }
+}
+
+fn are_those_of_rounded_numbers(product: NewProduct, add_product: AddProduct) {
     for (m, n, k) in [
         (1, 1, 1),
         (4, 64, 8),
@@ -61,13 +75,15 @@ fn products_are_those_of_rounded_numbers() {
 
 #[test]
 fn nothing_to_sum_leaves_the_start() {
-    let sizes = (2, 2, 0);
-    let (a, b) = ((&[][..], 0, 1), (&[][..], 2, 1));
-    let mut out = [9.0f32; 4];
-    add_product(&mut out, sizes, a, b);
-    assert_eq!(out, [9.0; 4]);
-    assert_eq!(product(Some(&[1.0, 2.0]), sizes, a, b), [1.0, 2.0, 1.0, 2.0]);
-    assert_eq!(product(None, sizes, a, b), [0.0; 4]);
-    assert!(product(None, (0, 2, 1), (&[], 1, 1), (&[1.0, 1.0], 2, 1)).is_empty());
-    assert!(product(None, (2, 0, 1), (&[1.0, 1.0], 1, 1), (&[], 0, 1)).is_empty());
+    for (product, add_product) in WAYS {
+        let sizes = (2, 2, 0);
+        let (a, b) = ((&[][..], 0, 1), (&[][..], 2, 1));
+        let mut out = [9.0f32; 4];
+        add_product(&mut out, sizes, a, b);
+        assert_eq!(out, [9.0; 4]);
+        assert_eq!(product(Some(&[1.0, 2.0]), sizes, a, b), [1.0, 2.0, 1.0, 2.0]);
+        assert_eq!(product(None, sizes, a, b), [0.0; 4]);
+        assert!(product(None, (0, 2, 1), (&[], 1, 1), (&[1.0, 1.0], 2, 1)).is_empty());
+        assert!(product(None, (2, 0, 1), (&[1.0, 1.0], 1, 1), (&[], 0, 1)).is_empty());
+    }
 }

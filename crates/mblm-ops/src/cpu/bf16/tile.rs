@@ -93,7 +93,7 @@ unsafe fn native<const R: usize, const P: usize>(
     }
 }
 
-/// With `f32` arithmetic.
+/// The same in `f32` arithmetic: slow, and what the native one is tested against.
 #[multiversion(targets("x86_64+avx512f+avx512vl+fma", "x86_64+avx2+fma"))]
 fn portable<const R: usize, const P: usize>(
     a: &[Pair],
