@@ -8,7 +8,7 @@
 
 use super::camera::View;
 use super::scene::{Objects, Scene, members};
-use super::solids::Solid;
+use super::solids::{Ends, Solid};
 use super::vector::{Vec3, vec3};
 
 /// Pixels on a side of a tile.
@@ -30,7 +30,7 @@ struct Lamp {
     power: f32,
     radius: f32,
     /// Points on its disc, which faces the middle of the ground.
-    samples: Vec<Vec3>,
+    samples: Ends,
 }
 
 impl Lamp {
@@ -39,7 +39,7 @@ impl Lamp {
         let across = ahead.cross(vec3(0.0, 0.0, 1.0)).unit();
         let along = across.cross(ahead);
         // Vogel's spiral: equal areas, golden angle
-        let samples = (0..count)
+        let samples: Vec<Vec3> = (0..count)
             .map(|index| {
                 let out = radius * ((index as f32 + 0.5) / count as f32).sqrt();
                 let angle = 2.399_963_1 * index as f32;
@@ -50,7 +50,7 @@ impl Lamp {
             position,
             power,
             radius,
-            samples,
+            samples: Ends::new(&samples),
         }
     }
 
@@ -66,14 +66,16 @@ impl Lamp {
     /// The share of it that is seen from a point past the objects.
     fn seen(&self, point: Vec3, solids: &[Solid], objects: Objects) -> f32 {
         let way = self.position - point;
-        let near = members(objects).filter(|index| solids[*index].is_near(point, way, self.radius));
+        let near = members(objects).filter(|index| solids[*index].meets_cone(point, way, self.radius));
         let near = near.fold(0, |set: Objects, index| set | 1 << index);
         if near == 0 {
             return 1.0;
         }
-        let hidden = |sample: &&Vec3| members(near).any(|index| solids[index].blocks(point, **sample - point));
-        let count = self.samples.iter().filter(hidden).count();
-        1.0 - count as f32 / self.samples.len() as f32
+        if members(near).any(|index| solids[index].fills_cone(point, way, self.radius)) {
+            return 0.0;
+        }
+        let hidden = members(near).fold(0, |hidden, index| hidden | solids[index].blocked(point, &self.samples));
+        1.0 - hidden.count_ones() as f32 / self.samples.count() as f32
     }
 }
 
@@ -120,10 +122,10 @@ impl Lights {
             let corners = solid.corners();
             for (what, lamp) in self.lamps.iter().enumerate() {
                 // the shadow of a convex body lies within the hull of its box's corners' shadows
-                let shadows = lamp.samples.iter().flat_map(|from| {
-                    corners.iter().map(|corner| {
+                let shadows = lamp.samples.points().flat_map(|from| {
+                    corners.iter().map(move |corner| {
                         let height = corner.z.max(0.0);
-                        *from + (*corner - *from) * (from.z / (from.z - height).max(0.1))
+                        from + (*corner - from) * (from.z / (from.z - height).max(0.1))
                     })
                 });
                 mark(what, &mut shadows.map(|point| vec3(point.x, point.y, 0.0)));

@@ -9,6 +9,9 @@ use super::vector::{Vec3, vec3};
 /// How wide the rounded-looking edges of cubes and cylinders are, as a share of r.
 const BEVEL: f32 = 0.12;
 
+/// Most ends of rays that are computed at once.
+pub(super) const ENDS: usize = 16;
+
 /// A solid of half height `radius`.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Solid {
@@ -68,74 +71,95 @@ impl Solid {
         })
     }
 
-    /// The parameters at which a ray enters and leaves, in order.
+    /// The parameters at which a ray enters and leaves; in order if it meets the solid, and only then.
     #[inline]
-    fn span(&self, origin: Vec3, direction: Vec3) -> Option<(f32, f32)> {
+    fn span(&self, origin: Vec3, direction: Vec3) -> (f32, f32) {
         let from = origin - self.center;
         match self.shape {
-            Shape::Sphere => {
-                // from the point of the ray that is nearest to the centre: no difference of large squares
-                let squared = direction.dot(direction);
-                let nearest = -from.dot(direction) / squared;
-                let miss = from + direction * nearest;
-                let half = (self.radius * self.radius - miss.dot(miss)) / squared;
-                (half > 0.0).then(|| (nearest - half.sqrt(), nearest + half.sqrt()))
-            }
-            Shape::Cube => {
-                let (o, d) = (self.inward(from), self.inward(direction));
-                let (x, y, z) = (
-                    slab(o.x, d.x, self.radius),
-                    slab(o.y, d.y, self.radius),
-                    slab(o.z, d.z, self.radius),
-                );
-                let (enter, leave) = (x.0.max(y.0).max(z.0), x.1.min(y.1).min(z.1));
-                (enter < leave).then_some((enter, leave))
-            }
-            Shape::Cylinder => {
-                let squared = direction.x * direction.x + direction.y * direction.y;
-                let (top, bottom) = match slab(from.z, direction.z, self.radius) {
-                    (enter, leave) if enter < leave => (enter, leave),
-                    _ => return None,
-                };
-                if squared == 0.0 {
-                    let within = from.x * from.x + from.y * from.y < self.radius * self.radius;
-                    return within.then_some((top, bottom));
-                }
-                let nearest = -(from.x * direction.x + from.y * direction.y) / squared;
-                let (x, y) = (from.x + direction.x * nearest, from.y + direction.y * nearest);
-                let half = (self.radius * self.radius - x * x - y * y) / squared;
-                if half <= 0.0 {
-                    return None;
-                }
-                let (enter, leave) = (top.max(nearest - half.sqrt()), bottom.min(nearest + half.sqrt()));
-                (enter < leave).then_some((enter, leave))
-            }
+            Shape::Sphere => self.sphere(from, direction),
+            Shape::Cube => self.cube(self.inward(from), self.inward(direction)),
+            Shape::Cylinder => self.cylinder(from, direction),
         }
+    }
+
+    #[inline(always)]
+    fn sphere(&self, from: Vec3, direction: Vec3) -> (f32, f32) {
+        // from the point of the ray that is nearest to the centre: no difference of large squares
+        let squared = direction.dot(direction);
+        let nearest = -from.dot(direction) / squared;
+        let miss = from + direction * nearest;
+        let half = (self.radius * self.radius - miss.dot(miss)) / squared;
+        around(nearest, half)
+    }
+
+    #[inline(always)]
+    fn cube(&self, from: Vec3, direction: Vec3) -> (f32, f32) {
+        let x = slab(from.x, direction.x, self.radius);
+        let y = slab(from.y, direction.y, self.radius);
+        let z = slab(from.z, direction.z, self.radius);
+        (x.0.max(y.0).max(z.0), x.1.min(y.1).min(z.1))
+    }
+
+    #[inline(always)]
+    fn cylinder(&self, from: Vec3, direction: Vec3) -> (f32, f32) {
+        let squared = direction.x * direction.x + direction.y * direction.y;
+        let (top, bottom) = slab(from.z, direction.z, self.radius);
+        let nearest = -(from.x * direction.x + from.y * direction.y) / squared;
+        let (x, y) = (from.x + direction.x * nearest, from.y + direction.y * nearest);
+        let half = (self.radius * self.radius - x * x - y * y) / squared;
+        let (enter, leave) = if squared == 0.0 {
+            let within = from.x * from.x + from.y * from.y < self.radius * self.radius;
+            if within { EVERYWHERE } else { NOWHERE }
+        } else {
+            around(nearest, half)
+        };
+        (top.max(enter), bottom.min(leave))
     }
 
     /// The parameter at which a ray from outside meets the surface, if that is ahead.
     #[inline]
     pub(super) fn hit(&self, origin: Vec3, direction: Vec3) -> Option<f32> {
-        self.span(origin, direction)
-            .map(|(enter, _)| enter)
-            .filter(|enter| *enter > 0.0)
+        let (enter, leave) = self.span(origin, direction);
+        (enter < leave && enter > 0.0).then_some(enter)
     }
 
-    /// Whether it stands between a point and that point + `reach`.
-    #[inline]
-    pub(super) fn blocks(&self, point: Vec3, reach: Vec3) -> bool {
-        self.span(point, reach)
-            .is_some_and(|(enter, leave)| leave > 1e-4 && enter < 1.0)
+    /// Between which of the `ends` and a point it stands, a bit each.
+    pub(super) fn blocked(&self, point: Vec3, ends: &Ends) -> u32 {
+        let from = point - self.center;
+        match self.shape {
+            Shape::Sphere => ends.which(point, |way| self.sphere(from, way)),
+            Shape::Cube => {
+                let from = self.inward(from);
+                ends.which(point, |way| self.cube(from, self.inward(way)))
+            }
+            Shape::Cylinder => ends.which(point, |way| self.cylinder(from, way)),
+        }
     }
 
-    /// Whether the ray from a point to that point + `reach` comes as close to it as `margin`.
+    /// Whether it may stand between a point and some place of a ball of radius `wide` about that point + `reach`: whether the
+    /// sphere around it, of radius a about the point + c, meets the cone between them, |c − u·reach| < a + u·wide for some u of 0…1.
     #[inline]
-    pub(super) fn is_near(&self, point: Vec3, reach: Vec3, margin: f32) -> bool {
+    pub(super) fn meets_cone(&self, point: Vec3, reach: Vec3, wide: f32) -> bool {
         let to_center = self.center - point;
-        let along = (to_center.dot(reach) / reach.dot(reach)).clamp(0.0, 1.0);
-        let miss = to_center - reach * along;
-        let bound = self.around + margin;
-        miss.dot(miss) < bound * bound
+        // the difference of the squares: q·u² − 2·h·u + f, with its least value at h / q
+        let steep = reach.dot(reach) - wide * wide;
+        let half = to_center.dot(reach) + self.around * wide;
+        let from = to_center.dot(to_center) - self.around * self.around;
+        let least = (half / steep.max(1e-6)).clamp(0.0, 1.0);
+        (steep * least - 2.0 * half) * least + from < 0.0
+    }
+
+    /// Whether it surely stands between a point and every place of a ball of radius `wide` about that point + `reach`: whether the
+    /// cone between them lies within the sphere inside it where it is nearest to its centre.
+    #[inline]
+    pub(super) fn fills_cone(&self, point: Vec3, reach: Vec3, wide: f32) -> bool {
+        /// Of the sphere's radius, so that rounding cannot let a ray past.
+        const SURE: f32 = 0.99;
+        let to_center = self.center - point;
+        let nearest = to_center.dot(reach) / reach.dot(reach);
+        let miss = to_center - reach * nearest;
+        let room = SURE * self.radius - nearest * wide;
+        nearest > 0.01 && nearest < 0.99 && room > 0.0 && miss.dot(miss) < room * room
     }
 
     /// The normal at a point of the surface; near the edges of cubes and cylinders it leans over, as if they were rounded.
@@ -171,14 +195,68 @@ impl Solid {
     }
 }
 
+/// Points at which rays end: their parts by themselves, so that several are computed at once.
+pub(super) struct Ends {
+    x: [f32; ENDS],
+    y: [f32; ENDS],
+    z: [f32; ENDS],
+    /// How many there are; the rest repeat the last.
+    count: usize,
+}
+
+impl Ends {
+    /// Of 1 to [`ENDS`] points.
+    pub(super) fn new(points: &[Vec3]) -> Self {
+        let part = |part: fn(&Vec3) -> f32| std::array::from_fn(|index| part(&points[index.min(points.len() - 1)]));
+        Self {
+            x: part(|point| point.x),
+            y: part(|point| point.y),
+            z: part(|point| point.z),
+            count: points.len(),
+        }
+    }
+
+    pub(super) fn count(&self) -> usize {
+        self.count
+    }
+
+    pub(super) fn points(&self) -> impl Iterator<Item = Vec3> {
+        (0..self.count).map(|index| vec3(self.x[index], self.y[index], self.z[index]))
+    }
+
+    /// Which ends a solid hides from `point`, by where rays of a direction enter and leave it.
+    #[inline(always)]
+    fn which(&self, point: Vec3, span: impl Fn(Vec3) -> (f32, f32)) -> u32 {
+        let mut blocked = [0u32; ENDS];
+        for (index, blocked) in blocked.iter_mut().enumerate() {
+            let way = vec3(self.x[index], self.y[index], self.z[index]) - point;
+            let (enter, leave) = span(way);
+            *blocked = u32::from((enter < leave) & (leave > 1e-4) & (enter < 1.0)) << index;
+        }
+        blocked.iter().sum::<u32>() & ((1 << self.count) - 1)
+    }
+}
+
+/// The span of every ray, and of one that misses.
+const EVERYWHERE: (f32, f32) = (f32::NEG_INFINITY, f32::INFINITY);
+const NOWHERE: (f32, f32) = (f32::INFINITY, f32::NEG_INFINITY);
+
+/// As far to both sides as the root of `half`, if it has one.
+#[inline(always)]
+fn around(nearest: f32, half: f32) -> (f32, f32) {
+    let root = half.max(0.0).sqrt();
+    if half > 0.0 {
+        (nearest - root, nearest + root)
+    } else {
+        NOWHERE
+    }
+}
+
 /// Where |o + t·d| ≤ r on one axis: from…to; everywhere or nowhere if d is 0.
-#[inline]
+#[inline(always)]
 fn slab(o: f32, d: f32, r: f32) -> (f32, f32) {
     if d == 0.0 {
-        return match o.abs() <= r {
-            true => (f32::NEG_INFINITY, f32::INFINITY),
-            false => (f32::INFINITY, f32::NEG_INFINITY),
-        };
+        return if o.abs() <= r { EVERYWHERE } else { NOWHERE };
     }
     let inverse = 1.0 / d;
     let (middle, half) = (-o * inverse, (r * inverse).abs());
@@ -225,8 +303,8 @@ mod tests {
                         assert!((t - step).abs() < 2e-3, "{shape}: {t} {step}");
                         let normal = solid.normal(from + direction * t);
                         assert!((normal.norm() - 1.0).abs() < 1e-5);
-                        assert_eq!(solid.blocks(from, direction), t < 1.0);
-                        assert!(solid.is_near(from, direction * 2.0, 0.0));
+                        assert_eq!(solid.blocked(from, &Ends::new(&[to])) == 1, t < 1.0);
+                        assert!(solid.meets_cone(from, direction * 2.0, 0.0));
                         hits += 1;
                     }
                     (None, None) => {}
@@ -240,6 +318,36 @@ mod tests {
             }
         }
         assert!(hits > 100, "{hits}");
+    }
+
+    #[test]
+    fn cones_tell_beforehand_what_their_rays_meet() {
+        let mut draws = super::super::draws::Draws::new(&[2]);
+        let (mut clear, mut partial, mut filled) = (0, 0, 0);
+        for shape in 0..3 {
+            let solid = solid(shape);
+            for _ in 0..2000 {
+                let mut point = |far: f32| vec3(draws.within(far), draws.within(far), draws.within(far)) + solid.center;
+                let (from, to) = (point(2.0), point(4.0));
+                let wide = 0.3;
+                let ends: Vec<Vec3> = (0..ENDS)
+                    .map(|_| to + vec3(draws.within(1.0), draws.within(1.0), draws.within(1.0)).unit() * wide)
+                    .collect();
+                let blocked = solid.blocked(from, &Ends::new(&ends)).count_ones() as usize;
+                if inside(&solid, from) || (to - from).norm() < 2.0 * wide {
+                    continue;
+                }
+                assert!(blocked == 0 || solid.meets_cone(from, to - from, wide));
+                assert!(blocked == ENDS || !solid.fills_cone(from, to - from, wide));
+                clear += usize::from(!solid.meets_cone(from, to - from, wide));
+                filled += usize::from(solid.fills_cone(from, to - from, wide));
+                partial += usize::from(blocked > 0 && blocked < ENDS);
+            }
+        }
+        assert!(
+            clear > 300 && partial > 100 && filled > 100,
+            "{clear} {partial} {filled}"
+        );
     }
 
     #[test]
