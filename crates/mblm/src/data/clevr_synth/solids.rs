@@ -3,6 +3,8 @@
 //! A ray is o + t·d with d of any length. In the solid's own frame, turned about z so that a cube's faces face the axes, a
 //! sphere is |p| ≤ r, a cube max(|x|, |y|, |z|) ≤ r, a cylinder x² + y² ≤ r², |z| ≤ r.
 
+use multiversion::multiversion;
+
 use super::attributes::{Look, Shape};
 use super::vector::{Vec3, vec3};
 
@@ -45,7 +47,7 @@ impl Solid {
         }
     }
 
-    #[inline]
+    #[inline(always)]
     fn inward(&self, v: Vec3) -> Vec3 {
         vec3(self.cos * v.x + self.sin * v.y, self.cos * v.y - self.sin * v.x, v.z)
     }
@@ -125,15 +127,7 @@ impl Solid {
 
     /// Between which of the `ends` and a point it stands, a bit each.
     pub(super) fn blocked(&self, point: Vec3, ends: &Ends) -> u32 {
-        let from = point - self.center;
-        match self.shape {
-            Shape::Sphere => ends.which(point, |way| self.sphere(from, way)),
-            Shape::Cube => {
-                let from = self.inward(from);
-                ends.which(point, |way| self.cube(from, self.inward(way)))
-            }
-            Shape::Cylinder => ends.which(point, |way| self.cylinder(from, way)),
-        }
+        blocked(self, point, ends)
     }
 
     /// Whether it may stand between a point and some place of a ball of radius `wide` about that point + `reach`: whether the
@@ -234,6 +228,19 @@ impl Ends {
             *blocked = u32::from((enter < leave) & (leave > 1e-4) & (enter < 1.0)) << index;
         }
         blocked.iter().sum::<u32>() & ((1 << self.count) - 1)
+    }
+}
+
+#[multiversion(targets("x86_64+avx512f+avx512vl", "x86_64+avx2"))]
+fn blocked(solid: &Solid, point: Vec3, ends: &Ends) -> u32 {
+    let from = point - solid.center;
+    match solid.shape {
+        Shape::Sphere => ends.which(point, |way| solid.sphere(from, way)),
+        Shape::Cube => {
+            let from = solid.inward(from);
+            ends.which(point, |way| solid.cube(from, solid.inward(way)))
+        }
+        Shape::Cylinder => ends.which(point, |way| solid.cylinder(from, way)),
     }
 }
 
