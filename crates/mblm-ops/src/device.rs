@@ -97,30 +97,24 @@ pub fn is_out_of_memory(error: &candle_core::Error) -> bool {
         .any(|kind| text.contains(kind))
 }
 
-/// Rows that the device computes at its full speed, and few enough that what a training pass keeps of them is small.
-pub fn rows_at_once(device: &Device) -> usize {
-    match device.is_cpu() {
-        true => ROWS_AT_ONCE,
-        false => ROWS_AT_ONCE_ON_GPU,
+/// Rows that a GPU, or the CPU, computes at its full speed, and few enough that what a training pass keeps of them is small: products
+/// and launches cost a GPU the same time below some ten thousand rows.
+pub fn rows_at_once(gpu: bool) -> usize {
+    match gpu {
+        true => 24_576,
+        false => 4096,
     }
 }
-
-/// [`rows_at_once`] of the CPU.
-pub const ROWS_AT_ONCE: usize = 4096;
-/// [`rows_at_once`] of a GPU: products and launches cost the same time below some ten thousand rows.
-pub const ROWS_AT_ONCE_ON_GPU: usize = 24_576;
 
 /// Rows of `width` numbers that a training pass takes at once: [`rows_at_once`], and more of narrow rows on a GPU, where a launch
 /// costs as much for few numbers as for many.
 pub fn training_rows(gpu: bool, width: usize) -> usize {
-    /// The width at which [`ROWS_AT_ONCE_ON_GPU`] was measured.
+    /// The width at which [`rows_at_once`] of a GPU was measured.
     const WIDTH: usize = 1024;
     /// Most rows, in multiples of that: logits are as wide whatever the width.
     const MOST: usize = 8;
-    match gpu {
-        true => ROWS_AT_ONCE_ON_GPU * (WIDTH / width.max(1)).clamp(1, MOST),
-        false => ROWS_AT_ONCE,
-    }
+    let narrow = if gpu { (WIDTH / width.max(1)).clamp(1, MOST) } else { 1 };
+    rows_at_once(gpu) * narrow
 }
 
 /// The sum over the first dimension of `x` (n, …), as (1, …), in `f32` where `x` has fewer bits.

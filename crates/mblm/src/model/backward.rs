@@ -54,6 +54,12 @@ pub struct Portions {
 }
 
 impl Portions {
+    /// Positions of a portion, if fewer than the first stage's `positions` are asked for.
+    pub(crate) fn portion_of(&self, positions: usize) -> Option<usize> {
+        let asked = self.positions?.max(1);
+        (asked < positions).then_some(asked)
+    }
+
     /// Rows of a group on this device.
     pub(super) fn rows_on(&self, device: &Device, width: usize) -> usize {
         self.rows.unwrap_or_else(|| training_rows(!device.is_cpu(), width))
@@ -209,9 +215,7 @@ impl Loss {
 
 impl<'a> Run<'a> {
     fn new(model: &'a Mblm, ids: Ids, targets: Targets, pass: TrainingPass) -> Result<Self> {
-        let groups = training_groups(&model.config, ids.host.len(), |width| {
-            pass.portions.rows_on(model.device(), width)
-        });
+        let groups = training_groups(&model.config, ids.host.len(), pass.portions, model.device());
         let positions = ids.padded / model.stages[0].bytes;
         let (rows, device) = (targets.ids.len(), model.device());
         let device_targets = (
@@ -255,14 +259,14 @@ impl<'a> Run<'a> {
     fn starts_with_samples(&self, positions: usize) -> bool {
         /// Beside so many one more is little.
         const MANY: usize = 64;
-        let portions = self.pass.portions.positions.is_some_and(|portion| portion < positions);
-        !self.model.device().is_cpu() && self.model.stages.len() > 1 && positions >= MANY && !portions
+        let whole = self.pass.portions.portion_of(positions).is_none();
+        !self.model.device().is_cpu() && self.model.stages.len() > 1 && positions >= MANY && whole
     }
 
     /// Positions of a portion of the first stage, if its `positions` go in portions.
     fn portion(&self, positions: usize) -> Option<usize> {
-        let asked = self.pass.portions.positions?.max(1);
-        (asked < positions && self.starts.first().is_some_and(Option::is_some)).then_some(asked)
+        let has_start = self.starts.first().is_some_and(Option::is_some);
+        self.pass.portions.portion_of(positions).filter(|_| has_start)
     }
 
     /// The factor from summed losses to the gradient that is asked for.

@@ -13,6 +13,7 @@ use mblm_ops::cross_entropy;
 use mblm_ops::device::rows_at_once;
 use mblm_ops::widened;
 
+use super::backward::Portions;
 use super::ids::Ids;
 use super::init::Seeded;
 use super::layers::Linear;
@@ -440,14 +441,14 @@ impl Mblm {
 fn first_portion(bytes: usize, device: &Device) -> usize {
     /// Embedded bytes for each row.
     const BYTES: usize = 32;
-    let rows = rows_at_once(device);
+    let rows = rows_at_once(!device.is_cpu());
     rows.min(rows * BYTES / bytes.max(1)).max(1)
 }
 
 /// How many sequences of `positions` each make one group at most: as many rows as the device computes at once, which bounds the
 /// memory of everything below the first stage.
 pub(crate) fn group_size(positions: usize, device: &Device) -> usize {
-    sequences_in(rows_at_once(device), positions)
+    sequences_in(rows_at_once(!device.is_cpu()), positions)
 }
 
 /// How many sequences of `positions` a group of `rows` rows has.
@@ -461,8 +462,8 @@ pub(crate) fn even_groups(total: usize, most: usize) -> usize {
 }
 
 /// How many sequences of each stage a training pass over `bytes` padded bytes takes at once: what `train_checkpoint_chunks` says
-/// for the stages below the first, else as many as have `rows(width)` rows.
-pub(super) fn training_groups(config: &ModelConfig, bytes: usize, rows: impl Fn(usize) -> usize) -> Vec<usize> {
+/// for the stages below the first, else as many as have the rows of a group.
+pub(super) fn training_groups(config: &ModelConfig, bytes: usize, portions: Portions, device: &Device) -> Vec<usize> {
     let of_stage = |stage: usize| {
         let positions = config.seq_lens[stage];
         match &config.train_checkpoint_chunks {
@@ -470,7 +471,7 @@ pub(super) fn training_groups(config: &ModelConfig, bytes: usize, rows: impl Fn(
                 let sequences = bytes / (positions * config.patch_bytes(stage)).max(1);
                 sequences.div_ceil(chunks[stage - 1]).max(1)
             }
-            _ => sequences_in(rows(config.hidden_dims[stage]), positions),
+            _ => sequences_in(portions.rows_on(device, config.hidden_dims[stage]), positions),
         }
     };
     (0..config.num_stages()).map(of_stage).collect()

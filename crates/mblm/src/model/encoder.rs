@@ -316,9 +316,12 @@ impl<'a> Run<'a> {
         let weights = checked.ids.per_byte("loss mask", batch.loss_mask)?;
         Ok(Self {
             model,
-            groups: training_groups(&model.config.mblm_config, checked.ids.host.len(), |width| {
-                pass.portions.rows_on(&model.device, width)
-            }),
+            groups: training_groups(
+                &model.config.mblm_config,
+                checked.ids.host.len(),
+                pass.portions,
+                &model.device,
+            ),
             count: weights.iter().filter(|weight| **weight != 0.0).count(),
             batch: checked,
             labels: labels.host,

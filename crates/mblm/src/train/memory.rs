@@ -10,7 +10,7 @@
 //! ```
 
 use candle_core::Device;
-use mblm_ops::device::{ROWS_AT_ONCE, ROWS_AT_ONCE_ON_GPU, is_out_of_memory, training_rows};
+use mblm_ops::device::{is_out_of_memory, rows_at_once, training_rows};
 
 use super::budget::portions_for;
 use crate::config::{Architecture, BlockConfig, Experiment, MambaConfig, ModelConfig, Precision, TransformerConfig};
@@ -86,13 +86,13 @@ impl<'a> Workload<'a> {
 
     /// Positions of a portion, if the first stage goes in portions.
     fn portion(&self) -> Option<usize> {
-        let asked = self.portions.positions?.max(1);
-        (asked < self.positions() && self.takes_portions()).then_some(asked)
+        let takes_portions = self.takes_portions();
+        self.portions.portion_of(self.positions()).filter(|_| takes_portions)
     }
 
     /// Rows of a group where nothing else is asked for.
     pub(super) fn rows_at_once(&self) -> usize {
-        self.kind().rows_at_once()
+        rows_at_once(self.kind().is_gpu())
     }
 
     fn kind(&self) -> Kind {
@@ -251,13 +251,6 @@ impl Kind {
         }
     }
 
-    fn rows_at_once(self) -> usize {
-        match self {
-            Self::Cpu => ROWS_AT_ONCE,
-            Self::Gpu | Self::HalfGpu => ROWS_AT_ONCE_ON_GPU,
-        }
-    }
-
     fn estimate(self, work: &Workload<'_>) -> MemoryEstimate {
         // Floats: the products of a configuration's numbers may be beyond any integer.
         let model = work.architecture.model();
@@ -269,7 +262,7 @@ impl Kind {
         let patch = model.patch_bytes(0) as f64;
         let all = (work.len as f64 / patch.max(1.0)).ceil();
         let patches = portion.map_or(all, |portion| portion as f64);
-        let rows_at_once = |stage: usize| {
+        let group_rows = |stage: usize| {
             let width = model.hidden_dims[stage];
             work.portions
                 .rows
@@ -285,10 +278,7 @@ impl Kind {
             let chunks = model.train_checkpoint_chunks.as_ref().filter(|_| stage > 0);
             let group = match chunks {
                 Some(chunks) => (sequences / chunks[stage - 1] as f64).ceil(),
-                None => even_groups(
-                    sequences as usize,
-                    sequences_in(rows_at_once(stage), positions as usize),
-                ) as f64,
+                None => even_groups(sequences as usize, sequences_in(group_rows(stage), positions as usize)) as f64,
             };
             let rows = group.clamp(1.0, sequences.max(1.0)) * positions;
             let row = self.row(model, stage, positions);

@@ -4,8 +4,6 @@
 //! sums[r][p][lane] = Σ a[r][i].even · b[p][i][lane].even + a[r][i].odd · b[p][i][lane].odd    over the pairs of steps i
 //! ```
 
-use multiversion::multiversion;
-
 use super::pairs::{LANES, Pair};
 
 /// The sums of a tile.
@@ -94,7 +92,6 @@ unsafe fn native<const R: usize, const P: usize>(
 }
 
 /// The same in `f32` arithmetic: slow, and what the native one is tested against.
-#[multiversion(targets("x86_64+avx512f+avx512vl+fma", "x86_64+avx2+fma"))]
 fn portable<const R: usize, const P: usize>(
     a: &[Pair],
     (row, step): (usize, usize),

@@ -131,7 +131,7 @@ impl Solid {
     }
 
     /// Whether it may stand between a point and some place of a ball of radius `wide` about that point + `reach`: whether the
-    /// sphere around it, of radius a about the point + c, meets the cone between them, |c − u·reach| < a + u·wide for some u of 0…1.
+    /// sphere around it, of radius a about the point + c, meets the cone between them, |c − u·reach| < a + u·wide for some u of 0…1. `reach` is longer than `wide`.
     #[inline]
     pub(super) fn meets_cone(&self, point: Vec3, reach: Vec3, wide: f32) -> bool {
         let to_center = self.center - point;
