@@ -7,16 +7,17 @@ use criterion::{BenchmarkId, Criterion, Throughput, criterion_group, criterion_m
 use mblm_ops::attention::{self, Attention};
 use mblm_ops::testing::uniform;
 
-/// Sequences, queries, past rows.
-const SIZES: [(usize, usize, usize); 8] = [
-    (512, 8, 0),
-    (512, 8, 1),
-    (128, 32, 0),
-    (64, 64, 0),
-    (2, 256, 0),
-    (2, 2048, 0),
-    (1, 1, 4000),
-    (8, 1, 4000),
+/// Sequences, queries, past rows, heads of a width of 256.
+const SIZES: [(usize, usize, usize, usize); 9] = [
+    (512, 8, 0, 4),
+    (512, 8, 1, 4),
+    (512, 8, 1, 16),
+    (128, 32, 0, 4),
+    (64, 64, 0, 4),
+    (2, 256, 0, 4),
+    (2, 2048, 0, 4),
+    (1, 1, 4000, 4),
+    (8, 1, 4000, 4),
 ];
 
 fn random(shape: &[usize], seed: u64) -> Result<Tensor> {
@@ -24,15 +25,15 @@ fn random(shape: &[usize], seed: u64) -> Result<Tensor> {
 }
 
 fn forward_and_backward(criterion: &mut Criterion) -> Result<()> {
-    let a = Attention {
-        heads: 4,
-        head_dim: 64,
-        rotary: true,
-        causal: true,
-        dropout: None,
-    };
-    let width = a.heads * a.head_dim;
-    for (n, t, s) in SIZES {
+    let width = 256;
+    for (n, t, s, heads) in SIZES {
+        let a = Attention {
+            heads,
+            head_dim: width / heads,
+            rotary: true,
+            causal: true,
+            dropout: None,
+        };
         let (q, kv) = (random(&[n, t, width], 1)?, random(&[n, t, 2 * width], 2)?);
         // one past row is the shared start row
         let past = (s > 0).then(|| random(&[1, s, 2 * width], 3)).transpose()?;
@@ -40,7 +41,7 @@ fn forward_and_backward(criterion: &mut Criterion) -> Result<()> {
         let pairs: usize = (0..t).map(|query| s + query + 1).sum();
         let product = 2 * n * pairs * width;
         let mut group = criterion.benchmark_group("attention");
-        let name = format!("n={n},t={t},s={s},h=4,dh=64");
+        let name = format!("n={n},t={t},s={s},h={heads},dh={}", a.head_dim);
         group.throughput(Throughput::Elements(2 * product as u64));
         group.bench_function(BenchmarkId::new("forward", &name), |bencher| {
             bencher.iter(|| attention::forward(&a, &q, &kv, past.as_ref(), s, None));

@@ -9,7 +9,7 @@ use multiversion::multiversion;
 use super::{Gradients, Incoming, Norm, Output, Saved, keep};
 use crate::GradBuffer;
 use crate::cpu::norm::{self, add_gain, add_gradient, dot3};
-use crate::cpu::{Real, Slice, add_assign, dot, from_vec, par_reduce, par_rows, zeros};
+use crate::cpu::{Real, Slice, add_assign, dot, from_vec, par_new_rows, par_reduce, par_rows};
 
 /// Sequences that one task of the loop over shared previous rows takes.
 const SEQUENCES: usize = 64;
@@ -78,15 +78,10 @@ pub(super) fn forward<T: Real>(
         keep: keep(d, previous.is_some()),
         norm,
     };
-    let mut residual = zeros(if delta.is_some() { n * t * d } else { 0 });
-    let mut normed = zeros(n * t * d);
-    let mut scale = vec![T::zero(); n * t];
-    par_rows(
-        n * t,
-        [(&mut residual, d), (&mut normed, d), (&mut scale, 1)],
-        &mut [],
-        |rows, parts, _| forward_rows(&input, rows, parts),
-    );
+    let sum_width = if delta.is_some() { d } else { 0 };
+    let [residual, normed, scale] = par_new_rows(n * t, [sum_width, d, 1], &mut [], |rows, parts, _| {
+        forward_rows(&input, rows, parts);
+    });
     Ok(Output {
         residual: match delta {
             Some(_) => from_vec(residual, (n, t, d))?,
@@ -190,11 +185,10 @@ pub(super) fn backward<T: Real>(
         d_residual: d_residual.as_deref(),
         d_last: d_last.as_deref(),
     };
-    let mut d_x = zeros(n * t * d);
-    d_gain.update_on_cpu(|d_gain| {
-        par_rows(n * t, [(&mut d_x, d)], d_gain, |rows, [d_x], d_gain| {
+    let [d_x] = d_gain.update_on_cpu(|d_gain| {
+        par_new_rows(n * t, [d], d_gain, |rows, [d_x], d_gain| {
             backward_rows(&input, rows, d_x, d_gain);
-        });
+        })
     })?;
     Ok(Gradients {
         d_x: from_vec(d_x, (n, t, d))?,

@@ -1,10 +1,11 @@
-//! The CPU kernels, in forms that share this preparation: [`dense`] for short sequences and for decoding, one small matrix of
-//! weights for each head, with [`decode`] for one row after a long past; [`blocked`] for long sequences, tile after tile with
-//! running softmax statistics.
+//! The CPU kernels, in forms that share this preparation: [`lanes`] for many short sequences, one in each lane of the vectors;
+//! [`dense`] for few short ones and for decoding, one small matrix of weights for each head, with [`decode`] for one row after a
+//! long past; [`blocked`] for long sequences, tile after tile with running softmax statistics.
 
 mod blocked;
 mod decode;
 mod dense;
+mod lanes;
 mod problem;
 mod rows;
 
@@ -18,6 +19,7 @@ use rows::{Strided, with_unit_stride};
 /// Which kernel computes a call.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub(super) enum Plan {
+    Lanes,
     Dense,
     Blocked(Tiles),
 }
@@ -33,16 +35,31 @@ pub(super) struct Tiles {
     pub(super) strips: usize,
 }
 
-/// Queries times keys of a head up to which the dense kernel is at least as fast (measured with heads of 64 channels).
+/// Queries times keys of a head up to which lanes and the dense kernel are at least as fast (measured with heads of 64 channels).
 const DENSE: usize = 72 * 72;
 
 /// Tasks that the backward pass of the blocked kernel aims at.
 const TASKS: usize = 64;
 
 impl Plan {
-    /// The faster kernel for these sizes.
-    pub(super) fn for_sizes(sizes: &Sizes) -> Self {
-        if sizes.queries == 1 || sizes.queries * sizes.keys() <= DENSE {
+    /// The faster kernel for a call.
+    pub(super) fn of(call: &Call) -> Self {
+        let plain = call.visible.is_none() && call.a.dropout.is_none();
+        Self::for_sizes(&call.sizes, plain)
+    }
+
+    /// The faster kernel for these sizes; `plain` attention neither hides nor drops.
+    pub(super) fn for_sizes(sizes: &Sizes, plain: bool) -> Self {
+        let pairs = sizes.queries * sizes.keys();
+        if std::env::var("DENSE").is_err()
+            && plain
+            && sizes.queries > 1
+            && sizes.sequences >= lanes::LANES
+            && pairs <= DENSE
+        {
+            return Self::Lanes;
+        }
+        if sizes.queries == 1 || pairs <= DENSE {
             return Self::Dense;
         }
         let heads = sizes.sequences * sizes.heads;
@@ -56,6 +73,8 @@ impl Plan {
 
 /// What the kernels keep for the backward pass.
 pub(super) enum Saved {
+    /// The weights (⌈n / lanes⌉, h, t, s + t, lanes).
+    Lanes { weights: Tensor },
     /// The weights (n, h, t, s + t) before dropout.
     Dense { weights: Tensor },
     /// The output (n, t, h·d_h), and (n, h, t, 2): the greatest score and the inverse of the sum of e^(score - greatest).
@@ -76,6 +95,13 @@ pub(super) fn forward<T: Real>(call: &Call, plan: Plan) -> Result<(Tensor, Tenso
         } = call.sizes;
         let width = call.sizes.width();
         match plan {
+            Plan::Lanes => {
+                let (out, present, weights) = lanes::forward(problem);
+                let groups = n.div_ceil(lanes::LANES);
+                let weights = from_vec(weights, (groups, heads, t, call.sizes.keys(), lanes::LANES))?;
+                let (out, present) = (from_vec(out, (n, t, width))?, from_vec(present, (n, t, 2 * width))?);
+                Ok((out, present, Saved::Lanes { weights }))
+            }
             Plan::Dense => {
                 let (out, present, weights) = dense::forward(problem);
                 let weights = from_vec(weights, (n, heads, t, call.sizes.keys()))?;
@@ -105,21 +131,25 @@ pub(super) fn backward<T: Real>(
     let d_out = Slice::<T>::new(d_out)?;
     let d_present = d_present.map(Slice::<T>::new).transpose()?;
     let d_present = d_present.as_deref();
-    let (n, t) = (call.sizes.sequences, call.sizes.queries);
-    let kept = match saved {
-        Saved::Dense { weights: kept } | Saved::Blocked { statistics: kept, .. } => kept,
+    let Sizes {
+        sequences: n,
+        queries: t,
+        heads,
+        ..
+    } = call.sizes;
+    let keys = call.sizes.keys();
+    let (kept, expected) = match saved {
+        Saved::Lanes { weights } => (weights, vec![n.div_ceil(lanes::LANES), heads, t, keys, lanes::LANES]),
+        Saved::Dense { weights } => (weights, vec![n, heads, t, keys]),
+        Saved::Blocked { statistics, .. } => (statistics, vec![n, heads, t, 2]),
     };
-    let heads = (kept.dim(0)?, kept.dim(1)?, kept.dim(2)?);
-    let keys = match saved {
-        Saved::Dense { weights } => weights.dim(3)?,
-        Saved::Blocked { .. } => call.sizes.keys(),
-    };
-    if heads != (n, call.sizes.heads, t) || keys != call.sizes.keys() {
+    if kept.dims() != expected {
         candle_core::bail!("attention: saved by a call of other sizes, found {:?}", call.sizes);
     }
     let kept = Slice::<T>::new(kept)?;
     with_problem(call, |problem: &Problem<T>| {
         let (d_q, d_kv, d_past) = match saved {
+            Saved::Lanes { .. } => lanes::backward(problem, &kept, &d_out, d_present),
             Saved::Dense { .. } => dense::backward(problem, &kept, &d_out, d_present),
             Saved::Blocked { tiles, out, .. } => {
                 let out = Slice::<T>::new(out)?;

@@ -107,7 +107,7 @@ fn forward_as(call: &Call, plan: Option<cpu::Plan>) -> Result<Output> {
         let saved = Saved(Kept::Cuda(saved));
         return Ok(Output { out, present, saved });
     }
-    let plan = plan.unwrap_or_else(|| cpu::Plan::for_sizes(&sizes));
+    let plan = plan.unwrap_or_else(|| cpu::Plan::of(call));
     let (out, present, saved) = match (call.q.device().is_cpu(), call.q.dtype()) {
         (true, DType::F32) => cpu::forward::<f32>(call, plan)?,
         (true, DType::F64) => cpu::forward::<f64>(call, plan)?,

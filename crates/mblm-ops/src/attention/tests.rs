@@ -1,4 +1,4 @@
-//! Both kernels against the reference and finite differences, at sizes that no tile divides.
+//! Each kernel against the reference and finite differences, at sizes that no tile divides.
 
 use candle_core::{DType, Device, Result, Tensor};
 
@@ -89,6 +89,11 @@ impl Case {
         self
     }
 
+    fn lanes(mut self) -> Self {
+        self.plan = Some(cpu::Plan::Lanes);
+        self
+    }
+
     fn mask(&self, device: &Device) -> Option<Tensor> {
         let shape = (self.sequences, self.queries);
         self.visible
@@ -171,10 +176,23 @@ op_test! {
     blocked_causal_with_the_first_keys_hidden: case(1, 5).visible(&[0, 0, 0, 1, 1]).blocked(2, 2, 2).check()
 }
 
+op_test! {
+    lanes_causal: case(3, 5).lanes().check()
+    lanes_one_way_without_rotation_odd_width: case(2, 4).plain().heads(3, 5).lanes().check()
+    lanes_both_ways: case(2, 6).both_ways().lanes().check()
+    lanes_after_a_past: case(2, 3).past(2, 2).lanes().check()
+    lanes_after_a_shared_start_row: case(5, 3).past(1, 1).lanes().check()
+    lanes_both_ways_after_a_shared_past: case(3, 2).both_ways().past(1, 4).lanes().check()
+    lanes_of_two_groups: case(18, 2).heads(1, 2).past(1, 1).lanes().check()
+    lanes_of_two_groups_after_a_past: case(17, 2).heads(1, 2).past(17, 2).lanes().check()
+}
+
 #[test]
 fn sizes_of_practice_equal_the_reference() -> Result<()> {
     let cases = [
         case(40, 9).heads(4, 64),
+        case(50, 8).heads(16, 16).past(1, 1),
+        case(33, 12).heads(3, 24).past(33, 5),
         case(70, 8).heads(2, 32).past(1, 1).dropout(),
         case(3, 17).heads(2, 16).past(3, 21).both_ways(),
         case(2, 1).heads(4, 64).past(1, 700),
@@ -321,18 +339,21 @@ fn inputs_on_cuda_may_be_parts_of_larger_tensors() -> Result<()> {
 
 #[test]
 fn sizes_choose_the_kernel() {
-    let plan = |queries, past| {
-        cpu::Plan::for_sizes(&super::Sizes {
-            sequences: 2,
+    let plan = |sequences, queries, past, plain| {
+        let sizes = super::Sizes {
+            sequences,
             queries,
             past,
             heads: 4,
             head_dim: 64,
-        })
+        };
+        cpu::Plan::for_sizes(&sizes, plain)
     };
-    assert_eq!(plan(8, 1), cpu::Plan::Dense);
-    assert_eq!(plan(1, 5000), cpu::Plan::Dense);
-    assert!(matches!(plan(2048, 0), cpu::Plan::Blocked(_)));
+    assert_eq!(plan(2, 8, 1, true), cpu::Plan::Dense);
+    assert_eq!(plan(512, 8, 1, true), cpu::Plan::Lanes);
+    assert_eq!(plan(512, 8, 1, false), cpu::Plan::Dense);
+    assert_eq!(plan(512, 1, 5000, true), cpu::Plan::Dense);
+    assert!(matches!(plan(512, 2048, 0, true), cpu::Plan::Blocked(_)));
 }
 
 /// Rows in one call, or some first and the rest after their `present`, give the same output.

@@ -4,7 +4,7 @@ use candle_core::{Result, Tensor};
 use multiversion::multiversion;
 
 use crate::GradBuffer;
-use crate::cpu::{Real, Slice, add_assign, from_vec, par_chunks, par_reduce, zeros};
+use crate::cpu::{Real, Slice, add_assign, from_vec, par_chunks, par_reduce, par_zeroed};
 
 /// Rows that one task of the loops takes.
 const ROWS: usize = 32;
@@ -128,8 +128,7 @@ pub(super) fn forward<T: Real>(
     let (n, t, c) = x.dims3()?;
     let inputs = Inputs::<T>::new(x, bias, tail)?;
     let convolution = inputs.convolution(x, weight, tail)?;
-    let mut y = zeros(n * t * c);
-    par_chunks(&mut y, ROWS * c, |task, rows| {
+    let y = par_zeroed(n * t * c, ROWS * c, |task, rows| {
         for (offset, row) in rows.chunks_exact_mut(c).enumerate() {
             convolution.preactivation(task * ROWS + offset, row);
             silu(row);
@@ -163,16 +162,14 @@ pub(super) fn backward<T: Real>(
     let d_new_tail = d_new_tail.map(Slice::<T>::new).transpose()?;
     let d_new_tail = d_new_tail.as_deref();
 
-    let mut dp = zeros(n * t * c);
-    par_chunks(&mut dp, ROWS * c, |task, rows| {
+    let dp = par_zeroed(n * t * c, ROWS * c, |task, rows| {
         let dys = &dys[task * ROWS * c..];
         for (offset, (row, dy)) in rows.chunks_exact_mut(c).zip(dys.chunks_exact(c)).enumerate() {
             convolution.preactivation(task * ROWS + offset, row);
             silu_gradient(row, dy);
         }
     });
-    let mut dx = zeros(n * t * c);
-    par_chunks(&mut dx, ROWS * c, |task, rows| {
+    let dx = par_zeroed(n * t * c, ROWS * c, |task, rows| {
         for (offset, row) in rows.chunks_exact_mut(c).enumerate() {
             let index = task * ROWS + offset;
             convolution.add_extended_gradient(index / t, before + index % t, &dp, d_new_tail, row);

@@ -1,9 +1,16 @@
-//! Matrix products of strided slices through the `gemm` crate.
+//! Matrix products of strided slices through the `gemm` crate, a block of the result on each thread.
+
+use std::ops::Range;
+
+use rayon::prelude::*;
 
 use super::{Real, par_new, threads, zeros};
 
 /// Rows that one task fills with the bias.
 const ROWS: usize = 256;
+/// Rows and columns that the library's tiles divide: cuts between others would leave it more parts of tiles.
+const ROW_UNIT: usize = 6;
+const COLUMN_UNIT: usize = 16;
 
 /// A matrix: data, elements from one row to the next, elements from one column to the next.
 pub(crate) type Matrix<'a, T> = (&'a [T], usize, usize);
@@ -86,40 +93,141 @@ unsafe fn multiply<T: Real>(
     }
     assert!(a.len() > (m - 1) * a_row + (k - 1) * a_column);
     assert!(b.len() > (k - 1) * b_row + (n - 1) * b_column);
-    let parallelism = match threads() {
-        threads if parallel && threads > 1 => gemm::Parallelism::Rayon(threads),
-        _ => gemm::Parallelism::None,
+    let (down, across) = match parallel {
+        true => cuts((m, n, k), threads()),
+        false => (1, 1),
     };
-    // SAFETY: the assertions above keep every element that the strides reach inside its slice; `out` is the caller's word, and
-    // being nobody else's it overlaps neither input.
-    unsafe {
-        gemm::gemm(
-            m,
-            n,
-            k,
-            out,
-            1,
-            out_row as isize,
-            accumulate,
-            a.as_ptr(),
-            a_column as isize,
-            a_row as isize,
-            b.as_ptr(),
-            b_column as isize,
-            b_row as isize,
-            T::one(),
-            T::one(),
-            false,
-            false,
-            false,
-            parallelism,
-        );
+    let out = Shared(out);
+    let multiply_block = |index: usize| {
+        let rows = piece(m, ROW_UNIT, index / across, down);
+        let columns = piece(n, COLUMN_UNIT, index % across, across);
+        // SAFETY: the assertions above keep every element that the strides reach inside its slice; `out` is the caller's word, and
+        // being nobody else's it overlaps neither input. Blocks have no element of it in common.
+        unsafe {
+            gemm::gemm(
+                rows.len(),
+                columns.len(),
+                k,
+                out.element(rows.start * out_row + columns.start),
+                1,
+                out_row as isize,
+                accumulate,
+                a[rows.start * a_row..].as_ptr(),
+                a_column as isize,
+                a_row as isize,
+                b[columns.start * b_column..].as_ptr(),
+                b_column as isize,
+                b_row as isize,
+                T::one(),
+                T::one(),
+                false,
+                false,
+                false,
+                gemm::Parallelism::None,
+            );
+        }
+    };
+    match down * across {
+        1 => multiply_block(0),
+        blocks => (0..blocks).into_par_iter().with_max_len(1).for_each(multiply_block),
     }
+}
+
+/// Where the blocks of a result begin to be written from.
+struct Shared<T>(*mut T);
+
+// SAFETY: `multiply` writes through it, and each of its blocks other elements.
+unsafe impl<T: Send> Sync for Shared<T> {}
+
+impl<T> Shared<T> {
+    /// # Safety
+    /// The element belongs to what the pointer was made from.
+    unsafe fn element(&self, offset: usize) -> *mut T {
+        // SAFETY: the caller's word.
+        unsafe { self.0.add(offset) }
+    }
+}
+
+/// Into how many pieces the rows and the columns of a result (m, n) of k steps are cut: one block a thread, where it is large enough,
+/// the largest one as small and as square as can be, since a block reads as many rows and columns of the operands as it has.
+///
+/// A block is a product on one thread: the library's own threads wait for each other between steps along k. Its sums run in an order
+/// that depends on k alone, but for results of one row or column, which are not cut, and those of at most 64 rows and columns, which
+/// no block of a cut one is.
+fn cuts((m, n, k): (usize, usize, usize), threads: usize) -> (usize, usize) {
+    /// Fewest multiplications of a product that several threads share.
+    const WORK: usize = 1 << 20;
+    /// Fewest rows, or columns, of a piece.
+    const LEAST: usize = 128;
+    if m == 1 || n == 1 || m * n * k < WORK {
+        return (1, 1);
+    }
+    let pieces = |count: usize, size: usize| count.min(size / LEAST).max(1);
+    let largest = |(down, across): (usize, usize)| (m.div_ceil(down), n.div_ceil(across));
+    (1..=threads)
+        .map(|down| (pieces(down, m), pieces(threads / down, n)))
+        .min_by_key(|cuts| {
+            let (rows, columns) = largest(*cuts);
+            (rows * columns, rows + columns)
+        })
+        .unwrap_or((1, 1))
+}
+
+/// The rows, or columns, of piece `index` of `count` of `size`, in whole units but for the last.
+fn piece(size: usize, unit: usize, index: usize, count: usize) -> Range<usize> {
+    let units = size.div_ceil(unit);
+    let start = |index: usize| (index * units / count * unit).min(size);
+    start(index)..start(index + 1)
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    /// Threads change where a result is cut, not what it is; 600 and 1500 steps are more than the library sums at once.
+    #[test]
+    fn any_number_of_threads_gives_the_same_bits() {
+        let numbers = |count: usize| -> Vec<f32> { (0..count).map(|i| (i as f32 * 0.7).sin()).collect() };
+        for (m, n, k) in [
+            (150, 40, 600),
+            (300, 257, 1500),
+            (33, 700, 600),
+            (1000, 1, 1100),
+            (64, 64, 600),
+            (1, 900, 1200),
+        ] {
+            let (a, b) = (numbers(m * k), numbers(k * n));
+            for (a, b) in [((&a[..], k, 1), (&b[..], n, 1)), ((&a, 1, m), (&b, 1, k))] {
+                let on = |threads: usize| {
+                    let pool = rayon::ThreadPoolBuilder::new().num_threads(threads).build().unwrap();
+                    pool.install(|| new_product(None, (m, n, k), a, b))
+                };
+                let expected = on(1);
+                for threads in [2, 3, 4, 7, 12] {
+                    assert!(on(threads) == expected, "({m}, {n}, {k}) on {threads} threads");
+                }
+            }
+        }
+    }
+
+    #[test]
+    fn pieces_cover_everything_once() {
+        for (size, unit, count) in [(4096, 6, 2), (257, 16, 2), (1000, 16, 7), (5, 6, 1), (1, 16, 1)] {
+            let mut end = 0;
+            for index in 0..count {
+                let piece = piece(size, unit, index, count);
+                assert_eq!(piece.start, end);
+                assert!(!piece.is_empty());
+                end = piece.end;
+            }
+            assert_eq!(end, size);
+        }
+        assert_eq!(cuts((4096, 256, 1024), 2), (2, 1));
+        assert_eq!(cuts((256, 1024, 4096), 2), (1, 2));
+        assert_eq!(cuts((1024, 1024, 1024), 16), (4, 4));
+        assert_eq!(cuts((200, 200, 4096), 16), (1, 1));
+        assert_eq!(cuts((8, 8, 8), 16), (1, 1));
+    }
 
     #[test]
     fn strides_are_kept_and_nothing_between_rows_is_touched() {

@@ -56,6 +56,19 @@ pub unsafe fn par_new<T: Send>(
     new
 }
 
+/// `new` as zeros: a task zeroes what it is about to fill, which is in the cache then, where a pass of its own would go to memory.
+pub fn zeroed<T: Real>(new: &mut [MaybeUninit<T>]) -> &mut [T] {
+    new.fill(MaybeUninit::new(T::zero()));
+    // SAFETY: all elements have just been written.
+    unsafe { &mut *(std::ptr::from_mut(new) as *mut [T]) }
+}
+
+/// [`par_new`] of elements that are zeros before `work(index, chunk)` changes them.
+pub fn par_zeroed<T: Real>(len: usize, piece: usize, work: impl Fn(usize, &mut [T]) + Sync + Send) -> Vec<T> {
+    // SAFETY: `zeroed` writes every element.
+    unsafe { par_new(len, piece, |index, new| work(index, zeroed(new))) }
+}
+
 /// `len` zeros, written by every thread where there are many.
 pub fn zeros<T: Real>(len: usize) -> Vec<T> {
     const PIECE: usize = 1 << 16;

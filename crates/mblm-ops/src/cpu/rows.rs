@@ -4,7 +4,7 @@ use std::ops::Range;
 
 use rayon::prelude::*;
 
-use super::{Real, add_assign, par_chunks};
+use super::{Real, add_assign, par_chunks, zeroed};
 
 /// Elements of one table in a piece of work: far more work than handing it to a thread, and little enough for the
 /// cache that a second look at it is free.
@@ -24,6 +24,16 @@ pub fn par_rows<T: Real, const N: usize>(
     sum: &mut [T],
     work: impl Fn(Range<usize>, [&mut [T]; N], &mut [T]) + Sync + Send,
 ) {
+    in_pieces(rows, results, sum, work);
+}
+
+/// [`par_rows`] of tables of elements that may be no numbers yet.
+fn in_pieces<U: Send, T: Real, const N: usize>(
+    rows: usize,
+    results: [(&mut [U], usize); N],
+    sum: &mut [T],
+    work: impl Fn(Range<usize>, [&mut [U]; N], &mut [T]) + Sync + Send,
+) {
     if rows == 0 {
         return;
     }
@@ -33,7 +43,7 @@ pub fn par_rows<T: Real, const N: usize>(
         return work(0..rows, results.map(|(table, _)| table), sum);
     }
     let mut tables = results.map(|(table, width)| table.chunks_mut((piece * width).max(1)));
-    let pieces: Vec<(Range<usize>, [&mut [T]; N])> = (0..rows)
+    let pieces: Vec<(Range<usize>, [&mut [U]; N])> = (0..rows)
         .step_by(piece)
         .map(|start| {
             let parts = tables.each_mut().map(|chunks| chunks.next().unwrap_or_default());
@@ -55,6 +65,27 @@ pub fn par_rows<T: Real, const N: usize>(
             add_assign(sum, &partial[start..start + sum.len()]);
         }
     });
+}
+
+/// [`par_rows`] into new tables of rows as wide as `widths` says, zeros before `work` fills them.
+pub fn par_new_rows<T: Real, const N: usize>(
+    rows: usize,
+    widths: [usize; N],
+    sum: &mut [T],
+    work: impl Fn(Range<usize>, [&mut [T]; N], &mut [T]) + Sync + Send,
+) -> [Vec<T>; N] {
+    let mut tables = widths.map(|width| Vec::with_capacity(rows * width));
+    let mut width = widths.into_iter();
+    let new = tables.each_mut().map(|table| {
+        let width = width.next().unwrap_or_default(); // there are as many
+        (&mut table.spare_capacity_mut()[..rows * width], width)
+    });
+    in_pieces(rows, new, sum, |range, parts, sum| work(range, parts.map(zeroed), sum));
+    for (table, width) in tables.iter_mut().zip(widths) {
+        // SAFETY: the parts are the whole table, and each has been zeroed.
+        unsafe { table.set_len(rows * width) };
+    }
+    tables
 }
 
 #[cfg(test)]
@@ -84,6 +115,12 @@ mod tests {
             assert!(table.iter().all(|x| *x == 1.0));
             assert!(column.iter().enumerate().all(|(row, x)| *x == row as f64));
             assert!(sum.iter().all(|x| *x == rows as f64));
+            let [new, numbers] = par_new_rows(rows, [300, 1], &mut [], |rows, [_, numbers], _| {
+                for (row, to) in rows.zip(numbers) {
+                    *to += row as f64;
+                }
+            });
+            assert_eq!((new, numbers), (vec![0.0; rows * 300], column));
         }
     }
 }

@@ -5,7 +5,7 @@ use std::ops::Range;
 use candle_core::{Result, Tensor, WithDType};
 use multiversion::multiversion;
 
-use crate::cpu::{Real, Slice, from_vec, par_rows, sum, zeros};
+use crate::cpu::{Real, Slice, from_vec, par_new_rows, par_rows, sum};
 
 /// Lanes of the maximum: enough to fill a vector register of 16 `f32`.
 const LANES: usize = 16;
@@ -47,13 +47,9 @@ pub(super) fn loss_and_gradient<T: Real>(
         weights,
         scale,
     };
-    let (mut losses, mut d_logits) = (vec![T::zero(); rows], zeros(rows * vocabulary));
-    par_rows(
-        rows,
-        [(&mut losses, 1), (&mut d_logits, vocabulary)],
-        &mut [],
-        |rows, parts, _| gradient_rows(&input, rows, vocabulary, parts),
-    );
+    let [losses, d_logits] = par_new_rows(rows, [1, vocabulary], &mut [], |rows, parts, _| {
+        gradient_rows(&input, rows, vocabulary, parts);
+    });
     let total = losses
         .iter()
         .zip(weights)

@@ -4,13 +4,12 @@ use candle_core::{Result, Tensor};
 use multiversion::multiversion;
 
 use super::{Dropout, hash};
-use crate::cpu::{Real, Slice, from_vec, par_rows, zeros};
+use crate::cpu::{Real, Slice, from_vec, par_new_rows};
 
 pub(super) fn apply<T: Real>(x: &Tensor, dropout: &Dropout) -> Result<Tensor> {
     let xs = Slice::<T>::new(x)?;
     let xs: &[T] = &xs;
-    let mut y = zeros(xs.len());
-    par_rows(xs.len(), [(&mut y, 1)], &mut [], |elements, [y], _| {
+    let [y] = par_new_rows(xs.len(), [1], &mut [], |elements, [y], _| {
         let first = dropout.first.wrapping_add(elements.start as u64);
         fill(dropout, first, &xs[elements], y);
     });

@@ -5,7 +5,7 @@ use candle_core::{Result, Tensor};
 use multiversion::multiversion;
 
 use crate::GradBuffer;
-use crate::cpu::{Real, Slice, add_assign, from_vec, par_chunks, par_rows, zeros};
+use crate::cpu::{Real, Slice, add_assign, from_vec, par_chunks, par_new_rows};
 
 /// Columns that one task sums: rows that most ids select are shared by several tasks.
 const COLUMNS: usize = 128;
@@ -17,15 +17,12 @@ pub(super) fn forward<T: Real>(ids: &Tensor, table: &Tensor) -> Result<Tensor> {
     let (_, d) = table.dims2()?;
     let (selected, rows) = (Slice::<u32>::new(ids)?, Slice::<T>::new(table)?);
     let (selected, rows): (&[u32], &[T]) = (&selected, &rows);
-    let mut y = zeros(selected.len() * d);
-    if d > 0 {
-        par_rows(selected.len(), [(&mut y, d)], &mut [], |range, [y], _| {
-            for (id, y) in selected[range].iter().zip(y.chunks_exact_mut(d)) {
-                let id = *id as usize;
-                y.copy_from_slice(&rows[id * d..(id + 1) * d]);
-            }
-        });
-    }
+    let [y] = par_new_rows(selected.len(), [d], &mut [], |range, [y], _| {
+        for (id, y) in selected[range].iter().zip(y.chunks_exact_mut(d.max(1))) {
+            let id = *id as usize;
+            y.copy_from_slice(&rows[id * d..(id + 1) * d]);
+        }
+    });
     let shape: Vec<usize> = ids.dims().iter().copied().chain([d]).collect();
     from_vec(y, shape)
 }

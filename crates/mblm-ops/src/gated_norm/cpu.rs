@@ -9,15 +9,14 @@ use multiversion::multiversion;
 use super::Saved;
 use crate::GradBuffer;
 use crate::cpu::norm::{add_gain, dot3};
-use crate::cpu::{Real, Slice, dot, from_vec, par_rows, zeros};
+use crate::cpu::{Real, Slice, dot, from_vec, par_new_rows};
 
 pub(super) fn forward<T: Real>(y: &Tensor, z: &Tensor, gain: &Tensor) -> Result<(Tensor, Saved)> {
     let d = gain.dims1()?;
     let rows = y.elem_count() / d;
     let (ys, zs, gains) = (Slice::<T>::new(y)?, Slice::<T>::new(z)?, Slice::<T>::new(gain)?);
     let (ys, zs, gains): (&[T], &[T], &[T]) = (&ys, &zs, &gains);
-    let (mut out, mut scale) = (zeros(rows * d), vec![T::zero(); rows]);
-    par_rows(rows, [(&mut out, d), (&mut scale, 1)], &mut [], |rows, parts, _| {
+    let [out, scale] = par_new_rows(rows, [d, 1], &mut [], |rows, parts, _| {
         forward_rows(ys, zs, gains, rows, parts);
     });
     let scale = Some(from_vec(scale, rows)?);
@@ -59,11 +58,10 @@ pub(super) fn backward<T: Real>(
         scale: &scales,
         d_out: &d_outs,
     };
-    let (mut d_y, mut d_z) = (zeros(rows * d), zeros(rows * d));
-    d_gain.update_on_cpu(|d_gain| {
-        par_rows(rows, [(&mut d_y, d), (&mut d_z, d)], d_gain, |rows, parts, d_gain| {
+    let [d_y, d_z] = d_gain.update_on_cpu(|d_gain| {
+        par_new_rows(rows, [d, d], d_gain, |rows, parts, d_gain| {
             backward_rows(&input, rows, parts, d_gain);
-        });
+        })
     })?;
     Ok((from_vec(d_y, y.dims())?, from_vec(d_z, y.dims())?))
 }

@@ -4,7 +4,7 @@ use candle_core::{D, Result, Tensor};
 use multiversion::multiversion;
 
 use crate::GradBuffer;
-use crate::cpu::{Real, Slice, from_vec, par_rows, zeros};
+use crate::cpu::{Real, Slice, from_vec, par_new_rows};
 
 /// The bias, or zeros in its place.
 fn bias_or_zeros<T: Real>(bias: Option<&Tensor>, d: usize) -> Result<Vec<T>> {
@@ -26,8 +26,7 @@ pub(super) fn forward<T: Real>(x: &Tensor, bias: Option<&Tensor>) -> Result<Tens
     let bias = bias_or_zeros::<T>(bias, d)?;
     let xs = Slice::<T>::new(x)?;
     let xs: &[T] = &xs;
-    let mut y = zeros(rows * d);
-    par_rows(rows, [(&mut y, d)], &mut [], |rows, [y], _| {
+    let [y] = par_new_rows(rows, [d], &mut [], |rows, [y], _| {
         forward_rows(&xs[rows.start * d..rows.end * d], &bias, y);
     });
     from_vec(y, x.dims())
@@ -54,17 +53,16 @@ pub(super) fn backward<T: Real>(
     let bias = bias_or_zeros::<T>(bias, d)?;
     let (xs, dys) = (Slice::<T>::new(x)?, Slice::<T>::new(dy)?);
     let (xs, dys): (&[T], &[T]) = (&xs, &dys);
-    let mut dx = zeros(rows * d);
-    let fill = |dx: &mut [T], d_bias: &mut [T]| {
-        par_rows(rows, [(dx, d)], d_bias, |rows, [dx], d_bias| {
+    let gradient = |d_bias: &mut [T]| {
+        par_new_rows(rows, [d], d_bias, |rows, [dx], d_bias| {
             let span = rows.start * d..rows.end * d;
             backward_rows(&xs[span.clone()], &bias, &dys[span], dx, d_bias);
-        });
+        })
     };
-    match d_bias {
-        Some(d_bias) => d_bias.update_on_cpu(|d_bias| fill(&mut dx, d_bias))?,
-        None => fill(&mut dx, &mut []),
-    }
+    let [dx] = match d_bias {
+        Some(d_bias) => d_bias.update_on_cpu(gradient)?,
+        None => gradient(&mut []),
+    };
     from_vec(dx, x.dims())
 }
 

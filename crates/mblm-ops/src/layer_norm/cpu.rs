@@ -7,21 +7,16 @@ use multiversion::multiversion;
 
 use super::Saved;
 use crate::GradBuffer;
-use crate::cpu::{Real, Slice, add_assign, dot, from_vec, par_rows, sum, zeros};
+use crate::cpu::{Real, Slice, add_assign, dot, from_vec, par_new_rows, sum};
 
 pub(super) fn forward<T: Real>(x: &Tensor, weight: &Tensor, bias: &Tensor) -> Result<(Tensor, Saved)> {
     let d = weight.dims1()?;
     let rows = x.elem_count() / d;
     let (xs, weights, biases) = (Slice::<T>::new(x)?, Slice::<T>::new(weight)?, Slice::<T>::new(bias)?);
     let (xs, weights, biases): (&[T], &[T], &[T]) = (&xs, &weights, &biases);
-    let mut y = zeros(rows * d);
-    let (mut mean, mut scale) = (vec![T::zero(); rows], vec![T::zero(); rows]);
-    par_rows(
-        rows,
-        [(&mut y, d), (&mut mean, 1), (&mut scale, 1)],
-        &mut [],
-        |rows, parts, _| forward_rows(&xs[rows.start * d..rows.end * d], weights, biases, parts),
-    );
+    let [y, mean, scale] = par_new_rows(rows, [d, 1, 1], &mut [], |rows, parts, _| {
+        forward_rows(&xs[rows.start * d..rows.end * d], weights, biases, parts);
+    });
     let moments = Some((from_vec(mean, rows)?, from_vec(scale, rows)?));
     Ok((from_vec(y, x.dims())?, Saved { moments }))
 }
@@ -62,9 +57,8 @@ pub(super) fn backward<T: Real>(
         scale: &scales,
         dy: &dys,
     };
-    let mut dx = zeros(rows * d);
     let mut parameters = vec![T::zero(); 2 * d]; // gradients of [weight | bias]
-    par_rows(rows, [(&mut dx, d)], &mut parameters, |rows, [dx], parameters| {
+    let [dx] = par_new_rows(rows, [d], &mut parameters, |rows, [dx], parameters| {
         backward_rows(&input, rows, dx, parameters);
     });
     let (weight, bias) = parameters.split_at(d);

@@ -4,7 +4,7 @@ use candle_core::{Result, Tensor};
 use multiversion::multiversion;
 
 use super::angles::Angles;
-use crate::cpu::{Real, Slice, from_vec, par_chunks, zeros};
+use crate::cpu::{Real, Slice, from_vec, par_zeroed};
 
 /// Rows that one task takes.
 const ROWS: usize = 64;
@@ -14,9 +14,8 @@ pub(super) fn forward<T: Real>(x: &Tensor, start: usize, back: bool) -> Result<T
     let angles = Angles::<T>::new(start, t, d);
     let xs = Slice::<T>::new(x)?;
     let xs: &[T] = &xs;
-    let mut y = zeros(xs.len());
     let direction = if back { -T::one() } else { T::one() };
-    par_chunks(&mut y, ROWS * d.max(1), |chunk, y| {
+    let y = par_zeroed(xs.len(), ROWS * d.max(1), |chunk, y| {
         let first = chunk * ROWS;
         for (row, y) in y.chunks_exact_mut(d).enumerate() {
             let x = &xs[(first + row) * d..][..d];

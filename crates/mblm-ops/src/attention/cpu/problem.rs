@@ -2,9 +2,10 @@
 
 use multiversion::multiversion;
 
+use super::lanes::Lanes;
 use super::rows::{Rows, Run};
 use crate::attention::{Attention, Call, Sizes};
-use crate::cpu::{Real, par_chunks, zeros};
+use crate::cpu::{Real, par_zeroed};
 use crate::rope::Angles;
 
 /// Rows that one task of the loops over rows takes.
@@ -109,6 +110,26 @@ impl<'a, T: Real> Problem<'a, T> {
         self.turn(out, x, row, scale, -T::one());
     }
 
+    /// [`rotate`](Self::rotate), in place, of one row (d_h) of each of several sequences; with a `direction` of -1 its gradient.
+    #[inline(always)]
+    pub(super) fn rotate_lanes(&self, x: &mut [Lanes<T>], row: usize, scale: T, direction: T) {
+        let Some(angles) = &self.angles else {
+            for lane in x.as_flattened_mut() {
+                *lane *= scale;
+            }
+            return;
+        };
+        let half = self.sizes.head_dim / 2;
+        let (cos, sin) = angles.row(row);
+        let (x1, x2) = x.split_at_mut(half);
+        for ((x1, x2), (cos, sin)) in x1.iter_mut().zip(x2).zip(cos.iter().zip(sin)) {
+            let (cos, sin) = (*cos * scale, *sin * scale * direction);
+            for (x1, x2) in x1.iter_mut().zip(x2) {
+                (*x1, *x2) = (*x1 * cos - *x2 * sin, *x2 * cos + *x1 * sin);
+            }
+        }
+    }
+
     #[inline(always)]
     fn turn(&self, out: &mut [T], x: &[T], row: usize, scale: T, direction: T) {
         let Some(angles) = &self.angles else {
@@ -145,11 +166,9 @@ impl<'a, T: Real> Problem<'a, T> {
     /// The present rows of all sequences, (n, t, 2·h·d_h).
     pub(super) fn present(&self) -> Vec<T> {
         let (n, t, width) = (self.sizes.sequences, self.sizes.queries, 2 * self.sizes.width());
-        let mut present = zeros(n * t * width);
-        par_chunks(&mut present, ROWS * width, |chunk, rows| {
+        par_zeroed(n * t * width, ROWS * width, |chunk, rows| {
             present_rows(self, chunk * ROWS, rows);
-        });
-        present
+        })
     }
 }
 
