@@ -7,6 +7,7 @@
 //! What can throw a shadow on a place of the ground is kept for tiles of the picture, so that most of the ground needs no ray.
 
 use super::camera::View;
+use super::cones::Cones;
 use super::scene::{Objects, Scene, members};
 use super::solids::{Ends, Solid};
 use super::vector::{Vec3, vec3};
@@ -24,6 +25,9 @@ const AMBIENT: f32 = 0.30;
 
 /// From which distance on, in radii, an object takes no even light away.
 const NEAR: f32 = 4.0;
+
+/// Ten times as far above a surface as rays to a lamp begin.
+const ABOVE: f32 = 1e-2;
 
 struct Lamp {
     position: Vec3,
@@ -62,27 +66,15 @@ impl Lamp {
         let cosine = normal.dot(way) / squared.sqrt();
         self.power * cosine.max(0.0) / (1.0 + squared / FALLOFF)
     }
-
-    /// The share of it that is seen from a point past the objects.
-    fn seen(&self, point: Vec3, solids: &[Solid], objects: Objects) -> f32 {
-        let way = self.position - point;
-        let near = members(objects).filter(|index| solids[*index].meets_cone(point, way, self.radius));
-        let near = near.fold(0, |set: Objects, index| set | 1 << index);
-        if near == 0 {
-            return 1.0;
-        }
-        if members(near).any(|index| solids[index].fills_cone(point, way, self.radius)) {
-            return 0.0;
-        }
-        let hidden = members(near).fold(0, |hidden, index| hidden | solids[index].blocked(point, &self.samples));
-        1.0 - hidden.count_ones() as f32 / self.samples.count() as f32
-    }
 }
 
 /// All light of a scene.
 pub(super) struct Lights {
     lamps: [Lamp; 3],
     pub(super) solids: Vec<Solid>,
+    cones: Cones,
+    /// By object: the others that may stand between it and each lamp.
+    between: Vec<[Objects; 3]>,
 }
 
 /// By tile: the objects that may shade its ground from each lamp, and those near it.
@@ -96,13 +88,24 @@ impl Lights {
     pub(super) fn new(scene: &Scene) -> Self {
         let [key, fill, back] = scene.lights;
         let [as_key, as_fill, as_back] = LAMPS;
+        let solids: Vec<Solid> = scene.objects.iter().map(|object| object.solid).collect();
+        let lamps = [
+            Lamp::new(key, as_key),
+            Lamp::new(fill, as_fill),
+            Lamp::new(back, as_back),
+        ];
+        let cones = Cones::new(&solids);
+        let all = ((1u32 << solids.len()) - 1) as Objects;
+        let between = |(own, solid): (usize, &Solid)| {
+            let ball = (solid.center, solid.around + ABOVE);
+            let may = |lamp: &Lamp| cones.standing(ball, lamp.position - solid.center, lamp.radius).may;
+            lamps.each_ref().map(|lamp| may(lamp) & all & !(1 << own))
+        };
         Self {
-            lamps: [
-                Lamp::new(key, as_key),
-                Lamp::new(fill, as_fill),
-                Lamp::new(back, as_back),
-            ],
-            solids: scene.objects.iter().map(|object| object.solid).collect(),
+            between: solids.iter().enumerate().map(between).collect(),
+            lamps,
+            cones,
+            solids,
         }
     }
 
@@ -143,25 +146,65 @@ impl Lights {
         Tiles { columns, rows, shading }
     }
 
+    /// Of what may shade a tile's ground, that which really may between these four of its points.
+    pub(super) fn reaching(&self, shading: [Objects; 4], corners: [Vec3; 4]) -> [Objects; 4] {
+        /// What no rounding reaches, in parts of the radius and in lengths.
+        const ROOM: (f32, f32) = (1.01, 1e-3);
+        let middle = corners.into_iter().fold(Vec3::default(), |sum, corner| sum + corner) * 0.25;
+        let far = corners
+            .map(|corner| (corner - middle).norm())
+            .into_iter()
+            .fold(0.0, f32::max);
+        let ball = (middle, far * ROOM.0 + ROOM.1);
+        let [key, fill, back, near] = shading;
+        let lamp = |index: usize, objects: Objects| {
+            let lamp = &self.lamps[index];
+            objects & self.cones.standing(ball, lamp.position - middle, lamp.radius).may
+        };
+        let is_near = |index: &usize| {
+            let solid = &self.solids[*index];
+            (solid.center - middle).norm() < NEAR * solid.radius + ball.1
+        };
+        let near = members(near).filter(is_near).fold(0, |set, index| set | 1 << index);
+        [lamp(0, key), lamp(1, fill), lamp(2, back), near]
+    }
+
     /// Light on the ground, by what may shade it from each lamp and from the even light.
     pub(super) fn on_ground(&self, point: Vec3, [key, fill, back, near]: [Objects; 4]) -> f32 {
         let up = vec3(0.0, 0.0, 1.0);
         let mut light = AMBIENT * self.openness(point, near);
         for (lamp, objects) in self.lamps.iter().zip([key, fill, back]) {
-            light += lamp.on(point, up) * lamp.seen(point, &self.solids, objects);
+            light += lamp.on(point, up) * self.seen(lamp, point, objects);
         }
         light
+    }
+
+    /// The share of a lamp that is seen from a point past the objects.
+    fn seen(&self, lamp: &Lamp, point: Vec3, objects: Objects) -> f32 {
+        if objects == 0 {
+            return 1.0;
+        }
+        let standing = self.cones.standing((point, 0.0), lamp.position - point, lamp.radius);
+        let near = standing.may & objects;
+        if near == 0 {
+            return 1.0;
+        }
+        if standing.surely & near != 0 {
+            return 0.0;
+        }
+        let blocked = |index: usize| self.solids[index].blocked(point, &lamp.samples);
+        let hidden = members(near).fold(0, |hidden, index| hidden | blocked(index));
+        1.0 - hidden.count_ones() as f32 / lamp.samples.count() as f32
     }
 
     /// Diffuse light on a surface, and what its lamps send towards a viewer as highlights: the sum over lamps of light · cosᵏ of
     /// the angle between the normal and the middle of both ways.
     pub(super) fn on_object(&self, point: Vec3, normal: Vec3, to_eye: Vec3, own: usize, power: u32) -> (f32, f32) {
-        let others = self.others(own);
         let (mut diffuse, mut shine) = (self.even(point, normal), 0.0);
-        for lamp in &self.lamps {
+        for (lamp, others) in self.lamps.iter().zip(self.between[own]) {
             let direct = lamp.on(point, normal);
             if direct > 0.0 {
-                let lit = direct * lamp.seen(point + normal * 1e-3, &self.solids, others);
+                let lit = direct * self.seen(lamp, point + normal * (0.1 * ABOVE), others);
                 diffuse += lit;
                 let half = ((lamp.position - point).unit() + to_eye).unit();
                 shine += lit * power_of(half.dot(normal).max(0.0), power);
@@ -199,10 +242,6 @@ impl Lights {
             let hidden = way.z / distance * share * share - 1.0 / (NEAR * NEAR * NEAR);
             open * (1.0 - hidden.clamp(0.0, 0.9))
         })
-    }
-
-    fn others(&self, own: usize) -> Objects {
-        (((1u32 << self.solids.len()) - 1) as Objects) & !(1 << own)
     }
 }
 

@@ -13,6 +13,7 @@
 
 mod attributes;
 mod camera;
+mod cones;
 mod draws;
 mod family;
 mod light;

@@ -103,8 +103,7 @@ impl Painting<'_> {
         let corners = self.corner_light();
         for row in 0..self.tiles.rows {
             for column in 0..self.tiles.columns {
-                let tile = row * self.tiles.columns + column;
-                let shading = self.tiles.shading[tile];
+                let shading = self.shading(row, column);
                 let at = |down: usize, right: usize| corners[(row + down) * (self.tiles.columns + 1) + column + right];
                 let flat = [at(0, 0), at(0, 1), at(1, 0), at(1, 1)];
                 for y in row * TILE..((row + 1) * TILE).min(height) {
@@ -125,6 +124,19 @@ impl Painting<'_> {
             }
         }
         pixels
+    }
+
+    /// What may shade the ground of a tile: of the objects in whose shadows' rectangles it lies, those that its corners leave.
+    fn shading(&self, row: usize, column: usize) -> [u16; 4] {
+        let shading = self.tiles.shading[row * self.tiles.columns + column];
+        let corner = |down: usize, right: usize| {
+            let (x, y) = ((column + right) * TILE, (row + down) * TILE);
+            self.ground_point(self.view.ray(x as f32, y as f32))
+        };
+        match [corner(0, 0), corner(0, 1), corner(1, 0), corner(1, 1)] {
+            [Some(a), Some(b), Some(c), Some(d)] if shading != [0; 4] => self.lights.reaching(shading, [a, b, c, d]),
+            _ => shading,
+        }
     }
 
     /// Light on unshaded ground at the corners of all tiles.
@@ -260,7 +272,7 @@ mod tests {
     #[test]
     fn interpolated_ground_is_the_ground() {
         let painter = Painter::new(480, 320, 2);
-        let scene = sampling::draw(&mut Draws::new(&[2]), 3);
+        let scene = sampling::draw(&mut Draws::new(&[2]), 6);
         let pixels = painter.paint(&scene);
         let view = View::new(scene.camera, 480, 320);
         let raster = Raster::new(&view, &scene.objects);
@@ -271,12 +283,13 @@ mod tests {
             for x in (1..479).step_by(3) {
                 let around = [(x, y), (x - 1, y), (x + 1, y), (x, y - 1), (x, y + 1)];
                 let is_ground = around.iter().all(|(x, y)| raster.ids[y * 480 + x] == GROUND);
-                if !is_ground || tiles.shading[y / TILE * tiles.columns + x / TILE] != [0; 4] {
+                if !is_ground {
                     continue;
                 }
+                let shading = tiles.shading[y / TILE * tiles.columns + x / TILE];
                 let ray = view.ray(x as f32 + 0.5, y as f32 + 0.5);
                 let point = view.camera.eye + ray * (-view.camera.eye.z / ray.z);
-                let expected = painter.bytes(GROUND_ALBEDO * lights.on_ground(point, [0; 4]));
+                let expected = painter.bytes(GROUND_ALBEDO * lights.on_ground(point, shading));
                 let found = &pixels[4 * (y * 480 + x)..][..4];
                 let close = expected.iter().zip(found).all(|(one, other)| one.abs_diff(*other) <= 1);
                 assert!(close, "({x}, {y}): {expected:?} {found:?}");

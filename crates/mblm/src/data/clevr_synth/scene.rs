@@ -122,5 +122,10 @@ fn set<T>(among: &[T], holds: impl Fn(&T) -> bool) -> Objects {
 
 /// The numbers of the objects of a set, in order.
 pub(super) fn members(set: Objects) -> impl Iterator<Item = usize> {
-    (0..Objects::BITS as usize).filter(move |index| set >> index & 1 == 1)
+    let mut rest = set;
+    std::iter::from_fn(move || {
+        let next = (rest != 0).then(|| rest.trailing_zeros() as usize);
+        rest &= rest.wrapping_sub(1);
+        next
+    })
 }

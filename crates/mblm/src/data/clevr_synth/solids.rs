@@ -130,30 +130,16 @@ impl Solid {
         blocked(self, point, ends)
     }
 
-    /// Whether it may stand between a point and some place of a ball of radius `wide` about that point + `reach`: whether the
-    /// sphere around it, of radius a about the point + c, meets the cone between them, |c − u·reach| < a + u·wide for some u of 0…1. `reach` is longer than `wide`.
-    #[inline]
-    pub(super) fn meets_cone(&self, point: Vec3, reach: Vec3, wide: f32) -> bool {
-        let to_center = self.center - point;
-        // the difference of the squares: q·u² − 2·h·u + f, with its least value at h / q
-        let steep = reach.dot(reach) - wide * wide;
-        let half = to_center.dot(reach) + self.around * wide;
-        let from = to_center.dot(to_center) - self.around * self.around;
-        let least = (half / steep.max(1e-6)).clamp(0.0, 1.0);
-        (steep * least - 2.0 * half) * least + from < 0.0
-    }
-
-    /// Whether it surely stands between a point and every place of a ball of radius `wide` about that point + `reach`: whether the
-    /// cone between them lies within the sphere inside it where it is nearest to its centre.
-    #[inline]
-    pub(super) fn fills_cone(&self, point: Vec3, reach: Vec3, wide: f32) -> bool {
-        /// Of the sphere's radius, so that rounding cannot let a ray past.
-        const SURE: f32 = 0.99;
-        let to_center = self.center - point;
-        let nearest = to_center.dot(reach) / reach.dot(reach);
-        let miss = to_center - reach * nearest;
-        let room = SURE * self.radius - nearest * wide;
-        nearest > 0.01 && nearest < 0.99 && room > 0.0 && miss.dot(miss) < room * room
+    /// Whether a point lies inside, by the definition.
+    #[cfg(test)]
+    pub(super) fn holds(&self, point: Vec3) -> bool {
+        let p = self.inward(point - self.center);
+        let r = self.radius;
+        match self.shape {
+            Shape::Sphere => p.norm() <= r,
+            Shape::Cube => p.x.abs().max(p.y.abs()).max(p.z.abs()) <= r,
+            Shape::Cylinder => (p.x * p.x + p.y * p.y).sqrt() <= r && p.z.abs() <= r,
+        }
     }
 
     /// The normal at a point of the surface; near the edges of cubes and cylinders it leans over, as if they were rounded.
@@ -272,21 +258,11 @@ fn slab(o: f32, d: f32, r: f32) -> (f32, f32) {
 
 #[cfg(test)]
 mod tests {
+    use super::super::cones::Cones;
     use super::*;
 
     fn solid(shape: usize) -> Solid {
         Solid::new(Look([0, 0, 0, shape]), 1.0, -2.0, 30.0)
-    }
-
-    /// Whether a point lies inside, by the definition.
-    fn inside(solid: &Solid, point: Vec3) -> bool {
-        let p = solid.inward(point - solid.center);
-        let r = solid.radius;
-        match solid.shape {
-            Shape::Sphere => p.norm() <= r,
-            Shape::Cube => p.x.abs().max(p.y.abs()).max(p.z.abs()) <= r,
-            Shape::Cylinder => (p.x * p.x + p.y * p.y).sqrt() <= r && p.z.abs() <= r,
-        }
     }
 
     #[test]
@@ -298,63 +274,31 @@ mod tests {
             for _ in 0..300 {
                 let mut point = || vec3(draws.within(2.0), draws.within(2.0), draws.within(1.5)) + solid.center;
                 let (from, to) = (point(), point());
-                if inside(&solid, from) {
+                if solid.holds(from) {
                     continue;
                 }
                 let direction = to - from;
                 let step = (0..2000)
                     .map(|step| step as f32 / 1000.0)
-                    .find(|t| inside(&solid, from + direction * *t));
+                    .find(|t| solid.holds(from + direction * *t));
                 match (solid.hit(from, direction), step) {
                     (Some(t), Some(step)) => {
                         assert!((t - step).abs() < 2e-3, "{shape}: {t} {step}");
                         let normal = solid.normal(from + direction * t);
                         assert!((normal.norm() - 1.0).abs() < 1e-5);
                         assert_eq!(solid.blocked(from, &Ends::new(&[to])) == 1, t < 1.0);
-                        assert!(solid.meets_cone(from, direction * 2.0, 0.0));
+                        let standing = Cones::new(&[solid]).standing((from, 0.0), direction * 2.0, 0.0);
+                        assert_eq!(standing.may & 1, 1);
                         hits += 1;
                     }
                     (None, None) => {}
                     // a corner that the steps pass over, or one beyond their end
-                    (Some(t), None) => assert!(
-                        t > 1.99 || !inside(&solid, from + direction * (t + 2e-3)),
-                        "{shape}: {t}"
-                    ),
+                    (Some(t), None) => assert!(t > 1.99 || !solid.holds(from + direction * (t + 2e-3)), "{shape}: {t}"),
                     (None, Some(step)) => panic!("{shape}: missed at {step}"),
                 }
             }
         }
         assert!(hits > 100, "{hits}");
-    }
-
-    #[test]
-    fn cones_tell_beforehand_what_their_rays_meet() {
-        let mut draws = super::super::draws::Draws::new(&[2]);
-        let (mut clear, mut partial, mut filled) = (0, 0, 0);
-        for shape in 0..3 {
-            let solid = solid(shape);
-            for _ in 0..2000 {
-                let mut point = |far: f32| vec3(draws.within(far), draws.within(far), draws.within(far)) + solid.center;
-                let (from, to) = (point(2.0), point(4.0));
-                let wide = 0.3;
-                let ends: Vec<Vec3> = (0..ENDS)
-                    .map(|_| to + vec3(draws.within(1.0), draws.within(1.0), draws.within(1.0)).unit() * wide)
-                    .collect();
-                let blocked = solid.blocked(from, &Ends::new(&ends)).count_ones() as usize;
-                if inside(&solid, from) || (to - from).norm() < 2.0 * wide {
-                    continue;
-                }
-                assert!(blocked == 0 || solid.meets_cone(from, to - from, wide));
-                assert!(blocked == ENDS || !solid.fills_cone(from, to - from, wide));
-                clear += usize::from(!solid.meets_cone(from, to - from, wide));
-                filled += usize::from(solid.fills_cone(from, to - from, wide));
-                partial += usize::from(blocked > 0 && blocked < ENDS);
-            }
-        }
-        assert!(
-            clear > 300 && partial > 100 && filled > 100,
-            "{clear} {partial} {filled}"
-        );
     }
 
     #[test]
