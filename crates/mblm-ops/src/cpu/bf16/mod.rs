@@ -4,7 +4,7 @@
 //! out (m, n) = start + r(a) (m, k) · r(b) (k, n)      r rounds to the nearest bfloat16, ties to even
 //! ```
 //!
-//! Two steps along k at a time: processors with AVX-512-BF16 multiply and add 32 pairs an instruction, twice as many as `f32`. There
+//! Two steps along k at a time: AMD's processors with AVX-512-BF16 multiply and add 32 pairs as fast as 16 `f32`. There
 //! each element is summed along k in an order that depends on k alone; operands whose steps lie one after another are rounded as they
 //! lie ([`pairs::rows`]), others, and every right operand, are rearranged into panels ([`pairs::Panels`]). On other processors the
 //! operands are rounded ([`pairs::rounded`]) and the product is an exact one of `f32`.
@@ -20,7 +20,7 @@ use tile::Sums;
 
 use super::{gemm, par_chunks, par_new, threads};
 
-pub(crate) use tile::is_native;
+pub(crate) use tile::is_fast;
 
 /// Pairs of steps that a tile's sums take in registers.
 const DEPTH: usize = 512;
@@ -41,7 +41,7 @@ enum Left {
 
 /// The row `bias`, or nothing, + r(a) (m, k) · r(b) (k, n), row after row, on every thread.
 pub(crate) fn product(bias: Option<&[f32]>, sizes: (usize, usize, usize), a: Matrix, b: Matrix) -> Vec<f32> {
-    match is_native() {
+    match is_fast() {
         true => tiled_product(bias, sizes, a, b),
         false => rounded_product(bias, sizes, a, b),
     }
@@ -49,7 +49,7 @@ pub(crate) fn product(bias: Option<&[f32]>, sizes: (usize, usize, usize), a: Mat
 
 /// out (m, n), row after row, += r(a) (m, k) · r(b) (k, n), on every thread.
 pub(crate) fn add_product(out: &mut [f32], sizes: (usize, usize, usize), a: Matrix, b: Matrix) {
-    match is_native() {
+    match is_fast() {
         true => add_tiled_product(out, sizes, a, b),
         false => add_rounded_product(out, sizes, a, b),
     }

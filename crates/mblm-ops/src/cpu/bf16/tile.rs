@@ -9,8 +9,26 @@ use super::pairs::{LANES, Pair};
 /// The sums of a tile.
 pub(super) type Sums<const R: usize, const P: usize> = [[[f32; LANES]; P]; R];
 
+/// Whether this processor multiplies bfloat16 itself, and faster than `f32`: AMD's do. On one of Intel's with the
+/// instruction, which starts half as many of them in a cycle, training with it took 1.6 times as long as with `f32`.
+pub(crate) fn is_fast() -> bool {
+    #[cfg(target_arch = "x86_64")]
+    {
+        // the question leaves a virtual machine: once a product is seldom enough
+        let is_amd = || {
+            let maker = std::arch::x86_64::__cpuid(0);
+            [maker.ebx, maker.edx, maker.ecx].map(u32::to_le_bytes).as_flattened() == b"AuthenticAMD"
+        };
+        is_native() && is_amd()
+    }
+    #[cfg(not(target_arch = "x86_64"))]
+    {
+        false
+    }
+}
+
 /// Whether this processor multiplies bfloat16 itself.
-pub(crate) fn is_native() -> bool {
+fn is_native() -> bool {
     #[cfg(target_arch = "x86_64")]
     {
         is_x86_feature_detected!("avx512f") && is_x86_feature_detected!("avx512bf16")
