@@ -51,12 +51,7 @@ impl Plan {
     /// The faster kernel for these sizes; `plain` attention neither hides nor drops.
     pub(super) fn for_sizes(sizes: &Sizes, plain: bool) -> Self {
         let pairs = sizes.queries * sizes.keys();
-        if std::env::var("DENSE").is_err()
-            && plain
-            && sizes.queries > 1
-            && sizes.sequences >= lanes::LANES
-            && pairs <= DENSE
-        {
+        if plain && sizes.queries > 1 && sizes.sequences >= lanes::LANES && pairs <= DENSE {
             return Self::Lanes;
         }
         if sizes.queries == 1 || pairs <= DENSE {
