@@ -88,24 +88,26 @@ pub(super) fn forward<T: Real>(call: &Call, plan: Plan) -> Result<(Tensor, Tenso
             heads,
             ..
         } = call.sizes;
-        let width = call.sizes.width();
+        let (width, keys) = (call.sizes.width(), call.sizes.keys());
+        let tensors = |out, present| {
+            Ok::<_, candle_core::Error>((from_vec(out, (n, t, width))?, from_vec(present, (n, t, 2 * width))?))
+        };
         match plan {
             Plan::Lanes => {
                 let (out, present, weights) = lanes::forward(problem);
-                let groups = n.div_ceil(lanes::LANES);
-                let weights = from_vec(weights, (groups, heads, t, call.sizes.keys(), lanes::LANES))?;
-                let (out, present) = (from_vec(out, (n, t, width))?, from_vec(present, (n, t, 2 * width))?);
+                let weights = from_vec(weights, (n.div_ceil(lanes::LANES), heads, t, keys, lanes::LANES))?;
+                let (out, present) = tensors(out, present)?;
                 Ok((out, present, Saved::Lanes { weights }))
             }
             Plan::Dense => {
                 let (out, present, weights) = dense::forward(problem);
-                let weights = from_vec(weights, (n, heads, t, call.sizes.keys()))?;
-                let (out, present) = (from_vec(out, (n, t, width))?, from_vec(present, (n, t, 2 * width))?);
+                let weights = from_vec(weights, (n, heads, t, keys))?;
+                let (out, present) = tensors(out, present)?;
                 Ok((out, present, Saved::Dense { weights }))
             }
             Plan::Blocked(tiles) => {
                 let (out, present, statistics) = blocked::forward(problem, tiles);
-                let (out, present) = (from_vec(out, (n, t, width))?, from_vec(present, (n, t, 2 * width))?);
+                let (out, present) = tensors(out, present)?;
                 let saved = Saved::Blocked {
                     tiles,
                     out: out.clone(),

@@ -7,8 +7,6 @@
 //! A head's few rows and channels would fill vectors badly, and its sums would run across them. Turned, every step is one of whole
 //! vectors, whatever the sizes. A group that the sequences do not fill computes its last one again in the lanes that are left.
 
-use std::mem::MaybeUninit;
-
 use multiversion::multiversion;
 use rayon::prelude::*;
 
@@ -71,7 +69,7 @@ pub(super) fn forward<T: Real>(p: &Problem<T>) -> (Vec<T>, Vec<T>, Vec<T>) {
 
 #[multiversion(targets("x86_64+avx512f+avx512vl+fma", "x86_64+avx2+fma"))]
 fn forward_group<T: Real>(p: &Problem<T>, group: Group, out: &mut [T], present: &mut [T], weights: &mut [T]) {
-    let (t, past, heads, dh) = (p.sizes.queries, p.sizes.past, p.sizes.heads, p.sizes.head_dim);
+    let (t, dh) = (p.sizes.queries, p.sizes.head_dim);
     let (keys, width) = (p.sizes.keys(), p.sizes.width());
     for (sequence, present) in present.chunks_exact_mut(t * 2 * width).enumerate() {
         for (row, present) in present.chunks_exact_mut(2 * width).enumerate() {
@@ -83,15 +81,12 @@ fn forward_group<T: Real>(p: &Problem<T>, group: Group, out: &mut [T], present: 
     let (mut k, mut v) = (vec![[T::zero(); LANES]; keys * dh], vec![[T::zero(); LANES]; keys * dh]);
     let mut row_out = vec![[T::zero(); LANES]; dh];
     let (weights, _) = weights.as_chunks_mut::<LANES>();
-    for (head, weights) in weights.chunks_exact_mut(t * keys).enumerate().take(heads) {
+    for (head, weights) in weights.chunks_exact_mut(t * keys).enumerate() {
         let channel = head * dh;
         queries(p, group, channel, &mut q);
-        let past_rows = |lane| p.past(group.sequence(lane), head);
-        let new_rows = |lane: usize, part| present.run(lane.min(group.count - 1), part * width + channel);
-        turn_rows(&mut k[..past * dh], dh, |lane| past_rows(lane).0);
-        turn_rows(&mut v[..past * dh], dh, |lane| past_rows(lane).1);
-        turn_rows(&mut k[past * dh..], dh, |lane| new_rows(lane, 0));
-        turn_rows(&mut v[past * dh..], dh, |lane| new_rows(lane, 1));
+        keys_values(p, group, head, (&mut k, &mut v), |lane, channel| {
+            present.run(lane.min(group.count - 1), channel)
+        });
         let rows = q.chunks_exact(dh).zip(weights.chunks_exact_mut(keys));
         for (row, (q, weights)) in rows.enumerate() {
             let weights = &mut weights[..p.limit(row)];
@@ -114,6 +109,25 @@ fn queries<T: Real>(p: &Problem<T>, group: Group, channel: usize, q: &mut [Lanes
     for (row, q) in q.chunks_exact_mut(dh).enumerate() {
         p.rotate_lanes(q, row, p.scale, T::one());
     }
+}
+
+/// Keys and values of a head (s + t, d_h): the past's, then of each lane the `new` rows from a channel on.
+#[inline(always)]
+fn keys_values<'a, T: Real>(
+    p: &Problem<'a, T>,
+    group: Group,
+    head: usize,
+    (k, v): (&mut [Lanes<T>], &mut [Lanes<T>]),
+    new: impl Fn(usize, usize) -> Run<'a, T>,
+) {
+    let (dh, width) = (p.sizes.head_dim, p.sizes.width());
+    let (past_k, new_k) = k.split_at_mut(p.sizes.past * dh);
+    let (past_v, new_v) = v.split_at_mut(p.sizes.past * dh);
+    let past = |lane| p.past(group.sequence(lane), head);
+    turn_rows(past_k, dh, |lane| past(lane).0);
+    turn_rows(past_v, dh, |lane| past(lane).1);
+    turn_rows(new_k, dh, |lane| new(lane, head * dh));
+    turn_rows(new_v, dh, |lane| new(lane, width + head * dh));
 }
 
 /// `to` (rows, d_h) from the rows of each lane.
@@ -259,7 +273,6 @@ pub(super) fn backward<T: Real>(
         .map(|(index, ((d_q, d_kv), weights))| {
             let group = Group::new(index, n);
             let mut d_past = vec![T::zero(); if p.shared { past } else { group.count * past }];
-            let (d_q, d_kv): (&mut [MaybeUninit<T>], &mut [MaybeUninit<T>]) = (d_q, d_kv);
             backward_group(&input, group, weights, (zeroed(d_q), zeroed(d_kv), &mut d_past));
             d_past
         })
@@ -309,12 +322,9 @@ fn backward_group<T: Real>(
         let channel = head * dh;
         queries(p, group, channel, &mut q);
         turn_rows(&mut d_outs, dh, |lane| d_out.run(group.sequence(lane), channel));
-        let past_rows = |lane| p.past(group.sequence(lane), head);
-        let new_rows = |lane, part| p.kv.run(group.sequence(lane), part * width + channel);
-        turn_rows(&mut k[..past * dh], dh, |lane| past_rows(lane).0);
-        turn_rows(&mut v[..past * dh], dh, |lane| past_rows(lane).1);
-        turn_rows(&mut k[past * dh..], dh, |lane| new_rows(lane, 0));
-        turn_rows(&mut v[past * dh..], dh, |lane| new_rows(lane, 1));
+        keys_values(p, group, head, (&mut k, &mut v), |lane, channel| {
+            p.kv.run(group.sequence(lane), channel)
+        });
         for (row, k) in k[past * dh..].chunks_exact_mut(dh).enumerate() {
             p.rotate_lanes(k, row, T::one(), T::one());
         }
