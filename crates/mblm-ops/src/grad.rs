@@ -66,6 +66,33 @@ impl GradBuffer {
         self.update_on_cpu(|sum: &mut [T]| cpu::add_assign(sum, &gradient))
     }
 
+    /// Adds what is here to `sum`, of the same shape and type, and is zero again.
+    pub fn drain_to(&mut self, sum: &mut Self) -> Result<()> {
+        if !self.touched {
+            return Ok(());
+        }
+        match (self.sum.device().is_cpu(), self.sum.dtype()) {
+            (true, DType::F32) => self.drain_on_cpu::<f32>(sum)?,
+            (true, DType::F64) => self.drain_on_cpu::<f64>(sum)?,
+            _ => {
+                sum.add(&self.sum)?;
+                self.sum.zero_set()?;
+            }
+        }
+        self.touched = false;
+        Ok(())
+    }
+
+    fn drain_on_cpu<T: Real>(&mut self, to: &mut Self) -> Result<()> {
+        self.update_on_cpu(|from: &mut [T]| {
+            to.update_on_cpu(|to: &mut [T]| {
+                for (to, from) in to.iter_mut().zip(from) {
+                    *to += std::mem::replace(from, T::zero());
+                }
+            })
+        })?
+    }
+
     /// Hands the buffer's elements to a CPU kernel that adds to them.
     ///
     /// Fails when the buffer is on another device or holds another type than `T`.

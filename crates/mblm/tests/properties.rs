@@ -290,6 +290,79 @@ fn portions_in_float32_give_the_gradients_of_the_whole() {
     }
 }
 
+/// Lanes of samples, lanes of sequences below one sample's first stage and below portions of it, and none, in that order.
+#[test]
+fn lanes_give_the_gradients_of_the_whole_on_any_number_of_threads() {
+    let whole = Portions {
+        rows: Some(1 << 20), // whoever says how many rows gets no lanes
+        ..Portions::default()
+    };
+    for (name, blocks, seq_lens, batch) in [
+        (
+            "samples",
+            json!([mamba("mamba2"), transformer(Some("fixed"))]),
+            vec![300, 8],
+            4,
+        ),
+        ("one stage", json!([transformer(Some("rope"))]), vec![1024], 2),
+        (
+            "dropout",
+            json!([transformer(None), with_dropout(transformer(None))]),
+            vec![512, 4],
+            2,
+        ),
+        (
+            "sequences",
+            json!([mamba("mamba1"), transformer(None), transformer(None)]),
+            vec![128, 8, 4],
+            1,
+        ),
+        (
+            "portions",
+            json!([transformer(Some("rope")), mamba("mamba1")]),
+            vec![1024, 4],
+            1,
+        ),
+    ] {
+        let model = build(&blocks, &seq_lens, None, DType::F64);
+        let ids = support::ids(batch, seq_lens.iter().product(), 257, 10);
+        let positions = (name == "portions").then_some(600);
+        let on_threads = |threads| {
+            let pool = rayon::ThreadPoolBuilder::new().num_threads(threads).build();
+            pool.expect("threads")
+                .install(|| pass(&model, &ids, Portions { positions, rows: None }))
+        };
+        let ((loss, found), (loss_of_one, of_one), (expected_loss, expected)) =
+            (on_threads(3), on_threads(1), pass(&model, &ids, whole));
+        assert_eq!(loss, loss_of_one, "{name}");
+        assert!((loss.mean - expected_loss.mean).abs() < 1e-9, "{name}");
+        let buffers = found
+            .iter()
+            .zip(of_one.iter())
+            .zip(expected.iter())
+            .zip(model.parameters().iter());
+        let mut differ = false;
+        for (((found, of_one), expected), parameter) in buffers {
+            let name = format!("{name}, {}", parameter.name());
+            assert_eq!(values(found.tensor()), values(of_one.tensor()), "{name}");
+            let error = relative_error(found.tensor(), expected.tensor(), 1e-9).expect("equal shapes");
+            assert!(error < 1e-11, "{name}: {error:.2e}");
+            differ |= error > 0.0;
+        }
+        assert!(
+            differ,
+            "{name}: sums of lanes round otherwise than one sum, so there have been none"
+        );
+    }
+}
+
+fn values(tensor: &Tensor) -> Vec<f64> {
+    tensor
+        .flatten_all()
+        .and_then(|flat| flat.to_vec1())
+        .expect("f64 values")
+}
+
 #[test]
 fn the_loss_of_a_long_input_is_that_of_training_which_has_it_at_once() {
     for (blocks, seq_lens) in [

@@ -14,6 +14,7 @@ mod cuda;
 pub mod reference;
 
 use candle_core::{DType, Result, Tensor};
+use rayon::prelude::*;
 
 use crate::GradBuffer;
 
@@ -66,7 +67,11 @@ pub fn sums(gradients: &[&GradBuffer]) -> Result<Vec<Sums>> {
             _ => reference::sums(tensor),
         }
     };
-    gradients.iter().map(each).collect()
+    // many are too small to be shared by threads; the queue of another device takes them one after another
+    match gradients.iter().all(|gradient| gradient.tensor().device().is_cpu()) {
+        true => gradients.par_iter().map(each).collect(),
+        false => gradients.iter().map(each).collect(),
+    }
 }
 
 /// The L2 norm of all gradients together.
@@ -89,22 +94,24 @@ pub fn step(
     for (index, parameter) in parameters.iter().enumerate() {
         check(index, parameter)?;
     }
-    for parameter in parameters {
+    let step = |parameter: &mut Parameter<'_>| {
         let Parameter { value, gradient, m, v } = parameter;
         #[cfg(feature = "cuda")]
         if [value, m, v, gradient.tensor()].into_iter().all(cuda::takes) {
-            cuda::step(&factors, parameter)?;
-            continue;
+            return cuda::step(&factors, parameter);
         }
         let dtype = gradient.tensor().dtype();
         let fused = value.device().is_cpu() && [value, m, v].iter().all(|tensor| tensor.dtype() == dtype);
         match dtype {
-            DType::F32 if fused => cpu::step::<f32>(&factors, parameter)?,
-            DType::F64 if fused => cpu::step::<f64>(&factors, parameter)?,
-            _ => reference::step(&factors, parameter)?,
+            DType::F32 if fused => cpu::step::<f32>(&factors, parameter),
+            DType::F64 if fused => cpu::step::<f64>(&factors, parameter),
+            _ => reference::step(&factors, parameter),
         }
+    };
+    match parameters.iter().all(|parameter| parameter.value.device().is_cpu()) {
+        true => parameters.par_iter_mut().try_for_each(step),
+        false => parameters.iter_mut().try_for_each(step),
     }
-    Ok(())
 }
 
 /// What one step multiplies with.

@@ -1,4 +1,7 @@
 //! Matrix products of strided slices through the `gemm` crate, a block of the result on each thread.
+//!
+//! The library rearranges the right operand, and the left one where its rows have gaps between the steps along k and the result
+//! has many columns. So columns are cut rather than rows, and a left operand with gaps meets few columns at a time.
 
 use std::ops::Range;
 
@@ -11,6 +14,11 @@ const ROWS: usize = 256;
 /// Rows and columns that the library's tiles divide: cuts between others would leave it more parts of tiles.
 const ROW_UNIT: usize = 6;
 const COLUMN_UNIT: usize = 16;
+
+/// Columns of a result whose left operand, with gaps along k, is read as it lies; and steps along k at a time, which leave the
+/// part of it that is read again for each few rows in the cache.
+const COLUMNS_IN_PLACE: usize = 128;
+const STEPS_IN_PLACE: usize = 256;
 
 /// A matrix: data, elements from one row to the next, elements from one column to the next.
 pub(crate) type Matrix<'a, T> = (&'a [T], usize, usize);
@@ -98,33 +106,45 @@ unsafe fn multiply<T: Real>(
         false => (1, 1),
     };
     let out = Shared(out);
+    let (all_columns, all_steps) = match a_column {
+        1 => (n, k),
+        _ => (COLUMNS_IN_PLACE, STEPS_IN_PLACE),
+    };
     let multiply_block = |index: usize| {
         let rows = piece(m, ROW_UNIT, index / across, down);
         let columns = piece(n, COLUMN_UNIT, index % across, across);
-        // SAFETY: the assertions above keep every element that the strides reach inside its slice; `out` is the caller's word, and
-        // being nobody else's it overlaps neither input. Blocks have no element of it in common.
-        unsafe {
-            gemm::gemm(
-                rows.len(),
-                columns.len(),
-                k,
-                out.element(rows.start * out_row + columns.start),
-                1,
-                out_row as isize,
-                accumulate,
-                a[rows.start * a_row..].as_ptr(),
-                a_column as isize,
-                a_row as isize,
-                b[columns.start * b_column..].as_ptr(),
-                b_column as isize,
-                b_row as isize,
-                T::one(),
-                T::one(),
-                false,
-                false,
-                false,
-                gemm::Parallelism::None,
-            );
+        let parts = columns.len().div_ceil(all_columns);
+        for step in (0..k).step_by(all_steps) {
+            for part in 0..parts {
+                let of_block = piece(columns.len(), COLUMN_UNIT, part, parts);
+                let column = columns.start + of_block.start;
+                // SAFETY: the assertions above keep every element that the strides reach inside its slice; `out` is the caller's word,
+                // and being nobody else's it overlaps neither input. Blocks have no element of it in common, and what they add to
+                // is there: after the first steps they have written it themselves.
+                unsafe {
+                    gemm::gemm(
+                        rows.len(),
+                        of_block.len(),
+                        all_steps.min(k - step),
+                        out.element(rows.start * out_row + column),
+                        1,
+                        out_row as isize,
+                        accumulate || step > 0,
+                        a[rows.start * a_row + step * a_column..].as_ptr(),
+                        a_column as isize,
+                        a_row as isize,
+                        b[column * b_column + step * b_row..].as_ptr(),
+                        b_column as isize,
+                        b_row as isize,
+                        T::one(),
+                        T::one(),
+                        false,
+                        false,
+                        false,
+                        gemm::Parallelism::None,
+                    );
+                }
+            }
         }
     };
     match down * across {
@@ -149,7 +169,7 @@ impl<T> Shared<T> {
 }
 
 /// Into how many pieces the rows and the columns of a result (m, n) of k steps are cut: one block a thread, where it is large enough,
-/// the largest one as small and as square as can be, since a block reads as many rows and columns of the operands as it has.
+/// the largest one as small as can be, and so that least is read and rearranged again.
 ///
 /// A block is a product on one thread: the library's own threads wait for each other between steps along k. Its sums run in an order
 /// that depends on k alone, but for results of one row or column, which are not cut, and those of at most 64 rows and columns, which
@@ -157,19 +177,21 @@ impl<T> Shared<T> {
 fn cuts((m, n, k): (usize, usize, usize), threads: usize) -> (usize, usize) {
     /// Fewest multiplications of a product that several threads share.
     const WORK: usize = 1 << 20;
+    /// Multiplications that take as long as it does to write a number.
+    const WRITTEN: usize = 16;
     /// Fewest rows, or columns, of a piece.
     const LEAST: usize = 128;
-    if m == 1 || n == 1 || m * n * k < WORK {
+    if m == 1 || n == 1 || m * n * k.max(WRITTEN) < WORK {
         return (1, 1);
     }
     let pieces = |count: usize, size: usize| count.min(size / LEAST).max(1);
-    let largest = |(down, across): (usize, usize)| (m.div_ceil(down), n.div_ceil(across));
+    /// Rearranging a number of the right operand against reading one of the left: pieces of 1024 rows and of 128 columns of results
+    /// (2048, 256) take the same time.
+    const REARRANGED: usize = 8;
+    let largest = |(down, across): (usize, usize)| m.div_ceil(down) * n.div_ceil(across);
     (1..=threads)
         .map(|down| (pieces(down, m), pieces(threads / down, n)))
-        .min_by_key(|cuts| {
-            let (rows, columns) = largest(*cuts);
-            (rows * columns, rows + columns)
-        })
+        .min_by_key(|cuts| (largest(*cuts), REARRANGED * cuts.0 * n + cuts.1 * m))
         .unwrap_or((1, 1))
 }
 
@@ -223,8 +245,9 @@ mod tests {
             assert_eq!(end, size);
         }
         assert_eq!(cuts((4096, 256, 1024), 2), (2, 1));
+        assert_eq!(cuts((2048, 512, 256), 2), (1, 2));
         assert_eq!(cuts((256, 1024, 4096), 2), (1, 2));
-        assert_eq!(cuts((1024, 1024, 1024), 16), (4, 4));
+        assert_eq!(cuts((1024, 1024, 1024), 16), (2, 8));
         assert_eq!(cuts((200, 200, 4096), 16), (1, 1));
         assert_eq!(cuts((8, 8, 8), 16), (1, 1));
     }

@@ -10,6 +10,8 @@
 //! output and its state are summed before its own backward pass. With dropout the masks differ, so each sequence then has
 //! a start row of its own.
 //!
+//! **Lanes.** On the CPU parts of a batch of a small model go side by side: see [`lanes`](super::lanes).
+//!
 //! **Long first stages** go in portions of positions, one sample at a time: see [`streaming`](super::streaming).
 //!
 //! The loss is summed and its gradient divided by the number of predictions that count, which is known from the start.
@@ -18,6 +20,7 @@ use std::ops::Range;
 use std::time::{Duration, Instant};
 
 use candle_core::{Device, Tensor};
+use mblm_ops::cpu::{par_map, threads};
 use mblm_ops::cross_entropy;
 use mblm_ops::device::{sum_sequences, training_rows};
 use serde::{Deserialize, Serialize};
@@ -25,8 +28,10 @@ use serde::{Deserialize, Serialize};
 use super::block::{Pass, Saved};
 use super::decoder::{Mblm, even_groups, sequences_in, training_groups};
 use super::ids::{Ids, Targets};
+use super::lanes::{Lanes, Split};
+use super::layers::Linear;
 use super::parameter::Gradients;
-use super::stage::zero_rows;
+use super::stage::{Stage, zero_rows};
 use super::state::{State, StateGradient};
 use super::streaming::Watch;
 use crate::Result;
@@ -92,13 +97,16 @@ pub(super) struct Start {
     /// Its output (1, 1, D).
     pub(super) y: Tensor,
     pub(super) state: State,
-    saved: Saved,
-    /// Gradient of the output, summed over all sequences.
+}
+
+/// The gradients of a start row, summed over all sequences.
+#[derive(Default)]
+pub(super) struct StartGradient {
     d_y: Option<Tensor>,
     d_state: StateGradient,
 }
 
-impl Start {
+impl StartGradient {
     /// Adds gradients of its output (n, 1, D), if any, and of its state.
     pub(super) fn add(&mut self, d_y: Option<&Tensor>, d_state: StateGradient) -> Result<()> {
         self.d_state.add(d_state)?;
@@ -109,7 +117,7 @@ impl Start {
     }
 }
 
-/// One training pass: the batch, what is shared by its groups, and what they add up.
+/// One training pass: the batch, and what its groups share.
 pub(super) struct Run<'a> {
     pub(super) model: &'a Mblm,
     pub(super) ids: Ids,
@@ -117,15 +125,34 @@ pub(super) struct Run<'a> {
     /// Predicted ids and weights of all rows, (B · L'), on the device.
     device_targets: (Tensor, Tensor),
     pass: TrainingPass,
+    lanes: Lanes,
     /// Sequences of a group, for each stage.
     groups: Vec<usize>,
     /// The shared start row of each stage, `None` for stages with dropout.
     pub(super) starts: Vec<Option<Start>>,
+    /// Hears of every portion, and may ask for an end.
+    pub(super) watch: Watch<'a>,
+}
+
+/// What the groups of a pass, or of one of its lanes, add up.
+pub(super) struct Sums<'g> {
+    pub(super) gradients: &'g mut Gradients,
+    /// Of the start row of each stage.
+    pub(super) starts: Vec<StartGradient>,
     losses: Vec<Tensor>,
     /// Time spent in backward passes.
     pub(super) backward: Duration,
-    /// Hears of every portion, and may ask for an end.
-    pub(super) watch: Watch<'a>,
+}
+
+impl<'g> Sums<'g> {
+    fn new(stages: usize, gradients: &'g mut Gradients) -> Self {
+        Self {
+            gradients,
+            starts: (0..stages).map(|_| StartGradient::default()).collect(),
+            losses: Vec::new(),
+            backward: Duration::ZERO,
+        }
+    }
 }
 
 impl Mblm {
@@ -178,24 +205,26 @@ impl Mblm {
         if targets.count == 0 {
             return Ok((Loss::mean(0.0, 0), Duration::ZERO));
         }
-        let mut run = Run::new(self, ids, targets, pass)?;
+        let (mut run, saved) = Run::new(self, ids, targets, pass)?;
+        let mut sums = Sums::new(self.stages.len(), gradients);
         let positions = run.ids.padded / self.stages[0].bytes;
-        if let Some(portion) = run.portion(positions) {
-            run.watch = watch;
-            for sample in 0..run.ids.batch {
-                run.stream(sample, positions, portion, gradients)?;
+        match run.portion(positions) {
+            Some(portion) => {
+                run.watch = watch;
+                for sample in 0..run.ids.batch {
+                    run.stream(sample, positions, portion, &mut sums)?;
+                }
             }
-            run.finish(gradients)?;
-            return Ok((Loss::mean(total(&run.losses)?, run.targets.count), run.backward));
+            None => {
+                let lanes = run.lanes.samples;
+                let of_lane = run.ids.batch / lanes;
+                run.side_by_side(lanes, &mut sums, |lane, sums| {
+                    run.samples(lane * of_lane..(lane + 1) * of_lane, positions, sums)
+                })?;
+            }
         }
-        let rows = pass.portions.rows_on(self.device(), self.stages[0].dim);
-        let group = even_groups(run.ids.batch, sequences_in(rows, positions));
-        for first in (0..run.ids.batch).step_by(group) {
-            let count = group.min(run.ids.batch - first);
-            run.stage(0, first, count, positions, None, gradients)?;
-        }
-        run.finish(gradients)?;
-        Ok((Loss::mean(total(&run.losses)?, run.targets.count), run.backward))
+        run.finish(saved, &mut sums)?;
+        Ok((Loss::mean(total(&sums.losses)?, run.targets.count), sums.backward))
     }
 }
 
@@ -214,9 +243,12 @@ impl Loss {
 }
 
 impl<'a> Run<'a> {
-    fn new(model: &'a Mblm, ids: Ids, targets: Targets, pass: TrainingPass) -> Result<Self> {
-        let groups = training_groups(&model.config, ids.host.len(), pass.portions, model.device());
+    /// A pass, and what its start rows keep for their backward passes.
+    fn new(model: &'a Mblm, ids: Ids, targets: Targets, pass: TrainingPass) -> Result<(Self, Vec<Option<Saved>>)> {
+        let mut groups = training_groups(&model.config, ids.host.len(), pass.portions, model.device());
         let positions = ids.padded / model.stages[0].bytes;
+        // a sample need not have as many as the model has at most
+        groups[0] = sequences_in(pass.portions.rows_on(model.device(), model.stages[0].dim), positions);
         let (rows, device) = (targets.ids.len(), model.device());
         let device_targets = (
             Tensor::from_slice(&targets.ids, rows, device)?,
@@ -228,29 +260,93 @@ impl<'a> Run<'a> {
             targets,
             device_targets,
             pass,
+            lanes: Lanes::NONE,
             groups,
             starts: Vec::with_capacity(model.stages.len()),
-            losses: Vec::new(),
-            backward: Duration::ZERO,
             watch: Watch::default(),
         };
+        let mut kept = Vec::with_capacity(model.stages.len());
         for (index, stage) in model.stages.iter().enumerate() {
-            let start = if stage.block.has_dropout() || index == 0 && run.starts_with_samples(positions) {
-                None
+            let (start, saved) = if stage.block.has_dropout() || index == 0 && run.starts_with_samples(positions) {
+                (None, None)
             } else {
                 let mut state = stage.block.initial_state();
                 let (y, saved) = stage.forward_train(&stage.start_row()?, &mut state, &run.start_pass(index))?;
-                Some(Start {
-                    y,
-                    state,
-                    saved,
-                    d_y: None,
-                    d_state: StateGradient::none(),
-                })
+                (Some(Start { y, state }), Some(saved))
             };
             run.starts.push(start);
+            kept.push(saved);
         }
-        Ok(run)
+        run.cut(positions);
+        Ok((run, kept))
+    }
+
+    /// Decides about lanes, which share the memory of a group.
+    fn cut(&mut self, positions: usize) {
+        let device = self.model.device();
+        if !device.is_cpu() || self.pass.portions.rows.is_some() {
+            return;
+        }
+        let lanes = Lanes::of(Split {
+            parameters: self.model.parameters().elements() as u64,
+            stages: self.model.stages.len(),
+            batch: self.ids.batch,
+            at_once: self.groups[0],
+            len: self.ids.padded,
+            in_portions: self.portion(positions).is_some(),
+        });
+        // groups of fewer sequences than lanes are what `train_checkpoint_chunks` asks for
+        if self.groups[1..].iter().all(|group| *group >= lanes.count()) {
+            self.lanes = lanes;
+            self.groups[0] /= lanes.samples;
+            self.groups[1..].iter_mut().for_each(|group| *group /= lanes.count());
+        }
+    }
+
+    /// Calls `work(lane, sums)` for so many lanes, each with sums of its own, and adds those to `sums`: the results.
+    fn side_by_side<R: Send>(
+        &self,
+        lanes: usize,
+        sums: &mut Sums,
+        work: impl Fn(usize, &mut Sums) -> Result<R> + Sync,
+    ) -> Result<Vec<R>> {
+        if lanes == 1 {
+            return Ok(vec![work(0, sums)?]);
+        }
+        // a lane that fails leaves gradients of a part of its work: then all are dropped
+        let mut others = sums.gradients.take_lanes();
+        let stages = self.model.stages.len();
+        let gradients = std::iter::once(&mut *sums.gradients).chain(others.of_others(lanes, self.model.parameters())?);
+        let of_lanes = gradients.map(|gradients| Sums::new(stages, gradients)).collect();
+        let done = par_map(of_lanes, true, |lane, mut sums: Sums| -> Result<_> {
+            let result = work(lane, &mut sums)?;
+            Ok((result, sums.starts, sums.losses, sums.backward))
+        });
+        let mut results = Vec::with_capacity(lanes);
+        let mut backward = Duration::ZERO;
+        for lane in done {
+            let (result, starts, losses, of_lane) = lane?;
+            results.push(result);
+            for (sum, StartGradient { d_y, d_state }) in sums.starts.iter_mut().zip(starts) {
+                sum.add(d_y.as_ref(), d_state)?;
+            }
+            sums.losses.extend(losses);
+            backward += of_lane;
+        }
+        sums.backward += backward / lanes.min(threads()) as u32; // lanes are few
+        others.drain_to(sums.gradients)?;
+        sums.gradients.keep_lanes(others);
+        Ok(results)
+    }
+
+    /// Samples, in groups.
+    fn samples(&self, samples: Range<usize>, positions: usize, sums: &mut Sums) -> Result<()> {
+        let group = even_groups(samples.len(), self.groups[0]);
+        for first in samples.clone().step_by(group) {
+            let count = group.min(samples.end - first);
+            self.stage(0, first, count, positions, None, sums)?;
+        }
+        Ok(())
     }
 
     /// Whether each sample's first stage of so many positions has a start row of its own, although all are the same: on a GPU one more
@@ -294,13 +390,13 @@ impl<'a> Run<'a> {
     ///
     /// Returns the gradient of `context` (count, positions, D), or nothing when no prediction below counts.
     fn stage(
-        &mut self,
+        &self,
         index: usize,
         first: usize,
         count: usize,
         positions: usize,
         context: Option<&Tensor>,
-        gradients: &mut Gradients,
+        sums: &mut Sums,
     ) -> Result<Option<Tensor>> {
         let stage = &self.model.stages[index];
         let (from, to) = (
@@ -324,15 +420,13 @@ impl<'a> Run<'a> {
             .map(|start| (start.y.clone(), start.state.clone()));
         let dx = if let Some((first_y, mut state)) = shared {
             let (y, saved) = stage.forward_train(&x, &mut state, &pass)?;
-            let Some((d_first, d_y)) = self.below(index, first * positions, &first_y, &y, gradients)? else {
+            let Some((d_first, d_y)) = self.below(index, first * positions, &first_y, &y, sums)? else {
                 return Ok(None);
             };
             let begun = Instant::now();
-            let (dx, d_state) = stage.backward(saved, &d_y, &StateGradient::none(), gradients)?;
-            self.backward += begun.elapsed();
-            if let Some(start) = &mut self.starts[index] {
-                start.add(d_first.as_ref(), d_state)?;
-            }
+            let (dx, d_state) = stage.backward(saved, &d_y, &StateGradient::none(), sums.gradients)?;
+            sums.backward += begun.elapsed();
+            sums.starts[index].add(d_first.as_ref(), d_state)?;
             dx
         } else {
             let start = stage.start_row()?.broadcast_as((count, 1, stage.dim))?;
@@ -342,7 +436,7 @@ impl<'a> Run<'a> {
                 y.narrow(1, 0, 1)?.contiguous()?,
                 y.narrow(1, 1, positions)?.contiguous()?,
             );
-            let Some((d_first, d_y)) = self.below(index, first * positions, &first_y, &y, gradients)? else {
+            let Some((d_first, d_y)) = self.below(index, first * positions, &first_y, &y, sums)? else {
                 return Ok(None);
             };
             let d_first = match d_first {
@@ -351,14 +445,16 @@ impl<'a> Run<'a> {
             };
             let dy = Tensor::cat(&[&d_first, &d_y], 1)?;
             let begun = Instant::now();
-            let (dx, _) = stage.backward(saved, &dy, &StateGradient::none(), gradients)?;
-            self.backward += begun.elapsed();
-            gradients.of(&stage.start).add(&sum_sequences(&dx.narrow(1, 0, 1)?)?)?;
+            let (dx, _) = stage.backward(saved, &dy, &StateGradient::none(), sums.gradients)?;
+            sums.backward += begun.elapsed();
+            sums.gradients
+                .of(&stage.start)
+                .add(&sum_sequences(&dx.narrow(1, 0, 1)?)?)?;
             dx.narrow(1, 1, positions)?.contiguous()?
         };
         let begun = Instant::now();
-        stage.embedding.backward(embedded, &dx, gradients)?;
-        self.backward += begun.elapsed();
+        stage.embedding.backward(embedded, &dx, sums.gradients)?;
+        sums.backward += begun.elapsed();
         Ok(Some(dx))
     }
 
@@ -367,25 +463,51 @@ impl<'a> Run<'a> {
     /// `first` is the number of the first row of `y` among all rows of the stage, `first_y` the output before it: that of the
     /// start row, or that of the portion before.
     pub(super) fn below(
-        &mut self,
+        &self,
         index: usize,
         first: usize,
         first_y: &Tensor,
         y: &Tensor,
-        gradients: &mut Gradients,
+        sums: &mut Sums,
     ) -> Result<Option<(Option<Tensor>, Tensor)>> {
         let (count, positions, _) = y.dims3()?;
         let model = self.model;
         let stage = &model.stages[index];
         let (Some(next), Some(to_next)) = (model.stages.get(index + 1), &stage.to_next) else {
-            return self.predict(first, first_y, y, gradients).map(Some);
+            return self.predict(first, first_y, y, sums).map(Some);
         };
         let feed = stage.feed(first_y, y)?; // (count · positions, D)
-        let group = even_groups(count * positions, self.groups[index + 1]);
+        let all = count * positions;
+        let lanes = match index {
+            0 => self.lanes.of_sequences(all * next.positions * next.bytes).min(all),
+            _ => 1,
+        };
+        let pieces = self.side_by_side(lanes, sums, |lane, sums| {
+            let rows = lane * all / lanes..(lane + 1) * all / lanes;
+            self.below_rows((index, first), rows, (&feed, next, to_next), sums)
+        })?;
+        if pieces.iter().all(|(_, any)| !any) {
+            return Ok(None);
+        }
+        let pieces: Vec<Tensor> = pieces.into_iter().flat_map(|(pieces, _)| pieces).collect();
+        let (d_first, d_y) = stage.feed_backward(&Tensor::cat(&pieces, 0)?, count)?;
+        Ok(Some((Some(d_first), d_y)))
+    }
+
+    /// The gradients of `rows` of what a stage feeds the next one (m, D), in pieces, and whether any of them counts.
+    fn below_rows(
+        &self,
+        (index, first): (usize, usize),
+        rows: Range<usize>,
+        (feed, next, to_next): (&Tensor, &Stage, &Linear),
+        sums: &mut Sums,
+    ) -> Result<(Vec<Tensor>, bool)> {
+        let stage = &self.model.stages[index];
+        let group = even_groups(rows.len(), self.groups[index + 1]);
         let mut pieces = Vec::new();
         let mut any = false;
-        for row in (0..count * positions).step_by(group) {
-            let sequences = group.min(count * positions - row);
+        for row in rows.clone().step_by(group) {
+            let sequences = group.min(rows.end - row);
             let feed = feed.narrow(0, row, sequences)?;
             let context = stage.contexts(&feed, next)?;
             let d_context = self.stage(
@@ -394,41 +516,31 @@ impl<'a> Run<'a> {
                 sequences,
                 next.positions,
                 context.as_ref(),
-                gradients,
+                sums,
             )?;
             pieces.push(match d_context {
                 Some(d_context) => {
                     any = true;
                     let d_context = d_context.reshape((sequences, next.positions * next.dim))?;
                     let begun = Instant::now();
-                    let d_feed = to_next.backward(&feed, &d_context, gradients)?;
-                    self.backward += begun.elapsed();
+                    let d_feed = to_next.backward(&feed, &d_context, sums.gradients)?;
+                    sums.backward += begun.elapsed();
                     d_feed
                 }
                 None => feed.zeros_like()?,
             });
         }
-        if !any {
-            return Ok(None);
-        }
-        let (d_first, d_y) = stage.feed_backward(&Tensor::cat(&pieces, 0)?, count)?;
-        Ok(Some((Some(d_first), d_y)))
+        Ok((pieces, any))
     }
 
     /// Loss of the rows of the local stage, `first` and those after it, and the gradients of its outputs.
-    fn predict(
-        &mut self,
-        first: usize,
-        first_y: &Tensor,
-        y: &Tensor,
-        gradients: &mut Gradients,
-    ) -> Result<(Option<Tensor>, Tensor)> {
+    fn predict(&self, first: usize, first_y: &Tensor, y: &Tensor, sums: &mut Sums) -> Result<(Option<Tensor>, Tensor)> {
         let (count, positions, dim) = y.dims3()?;
         let range = first..first + count * positions;
         let rows = y.reshape((count * positions, dim))?;
         let targets = self.device_targets.0.narrow(0, range.start, range.len())?;
         let weights = self.device_targets.1.narrow(0, range.start, range.len())?;
-        let d_rows = self.rows(&rows, &targets, &weights, gradients)?;
+        let d_rows = self.rows(&rows, &targets, &weights, sums)?;
         let d_y = d_rows.reshape((count, positions, dim))?;
         let local = self.model.stages.len() - 1;
         if self.starts[local].is_some() {
@@ -448,7 +560,7 @@ impl<'a> Run<'a> {
         let (targets, weights) = self.firsts(samples)?;
         let sequences = Tensor::from_vec(sequences.clone(), sequences.len(), y.device())?;
         let rows = first_y.squeeze(1)?.index_select(&sequences, 0)?; // (samples, D)
-        let d_rows = self.rows(&rows, &targets, &weights, gradients)?;
+        let d_rows = self.rows(&rows, &targets, &weights, sums)?;
         let zeros = zero_rows(count, dim, d_rows.dtype(), &d_rows)?.squeeze(1)?;
         let d_first = zeros.index_add(&sequences, &d_rows, 0)?.unsqueeze(1)?;
         Ok((Some(d_first), d_y))
@@ -465,19 +577,19 @@ impl<'a> Run<'a> {
     }
 
     /// Adds the loss of rows (m, D) that predict `targets`, and returns their gradient.
-    fn rows(&mut self, rows: &Tensor, targets: &Tensor, weights: &Tensor, gradients: &mut Gradients) -> Result<Tensor> {
+    fn rows(&self, rows: &Tensor, targets: &Tensor, weights: &Tensor, sums: &mut Sums) -> Result<Tensor> {
         let to_logits = &self.model.to_logits;
         let logits = to_logits.forward(rows)?; // (m, V)
         let (loss, d_logits) = cross_entropy::loss_and_gradient(&logits, targets, weights, self.scale())?;
-        self.losses.push(loss);
+        sums.losses.push(loss);
         let begun = Instant::now();
-        let d_rows = to_logits.backward(rows, &d_logits, gradients);
-        self.backward += begun.elapsed();
+        let d_rows = to_logits.backward(rows, &d_logits, sums.gradients);
+        sums.backward += begun.elapsed();
         d_rows
     }
 
     /// The first bytes of all samples, and the backward passes of the shared start rows.
-    fn finish(&mut self, gradients: &mut Gradients) -> Result<()> {
+    fn finish(&self, saved: Vec<Option<Saved>>, sums: &mut Sums) -> Result<()> {
         let model = self.model;
         let local = model.stages.len() - 1;
         if let Some(start) = &self.starts[local] {
@@ -486,25 +598,28 @@ impl<'a> Run<'a> {
             let batch = self.targets.first.len();
             let rows = row.broadcast_as((batch, dim))?.contiguous()?;
             let (targets, weights) = self.firsts(0..batch)?;
-            let d_rows = self.rows(&rows, &targets, &weights, gradients)?;
-            if let Some(start) = &mut self.starts[local] {
-                add_to(&mut start.d_y, sum_sequences(&d_rows)?.unsqueeze(0)?)?;
-            }
+            let d_rows = self.rows(&rows, &targets, &weights, sums)?;
+            sums.starts[local].add(Some(&d_rows.unsqueeze(1)?), StateGradient::none())?;
         }
-        for (stage, start) in model.stages.iter().zip(std::mem::take(&mut self.starts)) {
-            let Some(start) = start else { continue };
-            if start.d_y.is_none() && start.d_state.is_none() {
+        let gradients = std::mem::take(&mut sums.starts);
+        for (((stage, start), saved), StartGradient { d_y, d_state }) in
+            model.stages.iter().zip(&self.starts).zip(saved).zip(gradients)
+        {
+            let (Some(start), Some(saved)) = (start, saved) else {
+                continue;
+            };
+            if d_y.is_none() && d_state.is_none() {
                 continue;
             }
-            let d_y = match start.d_y {
+            let d_y = match d_y {
                 Some(d_y) => d_y.to_dtype(start.y.dtype())?,
                 None => start.y.zeros_like()?,
             };
             let begun = Instant::now();
-            let d_state = start.d_state.in_types_of(&start.state)?;
-            let (dx, _) = stage.backward(start.saved, &d_y, &d_state, gradients)?;
-            gradients.of(&stage.start).add(&dx)?;
-            self.backward += begun.elapsed();
+            let d_state = d_state.in_types_of(&start.state)?;
+            let (dx, _) = stage.backward(saved, &d_y, &d_state, sums.gradients)?;
+            sums.gradients.of(&stage.start).add(&dx)?;
+            sums.backward += begun.elapsed();
         }
         Ok(())
     }

@@ -15,9 +15,11 @@ use std::sync::{Arc, Mutex, PoisonError, RwLock, Weak};
 
 use candle_core::{DType, Device, Tensor, Var};
 use mblm_ops::GradBuffer;
+use mblm_ops::cpu::par_map;
 use mblm_ops::linear::{self, Products};
 
 use super::init::Init;
+use super::lanes::LaneGradients;
 use crate::{Error, Result};
 
 /// A named tensor of the model that training changes in place.
@@ -202,7 +204,11 @@ impl Parameters {
 
 /// One gradient buffer for each parameter of a model.
 #[derive(Debug)]
-pub struct Gradients(Vec<GradBuffer>);
+pub struct Gradients {
+    buffers: Vec<GradBuffer>,
+    /// Of the lanes of a training pass that adds to these.
+    lanes: LaneGradients,
+}
 
 impl Gradients {
     /// Buffers of zeros.
@@ -211,32 +217,51 @@ impl Gradients {
             .iter()
             .map(|parameter| GradBuffer::zeros_like(parameter.value()))
             .collect::<candle_core::Result<_>>()?;
-        Ok(Self(buffers))
+        Ok(Self {
+            buffers,
+            lanes: LaneGradients::default(),
+        })
     }
 
     /// The buffer of one parameter.
     pub fn of(&mut self, parameter: &Parameter) -> &mut GradBuffer {
-        &mut self.0[parameter.index]
+        &mut self.buffers[parameter.index]
     }
 
     /// The buffers of several different parameters at once.
     pub fn of_each<const N: usize>(&mut self, parameters: [&Parameter; N]) -> [&mut GradBuffer; N] {
-        self.0
+        self.buffers
             .get_disjoint_mut(parameters.map(|parameter| parameter.index))
             .expect("a builder gives each of its parameters another index")
     }
 
     /// The buffers in the order of the parameters.
     pub fn iter(&self) -> std::slice::Iter<'_, GradBuffer> {
-        self.0.iter()
+        self.buffers.iter()
+    }
+
+    pub(super) fn iter_mut(&mut self) -> std::slice::IterMut<'_, GradBuffer> {
+        self.buffers.iter_mut()
+    }
+
+    /// Those of lanes, out of here while they are added to.
+    pub(super) fn take_lanes(&mut self) -> LaneGradients {
+        std::mem::take(&mut self.lanes)
+    }
+
+    pub(super) fn keep_lanes(&mut self, lanes: LaneGradients) {
+        self.lanes = lanes;
     }
 
     /// Sets every gradient to zero, to begin the next step.
     pub fn clear(&mut self) -> Result<()> {
-        for buffer in &mut self.0 {
-            buffer.clear()?;
-        }
-        Ok(())
+        let on_cpu = self.buffers.iter().all(|buffer| buffer.tensor().device().is_cpu());
+        let cleared = par_map(
+            self.buffers.iter_mut().collect(),
+            on_cpu,
+            |_, buffer: &mut GradBuffer| buffer.clear(),
+        );
+        Ok(cleared.into_iter().collect::<candle_core::Result<()>>()?)
     }
 }
 

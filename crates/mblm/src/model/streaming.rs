@@ -17,8 +17,7 @@ use std::time::Instant;
 
 use candle_core::Tensor;
 
-use super::backward::Run;
-use super::parameter::Gradients;
+use super::backward::{Run, Sums};
 use super::stage::Stage;
 use super::state::{State, StateGradient};
 use crate::{Error, Result};
@@ -61,13 +60,7 @@ impl Parts {
 
 impl Run<'_> {
     /// All `positions` of the first stage in one sample, `portion` of them at a time, and everything below.
-    pub(super) fn stream(
-        &mut self,
-        sample: usize,
-        positions: usize,
-        portion: usize,
-        gradients: &mut Gradients,
-    ) -> Result<()> {
+    pub(super) fn stream(&self, sample: usize, positions: usize, portion: usize, sums: &mut Sums) -> Result<()> {
         let bytes = self.model.stages[0].bytes;
         let of_sample = sample * positions * bytes..(sample + 1) * positions * bytes;
         if self.targets.weights[of_sample].iter().all(|weight| *weight == 0.0) {
@@ -85,12 +78,9 @@ impl Run<'_> {
             let from = index * portion;
             let count = portion.min(positions - from);
             (d_before, d_state) =
-                self.portion_backward((sample, positions), (from, count), border, d_before, d_state, gradients)?;
+                self.portion_backward((sample, positions), (from, count), border, d_before, d_state, sums)?;
         }
-        match &mut self.starts[0] {
-            Some(start) => start.add(d_before.as_ref(), d_state),
-            None => Ok(()),
-        }
+        sums.starts[0].add(d_before.as_ref(), d_state)
     }
 
     /// The forward sweep: what is known before each portion.
@@ -145,13 +135,13 @@ impl Run<'_> {
     /// One portion, forward again and backward. Takes the gradients of its last output from the portion behind it and of the state
     /// after it; returns those of the output and of the state before it.
     fn portion_backward(
-        &mut self,
+        &self,
         (sample, positions): (usize, usize),
         (from, count): (usize, usize),
         border: Border,
         d_last: Option<Tensor>,
         d_state: StateGradient,
-        gradients: &mut Gradients,
+        sums: &mut Sums,
     ) -> Result<(Option<Tensor>, StateGradient)> {
         let stage = &self.model.stages[0];
         let ids = self.ids.sequences(sample, 1, positions, stage.bytes)?;
@@ -159,7 +149,7 @@ impl Run<'_> {
         let mut state = border.state.clone();
         let (y, saved) = stage.forward_train(&x, &mut state, &self.pass_of(0, sample))?;
         drop(x);
-        let below = self.below(0, sample * positions + from, &border.before, &y, gradients)?;
+        let below = self.below(0, sample * positions + from, &border.before, &y, sums)?;
         let (d_before, mut d_y) = match below {
             Some(gradients) => gradients,
             // nothing counts here, and nothing behind it depends on it
@@ -173,9 +163,9 @@ impl Run<'_> {
         }
         let begun = Instant::now();
         let d_state = d_state.in_types_of(&state)?;
-        let (dx, d_state) = stage.backward(saved, &d_y, &d_state, gradients)?;
-        stage.embedding.backward(embedded, &dx, gradients)?;
-        self.backward += begun.elapsed();
+        let (dx, d_state) = stage.backward(saved, &d_y, &d_state, sums.gradients)?;
+        stage.embedding.backward(embedded, &dx, sums.gradients)?;
+        sums.backward += begun.elapsed();
         Ok((d_before, d_state))
     }
 }

@@ -14,7 +14,7 @@ use mblm_ops::device::{is_out_of_memory, rows_at_once, training_rows};
 
 use super::budget::portions_for;
 use crate::config::{Architecture, BlockConfig, Experiment, MambaConfig, ModelConfig, Precision, TransformerConfig};
-use crate::model::{Portions, even_groups, sequences_in};
+use crate::model::{Lanes, Portions, Split, even_groups, sequences_in};
 use crate::{Error, Result};
 
 /// Bytes of an element of weights, gradients, moments and sums.
@@ -295,14 +295,34 @@ impl Kind {
             Some(portion) => (all / portion as f64).ceil() * self.state(model) + self.growing(model, all),
             None => 0.0,
         };
+        let parameters = work.architecture.parameter_counts().total;
+        let lanes = self.lanes(work, parameters);
+        let of_parameter = COPIES * FLOAT + copy + (lanes - 1) as f64 * FLOAT;
         MemoryEstimate {
-            parameters: (work.architecture.parameter_counts().total as f64 * (COPIES * FLOAT + copy)) as u64,
+            parameters: (parameters as f64 * of_parameter) as u64,
             stages,
             backward: (peak - kept) as u64,
             borders: borders as u64,
             batch: (work.batch_size as f64 * work.len as f64 * self.of_byte()) as u64,
             driver: if self.is_gpu() { DRIVER } else { 0 },
         }
+    }
+
+    /// Parts of a batch that go side by side, with gradients each.
+    fn lanes(self, work: &Workload<'_>, parameters: u64) -> usize {
+        let model = work.architecture.model();
+        if self.is_gpu() || work.portions.rows.is_some() || !matches!(work.architecture, Architecture::Decoder(_)) {
+            return 1;
+        }
+        let lanes = Lanes::of(Split {
+            parameters,
+            stages: model.num_stages(),
+            batch: work.batch_size,
+            at_once: sequences_in(training_rows(false, model.hidden_dims[0]), work.positions()),
+            len: work.positions().saturating_mul(model.patch_bytes(0)),
+            in_portions: work.portion().is_some(),
+        });
+        lanes.count()
     }
 
     /// Bytes for each byte of a batch: ids, targets and weights on a GPU; in the memory of the host also those that the samples come
