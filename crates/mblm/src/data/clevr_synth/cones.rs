@@ -6,13 +6,13 @@
 //! ```
 //!
 //! `reach` is the way to the lamp's middle, `wide` its radius, less than that way; s the radius of the ball of points. All solids of a
-//! scene are computed at once.
+//! scene are computed at once for a point, or several points for a solid.
 
 use multiversion::multiversion;
 
 use super::scene::Objects;
 use super::solids::Solid;
-use super::vector::Vec3;
+use super::vector::{Vec3, vec3};
 
 /// Solids that are computed at once: as many as a set can hold.
 const LANES: usize = Objects::BITS as usize;
@@ -52,31 +52,46 @@ impl Cones {
     }
 }
 
+/// Points that are computed at once for a single solid.
+pub(super) const POINTS: usize = 8;
+
+/// Points, their parts by themselves.
+pub(super) struct Points {
+    pub(super) x: [f32; POINTS],
+    pub(super) y: [f32; POINTS],
+    pub(super) z: [f32; POINTS],
+}
+
+impl Points {
+    pub(super) fn get(&self, index: usize) -> Vec3 {
+        vec3(self.x[index], self.y[index], self.z[index])
+    }
+}
+
+/// A set of points: bit i is point i.
+pub(super) type PointSet = u32;
+
+/// Between which of the points and a round lamp a solid may stand, and between which it surely does.
+#[multiversion(targets("x86_64+avx512f+avx512vl", "x86_64+avx2"))]
+pub(super) fn standing_before(solid: &Solid, points: &Points, lamp: Vec3, wide: f32) -> (PointSet, PointSet) {
+    let (mut may, mut surely) = ([0u32; POINTS], [0u32; POINTS]);
+    for index in 0..POINTS {
+        let point = vec3(points.x[index], points.y[index], points.z[index]);
+        let stands = Stands::new(solid.center - point, lamp - point, wide);
+        may[index] = u32::from(stands.may(solid.around)) << index;
+        surely[index] = u32::from(stands.surely(solid.radius)) << index;
+    }
+    (may.iter().sum(), surely.iter().sum())
+}
+
 #[multiversion(targets("x86_64+avx512f+avx512vl", "x86_64+avx2"))]
 fn standing(cones: &Cones, (point, spread): (Vec3, f32), reach: Vec3, wide: f32) -> Standing {
-    /// Of the sphere's radius, so that rounding cannot let a ray past.
-    const SURE: f32 = 0.99;
-    let squared = reach.dot(reach);
-    // |c − u·reach|² − (a + u·wide)² = steep·u² − 2·half·u + from, with its least value at half / steep
-    let steep = squared - wide * wide;
     let (mut may, mut surely) = ([0u32; LANES], [0u32; LANES]);
     for index in 0..LANES {
-        let (x, y, z) = (
-            cones.x[index] - point.x,
-            cones.y[index] - point.y,
-            cones.z[index] - point.z,
-        );
-        let along = x * reach.x + y * reach.y + z * reach.z;
-        let around = cones.around[index] + spread;
-        let half = along + around * wide;
-        let from = x * x + y * y + z * z - around * around;
-        let least = (half / steep.max(1e-6)).clamp(0.0, 1.0);
-        may[index] = u32::from((steep * least - 2.0 * half) * least + from < 0.0) << index;
-        let nearest = along / squared;
-        let (x, y, z) = (x - reach.x * nearest, y - reach.y * nearest, z - reach.z * nearest);
-        let room = SURE * cones.radius[index] - nearest * wide;
-        let within = (room > 0.0) & (x * x + y * y + z * z < room * room);
-        surely[index] = u32::from((nearest > 0.01) & (nearest < 0.99) & within) << index;
+        let center = vec3(cones.x[index], cones.y[index], cones.z[index]);
+        let stands = Stands::new(center - point, reach, wide);
+        may[index] = u32::from(stands.may(cones.around[index] + spread)) << index;
+        surely[index] = u32::from(stands.surely(cones.radius[index])) << index;
     }
     let set = |bits: [u32; LANES]| bits.iter().sum::<u32>() as Objects;
     Standing {
@@ -85,12 +100,53 @@ fn standing(cones: &Cones, (point, spread): (Vec3, f32), reach: Vec3, wide: f32)
     }
 }
 
+/// A sphere's centre and a cone, both from the cone's point.
+struct Stands {
+    center: Vec3,
+    reach: Vec3,
+    wide: f32,
+    squared: f32,
+    along: f32,
+}
+
+impl Stands {
+    #[inline(always)]
+    fn new(center: Vec3, reach: Vec3, wide: f32) -> Self {
+        Self {
+            center,
+            reach,
+            wide,
+            squared: reach.dot(reach),
+            along: center.dot(reach),
+        }
+    }
+
+    #[inline(always)]
+    fn may(&self, around: f32) -> bool {
+        // |c − u·reach|² − (a + u·wide)² = steep·u² − 2·half·u + from, with its least value at half / steep
+        let steep = self.squared - self.wide * self.wide;
+        let half = self.along + around * self.wide;
+        let from = self.center.dot(self.center) - around * around;
+        let least = (half / steep.max(1e-6)).clamp(0.0, 1.0);
+        (steep * least - 2.0 * half) * least + from < 0.0
+    }
+
+    #[inline(always)]
+    fn surely(&self, radius: f32) -> bool {
+        /// Of the sphere's radius, so that rounding cannot let a ray past.
+        const SURE: f32 = 0.99;
+        let nearest = self.along / self.squared;
+        let miss = self.center - self.reach * nearest;
+        let room = SURE * radius - nearest * self.wide;
+        (room > 0.0) & (miss.dot(miss) < room * room) & (nearest > 0.01) & (nearest < 0.99)
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::super::attributes::Look;
     use super::super::draws::Draws;
     use super::super::solids::{ENDS, Ends};
-    use super::super::vector::vec3;
     use super::*;
 
     #[test]
@@ -113,6 +169,13 @@ mod tests {
                 }
                 let found = cones.standing((from, 0.0), to - from, wide);
                 let (may, surely) = (found.may & 1 == 1, found.surely & 1 == 1);
+                let points = Points {
+                    x: [from.x; POINTS],
+                    y: [from.y; POINTS],
+                    z: [from.z; POINTS],
+                };
+                let all = |is: bool| if is { (1 << POINTS) - 1 } else { 0 };
+                assert_eq!(standing_before(&solid, &points, to, wide), (all(may), all(surely)));
                 assert!(blocked == 0 || may);
                 assert!(blocked == ENDS || !surely);
                 // from anywhere in a ball that holds the point

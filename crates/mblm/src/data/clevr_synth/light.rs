@@ -6,9 +6,11 @@
 //!
 //! What can throw a shadow on a place of the ground is kept for tiles of the picture, so that most of the ground needs no ray.
 
+use multiversion::multiversion;
+
 use super::camera::View;
-use super::cones::Cones;
-use super::scene::{Objects, Scene, members};
+use super::cones::{Cones, POINTS, PointSet, Points, standing_before};
+use super::scene::{MOST_OBJECTS, Objects, Scene, members};
 use super::solids::{Ends, Solid};
 use super::vector::{Vec3, vec3};
 
@@ -59,7 +61,7 @@ impl Lamp {
     }
 
     /// What it gives to a surface without shadows.
-    #[inline]
+    #[inline(always)]
     fn on(&self, point: Vec3, normal: Vec3) -> f32 {
         let way = self.position - point;
         let squared = way.dot(way);
@@ -179,6 +181,48 @@ impl Lights {
         light
     }
 
+    /// [`on_ground`](Self::on_ground) of several points.
+    pub(super) fn on_grounds(&self, points: &Points, [key, fill, back, near]: [Objects; 4]) -> [f32; POINTS] {
+        let mut light = std::array::from_fn(|index| AMBIENT * self.openness(points.get(index), near));
+        for (lamp, objects) in self.lamps.iter().zip([key, fill, back]) {
+            let direct = on_level(lamp, points);
+            let seen = self.seen_from(lamp, points, objects);
+            for (light, (direct, seen)) in light.iter_mut().zip(direct.into_iter().zip(seen)) {
+                *light += direct * seen;
+            }
+        }
+        light
+    }
+
+    /// [`seen`](Self::seen) from several points.
+    fn seen_from(&self, lamp: &Lamp, points: &Points, objects: Objects) -> [f32; POINTS] {
+        let (mut hidden, mut count) = ([(0, 0); MOST_OBJECTS], 0);
+        let (mut near, mut dark) = (0, 0);
+        for index in members(objects) {
+            let (may, surely) = standing_before(&self.solids[index], points, lamp.position, lamp.radius);
+            if may != 0 {
+                hidden[count] = (index, may);
+                count += 1;
+            }
+            near |= may;
+            dark |= may & surely;
+        }
+        std::array::from_fn(|point| {
+            let bit: PointSet = 1 << point;
+            if near & bit == 0 {
+                return 1.0;
+            }
+            if dark & bit != 0 {
+                return 0.0;
+            }
+            let standing = hidden[..count].iter().filter(|(_, may)| may & bit != 0);
+            let blocked =
+                |(index, _): &(usize, PointSet)| self.solids[*index].blocked(points.get(point), &lamp.samples);
+            let hidden = standing.fold(0, |hidden, solid| hidden | blocked(solid));
+            1.0 - hidden.count_ones() as f32 / lamp.samples.count() as f32
+        })
+    }
+
     /// The share of a lamp that is seen from a point past the objects.
     fn seen(&self, lamp: &Lamp, point: Vec3, objects: Objects) -> f32 {
         if objects == 0 {
@@ -243,6 +287,16 @@ impl Lights {
             open * (1.0 - hidden.clamp(0.0, 0.9))
         })
     }
+}
+
+/// What a lamp gives to points of level ground without shadows.
+#[multiversion(targets("x86_64+avx512f+avx512vl", "x86_64+avx2"))]
+fn on_level(lamp: &Lamp, points: &Points) -> [f32; POINTS] {
+    let mut light = [0.0; POINTS];
+    for (index, light) in light.iter_mut().enumerate() {
+        *light = lamp.on(points.get(index), vec3(0.0, 0.0, 1.0));
+    }
+    light
 }
 
 /// xⁿ by squaring: the same on every machine.

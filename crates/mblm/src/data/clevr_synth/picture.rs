@@ -4,8 +4,11 @@
 //! Where nothing shades the ground it is computed at the corners of 8 × 8 tiles and interpolated between. Light is linear until the
 //! end, where a table gives the bytes of sRGB.
 
+use multiversion::multiversion;
+
 use super::attributes::Look;
 use super::camera::View;
+use super::cones::Points;
 use super::light::{Lights, TILE, Tiles};
 use super::raster::{GROUND, Raster};
 use super::scene::Scene;
@@ -79,10 +82,12 @@ impl Painter {
         vec3(red, green, blue)
     }
 
-    #[inline]
-    fn bytes(&self, light: Vec3) -> [u8; 4] {
-        let byte = |part: f32| self.srgb[((part * (SHADES - 1) as f32 + 0.5) as usize).min(SHADES - 1)];
-        [byte(light.x), byte(light.y), byte(light.z), 255]
+    /// The bytes of a row of a tile, or of its beginning.
+    fn put(&self, light: &[Vec3; TILE], pixels: &mut [u8]) {
+        for (pixel, shades) in pixels.chunks_exact_mut(4).zip(shades(light)) {
+            let [red, green, blue] = shades.map(|shade| self.srgb[shade as usize]);
+            pixel.copy_from_slice(&[red, green, blue, 255]);
+        }
     }
 }
 
@@ -106,20 +111,30 @@ impl Painting<'_> {
                 let shading = self.shading(row, column);
                 let at = |down: usize, right: usize| corners[(row + down) * (self.tiles.columns + 1) + column + right];
                 let flat = [at(0, 0), at(0, 1), at(1, 0), at(1, 1)];
+                let columns = column * TILE..((column + 1) * TILE).min(width);
+                let pure = self
+                    .raster
+                    .is_ground(&columns, &(row * TILE..((row + 1) * TILE).min(height)));
                 for y in row * TILE..((row + 1) * TILE).min(height) {
-                    for x in column * TILE..((column + 1) * TILE).min(width) {
+                    let first = y * width + columns.start;
+                    let ground = match self.raster.ids[first..first + columns.len()].contains(&GROUND) {
+                        true => self.ground_row(columns.start, y, shading, flat),
+                        false => [0.0; TILE],
+                    };
+                    let mut light = ground.map(|light| GROUND_ALBEDO * light);
+                    for x in columns.clone().take(if pure { 0 } else { TILE }) {
                         let pixel = y * width + x;
-                        let light = match self.raster.ids[pixel] {
+                        light[x % TILE] = match self.raster.ids[pixel] {
                             _ if self.is_edge(x, y) => self.blend(x, y, shading),
-                            GROUND if shading == [0; 4] => GROUND_ALBEDO * between(flat, x % TILE, y % TILE),
-                            GROUND => self.ground(self.view.ray(x as f32 + 0.5, y as f32 + 0.5), shading),
+                            GROUND => light[x % TILE],
                             id => {
                                 let ray = self.view.ray(x as f32 + 0.5, y as f32 + 0.5);
                                 self.object(usize::from(id), ray, self.raster.depths[pixel])
                             }
                         };
-                        pixels[4 * pixel..4 * pixel + 4].copy_from_slice(&self.painter.bytes(light));
                     }
+                    self.painter
+                        .put(&light, &mut pixels[4 * first..4 * (first + columns.len())]);
                 }
             }
         }
@@ -150,6 +165,24 @@ impl Painting<'_> {
             }
         };
         (0..across * (self.tiles.rows + 1)).map(light).collect()
+    }
+
+    /// Light on the ground along a row of a tile: between that at the corners where nothing shades it.
+    fn ground_row(&self, left: usize, y: usize, shading: [u16; 4], flat: [f32; 4]) -> [f32; TILE] {
+        if shading == [0; 4] {
+            return std::array::from_fn(|x| between(flat, x, y % TILE));
+        }
+        // a ray that meets no ground stands for one that does, and its light for none
+        let found: [Option<Vec3>; TILE] =
+            std::array::from_fn(|x| self.ground_point(self.view.ray((left + x) as f32 + 0.5, y as f32 + 0.5)));
+        let part = |part: fn(Vec3) -> f32| std::array::from_fn(|x| found[x].map_or(0.0, part));
+        let points = Points {
+            x: part(|point| point.x),
+            y: part(|point| point.y),
+            z: part(|point| point.z),
+        };
+        let light = self.lights.on_grounds(&points, shading);
+        std::array::from_fn(|x| found[x].map_or(0.0, |_| light[x]))
     }
 
     /// Whether one of the pixels around shows something else.
@@ -195,7 +228,9 @@ impl Painting<'_> {
     /// The object that a ray meets first, and where.
     fn nearest(&self, origin: Vec3, ray: Vec3, among: u16) -> Option<(usize, f32)> {
         super::scene::members(among)
-            .filter_map(|id| Some((id, self.lights.solids[id].hit(origin, ray)?)))
+            .map(|id| (id, &self.lights.solids[id]))
+            .filter(|(_, solid)| solid.is_ahead(origin, ray))
+            .filter_map(|(id, solid)| Some((id, solid.hit(origin, ray)?)))
             .min_by(|one, other| one.1.total_cmp(&other.1))
     }
 
@@ -254,6 +289,18 @@ impl Painting<'_> {
     }
 }
 
+/// The entries of the table of bytes for linear light.
+#[multiversion(targets("x86_64+avx512f+avx512vl", "x86_64+avx2"))]
+fn shades(light: &[Vec3; TILE]) -> [[u32; 3]; TILE] {
+    let mut shades = [[0; 3]; TILE];
+    for (shades, light) in shades.iter_mut().zip(light) {
+        // casts of floats clamp below, and NaN is 0
+        *shades = [light.x, light.y, light.z]
+            .map(|part| ((part * (SHADES - 1) as f32 + 0.5).min((SHADES - 1) as f32) as u32).min(SHADES as u32 - 1));
+    }
+    shades
+}
+
 /// Between the values at a tile's corners (upper left, upper right, lower left, lower right), at the middle of its pixel.
 #[inline]
 fn between([upper_left, upper_right, lower_left, lower_right]: [f32; 4], x: usize, y: usize) -> f32 {
@@ -289,7 +336,8 @@ mod tests {
                 let shading = tiles.shading[y / TILE * tiles.columns + x / TILE];
                 let ray = view.ray(x as f32 + 0.5, y as f32 + 0.5);
                 let point = view.camera.eye + ray * (-view.camera.eye.z / ray.z);
-                let expected = painter.bytes(GROUND_ALBEDO * lights.on_ground(point, shading));
+                let mut expected = [0; 4];
+                painter.put(&[GROUND_ALBEDO * lights.on_ground(point, shading); TILE], &mut expected);
                 let found = &pixels[4 * (y * 480 + x)..][..4];
                 let close = expected.iter().zip(found).all(|(one, other)| one.abs_diff(*other) <= 1);
                 assert!(close, "({x}, {y}): {expected:?} {found:?}");

@@ -125,6 +125,17 @@ impl Solid {
         (enter < leave && enter > 0.0).then_some(enter)
     }
 
+    /// Whether a ray may meet the sphere around it; surely not otherwise. Cheap, and true of few rays.
+    #[inline]
+    pub(super) fn is_ahead(&self, origin: Vec3, direction: Vec3) -> bool {
+        /// What no rounding reaches, in parts of the radius.
+        const ROOM: f32 = 1.01;
+        let way = self.center - origin;
+        let around = ROOM * self.around;
+        let (along, beyond) = (way.dot(direction), way.dot(way) - around * around);
+        beyond <= 0.0 || (along > 0.0 && along * along >= beyond * direction.dot(direction))
+    }
+
     /// Between which of the `ends` and a point it stands, a bit each.
     pub(super) fn blocked(&self, point: Vec3, ends: &Ends) -> u32 {
         blocked(self, point, ends)
@@ -286,6 +297,7 @@ mod tests {
                         assert!((t - step).abs() < 2e-3, "{shape}: {t} {step}");
                         let normal = solid.normal(from + direction * t);
                         assert!((normal.norm() - 1.0).abs() < 1e-5);
+                        assert!(solid.is_ahead(from, direction));
                         assert_eq!(solid.blocked(from, &Ends::new(&[to])) == 1, t < 1.0);
                         let standing = Cones::new(&[solid]).standing((from, 0.0), direction * 2.0, 0.0);
                         assert_eq!(standing.may & 1, 1);

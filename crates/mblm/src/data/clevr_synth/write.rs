@@ -26,7 +26,7 @@ use crate::{Error, Result};
 pub const MOST_QUESTIONS: usize = 50;
 
 /// Images that are made together.
-const CHUNK: usize = 32;
+const CHUNK: usize = 128;
 
 /// Scenes that are drawn for an image until one gives enough questions.
 const SCENES: u64 = 20;
