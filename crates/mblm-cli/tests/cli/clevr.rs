@@ -172,7 +172,7 @@ fn problems_are_listed_with_file_and_question() {
         text.contains("question 1 (CLEVR_val_000000.png): the sample has 143 ids"),
         "{text}"
     );
-    assert!(text.ends_with("  1 more problems; --limit lists more\n"), "{text}");
+    assert!(text.ends_with("  1 more problem; --limit lists more\n"), "{text}");
 }
 
 #[test]

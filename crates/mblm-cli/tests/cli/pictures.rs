@@ -300,21 +300,24 @@ fn a_check_reads_every_picture_and_names_what_is_wrong() {
         text.text().starts_with("train: 8 samples, nothing is wrong\n"),
         "{text:?}"
     );
-    let path = images.join("val").join(names_in(&images.join("val")).remove(1));
-    let mut bytes = fs::read(&path).unwrap();
-    let middle = bytes.len() / 2;
-    bytes[middle] ^= 0x55;
-    fs::write(&path, bytes).unwrap();
+    let damaged = [1, 3].map(|index| {
+        let path = images.join("val").join(names_in(&images.join("val")).remove(index));
+        let mut bytes = fs::read(&path).unwrap();
+        let middle = bytes.len() / 2;
+        bytes[middle] ^= 0x55;
+        fs::write(&path, bytes).unwrap();
+        format!("{}: expected a PNG file", path.display())
+    });
     let finished = finish(&mut mblm(words));
     assert_eq!(finished.code, 1, "{finished:?}");
+    for part in ["validation: 4 samples, 2 problems\n", &damaged[0], &damaged[1]] {
+        assert!(finished.text().contains(part), "{part}: {finished:?}");
+    }
+    let finished = finish(&mut mblm([&words[..], &["--limit", "1"]].concat()));
+    let text = finished.text();
+    assert!(text.contains("  1 more problem; --limit lists more\n"), "{finished:?}");
     assert!(
-        finished.text().contains("validation: 4 samples, 1 problem\n"),
-        "{finished:?}"
-    );
-    assert!(
-        finished
-            .text()
-            .contains(&format!("{}: expected a PNG file", path.display())),
+        text.contains(&damaged[0]) && !text.contains(&damaged[1]),
         "{finished:?}"
     );
 }

@@ -46,7 +46,7 @@ pub(crate) fn run(args: &CheckArgs, cli: &Cli) -> Result<ExitCode> {
     let mut checked = Vec::new();
     for &split in args.split.splits() {
         let found = match (&experiment, &args.data) {
-            (Some(experiment), _) if dataset != CLEVR => samples(experiment, split, cli, &signals)?,
+            (Some(experiment), _) if dataset != CLEVR => samples(experiment, split, args.limit, cli, &signals)?,
             (experiment, data) => questions(experiment.as_ref(), data.as_deref(), split, args.limit, cli)?,
         };
         checked.extend(found);
@@ -146,16 +146,31 @@ fn lines(report: &Report, sample_len: usize) -> Vec<String> {
             longest.question
         ));
     }
-    lines.extend(report.problems.iter().map(ToString::to_string));
-    match report.problem_count - report.problems.len() {
-        0 => {}
-        more => lines.push(format!("{} more problems; --limit lists more", grouped(more as u64))),
-    }
+    lines.extend(listed(
+        report.problems.iter().map(ToString::to_string),
+        report.problem_count,
+    ));
     lines
 }
 
+/// The first problems of so many in all, and how many are left.
+fn listed(problems: impl ExactSizeIterator<Item = String>, all: usize) -> impl Iterator<Item = String> {
+    let more = match all - problems.len() {
+        0 => None,
+        1 => Some("1 more problem; --limit lists more".to_string()),
+        more => Some(format!("{} more problems; --limit lists more", grouped(more as u64))),
+    };
+    problems.chain(more)
+}
+
 /// A split of any other data set: opened, and each sample of the first epoch read.
-fn samples(experiment: &Experiment, split: Split, cli: &Cli, signals: &Signals) -> Result<Option<Checked>> {
+fn samples(
+    experiment: &Experiment,
+    split: Split,
+    limit: usize,
+    cli: &Cli,
+    signals: &Signals,
+) -> Result<Option<Checked>> {
     let opened = open_split(
         experiment,
         &Registry::default(),
@@ -165,13 +180,15 @@ fn samples(experiment: &Experiment, split: Split, cli: &Cli, signals: &Signals) 
     let Some(dataset) = opened else { return Ok(None) };
     let samples = dataset.len(0);
     let bar = progress::byte_bar(Some(dataset.bytes()), cli.quiet);
-    let mut problem = None;
+    let (mut problems, mut count) = (Vec::new(), 0);
     for index in 0..samples {
         match dataset.sample(index, 0) {
             Ok(sample) => bar.inc(sample.ids.len() as u64),
             Err(error) => {
-                problem = Some(error.to_string());
-                break;
+                count += 1;
+                if problems.len() < limit {
+                    problems.push(error.to_string());
+                }
             }
         }
         if signals.stop.load(Ordering::Relaxed) {
@@ -180,14 +197,15 @@ fn samples(experiment: &Experiment, split: Split, cli: &Cli, signals: &Signals) 
     }
     bar.finish_and_clear();
     let json = json!({
-        "split": split.name(), "samples": samples, "description": dataset.describe(), "problems": problem,
-        "problem_count": usize::from(problem.is_some()),
+        "split": split.name(), "samples": samples, "description": dataset.describe(), "problems": problems,
+        "problem_count": count,
     });
+    let lines = std::iter::once(dataset.describe()).chain(listed(problems.into_iter(), count));
     Ok(Some(Checked {
         split,
         samples,
-        problems: usize::from(problem.is_some()),
-        lines: std::iter::once(dataset.describe()).chain(problem).collect(),
+        problems: count,
+        lines: lines.collect(),
         json,
     }))
 }

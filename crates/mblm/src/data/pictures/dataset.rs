@@ -129,7 +129,12 @@ fn lens(
             }
         })
         .collect();
-    let sizes = sizes.into_iter().collect::<Result<Vec<_>>>()?;
+    let damaged = sizes.iter().filter(|size| size.is_err()).count();
+    let sizes = sizes.into_iter().collect::<Result<Vec<_>>>();
+    let sizes = sizes.map_err(|error| match damaged {
+        1 => error,
+        count => Error::input(format!("{error}; pictures that are damaged: {count}")),
+    })?;
     if let Some(folder) = &options.cache_dir {
         let cache = Cache::open(folder, images, on_opening)?;
         let lens = own.iter().map(|picture| cache.len(*picture)).collect();

@@ -322,6 +322,13 @@ fn wrong_files_are_named() {
         message.contains("b.jpg: ") && message.contains("JPEG file"),
         "{message}"
     );
+    let folder = damage("a.png", shorter);
+    folder.write("c.png", folder.read("a.png"));
+    let message = folder.message(Split::Train, pixels());
+    assert!(
+        message.contains("a.png: the file is truncated") && message.ends_with("; pictures that are damaged: 2"),
+        "{message}"
+    );
     // by the sample
     let flipped = |bytes: &mut Vec<u8>| {
         let middle = bytes.len() / 2;
