@@ -14,9 +14,9 @@ mod cuda;
 pub mod reference;
 
 use candle_core::{DType, Result, Tensor};
-use rayon::prelude::*;
 
 use crate::GradBuffer;
+use crate::cpu::par_map;
 
 /// The constants of Adam.
 #[derive(Clone, Copy, Debug, PartialEq)]
@@ -59,7 +59,7 @@ pub fn sums(gradients: &[&GradBuffer]) -> Result<Vec<Sums>> {
     if gradients.iter().all(|gradient| cuda::takes(gradient.tensor())) {
         return cuda::sums(gradients);
     }
-    let each = |gradient: &&GradBuffer| {
+    let each = |gradient: &GradBuffer| {
         let tensor = gradient.tensor();
         match (tensor.device().is_cpu(), tensor.dtype()) {
             (true, DType::F32) => cpu::sums::<f32>(tensor),
@@ -68,10 +68,10 @@ pub fn sums(gradients: &[&GradBuffer]) -> Result<Vec<Sums>> {
         }
     };
     // many are too small to be shared by threads; the queue of another device takes them one after another
-    match gradients.iter().all(|gradient| gradient.tensor().device().is_cpu()) {
-        true => gradients.par_iter().map(each).collect(),
-        false => gradients.iter().map(each).collect(),
-    }
+    let on_cpu = gradients.iter().all(|gradient| gradient.tensor().device().is_cpu());
+    par_map(gradients.to_vec(), on_cpu, |_, gradient| each(gradient))
+        .into_iter()
+        .collect()
 }
 
 /// The L2 norm of all gradients together.
@@ -94,7 +94,7 @@ pub fn step(
     for (index, parameter) in parameters.iter().enumerate() {
         check(index, parameter)?;
     }
-    let step = |parameter: &mut Parameter<'_>| {
+    let step = |parameter: &Parameter<'_>| {
         let Parameter { value, gradient, m, v } = parameter;
         #[cfg(feature = "cuda")]
         if [value, m, v, gradient.tensor()].into_iter().all(cuda::takes) {
@@ -108,10 +108,10 @@ pub fn step(
             _ => reference::step(&factors, parameter),
         }
     };
-    match parameters.iter().all(|parameter| parameter.value.device().is_cpu()) {
-        true => parameters.par_iter_mut().try_for_each(step),
-        false => parameters.iter_mut().try_for_each(step),
-    }
+    let on_cpu = parameters.iter().all(|parameter| parameter.value.device().is_cpu());
+    par_map(parameters.iter().collect(), on_cpu, |_, parameter| step(parameter))
+        .into_iter()
+        .collect()
 }
 
 /// What one step multiplies with.

@@ -26,7 +26,7 @@ use mblm_ops::device::{sum_sequences, training_rows};
 use serde::{Deserialize, Serialize};
 
 use super::block::{Pass, Saved};
-use super::decoder::{Mblm, even_groups, sequences_in, training_groups};
+use super::decoder::{Mblm, even_groups, training_groups};
 use super::ids::{Ids, Targets};
 use super::lanes::{Lanes, Split};
 use super::layers::Linear;
@@ -63,6 +63,11 @@ impl Portions {
     pub(crate) fn portion_of(&self, positions: usize) -> Option<usize> {
         let asked = self.positions?.max(1);
         (asked < positions).then_some(asked)
+    }
+
+    /// Whether a decoder's pass may be cut into lanes: whoever asks for fewer rows is short of memory, which lanes need.
+    pub(crate) fn may_have_lanes(&self, gpu: bool) -> bool {
+        !gpu && self.rows.is_none()
     }
 
     /// Rows of a group on this device.
@@ -245,10 +250,9 @@ impl Loss {
 impl<'a> Run<'a> {
     /// A pass, and what its start rows keep for their backward passes.
     fn new(model: &'a Mblm, ids: Ids, targets: Targets, pass: TrainingPass) -> Result<(Self, Vec<Option<Saved>>)> {
-        let mut groups = training_groups(&model.config, ids.host.len(), pass.portions, model.device());
         let positions = ids.padded / model.stages[0].bytes;
-        // a sample need not have as many as the model has at most
-        groups[0] = sequences_in(pass.portions.rows_on(model.device(), model.stages[0].dim), positions);
+        let sizes = (ids.host.len(), positions);
+        let groups = training_groups(&model.config, sizes, pass.portions, model.device());
         let (rows, device) = (targets.ids.len(), model.device());
         let device_targets = (
             Tensor::from_slice(&targets.ids, rows, device)?,
@@ -283,8 +287,7 @@ impl<'a> Run<'a> {
 
     /// Decides about lanes, which share the memory of a group.
     fn cut(&mut self, positions: usize) {
-        let device = self.model.device();
-        if !device.is_cpu() || self.pass.portions.rows.is_some() {
+        if !self.pass.portions.may_have_lanes(!self.model.device().is_cpu()) {
             return;
         }
         let lanes = Lanes::of(Split {

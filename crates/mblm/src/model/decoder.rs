@@ -461,11 +461,16 @@ pub(crate) fn even_groups(total: usize, most: usize) -> usize {
     total.div_ceil(total.div_ceil(most.max(1)).max(1)).max(1)
 }
 
-/// How many sequences of each stage a training pass over `bytes` padded bytes takes at once: what `train_checkpoint_chunks` says
-/// for the stages below the first, else as many as have the rows of a group.
-pub(super) fn training_groups(config: &ModelConfig, bytes: usize, portions: Portions, device: &Device) -> Vec<usize> {
+/// How many sequences of each stage a training pass over `bytes` padded bytes, in samples of `first` positions of the first stage, takes
+/// at once: what `train_checkpoint_chunks` says for the stages below the first, else as many as have the rows of a group.
+pub(super) fn training_groups(
+    config: &ModelConfig,
+    (bytes, first): (usize, usize),
+    portions: Portions,
+    device: &Device,
+) -> Vec<usize> {
     let of_stage = |stage: usize| {
-        let positions = config.seq_lens[stage];
+        let positions = if stage == 0 { first } else { config.seq_lens[stage] };
         match &config.train_checkpoint_chunks {
             Some(chunks) if stage > 0 => {
                 let sequences = bytes / (positions * config.patch_bytes(stage)).max(1);

@@ -318,7 +318,7 @@ impl<'a> Run<'a> {
             model,
             groups: training_groups(
                 &model.config.mblm_config,
-                checked.ids.host.len(),
+                (checked.ids.host.len(), checked.ids.padded / model.stages[0].bytes),
                 pass.portions,
                 &model.device,
             ),

@@ -311,7 +311,7 @@ impl Kind {
     /// Parts of a batch that go side by side, with gradients each.
     fn lanes(self, work: &Workload<'_>, parameters: u64) -> usize {
         let model = work.architecture.model();
-        if self.is_gpu() || work.portions.rows.is_some() || !matches!(work.architecture, Architecture::Decoder(_)) {
+        if !work.portions.may_have_lanes(self.is_gpu()) || !matches!(work.architecture, Architecture::Decoder(_)) {
             return 1;
         }
         let lanes = Lanes::of(Split {

@@ -27,7 +27,7 @@ pub(super) struct Cones {
 }
 
 /// Solids in a cone.
-#[derive(Clone, Copy, Debug, PartialEq)]
+#[derive(Clone, Copy, Debug, Default, PartialEq)]
 pub(super) struct Standing {
     pub(super) may: Objects,
     pub(super) surely: Objects,

@@ -9,8 +9,8 @@
 use multiversion::multiversion;
 
 use super::camera::View;
-use super::cones::{Cones, POINTS, PointSet, Points, standing_before};
-use super::scene::{MOST_OBJECTS, Objects, Scene, members};
+use super::cones::{Cones, POINTS, PointSet, Points, Standing, standing_before};
+use super::scene::{Objects, Scene, members};
 use super::solids::{Ends, Solid};
 use super::vector::{Vec3, vec3};
 
@@ -196,31 +196,16 @@ impl Lights {
 
     /// [`seen`](Self::seen) from several points.
     fn seen_from(&self, lamp: &Lamp, points: &Points, objects: Objects) -> [f32; POINTS] {
-        let (mut hidden, mut count) = ([(0, 0); MOST_OBJECTS], 0);
-        let (mut near, mut dark) = (0, 0);
+        let mut standing = [Standing::default(); POINTS];
         for index in members(objects) {
             let (may, surely) = standing_before(&self.solids[index], points, lamp.position, lamp.radius);
-            if may != 0 {
-                hidden[count] = (index, may);
-                count += 1;
+            for (point, standing) in standing.iter_mut().enumerate() {
+                let bit = |set: PointSet| ((set >> point & 1) as Objects) << index;
+                standing.may |= bit(may);
+                standing.surely |= bit(surely);
             }
-            near |= may;
-            dark |= may & surely;
         }
-        std::array::from_fn(|point| {
-            let bit: PointSet = 1 << point;
-            if near & bit == 0 {
-                return 1.0;
-            }
-            if dark & bit != 0 {
-                return 0.0;
-            }
-            let standing = hidden[..count].iter().filter(|(_, may)| may & bit != 0);
-            let blocked =
-                |(index, _): &(usize, PointSet)| self.solids[*index].blocked(points.get(point), &lamp.samples);
-            let hidden = standing.fold(0, |hidden, solid| hidden | blocked(solid));
-            1.0 - hidden.count_ones() as f32 / lamp.samples.count() as f32
-        })
+        std::array::from_fn(|index| self.seen_past(lamp, points.get(index), standing[index]))
     }
 
     /// The share of a lamp that is seen from a point past the objects.
@@ -228,16 +213,25 @@ impl Lights {
         if objects == 0 {
             return 1.0;
         }
-        let standing = self.cones.standing((point, 0.0), lamp.position - point, lamp.radius);
-        let near = standing.may & objects;
-        if near == 0 {
+        let Standing { may, surely } = self.cones.standing((point, 0.0), lamp.position - point, lamp.radius);
+        let of_these = Standing {
+            may: may & objects,
+            surely: surely & objects,
+        };
+        self.seen_past(lamp, point, of_these)
+    }
+
+    /// The share of a lamp that is seen from a point past what may stand between.
+    #[inline]
+    fn seen_past(&self, lamp: &Lamp, point: Vec3, Standing { may, surely }: Standing) -> f32 {
+        if may == 0 {
             return 1.0;
         }
-        if standing.surely & near != 0 {
+        if may & surely != 0 {
             return 0.0;
         }
         let blocked = |index: usize| self.solids[index].blocked(point, &lamp.samples);
-        let hidden = members(near).fold(0, |hidden, index| hidden | blocked(index));
+        let hidden = members(may).fold(0, |hidden, index| hidden | blocked(index));
         1.0 - hidden.count_ones() as f32 / lamp.samples.count() as f32
     }
 

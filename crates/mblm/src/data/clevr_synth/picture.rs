@@ -294,9 +294,9 @@ impl Painting<'_> {
 fn shades(light: &[Vec3; TILE]) -> [[u32; 3]; TILE] {
     let mut shades = [[0; 3]; TILE];
     for (shades, light) in shades.iter_mut().zip(light) {
-        // casts of floats clamp below, and NaN is 0
-        *shades = [light.x, light.y, light.z]
-            .map(|part| ((part * (SHADES - 1) as f32 + 0.5).min((SHADES - 1) as f32) as u32).min(SHADES as u32 - 1));
+        // casts of floats clamp below
+        *shades =
+            [light.x, light.y, light.z].map(|part| (part * (SHADES - 1) as f32 + 0.5).min((SHADES - 1) as f32) as u32);
     }
     shades
 }
