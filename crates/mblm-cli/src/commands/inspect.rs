@@ -67,10 +67,11 @@ pub(crate) fn print_architecture(path: &Path, architecture: &Architecture) -> st
     let model = architecture.model();
     let counts = architecture.parameter_counts();
     output::line(&format!(
-        "{}: {} of {} stages, vocabulary {}, context {} bytes",
+        "{}: {} of {} {}, vocabulary {}, context {} bytes",
         path.display(),
         architecture.kind(),
         model.num_stages(),
+        if model.num_stages() == 1 { "stage" } else { "stages" },
         model.num_tokens,
         grouped(model.context() as u64)
     ))?;

@@ -93,8 +93,8 @@ fn summary(model: &Model, device: &Device, started: String) -> Summary {
 /// The files that the run writes its rows into: new ones, or those of before, cut back to where the run goes on.
 fn run_files(experiment: &Experiment, folder: &RunFolder, device: &Device) -> Result<RunFiles> {
     let options = RunFilesOptions {
-        rank: 0,
         losses: experiment.io.enabled_loss_log_for_gpus.contains(&0),
+        ..RunFilesOptions::default()
     };
     let files = match (&folder.state, folder.resumed) {
         (Some(saved), _) => RunFiles::resume(&folder.path, &saved.state.files, options)?,

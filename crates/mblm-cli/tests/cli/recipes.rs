@@ -2,6 +2,8 @@
 
 use std::path::{Path, PathBuf};
 
+use mblm::train::outputs::{LossKind, read_losses};
+
 use crate::support::{Scratch, done, root, str};
 
 fn recipes() -> Vec<PathBuf> {
@@ -169,6 +171,15 @@ fn questions_about_pictures_train_on_a_synthetic_set_and_are_asked() {
             ][..],
         ),
         (
+            "clevr-small",
+            &[
+                "params.input_seq_len=896",
+                "params.seq_lens=[896]",
+                "params.hidden_dims=[32]",
+                "params.num_layers=[1]",
+            ][..],
+        ),
+        (
             "clevr-cnn-lstm",
             &[
                 "cnn_lstm.channels=[8, 8]",
@@ -194,6 +205,7 @@ fn questions_about_pictures_train_on_a_synthetic_set_and_are_asked() {
             "train.target_elements=32",
             "train.max_eval_steps=1",
             "io.validate_amount=2",
+            "io.log_train_loss_amount=3",
         ]) {
             args.extend(["--set", value]);
         }
@@ -201,6 +213,13 @@ fn questions_about_pictures_train_on_a_synthetic_set_and_are_asked() {
         let trained = finished.json();
         assert_eq!(trained["batches"], 8, "{trained}");
         let run = trained["run"].as_str().unwrap();
+        let losses = read_losses(&Path::new(run).join("loss.csv")).unwrap();
+        let seen: Vec<Option<u64>> = (losses.rows.iter())
+            .filter(|row| row.kind == LossKind::Validation)
+            .map(|row| row.elements_seen)
+            .collect();
+        assert_eq!(seen, [Some(4), Some(32)], "{recipe}");
+        assert_eq!(losses.rows.len(), 2 + 3, "{recipe}: io.log_train_loss_amount is 3");
         let hint = format!("try: mblm vqa eval -m {run}");
         assert!(finished.stderr.contains(&hint), "{}", finished.stderr);
         let lines = scratch.path(&format!("{recipe}.jsonl"));

@@ -22,5 +22,5 @@ mod words;
 
 pub use network::CnnLstm;
 pub use samples::PictureQuestions;
-pub use trainer::{Learned, Report, train};
+pub use trainer::{Learned, train};
 pub use words::Words;

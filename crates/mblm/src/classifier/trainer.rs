@@ -1,42 +1,22 @@
-//! A run of the baseline: batches of questions, Adam, validation at points spread over the run, the best model kept.
+//! A run of the baseline: batches of questions, Adam, validation at points spread over the run, the best model kept. It tells its
+//! [`Observer`] what a run of a byte model does; losses are in nats an answer, elements are questions.
 
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::Instant;
 
 use super::network::{CnnLstm, loss};
 use super::samples::PictureQuestions;
 use crate::checkpoint::{self, INDEX_FILE, MODELS, atomic};
 use crate::config::ClassifierExperiment;
-use crate::data::{Loader, LoaderOptions, Order, Position};
-use crate::model::Gradients;
-use crate::train::{Optimizer, Plan, Schedule, configured, sample_order, spread};
+use crate::data::{Loader, LoaderOptions, Position};
+use crate::model::{Gradients, Loss};
+use crate::train::{
+    BatchReport, Evaluation, EvaluationKind, Event, Observer, Optimizer, Plan, Schedule, configured, sample_order,
+    spread,
+};
 use crate::{Error, Result};
-
-/// A moment of a run.
-#[derive(Clone, Copy, Debug)]
-pub enum Report {
-    /// A batch has been learned from.
-    Batch {
-        /// Batches done, this one included.
-        done: u64,
-        /// Batches of the run.
-        of: u64,
-        /// The batch's mean loss in nats an answer.
-        loss: f64,
-        /// The learning rate.
-        rate: f64,
-    },
-    /// The network has been validated.
-    Validated {
-        /// Batches that it has learned from.
-        batches: u64,
-        /// The share of right answers, 0 to 1.
-        accuracy: f64,
-        /// Whether it is the best so far.
-        best: bool,
-    },
-}
 
 /// How a run ended.
 #[derive(Clone, Debug)]
@@ -50,14 +30,14 @@ pub struct Learned {
 /// Trains `network` and keeps the best model in `folder`/models, until the run's end or until `stop` is set.
 ///
 /// # Errors
-/// Data that cannot be read, a loss that is not finite, a model that cannot be written, and those of `on`.
+/// Data that cannot be read, a loss that is not finite, a model that cannot be written, and those of `observer`.
 pub fn train(
     experiment: &ClassifierExperiment,
     network: &CnnLstm,
     training: Arc<PictureQuestions>,
     validation: &Arc<PictureQuestions>,
     folder: &Path,
-    on: &mut dyn FnMut(Report) -> Result<()>,
+    observer: &mut dyn Observer,
     stop: &AtomicBool,
 ) -> Result<Learned> {
     let config = &experiment.train;
@@ -66,98 +46,148 @@ pub fn train(
     let mut optimizer = Optimizer::new(configured(config), network.parameters())?;
     let mut gradients = Gradients::zeros(network.parameters())?;
     let order = sample_order(config.shuffle_train, config.seed);
-    let points = spread(0, plan.batches, experiment.io.validate_amount.max(1));
+    let validate = spread(0, plan.batches, experiment.io.validate_amount.max(1));
+    let log = spread(0, plan.batches, experiment.io.log_train_loss_amount);
     let options = LoaderOptions::training(config.batch_size, order, Position::default());
     let mut batches = Loader::new(training, options)?;
     let mut learned = Learned { batches: 0, best: None };
+    observer.event(&Event::Start { plan, done: 0 })?;
     while learned.batches < plan.batches && !stop.load(Ordering::Relaxed) {
         let Some(batch) = batches.next().transpose()? else {
             break;
         };
+        let cum_batch = learned.batches;
+        let rate = schedule.rate(optimizer.steps());
+        let begun = Instant::now();
         let input = network.input(&batch)?;
         let loss = loss(&network.logits(&input, true)?, &input.answers)?;
+        let mean = f64::from(loss.to_scalar::<f32>()?);
+        let forward = begun.elapsed();
+        if !mean.is_finite() {
+            return Err(Error::NotFinite {
+                what: "the loss",
+                value: mean,
+                place: format!("batch {cum_batch} (samples {:?})", batch.samples),
+                state: None,
+            });
+        }
         let graph = loss.backward()?;
         for parameter in network.parameters().iter() {
             if let Some(gradient) = graph.get(parameter.tracked()) {
                 gradients.of(parameter).add(gradient)?;
             }
         }
-        let rate = schedule.rate(optimizer.steps());
-        let value = f64::from(loss.to_scalar::<f32>()?);
-        if !value.is_finite() {
-            return Err(Error::NotFinite {
-                what: "the loss",
-                value,
-                place: format!("batch {} (samples {:?})", learned.batches, batch.samples),
-                state: None,
-            });
-        }
-        optimizer.step(&gradients, rate, config.gradient_clipping)?;
+        let norm = optimizer.step(&gradients, rate, config.gradient_clipping)?;
         gradients.clear()?;
-        let index = learned.batches;
         learned.batches += 1;
-        on(Report::Batch {
-            done: learned.batches,
-            of: plan.batches,
-            loss: value,
+        let elements_seen = learned.batches * plan.elements_per_batch;
+        observer.event(&Event::Batch(BatchReport {
+            epoch: batch.position.epoch,
+            batch: batch.position.batch,
+            cum_batch,
+            elements_seen,
+            samples: batch.rows,
+            bytes: batch.ids.len(),
+            loss: Loss {
+                mean,
+                count: batch.rows,
+            },
             rate,
-        })?;
-        if points.binary_search(&index).is_ok() || learned.batches == plan.batches {
-            let Some(accuracy) = accuracy(network, validation, config.max_eval_steps, config.batch_size, stop)? else {
+            norm: Some(norm),
+            logged: log.binary_search(&cum_batch).is_ok(),
+            forward,
+            backward: begun.elapsed() - forward,
+        }))?;
+        if validate.binary_search(&cum_batch).is_ok() || learned.batches == plan.batches {
+            let begun = Instant::now();
+            let Some(found) = evaluate(experiment, network, validation, observer, stop)? else {
                 break;
             };
-            let best = learned.best.as_ref().is_none_or(|(_, best)| accuracy > *best);
+            let best = (learned.best.as_ref()).is_none_or(|(_, best)| found.accuracy > *best);
+            observer.event(&Event::Evaluated(Evaluation {
+                kind: EvaluationKind::Validation,
+                epoch: batch.position.epoch,
+                batch: batch.position.batch,
+                cum_batch,
+                elements_seen,
+                samples: found.loss.count,
+                loss: found.loss,
+                accuracy: Some(found.accuracy),
+                time: begun.elapsed(),
+                best,
+            }))?;
             if best {
-                let path = keep(network, folder, learned.batches, accuracy)?;
-                if let Some((earlier, _)) = learned.best.replace((path, accuracy)) {
+                let path = keep(network, folder, learned.batches, &found)?;
+                if let Some((earlier, _)) = learned.best.replace((path, found.accuracy)) {
                     atomic::remove(&earlier)?;
                 }
             }
-            on(Report::Validated {
-                batches: learned.batches,
-                accuracy,
-                best,
-            })?;
         }
     }
+    let (batches, stopped) = (learned.batches, stop.load(Ordering::Relaxed));
+    observer.event(&Event::End { batches, stopped })?;
     Ok(learned)
 }
 
+/// What a validation found.
+struct Found {
+    /// In nats an answer.
+    loss: Loss,
+    /// The share of right answers, 0 to 1.
+    accuracy: f64,
+}
+
 /// Writes a model folder, and the list in which a run's folder names its best model.
-fn keep(network: &CnnLstm, run: &Path, batches: u64, accuracy: f64) -> Result<PathBuf> {
+fn keep(network: &CnnLstm, run: &Path, batches: u64, found: &Found) -> Result<PathBuf> {
     let models = run.join(MODELS);
     atomic::make_folder(&models)?;
     let name = checkpoint::batch_folder(batches);
     let path = models.join(&name);
     atomic::write_folder(&path, |new| network.fill_folder(new))?;
-    let index = serde_json::json!([{"folder": name, "batches": batches, "loss": null, "accuracy": accuracy}]);
+    let index = serde_json::json!([
+        {"folder": name, "batches": batches, "loss": found.loss, "accuracy": found.accuracy}
+    ]);
     atomic::write(&models.join(INDEX_FILE), |out| writeln!(out, "{index:#}"))?;
     Ok(path)
 }
 
-/// The share of right answers in the first `most` batches; `None` when the run was asked to stop meanwhile.
-fn accuracy(
+/// Loss and accuracy over as many validation batches as the configuration says; `None` when the run was asked to stop meanwhile.
+fn evaluate(
+    experiment: &ClassifierExperiment,
     network: &CnnLstm,
     data: &Arc<PictureQuestions>,
-    most: Option<usize>,
-    batch_size: usize,
+    observer: &mut dyn Observer,
     stop: &AtomicBool,
-) -> Result<Option<f64>> {
-    let options = LoaderOptions::evaluation(batch_size, Order::Sequential);
-    let (mut right, mut count) = (0, 0);
-    for batch in Loader::new(data.clone(), options)?.take(most.unwrap_or(usize::MAX)) {
+) -> Result<Option<Found>> {
+    let config = &experiment.train;
+    let options = LoaderOptions::evaluation(config.batch_size, sample_order(config.shuffle_eval, config.seed));
+    let of = options
+        .batches(&**data, 0)
+        .min(config.max_eval_steps.unwrap_or(usize::MAX));
+    let (mut sum, mut right, mut count) = (0.0, 0, 0);
+    for (index, batch) in Loader::new(data.clone(), options)?.take(of).enumerate() {
         if stop.load(Ordering::Relaxed) {
             return Ok(None);
         }
         let batch = batch?;
-        let answers = network.answer(&batch)?;
-        let truth = batch.ids.chunks_exact(batch.len).filter_map(|row| row.last());
+        let input = network.input(&batch)?;
+        let logits = network.logits(&input, false)?;
+        sum += f64::from(loss(&logits, &input.answers)?.to_scalar::<f32>()?) * batch.rows as f64;
+        let (answers, truth) = (logits.argmax(1)?.to_vec1::<u32>()?, input.answers.to_vec1::<u32>()?);
         right += answers
             .iter()
-            .zip(truth)
-            .filter(|(found, truth)| **found == **truth as usize)
+            .zip(&truth)
+            .filter(|(found, truth)| found == truth)
             .count();
         count += batch.rows;
+        observer.event(&Event::Evaluating { done: index + 1, of })?;
     }
-    Ok(Some(right as f64 / count.max(1) as f64))
+    let share = |part: f64| part / count.max(1) as f64;
+    Ok(Some(Found {
+        loss: Loss {
+            mean: share(sum),
+            count,
+        },
+        accuracy: share(right as f64),
+    }))
 }

@@ -110,9 +110,11 @@ pub struct Evaluation {
     pub samples: usize,
     /// The loss over all samples.
     pub loss: Loss,
+    /// The share of right answers, 0 to 1, where a classifier answers questions.
+    pub accuracy: Option<f64>,
     /// How long the evaluation took.
     pub time: Duration,
-    /// Whether it is the lowest validation loss so far.
+    /// Whether it is the best so far: the lowest validation loss, of a classifier the most right answers.
     pub best: bool,
 }
 

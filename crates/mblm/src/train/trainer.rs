@@ -326,6 +326,7 @@ impl Run<'_, '_> {
             elements_seen: self.elements_seen(),
             samples,
             loss,
+            accuracy: None,
             time: begun.elapsed(),
             best: false,
         }))

@@ -7,11 +7,13 @@ use std::time::Instant;
 
 use anyhow::Result;
 use indicatif::ProgressBar;
-use mblm::classifier::{self, CnnLstm, Learned, PictureQuestions, Report, Words};
+use mblm::classifier::{self, CnnLstm, Learned, PictureQuestions, Words};
 use mblm::config::ClassifierExperiment;
 use mblm::data::clevr::Clevr;
 use mblm::data::{DatasetArgs, Split};
 use mblm::model::Seeded;
+use mblm::train::outputs::{RunFiles, RunFilesOptions, Unit};
+use mblm::train::{Event, Observer, Observers};
 use serde_json::json;
 
 use crate::args::{Cli, TrainArgs, Usage};
@@ -78,40 +80,50 @@ pub(crate) fn run(path: &Path, args: &TrainArgs, cli: &Cli) -> Result<ExitCode> 
         return Ok(ExitCode::SUCCESS);
     }
     let (folder, _lock) = run_folder::create_classifier(&experiment)?;
+    let options = RunFilesOptions {
+        losses: experiment.io.enabled_loss_log_for_gpus.contains(&0),
+        unit: Unit::Answer,
+        ..RunFilesOptions::default()
+    };
+    let mut files = RunFiles::create(&folder, options)?.on(&device);
+    let introduction = format!(
+        "{}: {} parameters on {}; {} batches of {} questions; output in {}",
+        experiment.io.name_model,
+        grouped(parameters as u64),
+        device::name(&device),
+        grouped(plan.batches),
+        experiment.train.batch_size,
+        folder.display()
+    );
+    files.note(&introduction);
     if !cli.quiet {
-        output::note(&format!(
-            "{}: {} parameters on {}; {} batches of {} questions; output in {}",
-            experiment.io.name_model,
-            grouped(parameters as u64),
-            device::name(&device),
-            grouped(plan.batches),
-            experiment.train.batch_size,
-            folder.display()
-        ));
+        output::note(&introduction);
     }
     let signals = Signals::listen()?;
     let begun = Instant::now();
-    let bar = count_bar(
-        plan.batches * experiment.train.batch_size as u64,
-        "questions",
-        cli.quiet,
-    );
-    let mut curve = Vec::new();
-    let mut on = |report: Report| -> mblm::Result<()> {
-        watch(report, &experiment, &bar, cli.quiet, &mut curve);
-        Ok(())
-    };
+    let mut watch = Watch::new(plan.batches * experiment.train.batch_size as u64, cli.quiet);
     let learned = classifier::train(
         &experiment,
         &network,
         training,
         &validation,
         &folder,
-        &mut on,
+        &mut Observers(vec![&mut files, &mut watch]),
         &signals.stop,
+    );
+    watch.bar.finish_and_clear();
+    if let Err(error) = &learned {
+        files.note(&format!("error: {error}"));
+    }
+    let learned = learned?;
+    finish(
+        args,
+        cli,
+        &folder,
+        &learned,
+        &watch.curve,
+        begun.elapsed().as_secs_f64(),
     )?;
-    bar.finish_and_clear();
-    finish(args, cli, &folder, &learned, &curve, begun.elapsed().as_secs_f64())?;
     Ok(signals.exit_code().map_or(ExitCode::SUCCESS, ExitCode::from))
 }
 
@@ -132,28 +144,47 @@ pub(crate) fn open(experiment: &ClassifierExperiment, split: Split, cli: &Cli) -
 /// Accuracies by batches: what a run of this kind is judged by.
 type Curve = Vec<(u64, f64)>;
 
-fn watch(report: Report, experiment: &ClassifierExperiment, bar: &ProgressBar, quiet: bool, curve: &mut Curve) {
-    match report {
-        Report::Batch { loss, .. } => {
-            bar.inc(experiment.train.batch_size as u64);
-            bar.set_message(format!("loss {loss:.3} nats an answer"));
+/// Shows how a run goes.
+struct Watch {
+    bar: ProgressBar,
+    quiet: bool,
+    curve: Curve,
+}
+
+impl Watch {
+    fn new(questions: u64, quiet: bool) -> Self {
+        Self {
+            bar: count_bar(questions, "questions", quiet),
+            quiet,
+            curve: Curve::new(),
         }
-        Report::Validated {
-            batches,
-            accuracy,
-            best,
-        } => {
-            curve.push((batches, accuracy));
-            if !quiet {
-                let best = if best { ", the best so far" } else { "" };
-                let line = format!(
-                    "held-out questions: {:.1} % right after batch {}{best}",
-                    100.0 * accuracy,
-                    grouped(batches)
-                );
-                bar.suspend(|| output::note(&line));
+    }
+}
+
+impl Observer for Watch {
+    fn event(&mut self, event: &Event<'_>) -> mblm::Result<()> {
+        match event {
+            Event::Batch(report) => {
+                self.bar.inc(report.samples as u64);
+                self.bar
+                    .set_message(format!("loss {:.3} nats an answer", report.loss.mean));
             }
+            Event::Evaluated(evaluation) => {
+                let (batches, accuracy) = (evaluation.cum_batch + 1, evaluation.accuracy.unwrap_or_default());
+                self.curve.push((batches, accuracy));
+                if !self.quiet {
+                    let best = if evaluation.best { ", the best so far" } else { "" };
+                    let line = format!(
+                        "held-out questions: {:.1} % right after batch {}{best}",
+                        100.0 * accuracy,
+                        grouped(batches)
+                    );
+                    self.bar.suspend(|| output::note(&line));
+                }
+            }
+            _ => {}
         }
+        Ok(())
     }
 }
 

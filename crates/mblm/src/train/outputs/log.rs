@@ -1,6 +1,7 @@
 //! `train.log`: what happened in a run, in lines for people. Lines are only ever added, also by a run that goes on: it is the
 //! run's history.
 
+use super::Unit;
 use super::clock::Moment;
 use crate::train::{BatchReport, Evaluation, EvaluationKind, Event};
 
@@ -13,15 +14,15 @@ pub(super) fn line(moment: &Moment, text: &str) -> String {
 }
 
 /// What an event is worth telling; `batches` is the length of the run.
-pub(super) fn text(event: &Event<'_>, batches: u64) -> Option<String> {
+pub(super) fn text(event: &Event<'_>, batches: u64, unit: Unit) -> Option<String> {
     match event {
         Event::Start { plan, done: 0 } => Some(format!(
             "training starts: {} batches, {} gradient steps",
             plan.batches, plan.steps
         )),
         Event::Start { plan, done } => Some(format!("training goes on after batch {done} of {}", plan.batches)),
-        Event::Batch(report) => report.logged.then(|| batch(report, batches)),
-        Event::Evaluated(result) => Some(evaluation(result, batches)),
+        Event::Batch(report) => report.logged.then(|| batch(report, batches, unit)),
+        Event::Evaluated(result) => Some(evaluation(result, batches, unit)),
         Event::Evaluating { .. } => None,
         Event::StateSaved { folder, batches } => {
             Some(format!("state after batch {batches} saved: {}", folder.display()))
@@ -33,7 +34,7 @@ pub(super) fn text(event: &Event<'_>, batches: u64) -> Option<String> {
     }
 }
 
-fn batch(report: &BatchReport, batches: u64) -> String {
+fn batch(report: &BatchReport, batches: u64, unit: Unit) -> String {
     let norm = report
         .norm
         .map_or(String::new(), |norm| match norm.after < norm.before {
@@ -41,17 +42,18 @@ fn batch(report: &BatchReport, batches: u64) -> String {
             false => format!("  gradient norm {:.4}", norm.before),
         });
     format!(
-        "batch {} of {batches}, epoch {}  {:.4} bits per byte  loss {:.4} nats  rate {:.3e}{norm}  {:.0} bytes/s",
+        "batch {} of {batches}, epoch {}  {:.4} bits per {name}  loss {:.4} nats  rate {:.3e}{norm}  {:.0} {name}s/s",
         report.cum_batch + 1,
         report.epoch,
         report.loss.bits_per_byte(),
         report.loss.mean,
         report.rate,
-        speed(report),
+        unit.speed(report),
+        name = unit.name(),
     )
 }
 
-fn evaluation(evaluation: &Evaluation, batches: u64) -> String {
+fn evaluation(evaluation: &Evaluation, batches: u64, unit: Unit) -> String {
     let (what, after) = match evaluation.kind {
         EvaluationKind::Validation => (
             "validation",
@@ -59,22 +61,14 @@ fn evaluation(evaluation: &Evaluation, batches: u64) -> String {
         ),
         EvaluationKind::Test => ("test", String::new()),
     };
+    let right = (evaluation.accuracy).map_or(String::new(), |share| format!("{:.2} % right  ", 100.0 * share));
     let best = if evaluation.best { ", the best so far" } else { "" };
     format!(
-        "{what}{after}  {:.4} bits per byte  loss {:.4} nats  {} samples in {:.1} s{best}",
+        "{what}{after}  {right}{:.4} bits per {}  loss {:.4} nats  {} samples in {:.1} s{best}",
         evaluation.loss.bits_per_byte(),
+        unit.name(),
         evaluation.loss.mean,
         evaluation.samples,
         evaluation.time.as_secs_f64(),
     )
-}
-
-/// Bytes learned from a second; 0 where no time passed.
-pub(super) fn speed(report: &BatchReport) -> f64 {
-    let seconds = (report.forward + report.backward).as_secs_f64();
-    if seconds > 0.0 {
-        report.bytes as f64 / seconds
-    } else {
-        0.0
-    }
 }

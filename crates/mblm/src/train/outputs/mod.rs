@@ -46,18 +46,54 @@ pub struct RunFilesOptions {
     pub rank: usize,
     /// Whether it writes its losses: whether `io.enabled_loss_log_for_gpus` names its rank.
     pub losses: bool,
+    /// What a loss is a mean over.
+    pub unit: Unit,
+}
+
+/// What a model predicts one by one: what its losses are means over, and its speed counts.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Unit {
+    /// Bytes, as models of bytes do.
+    Byte,
+    /// Answers, as the classifier does.
+    Answer,
+}
+
+impl Unit {
+    /// Its name, of one.
+    fn name(self) -> &'static str {
+        match self {
+            Self::Byte => "byte",
+            Self::Answer => "answer",
+        }
+    }
+
+    /// Those that a batch had, a second; 0 where no time passed.
+    fn speed(self, report: &BatchReport) -> f64 {
+        let seconds = (report.forward + report.backward).as_secs_f64();
+        let units = match self {
+            Self::Byte => report.bytes,
+            Self::Answer => report.samples,
+        };
+        if seconds > 0.0 { units as f64 / seconds } else { 0.0 }
+    }
 }
 
 impl Default for RunFilesOptions {
-    /// The only worker, with losses.
+    /// The only worker, with losses, of a model of bytes.
     fn default() -> Self {
-        Self { rank: 0, losses: true }
+        Self {
+            rank: 0,
+            losses: true,
+            unit: Unit::Byte,
+        }
     }
 }
 
 /// The row files of a run.
 pub struct RunFiles {
     rank: usize,
+    unit: Unit,
     losses: Option<Appended>,
     timemem: Option<Appended>,
     events: Option<Appended>,
@@ -128,6 +164,7 @@ impl RunFiles {
         let log = || Appended::open(&folder.join(TRAIN_LOG), |content| whole_rows(content, ""));
         let mut files = Self {
             rank: options.rank,
+            unit: options.unit,
             losses: options.losses.then(|| rows(&loss_file, loss_csv::HEADER)).transpose()?,
             timemem: main.then(|| rows(TIMEMEM_FILE, timemem_csv::HEADER)).transpose()?,
             events: main.then(event_file).transpose()?,
@@ -163,11 +200,13 @@ impl RunFiles {
         self.usage = Usage::on(self.device.as_ref(), &self.usage);
         push(&mut self.losses, loss_csv::training_row(self.rank, moment, report));
         push(&mut self.timemem, timemem_csv::training_row(report, &self.usage));
+        let unit = self.unit.name();
+        let (bits, speed) = (format!("bits_per_{unit}/train"), format!("{unit}s_per_second"));
         let mut scalars = vec![
             ("loss/train", report.loss.mean),
-            ("bits_per_byte/train", report.loss.bits_per_byte()),
+            (&bits, report.loss.bits_per_byte()),
             ("learning_rate", report.rate),
-            ("bytes_per_second", log::speed(report)),
+            (&speed, self.unit.speed(report)),
         ];
         if let Some(norm) = report.norm {
             scalars.extend([("gradient_norm", norm.before), ("gradient_norm_clipped", norm.after)]);
@@ -183,14 +222,17 @@ impl RunFiles {
             loss_csv::evaluation_row(self.rank, moment, evaluation),
         );
         push(&mut self.timemem, timemem_csv::evaluation_row(evaluation, &self.usage));
-        let tags = match evaluation.kind {
-            EvaluationKind::Validation => ["loss/valid", "bits_per_byte/valid"],
-            EvaluationKind::Test => ["loss/test", "bits_per_byte/test"],
+        let kind = match evaluation.kind {
+            EvaluationKind::Validation => "valid",
+            EvaluationKind::Test => "test",
         };
-        let scalars = [
-            (tags[0], evaluation.loss.mean),
-            (tags[1], evaluation.loss.bits_per_byte()),
+        let (loss, accuracy) = (format!("loss/{kind}"), format!("accuracy/{kind}"));
+        let bits = format!("bits_per_{}/{kind}", self.unit.name());
+        let mut scalars = vec![
+            (&*loss, evaluation.loss.mean),
+            (&*bits, evaluation.loss.bits_per_byte()),
         ];
+        scalars.extend(evaluation.accuracy.map(|share| (&*accuracy, share)));
         let record = event_file::scalars_record(moment.unix(), evaluation.cum_batch, &scalars);
         push(&mut self.events, record);
     }
@@ -218,7 +260,7 @@ impl Observer for RunFiles {
             Event::Evaluated(evaluation) => self.evaluated(&moment, evaluation),
             _ => {}
         }
-        if let Some(text) = log::text(event, self.batches) {
+        if let Some(text) = log::text(event, self.batches, self.unit) {
             push(&mut self.log, log::line(&moment, &text));
         }
         self.write();

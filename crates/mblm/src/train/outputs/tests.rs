@@ -58,6 +58,7 @@ fn evaluation(kind: EvaluationKind, cum_batch: u64) -> Evaluation {
         elements_seen,
         samples: 7,
         loss: loss(cum_batch),
+        accuracy: None,
         time: Duration::from_millis(1500),
         best: true,
     }
@@ -347,6 +348,37 @@ fn scalars_are_in_the_event_file() {
 }
 
 #[test]
+fn a_classifier_counts_answers_and_says_how_many_are_right() {
+    let folder = tempfile::tempdir().unwrap();
+    let options = RunFilesOptions {
+        unit: Unit::Answer,
+        ..RunFilesOptions::default()
+    };
+    let mut files = RunFiles::create(folder.path(), options).unwrap();
+    let validation = Evaluation {
+        accuracy: Some(0.625),
+        ..evaluation(EvaluationKind::Validation, 3)
+    };
+    for event in [Event::Batch(report(0)), Event::Evaluated(validation)] {
+        files.event(&event).unwrap();
+    }
+    let scalars = scalars(folder.path());
+    let of = |tag: &str| {
+        scalars
+            .iter()
+            .find(|(_, name, _)| name == tag)
+            .map(|(_, _, value)| *value)
+    };
+    assert_eq!(of("answers_per_second"), Some(report(0).samples as f32));
+    assert_eq!(of("bits_per_answer/train"), Some(8.0));
+    assert_eq!(of("bits_per_answer/valid"), Some(2.0));
+    assert_eq!(of("accuracy/valid"), Some(0.625));
+    assert_eq!(of("bytes_per_second"), None);
+    let log = read(folder.path(), TRAIN_LOG);
+    assert!(log.contains("62.50 % right  2.0000 bits per answer"), "{log}");
+}
+
+#[test]
 fn the_log_tells_the_run() {
     let (folder, mut files) = uninterrupted();
     files.note("1_000 parameters\non the CPU");
@@ -450,7 +482,15 @@ fn a_new_run_in_an_old_folder_keeps_the_history() {
 fn other_workers_write_their_losses_alone_where_they_are_asked_to() {
     let folder = tempfile::tempdir().unwrap();
     for (rank, losses) in [(1, false), (2, true)] {
-        let mut files = RunFiles::create(folder.path(), RunFilesOptions { rank, losses }).unwrap();
+        let mut files = RunFiles::create(
+            folder.path(),
+            RunFilesOptions {
+                rank,
+                losses,
+                ..RunFilesOptions::default()
+            },
+        )
+        .unwrap();
         run(&mut files, 0, BATCHES);
         assert_eq!(files.flush().unwrap().len(), usize::from(losses));
     }
@@ -465,7 +505,14 @@ fn other_workers_write_their_losses_alone_where_they_are_asked_to() {
     );
 
     let folder = tempfile::tempdir().unwrap();
-    RunFiles::create(folder.path(), RunFilesOptions { rank: 0, losses: false }).unwrap();
+    RunFiles::create(
+        folder.path(),
+        RunFilesOptions {
+            losses: false,
+            ..RunFilesOptions::default()
+        },
+    )
+    .unwrap();
     assert!(!folder.path().join(LOSS_FILE).exists() && folder.path().join(TIMEMEM_FILE).exists());
 }
 
