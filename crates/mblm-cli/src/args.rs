@@ -89,7 +89,7 @@ pub(crate) struct ComputeArgs {
     #[command(flatten)]
     pub(crate) device: DeviceArgs,
 
-    /// How a GPU computes; the CPU computes in float32
+    /// How matrix products are computed; on the CPU bf16 rounds the weights alone, which are then read faster
     #[arg(long, value_enum, default_value = "auto")]
     pub(crate) precision: PrecisionArg,
 }
@@ -722,7 +722,7 @@ pub(crate) struct BenchArgs {
     #[arg(long, value_name = "BYTES", value_parser = at_least_two())]
     pub(crate) context: Option<usize>,
 
-    /// How matrix products of weights are computed; generation on the CPU is always exact
+    /// How matrix products of weights are computed; generation on the CPU rounds the weights alone
     #[arg(long, value_enum, default_value = "auto")]
     pub(crate) precision: PrecisionArg,
 

@@ -4,9 +4,9 @@ mod support;
 
 use candle_core::{DType, Device, Tensor};
 use mblm::Result;
-use mblm::config::ModelConfig;
+use mblm::config::{ModelConfig, Precision};
 use mblm::generate::{Generator, GeneratorState, LaneThreads};
-use mblm::model::{BlockArgs, BlockRegistry, Init, Mblm, Parameter, Recomputed, Seeded, SequenceBlock};
+use mblm::model::{BlockArgs, BlockRegistry, Init, Mblm, Model, Parameter, Recomputed, Seeded, SequenceBlock};
 use serde_json::{Value, json};
 
 fn transformer(position: Option<&str>) -> Value {
@@ -324,12 +324,43 @@ fn a_block_that_knows_whole_sequences_only_trains_and_decodes() {
     }
 }
 
+/// Rounded weights, on the CPU: other logits than exact ones, a little, and still the same by prefill and steps as for the whole.
+#[test]
+fn rounded_weights_are_those_of_the_whole_too() {
+    for (name, exact) in models() {
+        let sequence = ids(50, 4);
+        let whole = |model: &Mblm| {
+            let ids = Tensor::from_slice(&sequence, (1, sequence.len()), &Device::Cpu).expect("ids");
+            rows(&model.logits(&ids).and_then(|t| Ok(t.squeeze(0)?)).expect("logits"))
+        };
+        let before = whole(&exact);
+        let model = Model::Decoder(Box::new(exact));
+        model.use_in(Precision::Float32).expect("nothing to do");
+        let decoder = model.decoder("the test").expect("a decoder");
+        assert_eq!(whole(decoder), before, "{name}: float32 changes nothing");
+        model.use_in(Precision::Bf16).expect("rounded weights");
+        let expected = whole(decoder);
+        let largest = (before.iter().flatten().zip(expected.iter().flatten()))
+            .map(|(before, after)| (before - after).abs())
+            .fold(0.0, f32::max);
+        assert!(largest > 1e-5 && largest < 5e-2, "{name}: {largest}");
+
+        let generator = Generator::new(decoder).expect("a generator");
+        let (prompt, rest) = sequence.split_at(21);
+        let mut state = generator.begin(1);
+        let mut logits = generator.prefill(&mut state, &[prompt]).expect("prefill");
+        for (position, id) in (prompt.len() - 1..).zip(rest) {
+            assert_close(&rows(&logits)[0], &expected[position], name);
+            logits = generator.step(&mut state, &[*id]).expect("a step");
+        }
+        assert_close(&rows(&logits)[0], &expected[sequence.len() - 1], name);
+    }
+}
+
 /// In bfloat16 on a GPU, where a step of a Transformer stage is one kernel: prefill, steps and forks give what the whole does.
 #[cfg(feature = "cuda")]
 #[test]
 fn steps_on_cuda_are_those_of_the_whole() {
-    use mblm::config::Precision;
-    use mblm::model::Model;
     use mblm_ops::testing::relative_error;
 
     let block = |position: Option<&str>| {

@@ -90,6 +90,7 @@ pub(crate) fn run(args: &BenchArgs, cli: &Cli) -> Result<ExitCode> {
     if let Some(decoder) = decoder {
         bar.set_message("generation");
         bar.tick();
+        model.use_in(precision)?;
         let most = args.context.unwrap_or(context);
         let prompt = (most / 2).max(1);
         let count = (most - most / 2).saturating_sub(1).clamp(1, 512);

@@ -35,7 +35,7 @@ pub(crate) fn run(args: &EvalArgs, cli: &Cli) -> Result<ExitCode> {
         None => None,
     };
     let model = Model::open(&args.model.model, &BlockRegistry::default(), &device)?;
-    model.set_precision(args.compute.precision.into());
+    model.use_in(args.compute.precision.into())?;
     if args.files.is_empty() {
         let experiment = split_experiment(args, experiment, &model)?;
         let mut evaluation = Evaluation::new(args, cli, &model, experiment.params.input_seq_len)?;

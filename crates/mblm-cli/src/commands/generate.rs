@@ -45,7 +45,7 @@ pub(crate) fn run(args: &GenerateArgs, cli: &Cli) -> Result<ExitCode> {
     let prompt = prompt(args)?;
     let device = device::open(&args.compute.device)?;
     let model = Model::open(&args.model.model, &BlockRegistry::default(), &device)?;
-    model.set_precision(args.compute.precision.into());
+    model.use_in(args.compute.precision.into())?;
     let model = model.decoder("mblm generate")?;
     rules.check(model.config().num_tokens)?;
     let generator = Generator::new(model)?;

@@ -31,7 +31,7 @@ pub(crate) fn run(args: &NeedleArgs, cli: &Cli) -> Result<ExitCode> {
     let options = options(args, experiment.as_ref())?;
     let task = Task::new(options)?;
     let model = Model::open(&args.model.model, &BlockRegistry::default(), &device)?;
-    model.set_precision(args.compute.precision.into());
+    model.use_in(args.compute.precision.into())?;
     let model = model.decoder("mblm needle")?;
     let (haystack, text) = haystack(args, experiment.as_ref(), &task, cli)?;
     let lengths = lengths(args, model.config(), &task)?;

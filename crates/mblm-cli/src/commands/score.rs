@@ -30,7 +30,7 @@ const PIECE: usize = 16 << 10;
 pub(crate) fn run(args: &ScoreArgs, cli: &Cli) -> Result<ExitCode> {
     let device = device::open(&args.compute.device)?;
     let model = Model::open(&args.model.model, &BlockRegistry::default(), &device)?;
-    model.set_precision(args.compute.precision.into());
+    model.use_in(args.compute.precision.into())?;
     let model = model.decoder("mblm score")?;
     let (mut input, size) = open(&args.file)?;
     let longest = model.config().longest_input();

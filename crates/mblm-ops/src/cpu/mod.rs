@@ -12,6 +12,6 @@ mod rows;
 pub use access::{Slice, from_vec, prefetch, with_slice_mut};
 pub(crate) use gemm::{Matrix, new_product, product};
 pub use math::{Real, add_assign, axpy, dot, dots, dots_of_pairs, sum};
-pub(crate) use panels::Panels;
+pub(crate) use panels::{Panels, Stored};
 pub use parallel::{on_workers, par_chunks, par_map, par_new, par_reduce, par_zeroed, split, threads, zeroed, zeros};
 pub use rows::{par_new_rows, par_rows};

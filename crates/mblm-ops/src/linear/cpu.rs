@@ -10,8 +10,8 @@ use candle_core::{D, Result, Tensor};
 use crate::GradBuffer;
 use crate::cpu::bf16;
 use crate::cpu::{
-    Panels, Real, Slice, add_assign, from_vec, new_product, par_new, par_reduce, product, threads, with_slice_mut,
-    zeros,
+    Panels, Real, Slice, Stored, add_assign, from_vec, new_product, par_new, par_reduce, product, threads,
+    with_slice_mut, zeros,
 };
 
 /// Rows that one task of the bias loops takes.
@@ -49,14 +49,18 @@ pub(super) fn forward_rounded(x: &Tensor, weight: &Tensor, bias: Option<&Tensor>
     with_last_dimension(y, x, outputs)
 }
 
-/// The weight for [`forward_packed`].
-pub(super) fn pack<T: Real>(weight: &Tensor) -> Result<Panels<T>> {
+/// The weight, of T, for [`forward_packed`]; `None` where not all elements can lie as S.
+pub(super) fn pack<T: Real, S: Stored<T>>(weight: &Tensor) -> Result<Option<Panels<S>>> {
     let (_, inputs) = weight.dims2()?;
     Ok(Panels::new(&Slice::<T>::new(weight)?, inputs))
 }
 
 /// [`forward`] with a packed weight; nothing where there are too many rows for it.
-pub(super) fn forward_packed<T: Real>(x: &Tensor, weight: &Panels<T>, bias: Option<&Tensor>) -> Result<Option<Tensor>> {
+pub(super) fn forward_packed<T: Real, S: Stored<T>>(
+    x: &Tensor,
+    weight: &Panels<S>,
+    bias: Option<&Tensor>,
+) -> Result<Option<Tensor>> {
     let rows = x.elem_count() / weight.inputs;
     if rows > FEW_ROWS {
         return Ok(None);
@@ -68,7 +72,7 @@ pub(super) fn forward_packed<T: Real>(x: &Tensor, weight: &Panels<T>, bias: Opti
 }
 
 /// y (rows, outputs) = x (rows, inputs) · Wᵀ + b, with tasks over the panels of W.
-fn few_rows<T: Real>(x: &[T], weight: &Panels<T>, bias: Option<&[T]>, rows: usize) -> Vec<T> {
+fn few_rows<T: Real, S: Stored<T>>(x: &[T], weight: &Panels<S>, bias: Option<&[T]>, rows: usize) -> Vec<T> {
     let outputs = weight.outputs;
     if outputs * rows == 0 {
         return Vec::new();

@@ -22,6 +22,7 @@ mod cuda;
 pub mod reference;
 
 use candle_core::{DType, Result, Tensor};
+use half::bf16;
 
 use crate::cpu::Panels;
 use crate::{GradBuffer, fallback};
@@ -142,6 +143,8 @@ impl std::fmt::Debug for Packed {
 }
 
 enum Form {
+    /// Of a weight of `f32` whose values are all bfloat16.
+    Bf16(Panels<bf16>),
     F32(Panels<f32>),
     F64(Panels<f64>),
 }
@@ -150,6 +153,7 @@ impl Form {
     /// Outputs and inputs.
     fn dims(&self) -> (usize, usize) {
         match self {
+            Self::Bf16(panels) => (panels.outputs, panels.inputs),
             Self::F32(panels) => (panels.outputs, panels.inputs),
             Self::F64(panels) => (panels.outputs, panels.inputs),
         }
@@ -157,17 +161,21 @@ impl Form {
 }
 
 /// Rearranges `weight` (out, in) for [`forward_packed`]; `None` where there is no such form: for types other than `f32` and
-/// `f64`, elsewhere than on the CPU, and for a weight without elements.
+/// `f64`, elsewhere than on the CPU, and for a weight without elements. Values that are all bfloat16 take half the memory, which
+/// changes no result.
 pub fn pack(weight: &Tensor) -> Result<Option<Packed>> {
     if !weight.device().is_cpu() || weight.elem_count() == 0 {
         return Ok(None);
     }
     let form = match weight.dtype() {
-        DType::F32 => Form::F32(cpu::pack(weight)?),
-        DType::F64 => Form::F64(cpu::pack(weight)?),
-        _ => return Ok(None),
+        DType::F32 => match cpu::pack::<f32, bf16>(weight)? {
+            Some(panels) => Some(Form::Bf16(panels)),
+            None => cpu::pack::<f32, f32>(weight)?.map(Form::F32),
+        },
+        DType::F64 => cpu::pack::<f64, f64>(weight)?.map(Form::F64),
+        _ => None,
     };
-    Ok(Some(Packed(form)))
+    Ok(form.map(Packed))
 }
 
 /// [`forward`], reading `packed` instead of `weight`, of which it is a copy, where `x` has few rows.
@@ -183,8 +191,9 @@ pub fn forward_packed(x: &Tensor, weight: &Tensor, packed: &Packed, bias: Option
         );
     }
     let y = match &packed.0 {
-        Form::F32(panels) => cpu::forward_packed(x, panels, bias)?,
-        Form::F64(panels) => cpu::forward_packed(x, panels, bias)?,
+        Form::Bf16(panels) => cpu::forward_packed::<f32, _>(x, panels, bias)?,
+        Form::F32(panels) => cpu::forward_packed::<f32, _>(x, panels, bias)?,
+        Form::F64(panels) => cpu::forward_packed::<f64, _>(x, panels, bias)?,
     };
     match y {
         Some(y) => Ok(y),
@@ -309,6 +318,31 @@ mod tests {
             for rows in [2, 3, 8, 31, 32] {
                 assert_eq!(of_rows(0, rows)?, alone[..rows], "{rows} rows of {inputs}");
             }
+        }
+        Ok(())
+    }
+
+    /// A weight of bfloat16 numbers among which is one that is not lies as it is.
+    #[test]
+    fn bfloat16_weights_give_what_they_give_as_they_are() -> Result<()> {
+        for (rows, outputs, inputs) in [(1, 257, 256), (1, 1, 1), (3, 70, 5), (31, 33, 64)] {
+            let single = |shape: &[usize], seed| uniform(shape, seed)?.to_dtype(DType::F32);
+            let (x, bias) = (single(&[rows, inputs], 1)?, single(&[outputs], 3)?);
+            let weight = single(&[outputs, inputs], 2)?;
+            let rounded = weight.to_dtype(DType::BF16)?.to_dtype(DType::F32)?;
+            let (Some(full), Some(half)) = (linear::pack(&weight)?, linear::pack(&rounded)?) else {
+                panic!("no packed form on the CPU");
+            };
+            assert!(matches!(
+                (&full.0, &half.0),
+                (linear::Form::F32(_), linear::Form::Bf16(_))
+            ));
+            let Some(same) = linear::cpu::pack::<f32, f32>(&rounded)? else {
+                panic!("every number can lie as it is");
+            };
+            let same = linear::Packed(linear::Form::F32(same));
+            let of = |packed| linear::forward_packed(&x, &rounded, packed, Some(&bias))?.to_vec2::<f32>();
+            assert_eq!(of(&half)?, of(&same)?, "{rows} rows");
         }
         Ok(())
     }

@@ -47,7 +47,7 @@ pub(super) fn run(args: &GenerateArgs, folder: &Path, cli: &Cli) -> Result<ExitC
     let experiment = config::read(&config, &[])?;
     let device = device::open(&args.compute.device)?;
     let model = Model::open(&args.model.model, &BlockRegistry::default(), &device)?;
-    model.set_precision(args.compute.precision.into());
+    model.use_in(args.compute.precision.into())?;
     config::check_trained(&experiment, &model, DATASET, "--pictures")?;
     let layout = Layout::new(&dataset_args(&experiment, Split::Train, None))?;
     let model = model.decoder("mblm generate")?;

@@ -89,7 +89,7 @@ fn answers(args: &VqaEvalArgs, config: &Path, split: Split, signals: &Signals, c
     let device = device::open(&args.compute.device)?;
     let mut experiment = config::read(config, &[])?;
     let model = Model::open(&args.model.model, &BlockRegistry::default(), &device)?;
-    model.set_precision(args.compute.precision.into());
+    model.use_in(args.compute.precision.into())?;
     config::check_trained(&experiment, &model, super::DATASET, "mblm vqa eval")?;
     if let Some(data) = &args.data {
         experiment.io.dataset_dir.clone_from(data);
