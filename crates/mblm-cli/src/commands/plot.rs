@@ -5,12 +5,14 @@ use std::process::ExitCode;
 
 use anyhow::Result;
 use mblm::checkpoint::atomic;
+use mblm::config::ClassifierExperiment;
 use mblm::train::outputs::{LOSS_FILE, LossRow, read_losses};
 use serde_json::json;
 
 use crate::args::{Cli, PlotArgs};
 use crate::output;
 use crate::plot::{Curves, Format, Picture, Unit};
+use crate::run_folder::CONFIG;
 
 /// The name of a picture, where none is given.
 const PLOT_FILE: &str = "plot.svg";
@@ -38,6 +40,7 @@ pub(crate) fn run(args: &PlotArgs, cli: &Cli) -> Result<ExitCode> {
         runs: &runs,
         across: args.x,
         unit: args.unit,
+        of: predicted(&args.runs),
         logarithmic: args.log,
     };
     let image = format.render(&picture)?;
@@ -104,6 +107,18 @@ fn names(paths: &[PathBuf]) -> Vec<String> {
     names.iter().zip(paths).map(chosen).collect()
 }
 
+/// What the runs predict one by one.
+fn predicted(runs: &[PathBuf]) -> &'static str {
+    let classifiers = (runs.iter())
+        .filter(|run| ClassifierExperiment::is_in(&folder(run).join(CONFIG)))
+        .count();
+    match classifiers {
+        0 => "byte",
+        all if all == runs.len() => "answer",
+        _ => "byte or answer",
+    }
+}
+
 fn report(args: &PlotArgs, output: &Path, runs: &[Curves]) -> Result<()> {
     let points: usize = runs.iter().map(Curves::losses).sum();
     if !args.json {
@@ -116,8 +131,8 @@ fn report(args: &PlotArgs, output: &Path, runs: &[Curves]) -> Result<()> {
         return Ok(());
     }
     let unit = match args.unit {
-        Unit::Bits => "bits_per_byte",
-        Unit::Nats => "nats",
+        Unit::Bits => format!("bits_per_{}", predicted(&args.runs).replace(' ', "_")),
+        Unit::Nats => "nats".into(),
     };
     let last = |points: &[(f64, f64)]| points.last().map(|(_, loss)| *loss);
     let runs: Vec<_> = args

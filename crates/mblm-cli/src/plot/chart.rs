@@ -49,6 +49,8 @@ pub(crate) struct Picture<'a> {
     pub(crate) runs: &'a [Curves],
     pub(crate) across: Across,
     pub(crate) unit: Unit,
+    /// What a loss is a mean over: byte or answer.
+    pub(crate) of: &'a str,
     /// Whether the losses have a logarithmic axis.
     pub(crate) logarithmic: bool,
 }
@@ -120,8 +122,8 @@ impl Picture<'_> {
 
     fn loss_label(&self) -> String {
         match self.unit {
-            Unit::Bits => "loss (bits per byte)".into(),
-            Unit::Nats => "loss (nats per byte)".into(),
+            Unit::Bits => format!("loss (bits per {})", self.of),
+            Unit::Nats => format!("loss (nats per {})", self.of),
         }
     }
 

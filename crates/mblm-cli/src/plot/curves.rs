@@ -23,9 +23,9 @@ pub(crate) enum Across {
 /// The unit of losses.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, clap::ValueEnum)]
 pub(crate) enum Unit {
-    /// Bits per byte
+    /// Bits per byte, or per answer of the CNN + LSTM
     Bits,
-    /// Nats per byte, as in loss.csv
+    /// Nats, as in loss.csv
     Nats,
 }
 

@@ -116,6 +116,28 @@ fn options_change_axes_unit_and_format() {
 }
 
 #[test]
+fn losses_of_the_classifier_are_called_those_of_answers() {
+    let scratch = Scratch::new();
+    let (bytes, answers) = (
+        run(&scratch, "bytes", text(&losses(0))),
+        run(&scratch, "answers", text(&losses(0))),
+    );
+    std::fs::write(answers.join("config.yaml"), "cnn_lstm: {}\n").unwrap();
+    let picture = scratch.path("a.svg");
+    for (runs, label) in [
+        (vec![&answers], "loss (bits per answer)"),
+        (vec![&answers, &bytes], "loss (bits per byte or answer)"),
+        (vec![&bytes], "loss (bits per byte)"),
+    ] {
+        let mut args = vec!["plot", "-o", str(&picture)];
+        args.extend(runs.into_iter().map(|run| str(run)));
+        done(&args);
+        let drawn = std::fs::read_to_string(&picture).unwrap();
+        assert!(drawn.contains(&format!("\n{label}\n")), "{label}");
+    }
+}
+
+#[test]
 fn several_runs_are_compared_in_one_picture() {
     let scratch = Scratch::new();
     let all = losses(0);

@@ -63,14 +63,16 @@ pub fn train(
         let loss = loss(&network.logits(&input, true)?, &input.answers)?;
         let mean = f64::from(loss.to_scalar::<f32>()?);
         let forward = begun.elapsed();
-        if !mean.is_finite() {
-            return Err(Error::NotFinite {
-                what: "the loss",
-                value: mean,
+        let finite = |what, value: f64| match value.is_finite() {
+            true => Ok(()),
+            false => Err(Error::NotFinite {
+                what,
+                value,
                 place: format!("batch {cum_batch} (samples {:?})", batch.samples),
                 state: None,
-            });
-        }
+            }),
+        };
+        finite("the loss", mean)?;
         let graph = loss.backward()?;
         for parameter in network.parameters().iter() {
             if let Some(gradient) = graph.get(parameter.tracked()) {
@@ -78,6 +80,7 @@ pub fn train(
             }
         }
         let norm = optimizer.step(&gradients, rate, config.gradient_clipping)?;
+        finite("the norm of the gradient", norm.before)?;
         gradients.clear()?;
         learned.batches += 1;
         let elements_seen = learned.batches * plan.elements_per_batch;

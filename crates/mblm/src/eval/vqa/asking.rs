@@ -17,8 +17,9 @@ use crate::generate::{Generator, GeneratorState};
 use crate::model::Mblm;
 use crate::{Error, Result};
 
-/// Batches of a window: more makes fuller batches, and takes more memory for prompts.
-const WINDOW: usize = 32;
+/// Ids of the prompts of a window, about: more makes fuller batches, above all where JPEG files give every picture a length of its
+/// own, and takes more memory.
+const WINDOW: usize = 1 << 22;
 
 /// A question and the model's answers.
 #[derive(Clone, Debug, PartialEq, Serialize)]
@@ -129,22 +130,23 @@ impl<'a> Asking<'a> {
 
     /// Prepares the next window.
     fn fill(&mut self) -> Result<()> {
-        let window = self.next
-            ..self
-                .questions
-                .min(self.next.saturating_add(self.batch_size.saturating_mul(WINDOW)));
-        self.next = window.end;
-        let asked: Vec<Result<Asked>> = window
-            .into_par_iter()
-            .map(|index| {
-                let prompt = self.data.prompt(index)?;
-                Ok(Asked { index, prompt })
-            })
-            .collect();
         let mut by_length: BTreeMap<usize, Vec<Asked>> = BTreeMap::new();
-        for asked in asked {
-            let asked = asked?;
-            by_length.entry(asked.prompt.len()).or_default().push(asked);
+        let mut ids = 0;
+        while ids < WINDOW && self.next < self.questions {
+            let piece = self.next..self.questions.min(self.next.saturating_add(self.batch_size));
+            self.next = piece.end;
+            let asked: Vec<Result<Asked>> = piece
+                .into_par_iter()
+                .map(|index| {
+                    let prompt = self.data.prompt(index)?;
+                    Ok(Asked { index, prompt })
+                })
+                .collect();
+            for asked in asked {
+                let asked = asked?;
+                ids += asked.prompt.len();
+                by_length.entry(asked.prompt.len()).or_default().push(asked);
+            }
         }
         for group in by_length.into_values() {
             let mut group = group.into_iter().peekable();
