@@ -4,7 +4,7 @@ use std::path::Path;
 
 use anyhow::Result;
 use candle_core::Device;
-use mblm::config::{Experiment, ModelConfig, Precision};
+use mblm::config::{ClassifierExperiment, Experiment, ModelConfig, Precision};
 use mblm::data::{DatasetArgs, Registry, Split};
 use mblm::model::{BlockRegistry, Model, without_kernels};
 
@@ -13,6 +13,13 @@ use crate::commands::eval::vocabulary;
 
 /// Reads a configuration file. One that cannot be read is wrong usage, as is one that cannot be used.
 pub(crate) fn read(path: &Path, overrides: &[String]) -> Result<Experiment> {
+    if ClassifierExperiment::is_in(path) {
+        return Err(Usage(format!(
+            "{}: expected the configuration of a model of bytes, with params; this is one of the CNN + LSTM baseline, which is for              `mblm train` from its beginning, `mblm data check` and, with a run of it, `mblm vqa eval`",
+            path.display()
+        ))
+        .into());
+    }
     usage(Experiment::from_file(path, overrides))
 }
 

@@ -17,27 +17,33 @@ fn random(shape: &[usize], seed: u64) -> Result<Tensor> {
     uniform(shape, seed)?.to_dtype(DType::F32)?.to_device(&Device::Cpu)
 }
 
+/// From packed weights of `f32`, as they are and rounded to bfloat16 numbers.
 fn decode(criterion: &mut Criterion) -> Result<()> {
     let mut group = criterion.benchmark_group("linear, few rows");
     for (inputs, outputs) in LAYERS {
-        let layers: Vec<(Tensor, Tensor)> = (0..12)
-            .map(|seed| Ok((random(&[outputs, inputs], seed)?, random(&[outputs], seed + 100)?)))
-            .collect::<Result<_>>()?;
-        for rows in [1, 8] {
-            let x = random(&[rows, inputs], 200)?;
-            group.throughput(Throughput::Bytes((layers.len() * inputs * outputs * 4) as u64));
-            group.bench_function(
-                BenchmarkId::from_parameter(format!("{rows} of {inputs}, {outputs} outputs")),
-                |bencher| {
+        for (name, stored, size) in [("float32", DType::F32, 4), ("bfloat16", DType::BF16, 2)] {
+            let layers = (0..12).map(|seed| {
+                let weight = random(&[outputs, inputs], seed)?
+                    .to_dtype(stored)?
+                    .to_dtype(DType::F32)?;
+                let packed = linear::pack(&weight)?.expect("the CPU has a packed form");
+                Ok((weight, packed, random(&[outputs], seed + 100)?))
+            });
+            let layers: Vec<_> = layers.collect::<Result<_>>()?;
+            for rows in [1, 8] {
+                let x = random(&[rows, inputs], 200)?;
+                group.throughput(Throughput::Bytes((layers.len() * inputs * outputs * size) as u64));
+                let id = format!("{name}, {rows} of {inputs}, {outputs} outputs");
+                group.bench_function(BenchmarkId::from_parameter(id), |bencher| {
                     on_workers(|| {
                         bencher.iter(|| {
-                            for (weight, bias) in &layers {
-                                linear::forward(&x, weight, Some(bias)).expect("sizes fit");
+                            for (weight, packed, bias) in &layers {
+                                linear::forward_packed(&x, weight, packed, Some(bias)).expect("sizes fit");
                             }
                         });
                     });
-                },
-            );
+                });
+            }
         }
     }
     group.finish();

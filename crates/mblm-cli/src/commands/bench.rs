@@ -44,7 +44,9 @@ pub(crate) fn run(args: &BenchArgs, cli: &Cli) -> Result<ExitCode> {
     registry.check(architecture.model())?;
     let model = Model::new(&architecture, &registry, &Seeded(0), &device)?;
     let precision = Precision::from(args.precision);
-    config::warn_of_precision(precision, &device);
+    if train {
+        config::warn_of_precision(precision, &device);
+    }
     config::warn_of_kernels(architecture.model(), &device);
     model.set_precision(precision);
     let decoder = generate.then(|| model.decoder("measuring generation")).transpose()?;

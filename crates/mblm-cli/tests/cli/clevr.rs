@@ -6,7 +6,7 @@ use std::sync::OnceLock;
 
 use serde_json::Value;
 
-use crate::support::{Scratch, best_model, done, fails, finish, fixture, mblm, str, trained};
+use crate::support::{Scratch, best_model, done, fails, finish, fixture, mblm, root, str, trained};
 
 const CONFIG: &str = "\
 io:
@@ -126,6 +126,50 @@ fn a_sound_data_set_is_described() {
     assert_eq!((&split["questions"], &split["images"]), (&3.into(), &1.into()));
     assert_eq!(split["input_seq_len"], Value::Null);
     assert_eq!(split["longest"]["ids"], 2 * 43 + 480 * 320 * 3 + 2);
+}
+
+/// Its configuration is no model's of bytes, but names data that can be checked; what it cannot be used for says so.
+#[test]
+fn the_baseline_has_a_configuration_of_its_own() {
+    let questions = Questions::new();
+    let recipe = root().join("configs/clevr-cnn-lstm.yaml");
+    let (dir, out) = (
+        format!("io.dataset_dir={}", str(&questions.data)),
+        format!("io.output_dir={}", str(questions.scratch.runs())),
+    );
+    let set = ["--set", &dir, "--set", "io.dataset_args.resize_to_w=8"];
+    let text = done(&[&["data", "check", str(&recipe)][..], &set].concat());
+    let lines: Vec<&str> = text.text().lines().collect();
+    assert_eq!(lines[0], "train: 3 samples, nothing is wrong");
+    // 43 bytes twice, 8 · 12 · 3 values, 2 bytes of the answer
+    assert!(
+        lines[3].starts_with("  longest sample: 376 ids, question 2"),
+        "{}",
+        lines[3]
+    );
+    fs::write(questions.image(), "no picture").unwrap();
+    assert_eq!(
+        finish(&mut mblm([&["data", "check", str(&recipe)][..], &set].concat())).code,
+        1
+    );
+
+    fs::copy(
+        questions.data.join("images/train/CLEVR_val_000000.png"),
+        questions.image(),
+    )
+    .unwrap();
+    let small = [
+        "--set",
+        "train.target_elements=6",
+        "--set",
+        "train.batch_size=3",
+        "--set",
+        &out,
+    ];
+    let run = done(&[&["train", str(&recipe), "--json"][..], &set, &small].concat()).json();
+    let part = "expected the configuration of a model of bytes, with params; this is one of the CNN + LSTM baseline";
+    fails(&["train", "--resume", run["run"].as_str().unwrap()], 2, &[part]);
+    fails(&["plan", str(&recipe)], 2, &[part]);
 }
 
 #[test]

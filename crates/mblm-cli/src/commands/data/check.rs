@@ -1,14 +1,15 @@
 //! `mblm data check`: reads all of a data set, and lists what is wrong with it.
 
+use std::path::PathBuf;
 use std::process::ExitCode;
 use std::sync::atomic::Ordering;
 
 use anyhow::Result;
-use mblm::config::Experiment;
+use mblm::config::{ClassifierExperiment, Experiment};
 use mblm::data::clevr::{self, Report};
 use mblm::data::{DatasetArgs, Registry, Split};
 use mblm::train::{dataset_args, open_split};
-use serde_json::{Value, json};
+use serde_json::{Map, Value, json};
 
 use crate::args::{CheckArgs, Cli, Usage};
 use crate::commands::vqa::DATASET as CLEVR;
@@ -18,6 +19,50 @@ use crate::{config, progress};
 
 /// Ids of a sample where nothing bounds them: more than any sample has, and no number that overflows.
 const UNBOUNDED: usize = u32::MAX as usize;
+
+/// Whose data is looked at.
+enum Source {
+    /// That of a model of bytes.
+    Bytes(Box<Experiment>),
+    /// Pictures and questions, whose samples may be of any length.
+    Questions {
+        folder: PathBuf,
+        options: Map<String, Value>,
+    },
+}
+
+impl Source {
+    fn new(args: &CheckArgs) -> Result<Self> {
+        Ok(match &args.config {
+            Some(path) if ClassifierExperiment::is_in(path) => {
+                let io = config::usage(ClassifierExperiment::from_file(path, &args.overrides))?.io;
+                Self::Questions {
+                    folder: args.data.clone().unwrap_or(io.dataset_dir),
+                    options: io.dataset_args.unwrap_or_default(),
+                }
+            }
+            Some(path) => {
+                let mut experiment = config::read(path, &args.overrides)?;
+                if let Some(data) = &args.data {
+                    experiment.io.dataset_dir.clone_from(data);
+                }
+                Self::Bytes(Box::new(experiment))
+            }
+            None => Self::Questions {
+                folder: args.data.clone().unwrap_or_default(),
+                options: Map::new(),
+            },
+        })
+    }
+
+    /// The name of the data set.
+    fn dataset(&self) -> &str {
+        match self {
+            Self::Bytes(experiment) => &experiment.io.dataset_id,
+            Self::Questions { .. } => CLEVR,
+        }
+    }
+}
 
 /// What is known of a split.
 struct Checked {
@@ -30,24 +75,24 @@ struct Checked {
 
 pub(crate) fn run(args: &CheckArgs, cli: &Cli) -> Result<ExitCode> {
     let signals = Signals::listen()?;
-    let experiment = match &args.config {
-        Some(path) => {
-            let mut experiment = config::read(path, &args.overrides)?;
-            if let Some(data) = &args.data {
-                experiment.io.dataset_dir.clone_from(data);
-            }
-            Some(experiment)
-        }
-        None => None,
-    };
-    let dataset = experiment
-        .as_ref()
-        .map_or(CLEVR, |experiment| &experiment.io.dataset_id);
+    let source = Source::new(args)?;
+    let dataset = source.dataset();
     let mut checked = Vec::new();
     for &split in args.split.splits() {
-        let found = match (&experiment, &args.data) {
-            (Some(experiment), _) if dataset != CLEVR => samples(experiment, split, args.limit, cli, &signals)?,
-            (experiment, data) => questions(experiment.as_ref(), data.as_deref(), split, args.limit, cli)?,
+        let on_opening = progress::opening_bar(cli.quiet);
+        let found = match &source {
+            Source::Bytes(experiment) if dataset == CLEVR => {
+                questions(&dataset_args(experiment, split, on_opening), args.limit)?
+            }
+            Source::Bytes(experiment) => samples(experiment, split, args.limit, cli, &signals)?,
+            Source::Questions { folder, options } => {
+                let dataset = DatasetArgs {
+                    options: options.clone(),
+                    on_opening,
+                    ..DatasetArgs::new(folder, split, UNBOUNDED)
+                };
+                questions(&dataset, args.limit)?
+            }
         };
         checked.extend(found);
         if signals.stop.load(Ordering::Relaxed) {
@@ -86,26 +131,12 @@ pub(crate) fn run(args: &CheckArgs, cli: &Cli) -> Result<ExitCode> {
 }
 
 /// A split of clevr; `None` if there is no such split.
-fn questions(
-    experiment: Option<&Experiment>,
-    data: Option<&std::path::Path>,
-    split: Split,
-    limit: usize,
-    cli: &Cli,
-) -> Result<Option<Checked>> {
-    let on_opening = progress::opening_bar(cli.quiet);
-    let dataset = match (experiment, data) {
-        (Some(experiment), _) => dataset_args(experiment, split, on_opening),
-        (None, data) => DatasetArgs {
-            on_opening,
-            ..DatasetArgs::new(data.unwrap_or(std::path::Path::new("")), split, UNBOUNDED)
-        },
-    };
-    let Some(report) = clevr::check(&dataset, limit)? else {
+fn questions(dataset: &DatasetArgs, limit: usize) -> Result<Option<Checked>> {
+    let Some(report) = clevr::check(dataset, limit)? else {
         return Ok(None);
     };
     let mut json = serde_json::to_value(&report)?;
-    json["split"] = split.name().into();
+    json["split"] = dataset.split.name().into();
     json["types"] = report
         .types
         .iter()
@@ -115,7 +146,7 @@ fn questions(
         json["input_seq_len"] = Value::Null;
     }
     Ok(Some(Checked {
-        split,
+        split: dataset.split,
         samples: report.questions,
         problems: report.problem_count,
         lines: lines(&report, dataset.sample_len),
