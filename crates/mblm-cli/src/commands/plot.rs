@@ -45,7 +45,7 @@ pub(crate) fn run(args: &PlotArgs, cli: &Cli) -> Result<ExitCode> {
     };
     let image = format.render(&picture)?;
     atomic::write(&output, |out| out.write_all(&image))?;
-    report(args, &output, &runs)?;
+    report(args, &output, &picture)?;
     Ok(ExitCode::SUCCESS)
 }
 
@@ -119,26 +119,25 @@ fn predicted(runs: &[PathBuf]) -> &'static str {
     }
 }
 
-fn report(args: &PlotArgs, output: &Path, runs: &[Curves]) -> Result<()> {
-    let points: usize = runs.iter().map(Curves::losses).sum();
+fn report(args: &PlotArgs, output: &Path, picture: &Picture) -> Result<()> {
+    let points: usize = picture.runs.iter().map(Curves::losses).sum();
     if !args.json {
-        let of = if runs.len() == 1 {
-            "1 run".to_string()
-        } else {
-            format!("{} runs", runs.len())
+        let of = match picture.runs.len() {
+            1 => "1 run".to_string(),
+            count => format!("{count} runs"),
         };
         output::line(&format!("{}: {points} losses of {of}", output.display()))?;
         return Ok(());
     }
     let unit = match args.unit {
-        Unit::Bits => format!("bits_per_{}", predicted(&args.runs).replace(' ', "_")),
+        Unit::Bits => format!("bits_per_{}", picture.of.replace(' ', "_")),
         Unit::Nats => "nats".into(),
     };
     let last = |points: &[(f64, f64)]| points.last().map(|(_, loss)| *loss);
     let runs: Vec<_> = args
         .runs
         .iter()
-        .zip(runs)
+        .zip(picture.runs)
         .map(|(path, run)| {
             json!({
                 "name": run.name, "file": loss_file(path), "training_points": run.training.len(),

@@ -13,8 +13,8 @@ use crate::config::ClassifierExperiment;
 use crate::data::{Loader, LoaderOptions, Position};
 use crate::model::{Gradients, Loss};
 use crate::train::{
-    BatchReport, Evaluation, EvaluationKind, Event, Observer, Optimizer, Plan, Schedule, configured, sample_order,
-    spread,
+    BatchReport, Evaluation, EvaluationKind, Event, Observer, Optimizer, Plan, Schedule, configured,
+    evaluation_batches, sample_order, spread,
 };
 use crate::{Error, Result};
 
@@ -162,13 +162,9 @@ fn evaluate(
     observer: &mut dyn Observer,
     stop: &AtomicBool,
 ) -> Result<Option<Found>> {
-    let config = &experiment.train;
-    let options = LoaderOptions::evaluation(config.batch_size, sample_order(config.shuffle_eval, config.seed));
-    let of = options
-        .batches(&**data, 0)
-        .min(config.max_eval_steps.unwrap_or(usize::MAX));
+    let (batches, of) = evaluation_batches(&experiment.train, data.clone())?;
     let (mut sum, mut right, mut count) = (0.0, 0, 0);
-    for (index, batch) in Loader::new(data.clone(), options)?.take(of).enumerate() {
+    for (index, batch) in batches.enumerate() {
         if stop.load(Ordering::Relaxed) {
             return Ok(None);
         }

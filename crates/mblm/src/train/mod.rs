@@ -27,4 +27,4 @@ pub use schedule::{Plan, Schedule};
 pub use state::{RunState, SavedState, States};
 pub use trainer::{Outcome, Trainer};
 pub use validation::model_batch;
-pub(crate) use validation::sample_order;
+pub(crate) use validation::{evaluation_batches, sample_order};

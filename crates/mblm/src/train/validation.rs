@@ -29,13 +29,9 @@ impl<'a> Evaluator<'a> {
         observer: &mut dyn Observer,
         stop: &AtomicBool,
     ) -> Result<Option<(Loss, usize)>> {
-        let train = self.train;
-        let options = LoaderOptions::evaluation(train.batch_size, sample_order(train.shuffle_eval, train.seed));
-        let of = options
-            .batches(&**dataset, 0)
-            .min(train.max_eval_steps.unwrap_or(usize::MAX));
+        let (batches, of) = evaluation_batches(self.train, dataset.clone())?;
         let (mut sum, mut count, mut samples) = (0.0, 0, 0);
-        for (index, batch) in Loader::new(dataset.clone(), options)?.take(of).enumerate() {
+        for (index, batch) in batches.enumerate() {
             if stop.load(Ordering::Relaxed) {
                 return Ok(None);
             }
@@ -52,6 +48,18 @@ impl<'a> Evaluator<'a> {
         let mean = if count == 0 { 0.0 } else { sum / count as f64 };
         Ok(Some((Loss { mean, count }, samples)))
     }
+}
+
+/// The batches that an evaluation takes of `dataset` as the configuration says, and how many there are.
+pub(crate) fn evaluation_batches(
+    train: &TrainConfig,
+    dataset: Arc<dyn Dataset>,
+) -> Result<(impl Iterator<Item = Result<Batch>>, usize)> {
+    let options = LoaderOptions::evaluation(train.batch_size, sample_order(train.shuffle_eval, train.seed));
+    let of = options
+        .batches(&*dataset, 0)
+        .min(train.max_eval_steps.unwrap_or(usize::MAX));
+    Ok((Loader::new(dataset, options)?.take(of), of))
 }
 
 /// The order of samples that the configuration's `shuffle_…` and `seed` mean.
