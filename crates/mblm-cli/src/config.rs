@@ -75,8 +75,8 @@ pub(crate) fn check_trained(experiment: &Experiment, model: &Model, dataset: &st
 pub(crate) fn warn_of_precision(precision: Precision, device: &Device) {
     if device.is_cpu() && precision == Precision::Bf16 && !mblm::bf16_is_fast() {
         tracing::warn!(
-            "this processor is no faster with bfloat16 (AMD's with AVX-512-BF16 are): training rounds as asked, but is slower \
-             than with --precision float32"
+            "this processor is no faster with bfloat16 (AMD's with AVX-512-BF16 and Intel's with AMX are): training rounds as \
+             asked, but is slower than with --precision float32"
         );
     }
 }

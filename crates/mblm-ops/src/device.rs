@@ -45,10 +45,11 @@ pub fn instructions() -> &'static str {
     #[cfg(target_arch = "x86_64")]
     {
         let found = |name| match name {
+            "AVX-512 and AMX" => crate::cpu::TileUnit::of_processor().is_some(),
             "AVX-512" => is_x86_feature_detected!("avx512f") && is_x86_feature_detected!("avx512vl"),
             _ => is_x86_feature_detected!("avx2") && is_x86_feature_detected!("fma"),
         };
-        for name in ["AVX-512", "AVX2"] {
+        for name in ["AVX-512 and AMX", "AVX-512", "AVX2"] {
             if found(name) {
                 return name;
             }

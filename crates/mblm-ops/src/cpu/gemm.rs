@@ -1,18 +1,18 @@
-//! Matrix products of strided slices through the `gemm` crate, a block of the result on each thread.
+//! Matrix products of strided slices, a block of the result on each thread, through the `gemm` crate; of rounded numbers in the
+//! processor's tiles ([`amx`]).
 //!
 //! The library rearranges the right operand, and the left one where its rows have gaps between the steps along k and the result
 //! has many columns. So columns are cut rather than rows, and a left operand with gaps meets few columns at a time.
 
 use std::ops::Range;
 
+use candle_core::DType;
 use rayon::prelude::*;
 
-use super::{Real, par_new, threads, zeros};
+use super::amx::{self, Unit};
+use super::{Real, threads, zeros};
 
-/// Rows that one task fills with the bias.
-const ROWS: usize = 256;
-/// Rows and columns that the library's tiles divide: cuts between others would leave it more parts of tiles.
-const ROW_UNIT: usize = 6;
+/// Columns that the library's tiles divide.
 const COLUMN_UNIT: usize = 16;
 
 /// Columns of a result whose left operand, with gaps along k, is read as it lies; and steps along k at a time, which leave the
@@ -23,36 +23,54 @@ const STEPS_IN_PLACE: usize = 256;
 /// A matrix: data, elements from one row to the next, elements from one column to the next.
 pub(crate) type Matrix<'a, T> = (&'a [T], usize, usize);
 
+/// How a block is multiplied.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum By {
+    /// By the `gemm` crate.
+    Library,
+    /// In tiles, rounded to bfloat16: numbers of `f32`.
+    Tiles(Unit),
+}
+
+/// What a product is added to.
+#[derive(Clone, Copy)]
+pub(crate) enum Start<'a, T> {
+    /// Nothing; what was there need not be initialised.
+    Zero,
+    /// The same row everywhere; what was there need not be initialised.
+    Row(&'a [T]),
+    /// What is there.
+    Held,
+}
+
 /// The row `bias`, or nothing, + a (m, k) · b (k, n), row after row, on every thread.
 pub(crate) fn new_product<T: Real>(
+    bias: Option<&[T]>,
+    sizes: (usize, usize, usize),
+    a: Matrix<T>,
+    b: Matrix<T>,
+) -> Vec<T> {
+    new_product_by(By::Library, bias, sizes, a, b)
+}
+
+/// [`new_product`], multiplied as asked.
+pub(super) fn new_product_by<T: Real>(
+    by: By,
     bias: Option<&[T]>,
     (m, n, k): (usize, usize, usize),
     a: Matrix<T>,
     b: Matrix<T>,
 ) -> Vec<T> {
-    if let Some(bias) = bias {
-        assert!(bias.len() == n);
-        // SAFETY: chunks are whole rows, as long as the bias is.
-        let mut out = unsafe {
-            par_new(m * n, ROWS * n, |_, rows| {
-                for row in rows.chunks_exact_mut(n) {
-                    for (to, bias) in row.iter_mut().zip(bias) {
-                        to.write(*bias);
-                    }
-                }
-            })
-        };
-        product((&mut out, n), true, (m, n, k), a, b, true);
-        return out;
-    }
+    assert!(bias.is_none_or(|bias| bias.len() == n));
     if k == 0 {
-        return zeros(m * n);
+        return bias.map_or_else(|| zeros(m * n), |bias| bias.repeat(m));
     }
     let mut out = Vec::with_capacity(m * n);
     let new = &mut out.spare_capacity_mut()[..m * n];
+    let start = bias.map_or(Start::Zero, Start::Row);
     // SAFETY: the rows are n elements long and n apart.
-    unsafe { multiply((new.as_mut_ptr().cast(), n), false, (m, n, k), a, b, true) };
-    // SAFETY: a product that adds to nothing has written them all.
+    unsafe { multiply(by, (new.as_mut_ptr().cast(), n), start, (m, n, k), a, b, true) };
+    // SAFETY: a product that adds to nothing, or to a row, has written them all.
     unsafe { out.set_len(m * n) };
     out
 }
@@ -62,6 +80,19 @@ pub(crate) fn new_product<T: Real>(
 /// `out` is (data, row stride) with columns one apart; `a` and `b` are (data, row stride, column stride). `parallel` lets
 /// the product use every thread; a task of a parallel loop says `false`.
 pub(crate) fn product<T: Real>(
+    out: (&mut [T], usize),
+    accumulate: bool,
+    sizes: (usize, usize, usize),
+    a: Matrix<T>,
+    b: Matrix<T>,
+    parallel: bool,
+) {
+    product_by(By::Library, out, accumulate, sizes, a, b, parallel);
+}
+
+/// [`product`], multiplied as asked.
+pub(super) fn product_by<T: Real>(
+    by: By,
     (out, out_row): (&mut [T], usize),
     accumulate: bool,
     (m, n, k): (usize, usize, usize),
@@ -79,77 +110,145 @@ pub(crate) fn product<T: Real>(
         }
         return;
     }
+    let start = if accumulate { Start::Held } else { Start::Zero };
     // SAFETY: the assertion above keeps every element that is written inside `out`, which is borrowed mutably.
-    unsafe { multiply((out.as_mut_ptr(), out_row), accumulate, (m, n, k), a, b, parallel) }
+    unsafe { multiply(by, (out.as_mut_ptr(), out_row), start, (m, n, k), a, b, parallel) }
 }
 
 /// [`product`] of at least one step along k.
 ///
 /// # Safety
-/// Every element (i, j) of `out`, at i times its row stride + j, may be written, and nobody else uses it; with `accumulate` it
-/// holds a number.
+/// Every element (i, j) of `out`, at i times its row stride + j, may be written, and nobody else uses it; to be [`Start::Held`]
+/// it holds a number.
 unsafe fn multiply<T: Real>(
+    by: By,
     (out, out_row): (*mut T, usize),
-    accumulate: bool,
+    start: Start<T>,
     (m, n, k): (usize, usize, usize),
-    (a, a_row, a_column): Matrix<T>,
-    (b, b_row, b_column): Matrix<T>,
+    a: Matrix<T>,
+    b: Matrix<T>,
     parallel: bool,
 ) {
     if m == 0 || n == 0 {
         return;
     }
-    assert!(a.len() > (m - 1) * a_row + (k - 1) * a_column);
-    assert!(b.len() > (k - 1) * b_row + (n - 1) * b_column);
+    assert!(a.0.len() > (m - 1) * a.1 + (k - 1) * a.2);
+    assert!(b.0.len() > (k - 1) * b.1 + (n - 1) * b.2);
+    let cut = match by {
+        By::Library => Cut::LIBRARY,
+        By::Tiles(_) => Cut::TILES,
+    };
     let (down, across) = match parallel {
-        true => cuts((m, n, k), threads()),
+        true => cut.pieces((m, n, k), threads()),
         false => (1, 1),
     };
     let out = Shared(out);
-    let (all_columns, all_steps) = match a_column {
-        1 => (n, k),
-        _ => (COLUMNS_IN_PLACE, STEPS_IN_PLACE),
-    };
     let multiply_block = |index: usize| {
-        let rows = piece(m, ROW_UNIT, index / across, down);
-        let columns = piece(n, COLUMN_UNIT, index % across, across);
-        let parts = columns.len().div_ceil(all_columns);
-        for step in (0..k).step_by(all_steps) {
-            for part in 0..parts {
-                let of_block = piece(columns.len(), COLUMN_UNIT, part, parts);
-                let column = columns.start + of_block.start;
-                // SAFETY: the assertions above keep every element that the strides reach inside its slice; `out` is the caller's word,
-                // and being nobody else's it overlaps neither input. Blocks have no element of it in common, and what they add to
-                // is there: after the first steps they have written it themselves.
-                unsafe {
-                    gemm::gemm(
-                        rows.len(),
-                        of_block.len(),
-                        all_steps.min(k - step),
-                        out.element(rows.start * out_row + column),
-                        1,
-                        out_row as isize,
-                        accumulate || step > 0,
-                        a[rows.start * a_row + step * a_column..].as_ptr(),
-                        a_column as isize,
-                        a_row as isize,
-                        b[column * b_column + step * b_row..].as_ptr(),
-                        b_column as isize,
-                        b_row as isize,
-                        T::one(),
-                        T::one(),
-                        false,
-                        false,
-                        false,
-                        gemm::Parallelism::None,
-                    );
-                }
+        let rows = piece(m, cut.row_unit, index / across, down);
+        let columns = piece(n, cut.column_unit, index % across, across);
+        let start = match start {
+            Start::Row(row) => Start::Row(&row[columns.clone()]),
+            start => start,
+        };
+        let sizes = (rows.len(), columns.len(), k);
+        let (a, b) = (
+            (&a.0[rows.start * a.1..], a.1, a.2),
+            (&b.0[columns.start * b.2..], b.1, b.2),
+        );
+        // SAFETY: the caller's word; blocks have no element in common.
+        unsafe {
+            let out = (out.element(rows.start * out_row + columns.start), out_row);
+            match by {
+                By::Library => by_library(out, start, sizes, a, b),
+                By::Tiles(unit) => in_tiles(unit, out, start, sizes, a, b),
             }
         }
     };
     match down * across {
         1 => multiply_block(0),
         blocks => (0..blocks).into_par_iter().with_max_len(1).for_each(multiply_block),
+    }
+}
+
+/// [`amx::multiply`] of numbers that are of `f32`.
+///
+/// # Safety
+/// That of [`multiply`].
+unsafe fn in_tiles<T: Real>(
+    unit: Unit,
+    (out, out_row): (*mut T, usize),
+    start: Start<T>,
+    sizes: (usize, usize, usize),
+    a: Matrix<T>,
+    b: Matrix<T>,
+) {
+    fn single<T: Real>(numbers: &[T]) -> &[f32] {
+        assert_eq!(T::DTYPE, DType::F32);
+        // SAFETY: of the types of `Real` one alone is `f32`'s, `f32`.
+        unsafe { std::slice::from_raw_parts(numbers.as_ptr().cast(), numbers.len()) }
+    }
+    let start = match start {
+        Start::Zero => Start::Zero,
+        Start::Held => Start::Held,
+        Start::Row(row) => Start::Row(single(row)),
+    };
+    let (a, b) = ((single(a.0), a.1, a.2), (single(b.0), b.1, b.2));
+    // SAFETY: the caller's word; the assertion says that elements of `out` are `f32` too.
+    unsafe { amx::multiply(unit, (out.cast(), out_row), start, sizes, a, b) }
+}
+
+/// A product by the `gemm` crate, on this thread.
+///
+/// # Safety
+/// That of [`multiply`]; the operands reach as far as the sizes say.
+unsafe fn by_library<T: Real>(
+    (out, out_row): (*mut T, usize),
+    start: Start<T>,
+    (m, n, k): (usize, usize, usize),
+    (a, a_row, a_column): Matrix<T>,
+    (b, b_row, b_column): Matrix<T>,
+) {
+    if let Start::Row(bias) = start {
+        for row in 0..m {
+            // SAFETY: the caller's word: the row may be written, and nobody else uses it.
+            unsafe { std::ptr::copy_nonoverlapping(bias.as_ptr(), out.add(row * out_row), n) };
+        }
+    }
+    let accumulate = !matches!(start, Start::Zero);
+    let (all_columns, all_steps) = match a_column {
+        1 => (n, k),
+        _ => (COLUMNS_IN_PLACE, STEPS_IN_PLACE),
+    };
+    let parts = n.div_ceil(all_columns);
+    for step in (0..k).step_by(all_steps) {
+        for part in 0..parts {
+            let columns = piece(n, COLUMN_UNIT, part, parts);
+            // SAFETY: the caller's word keeps every element that the strides reach inside its slice; `out` being nobody else's it overlaps
+            // neither input. What the product adds to is there: the bias, or what the first steps have written.
+            unsafe {
+                gemm::gemm(
+                    m,
+                    columns.len(),
+                    all_steps.min(k - step),
+                    out.add(columns.start),
+                    1,
+                    out_row as isize,
+                    accumulate || step > 0,
+                    a[step * a_column..].as_ptr(),
+                    a_column as isize,
+                    a_row as isize,
+                    b[columns.start * b_column + step * b_row..].as_ptr(),
+                    b_column as isize,
+                    b_row as isize,
+                    T::one(),
+                    T::one(),
+                    false,
+                    false,
+                    false,
+                    gemm::Parallelism::None,
+                );
+            }
+        }
     }
 }
 
@@ -168,31 +267,52 @@ impl<T> Shared<T> {
     }
 }
 
-/// Into how many pieces the rows and the columns of a result (m, n) of k steps are cut: one block a thread, where it is large enough,
-/// the largest one as small as can be, and so that least is read and rearranged again.
+/// How a result is cut into blocks, one a thread.
 ///
 /// A block is a product on one thread: the library's own threads wait for each other between steps along k. Its sums run in an order
-/// that depends on k alone, but for results of one row or column, which are not cut, and those of at most 64 rows and columns, which
-/// no block of a cut one is.
-fn cuts((m, n, k): (usize, usize, usize), threads: usize) -> (usize, usize) {
-    /// Fewest multiplications of a product that several threads share.
-    const WORK: usize = 1 << 20;
-    /// Multiplications that take as long as it does to write a number.
-    const WRITTEN: usize = 16;
-    /// Fewest rows, or columns, of a piece.
-    const LEAST: usize = 128;
-    if m == 1 || n == 1 || m * n * k.max(WRITTEN) < WORK {
-        return (1, 1);
+/// that depends on k alone, but for the library's results of one row or column, which are not cut, and those of at most 64 rows and
+/// columns, which no block of a cut one is.
+struct Cut {
+    /// Rows and columns that tiles divide: cuts between others would leave more parts of tiles.
+    row_unit: usize,
+    column_unit: usize,
+    /// What rearranging a number of the right operand costs against one of the left, or against reading it.
+    rearranged: usize,
+}
+
+impl Cut {
+    /// The library rearranges the right operand: pieces of 1024 rows and of 128 columns of results (2048, 256) take the same time.
+    const LIBRARY: Self = Self {
+        row_unit: 6,
+        column_unit: COLUMN_UNIT,
+        rearranged: 8,
+    };
+    /// Both operands are rearranged.
+    const TILES: Self = Self {
+        row_unit: amx::UNIT,
+        column_unit: amx::UNIT,
+        rearranged: 1,
+    };
+
+    /// Into how many pieces the rows and the columns of a result (m, n) of k steps are cut: one block a thread, where it is large enough,
+    /// the largest one as small as can be, and so that least is read and rearranged again.
+    fn pieces(&self, (m, n, k): (usize, usize, usize), threads: usize) -> (usize, usize) {
+        /// Fewest multiplications of a product that several threads share.
+        const WORK: usize = 1 << 20;
+        /// Multiplications that take as long as it does to write a number.
+        const WRITTEN: usize = 16;
+        /// Fewest rows, or columns, of a piece.
+        const LEAST: usize = 128;
+        if m == 1 || n == 1 || m * n * k.max(WRITTEN) < WORK {
+            return (1, 1);
+        }
+        let pieces = |count: usize, size: usize| count.min(size / LEAST).max(1);
+        let largest = |(down, across): (usize, usize)| m.div_ceil(down) * n.div_ceil(across);
+        (1..=threads)
+            .map(|down| (pieces(down, m), pieces(threads / down, n)))
+            .min_by_key(|cuts| (largest(*cuts), self.rearranged * cuts.0 * n + cuts.1 * m))
+            .unwrap_or((1, 1))
     }
-    let pieces = |count: usize, size: usize| count.min(size / LEAST).max(1);
-    /// Rearranging a number of the right operand against reading one of the left: pieces of 1024 rows and of 128 columns of results
-    /// (2048, 256) take the same time.
-    const REARRANGED: usize = 8;
-    let largest = |(down, across): (usize, usize)| m.div_ceil(down) * n.div_ceil(across);
-    (1..=threads)
-        .map(|down| (pieces(down, m), pieces(threads / down, n)))
-        .min_by_key(|cuts| (largest(*cuts), REARRANGED * cuts.0 * n + cuts.1 * m))
-        .unwrap_or((1, 1))
 }
 
 /// The rows, or columns, of piece `index` of `count` of `size`, in whole units but for the last.
@@ -209,6 +329,11 @@ mod tests {
     /// Threads change where a result is cut, not what it is; 600 and 1500 steps are more than the library sums at once.
     #[test]
     fn any_number_of_threads_gives_the_same_bits() {
+        let unit = Unit::of_processor().unwrap_or(Unit::portable());
+        [By::Library, By::Tiles(unit)].into_iter().for_each(gives_the_same_bits);
+    }
+
+    fn gives_the_same_bits(by: By) {
         let numbers = |count: usize| -> Vec<f32> { (0..count).map(|i| (i as f32 * 0.7).sin()).collect() };
         for (m, n, k) in [
             (150, 40, 600),
@@ -222,11 +347,11 @@ mod tests {
             for (a, b) in [((&a[..], k, 1), (&b[..], n, 1)), ((&a, 1, m), (&b, 1, k))] {
                 let on = |threads: usize| {
                     let pool = rayon::ThreadPoolBuilder::new().num_threads(threads).build().unwrap();
-                    pool.install(|| new_product(None, (m, n, k), a, b))
+                    pool.install(|| new_product_by(by, None, (m, n, k), a, b))
                 };
                 let expected = on(1);
                 for threads in [2, 3, 4, 7, 12] {
-                    assert!(on(threads) == expected, "({m}, {n}, {k}) on {threads} threads");
+                    assert!(on(threads) == expected, "{by:?}: ({m}, {n}, {k}) on {threads} threads");
                 }
             }
         }
@@ -244,12 +369,12 @@ mod tests {
             }
             assert_eq!(end, size);
         }
-        assert_eq!(cuts((4096, 256, 1024), 2), (2, 1));
-        assert_eq!(cuts((2048, 512, 256), 2), (1, 2));
-        assert_eq!(cuts((256, 1024, 4096), 2), (1, 2));
-        assert_eq!(cuts((1024, 1024, 1024), 16), (2, 8));
-        assert_eq!(cuts((200, 200, 4096), 16), (1, 1));
-        assert_eq!(cuts((8, 8, 8), 16), (1, 1));
+        assert_eq!(Cut::LIBRARY.pieces((4096, 256, 1024), 2), (2, 1));
+        assert_eq!(Cut::LIBRARY.pieces((2048, 512, 256), 2), (1, 2));
+        assert_eq!(Cut::LIBRARY.pieces((256, 1024, 4096), 2), (1, 2));
+        assert_eq!(Cut::LIBRARY.pieces((1024, 1024, 1024), 16), (2, 8));
+        assert_eq!(Cut::LIBRARY.pieces((200, 200, 4096), 16), (1, 1));
+        assert_eq!(Cut::LIBRARY.pieces((8, 8, 8), 16), (1, 1));
     }
 
     #[test]

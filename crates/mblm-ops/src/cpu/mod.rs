@@ -1,6 +1,7 @@
 //! What the CPU kernels share: typed access to tensor data, deterministic parallel loops and vector arithmetic.
 
 mod access;
+mod amx;
 pub(crate) mod bf16;
 mod gemm;
 mod math;
@@ -10,6 +11,7 @@ mod parallel;
 mod rows;
 
 pub use access::{Slice, from_vec, prefetch, with_slice_mut};
+pub(crate) use amx::Unit as TileUnit;
 pub(crate) use gemm::{Matrix, new_product, product};
 pub use math::{Real, add_assign, axpy, dot, dots, dots_of_pairs, sum};
 pub(crate) use panels::{Panels, Stored};

@@ -47,7 +47,8 @@ impl Products {
         self == Self::Bf16 && x.device().is_cpu() && x.dtype() == DType::F32 && rows > EXACT_ROWS
     }
 
-    /// Whether this processor rounds and multiplies faster than it multiplies exactly: AMD's do that have AVX-512-BF16.
+    /// Whether this processor rounds and multiplies faster than it multiplies exactly: AMD's do that have AVX-512-BF16, Intel's
+    /// that have AMX.
     pub fn bf16_is_fast() -> bool {
         crate::cpu::bf16::is_fast()
     }

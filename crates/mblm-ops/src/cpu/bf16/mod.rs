@@ -4,7 +4,8 @@
 //! out (m, n) = start + r(a) (m, k) · r(b) (k, n)      r rounds to the nearest bfloat16, ties to even
 //! ```
 //!
-//! Two steps along k at a time: AMD's processors with AVX-512-BF16 multiply and add 32 pairs as fast as 16 `f32`. There
+//! Intel's processors with tiles multiply in those ([`Unit`]). AMD's with AVX-512-BF16 take two steps along k at a time: they multiply and
+//! add 32 pairs as fast as 16 `f32`. There
 //! each element is summed along k in an order that depends on k alone; operands whose steps lie one after another are rounded as they
 //! lie ([`pairs::rows`]), others, and every right operand, are rearranged into panels ([`pairs::Panels`]). On other processors the
 //! operands are rounded ([`pairs::rounded`]) and the product is an exact one of `f32`.
@@ -15,12 +16,13 @@ mod tile;
 use std::mem::MaybeUninit;
 use std::ops::Range;
 
+use super::amx::Unit;
+use super::gemm::{self, By, Start};
+use super::{par_chunks, par_new, threads};
 use pairs::{LANES, Pair, Panels};
 use tile::Sums;
 
-use super::{gemm, par_chunks, par_new, threads};
-
-pub(crate) use tile::is_fast;
+pub(super) use pairs::round;
 
 /// Pairs of steps that a tile's sums take in registers.
 const DEPTH: usize = 512;
@@ -39,19 +41,26 @@ enum Left {
     Panels(Panels),
 }
 
+/// Whether this processor rounds and multiplies faster than it multiplies exactly.
+pub(crate) fn is_fast() -> bool {
+    Unit::of_processor().is_some() || tile::is_fast()
+}
+
 /// The row `bias`, or nothing, + r(a) (m, k) · r(b) (k, n), row after row, on every thread.
 pub(crate) fn product(bias: Option<&[f32]>, sizes: (usize, usize, usize), a: Matrix, b: Matrix) -> Vec<f32> {
-    match is_fast() {
-        true => tiled_product(bias, sizes, a, b),
-        false => rounded_product(bias, sizes, a, b),
+    match Unit::taking(sizes) {
+        Some(unit) => gemm::new_product_by(By::Tiles(unit), bias, sizes, a, b),
+        None if tile::is_fast() => tiled_product(bias, sizes, a, b),
+        None => rounded_product(bias, sizes, a, b),
     }
 }
 
 /// out (m, n), row after row, += r(a) (m, k) · r(b) (k, n), on every thread.
 pub(crate) fn add_product(out: &mut [f32], sizes: (usize, usize, usize), a: Matrix, b: Matrix) {
-    match is_fast() {
-        true => add_tiled_product(out, sizes, a, b),
-        false => add_rounded_product(out, sizes, a, b),
+    match Unit::taking(sizes) {
+        Some(unit) => gemm::product_by(By::Tiles(unit), (out, sizes.1), true, sizes, a, b, true),
+        None if tile::is_fast() => add_tiled_product(out, sizes, a, b),
+        None => add_rounded_product(out, sizes, a, b),
     }
 }
 
@@ -90,17 +99,6 @@ fn add_tiled_product(out: &mut [f32], (m, n, k): (usize, usize, usize), a: Matri
     });
 }
 
-/// What sums are added to.
-#[derive(Clone, Copy)]
-enum Start<'a> {
-    /// Nothing; what was there need not be initialised.
-    Zero,
-    /// The same row everywhere; what was there need not be initialised.
-    Row(&'a [f32]),
-    /// What is there.
-    Held,
-}
-
 /// Both operands, and how the rows of the result are cut.
 struct Product {
     left: Left,
@@ -126,7 +124,7 @@ impl Product {
     }
 
     /// The rows of task `index`, all of which are written.
-    fn rows(&self, out: &mut [MaybeUninit<f32>], start: Start, index: usize) {
+    fn rows(&self, out: &mut [MaybeUninit<f32>], start: Start<f32>, index: usize) {
         let first = index * self.block;
         let rows = first..(first + self.block).min(self.rows);
         let panels = self.columns.div_ceil(LANES);
@@ -151,7 +149,7 @@ impl Product {
     fn panels<const P: usize>(
         &self,
         out: &mut [MaybeUninit<f32>],
-        start: Start,
+        start: Start<f32>,
         rows: Range<usize>,
         panel: usize,
         steps: (usize, usize),
@@ -177,7 +175,7 @@ impl Product {
     fn write<const R: usize, const P: usize>(
         &self,
         out: &mut [MaybeUninit<f32>],
-        start: Start,
+        start: Start<f32>,
         panel: usize,
         sums: &Sums<R, P>,
     ) {

@@ -17,7 +17,7 @@ const ROWS: usize = 64;
 
 /// The bits of the nearest bfloat16, ties to even; NaN stays NaN.
 #[inline(always)]
-fn round(x: f32) -> u16 {
+pub(in crate::cpu) fn round(x: f32) -> u16 {
     let bits = x.to_bits();
     let rounded = bits.wrapping_add(0x7fff + (bits >> 16 & 1));
     let quiet = bits | 0x0040_0000; // rounding could turn a NaN's bits into those of a number

@@ -15,11 +15,25 @@ fn at((data, row, column): Matrix, i: usize, j: usize) -> f64 {
     half::bf16::from_f32(data[i * row + j * column]).to_f64()
 }
 
-/// Both ways of multiplying, whatever this processor has.
-const WAYS: [(NewProduct, AddProduct); 2] = [
+/// All ways of multiplying, those in vectors whatever this processor has.
+const WAYS: [(NewProduct, AddProduct); 4] = [
     (tiled_product, add_tiled_product),
     (rounded_product, add_rounded_product),
+    (
+        |bias, sizes, a, b| gemm::new_product_by(By::Tiles(Unit::portable()), bias, sizes, a, b),
+        |out, sizes, a, b| gemm::product_by(By::Tiles(Unit::portable()), (out, sizes.1), true, sizes, a, b, true),
+    ),
+    (
+        |bias, sizes, a, b| gemm::new_product_by(By::Tiles(unit()), bias, sizes, a, b),
+        |out, sizes, a, b| gemm::product_by(By::Tiles(unit()), (out, sizes.1), true, sizes, a, b, true),
+    ),
 ];
+
+/// The processor's unit for tiles, else `f32` arithmetic.
+fn unit() -> Unit {
+    Unit::of_processor().unwrap_or(Unit::portable())
+}
+
 type NewProduct = fn(Option<&[f32]>, (usize, usize, usize), Matrix, Matrix) -> Vec<f32>;
 type AddProduct = fn(&mut [f32], (usize, usize, usize), Matrix, Matrix);
 
@@ -39,6 +53,10 @@ fn are_those_of_rounded_numbers(product: NewProduct, add_product: AddProduct) {
         (17, 33, 600),
         (130, 16, 9),
         (3, 200, 2),
+        (32, 32, 32),
+        (64, 32, 600),
+        (16, 1040, 48),
+        (300, 40, 100),
     ] {
         let (a_data, b_data, row, before) = (numbers(m * k, 1), numbers(k * n, 2), numbers(n, 3), numbers(m * n, 4));
         for a in [(&a_data[..], k, 1), (&a_data[..], 1, m)] {

@@ -9,9 +9,9 @@ use super::pairs::{LANES, Pair};
 /// The sums of a tile.
 pub(super) type Sums<const R: usize, const P: usize> = [[[f32; LANES]; P]; R];
 
-/// Whether this processor multiplies bfloat16 itself, and faster than `f32`: AMD's do. On one of Intel's with the
+/// Whether this processor's vectors multiply bfloat16 faster than `f32`: AMD's do. On one of Intel's with the
 /// instruction, which starts half as many of them in a cycle, training with it took 1.6 times as long as with `f32`.
-pub(crate) fn is_fast() -> bool {
+pub(super) fn is_fast() -> bool {
     #[cfg(target_arch = "x86_64")]
     {
         // the question leaves a virtual machine: once a product is seldom enough

@@ -1,0 +1,314 @@
+//! Operands as tiles: 32 rows of the left one, or 32 columns of the right one, are a strip.
+//!
+//! A tile has 16 rows of 16 pairs of bfloat16. Of the left operand a row of a tile is a row, (16 rows, 32 steps along k); of the right
+//! one it is two steps, (16 pairs of steps, 16 columns × 2). A strip is (steps / 32, 2 tiles); lanes and steps that are
+//! missing are zero.
+
+use std::mem::MaybeUninit;
+use std::ops::Range;
+
+use super::Unit;
+use super::kernel::Strip;
+use crate::cpu::bf16::round;
+use crate::cpu::gemm::Matrix;
+
+/// Rows, or columns, of a strip.
+pub(super) const LANES: usize = 32;
+/// Steps along k of a tile.
+pub(super) const STEPS: usize = 32;
+/// Rows of a tile, and pairs in each of them.
+const SIZE: usize = 16;
+
+/// Sixteen rows of sixteen pairs, the even step in the low half.
+#[derive(Clone, Copy)]
+#[repr(align(64))]
+pub(super) struct Tile(pub(super) [[u32; SIZE]; SIZE]);
+
+/// Which operand.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Side {
+    Left,
+    Right,
+}
+
+/// Some strips of an operand.
+pub(super) struct Strips {
+    unit: Unit,
+    side: Side,
+    /// Strip after strip.
+    tiles: Vec<[Tile; 2]>,
+    /// Steps, 32 at once, of each, of what they were filled with last.
+    len: usize,
+}
+
+impl Strips {
+    pub(super) fn new(unit: Unit, side: Side) -> Self {
+        Self {
+            unit,
+            side,
+            tiles: Vec::new(),
+            len: 0,
+        }
+    }
+
+    /// Takes those lanes and steps of an operand whose lanes and steps lie so far apart; one of both is 1.
+    pub(super) fn fill(&mut self, (data, lane, step): Matrix<f32>, lanes: Range<usize>, steps: Range<usize>) {
+        self.len = steps.len().div_ceil(STEPS);
+        let strips = lanes.len().div_ceil(LANES);
+        let count = strips * self.len;
+        self.tiles.clear();
+        self.tiles.reserve(count);
+        let tiles = &mut self.tiles.spare_capacity_mut()[..count];
+        let mut write = |strip: usize, of_steps: usize| {
+            let tiles = tiles[strip * self.len + of_steps]
+                .as_mut_ptr()
+                .cast::<MaybeUninit<Tile>>();
+            let from = steps.start + of_steps * STEPS;
+            for half in 0..2 {
+                let first = (lanes.start + strip * LANES + half * SIZE).min(lanes.end);
+                let part = Part {
+                    data: &data[(first * lane + from * step).min(data.len())..],
+                    lane,
+                    step,
+                    lanes: SIZE.min(lanes.end - first),
+                    steps: STEPS.min(steps.end - from),
+                };
+                // SAFETY: there are two tiles, borrowed mutably.
+                part.write(self.unit, self.side, unsafe { &mut *tiles.add(half) });
+            }
+        };
+        match step {
+            1 => (0..strips).for_each(|strip| (0..self.len).for_each(|of_steps| write(strip, of_steps))),
+            _ => (0..self.len).for_each(|of_steps| (0..strips).for_each(|strip| write(strip, of_steps))),
+        }
+        // SAFETY: every tile has been written.
+        unsafe { self.tiles.set_len(count) };
+    }
+
+    /// The tiles of a strip.
+    pub(super) fn strip(&self, index: usize) -> &Strip {
+        &self.tiles[index * self.len..][..self.len]
+    }
+}
+
+/// What a tile is made from.
+struct Part<'a> {
+    data: &'a [f32],
+    lane: usize,
+    step: usize,
+    lanes: usize,
+    steps: usize,
+}
+
+impl Part<'_> {
+    fn write(&self, unit: Unit, side: Side, to: &mut MaybeUninit<Tile>) {
+        #[cfg(target_arch = "x86_64")]
+        if unit.native {
+            // SAFETY: a processor with such a unit has the features.
+            unsafe { self.write_native(side, to) };
+            return;
+        }
+        self.write_portable(side, to);
+    }
+
+    fn write_portable(&self, side: Side, to: &mut MaybeUninit<Tile>) {
+        let to = to.write(Tile([[0; SIZE]; SIZE]));
+        for lane in 0..SIZE {
+            for pair in 0..SIZE {
+                let at = |step: usize| match lane < self.lanes && step < self.steps {
+                    true => u32::from(round(self.data[lane * self.lane + step * self.step])),
+                    false => 0,
+                };
+                let (row, column) = match side {
+                    Side::Left => (lane, pair),
+                    Side::Right => (pair, lane),
+                };
+                to.0[row][column] = at(2 * pair) | at(2 * pair + 1) << 16;
+            }
+        }
+    }
+
+    /// # Safety
+    /// The processor has AVX-512F and AVX-512BW.
+    #[cfg(target_arch = "x86_64")]
+    #[target_feature(enable = "avx512f,avx512bw")]
+    unsafe fn write_native(&self, side: Side, to: &mut MaybeUninit<Tile>) {
+        use std::arch::x86_64::*;
+
+        /// [`round`] of sixteen numbers, in the upper halves of their bits; the lower ones are what they were.
+        #[inline]
+        #[target_feature(enable = "avx512f")]
+        fn rounded(x: __m512) -> __m512i {
+            let bits = _mm512_castps_si512(x);
+            let odd = _mm512_and_si512(_mm512_srli_epi32::<16>(bits), _mm512_set1_epi32(1));
+            let rounded = _mm512_add_epi32(bits, _mm512_add_epi32(odd, _mm512_set1_epi32(0x7fff)));
+            let quiet = _mm512_or_si512(bits, _mm512_set1_epi32(0x0040_0000));
+            _mm512_mask_blend_epi32(_mm512_cmp_ps_mask::<_CMP_UNORD_Q>(x, x), rounded, quiet)
+        }
+
+        /// Rows become columns.
+        #[inline]
+        #[target_feature(enable = "avx512f")]
+        fn transpose(rows: &mut [__m512; SIZE]) {
+            for four in rows.chunks_exact_mut(4) {
+                let low = [
+                    _mm512_unpacklo_ps(four[0], four[1]),
+                    _mm512_unpacklo_ps(four[2], four[3]),
+                ];
+                let high = [
+                    _mm512_unpackhi_ps(four[0], four[1]),
+                    _mm512_unpackhi_ps(four[2], four[3]),
+                ];
+                four[0] = _mm512_shuffle_ps::<0x44>(low[0], low[1]);
+                four[1] = _mm512_shuffle_ps::<0xee>(low[0], low[1]);
+                four[2] = _mm512_shuffle_ps::<0x44>(high[0], high[1]);
+                four[3] = _mm512_shuffle_ps::<0xee>(high[0], high[1]);
+            }
+            // quarter q of element 4g + c is column 4q + c of rows 4g to 4g + 3
+            for c in 0..4 {
+                let (a, b, c0, d) = (rows[c], rows[4 + c], rows[8 + c], rows[12 + c]);
+                let first = [_mm512_shuffle_f32x4::<0x44>(a, b), _mm512_shuffle_f32x4::<0x44>(c0, d)];
+                let last = [_mm512_shuffle_f32x4::<0xee>(a, b), _mm512_shuffle_f32x4::<0xee>(c0, d)];
+                rows[c] = _mm512_shuffle_f32x4::<0x88>(first[0], first[1]);
+                rows[4 + c] = _mm512_shuffle_f32x4::<0xdd>(first[0], first[1]);
+                rows[8 + c] = _mm512_shuffle_f32x4::<0x88>(last[0], last[1]);
+                rows[12 + c] = _mm512_shuffle_f32x4::<0xdd>(last[0], last[1]);
+            }
+        }
+
+        /// As many of sixteen from `data` at `index` as there are, then zeros.
+        #[inline]
+        #[target_feature(enable = "avx512f")]
+        fn load(data: &[f32], index: usize, count: usize) -> __m512 {
+            if count == 0 {
+                return _mm512_setzero_ps();
+            }
+            let data = &data[index..][..count];
+            // SAFETY: the mask keeps the load inside `data`, whose length is `count`, at most 16.
+            unsafe { _mm512_maskz_loadu_ps((0xffff_u32 >> (SIZE - data.len())) as __mmask16, data.as_ptr()) }
+        }
+
+        /// The upper halves of the numbers in turns.
+        #[inline]
+        #[target_feature(enable = "avx512f,avx512bw")]
+        fn in_turns(even: __m512i, odd: __m512i) -> __m512i {
+            _mm512_mask_blend_epi16(0xaaaa_aaaa, _mm512_srli_epi32::<16>(even), odd)
+        }
+
+        /// The upper halves of the numbers, those of `first` before those of `last`.
+        #[inline]
+        #[target_feature(enable = "avx512f,avx512bw")]
+        fn side_by_side(first: __m512i, last: __m512i) -> __m512i {
+            let odd = _mm512_set_epi16(
+                63, 61, 59, 57, 55, 53, 51, 49, 47, 45, 43, 41, 39, 37, 35, 33, 31, 29, 27, 25, 23, 21, 19, 17, 15, 13,
+                11, 9, 7, 5, 3, 1,
+            );
+            _mm512_permutex2var_epi16(first, odd, last)
+        }
+
+        let to = to.as_mut_ptr().cast::<__m512i>();
+        // SAFETY: a tile is 16 rows of 64 bytes, and begins at a multiple of that.
+        let write = |row: usize, pairs: __m512i| unsafe { _mm512_store_si512(to.add(row), pairs) };
+        // sixteen steps of a lane, or lanes of a step
+        let along_steps = |lane: usize, half: usize| match lane < self.lanes {
+            true => load(
+                self.data,
+                lane * self.lane + half * SIZE,
+                self.steps.saturating_sub(half * SIZE).min(SIZE),
+            ),
+            false => _mm512_setzero_ps(),
+        };
+        let along_lanes = |step: usize| match step < self.steps {
+            true => load(self.data, step * self.step, self.lanes),
+            false => _mm512_setzero_ps(),
+        };
+        match (side, self.step) {
+            (Side::Left, 1) => {
+                for lane in 0..SIZE {
+                    let (first, last) = (rounded(along_steps(lane, 0)), rounded(along_steps(lane, 1)));
+                    write(lane, side_by_side(first, last));
+                }
+            }
+            (Side::Left, _) => {
+                let mut halves = [[_mm512_setzero_ps(); SIZE]; 2];
+                for (half, rows) in halves.iter_mut().enumerate() {
+                    for (step, row) in rows.iter_mut().enumerate() {
+                        *row = along_lanes(half * SIZE + step);
+                    }
+                    transpose(rows);
+                }
+                for (lane, (first, last)) in halves[0].into_iter().zip(halves[1]).enumerate() {
+                    write(lane, side_by_side(rounded(first), rounded(last)));
+                }
+            }
+            (Side::Right, 1) => {
+                for half in 0..2 {
+                    let mut rows = [_mm512_setzero_ps(); SIZE];
+                    for (lane, row) in rows.iter_mut().enumerate() {
+                        *row = along_steps(lane, half);
+                    }
+                    transpose(&mut rows);
+                    for (pair, [even, odd]) in rows.as_chunks::<2>().0.iter().enumerate() {
+                        write(half * SIZE / 2 + pair, in_turns(rounded(*even), rounded(*odd)));
+                    }
+                }
+            }
+            (Side::Right, _) => {
+                for pair in 0..SIZE {
+                    let (even, odd) = (along_lanes(2 * pair), along_lanes(2 * pair + 1));
+                    write(pair, in_turns(rounded(even), rounded(odd)));
+                }
+            }
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn native_tiles_are_the_portable_ones() {
+        if Unit::of_processor().is_none() {
+            return;
+        }
+        let mut data: Vec<f32> = (0..40 * 40).map(|i| (i as f32 * 0.7).sin()).collect();
+        for (index, bits) in [
+            0x7fff_ffff,
+            0x7f80_0001,
+            0x7f80_0000,
+            0x7f7f_ffff,
+            0x3f80_8000,
+            0x3f81_8000,
+        ]
+        .into_iter()
+        .enumerate()
+        {
+            data[3 + index] = f32::from_bits(bits);
+        }
+        let empty = || MaybeUninit::new(Tile([[7; SIZE]; SIZE]));
+        for (lane, step) in [(40, 1), (1, 40)] {
+            for (lanes, steps) in [(16, 32), (1, 1), (5, 17), (0, 32), (16, 16), (16, 3)] {
+                for side in [Side::Left, Side::Right] {
+                    let part = Part {
+                        data: &data[3..],
+                        lane,
+                        step,
+                        lanes,
+                        steps,
+                    };
+                    let (mut native, mut portable) = (empty(), empty());
+                    #[cfg(target_arch = "x86_64")]
+                    // SAFETY: the processor has the tiles, and so the features.
+                    unsafe {
+                        part.write_native(side, &mut native);
+                    }
+                    part.write_portable(side, &mut portable);
+                    // SAFETY: they are numbers from the beginning.
+                    let (native, portable) = unsafe { (native.assume_init().0, portable.assume_init().0) };
+                    assert_eq!(native, portable, "{side:?}, {lanes} lanes {lane} apart, {steps} steps");
+                }
+            }
+        }
+    }
+}
