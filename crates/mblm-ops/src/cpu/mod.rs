@@ -11,6 +11,7 @@ mod parallel;
 mod rows;
 
 pub use access::{Slice, from_vec, prefetch, with_slice_mut};
+#[cfg(target_arch = "x86_64")]
 pub(crate) use amx::Unit as TileUnit;
 pub(crate) use gemm::{Matrix, new_product, product};
 pub use math::{Real, add_assign, axpy, dot, dots, dots_of_pairs, sum};

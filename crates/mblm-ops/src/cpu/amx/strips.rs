@@ -108,6 +108,8 @@ impl Part<'_> {
             unsafe { self.write_native(side, to) };
             return;
         }
+        #[cfg(not(target_arch = "x86_64"))]
+        let _ = unit;
         self.write_portable(side, to);
     }
 
