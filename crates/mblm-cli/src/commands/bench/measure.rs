@@ -1,9 +1,8 @@
 //! What is measured, and how: everything is timed by the clock, in turns, and told as median, smallest and largest.
 //!
 //! The limit is the speed of a plain matrix product as wide as the local stage: of `f32` on the CPU, whatever the precision, on a GPU in
-//! the precision of the training. A
-//! training step is forward, backward, clipping and Adam on bytes that are drawn anew for every step; product and step take
-//! turns, so that both see the same machine.
+//! the precision of the training. A training step is forward, backward, clipping and Adam on bytes that are drawn anew for every step;
+//! product and step take turns, so that both see the same machine.
 
 use std::time::{Duration, Instant};
 

@@ -20,7 +20,7 @@ use kernel::{Block, Tiles};
 use strips::{LANES, Side, Strips};
 
 /// Rows and columns of a block that is written at once.
-pub(super) const UNIT: usize = LANES;
+pub(super) const BLOCK: usize = LANES;
 
 /// Rows and columns of the result that are gone through at once, and steps along k: a strip of the left operand stays in the cache of the
 /// first level, what is gone through in a core's own cache of two megabytes.
@@ -57,6 +57,12 @@ impl Unit {
     #[cfg(test)]
     pub(super) fn portable() -> Self {
         Self { native: false }
+    }
+
+    /// The processor's, else `f32` arithmetic.
+    #[cfg(test)]
+    pub(super) fn any() -> Self {
+        Self::of_processor().unwrap_or(Self::portable())
     }
 }
 

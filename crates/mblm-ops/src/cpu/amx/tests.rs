@@ -1,14 +1,7 @@
 //! The processor's unit against `f32` arithmetic; products in tiles against exact ones are among the tests of [`crate::cpu::bf16`].
 
 use super::*;
-
-fn numbers(count: usize, seed: u64) -> Vec<f32> {
-    let data = crate::testing::uniform(&[count], seed)
-        .unwrap()
-        .to_vec1::<f64>()
-        .unwrap();
-    data.into_iter().map(|x| x as f32).collect()
-}
+use crate::testing::numbers;
 
 /// `f32` arithmetic, and the processor's unit where it has one.
 fn units() -> impl Iterator<Item = Unit> {

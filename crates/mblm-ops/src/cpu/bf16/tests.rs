@@ -1,14 +1,7 @@
 //! Products against sums in double precision of numbers that the `half` crate rounded.
 
 use super::*;
-
-fn numbers(count: usize, seed: u64) -> Vec<f32> {
-    let data = crate::testing::uniform(&[count], seed)
-        .unwrap()
-        .to_vec1::<f64>()
-        .unwrap();
-    data.into_iter().map(|x| x as f32).collect()
-}
+use crate::testing::numbers;
 
 /// The rounded element of a matrix.
 fn at((data, row, column): Matrix, i: usize, j: usize) -> f64 {
@@ -24,15 +17,10 @@ const WAYS: [(NewProduct, AddProduct); 4] = [
         |out, sizes, a, b| gemm::product_by(By::Tiles(Unit::portable()), (out, sizes.1), true, sizes, a, b, true),
     ),
     (
-        |bias, sizes, a, b| gemm::new_product_by(By::Tiles(unit()), bias, sizes, a, b),
-        |out, sizes, a, b| gemm::product_by(By::Tiles(unit()), (out, sizes.1), true, sizes, a, b, true),
+        |bias, sizes, a, b| gemm::new_product_by(By::Tiles(Unit::any()), bias, sizes, a, b),
+        |out, sizes, a, b| gemm::product_by(By::Tiles(Unit::any()), (out, sizes.1), true, sizes, a, b, true),
     ),
 ];
-
-/// The processor's unit for tiles, else `f32` arithmetic.
-fn unit() -> Unit {
-    Unit::of_processor().unwrap_or(Unit::portable())
-}
 
 type NewProduct = fn(Option<&[f32]>, (usize, usize, usize), Matrix, Matrix) -> Vec<f32>;
 type AddProduct = fn(&mut [f32], (usize, usize, usize), Matrix, Matrix);
