@@ -1,6 +1,6 @@
 //! Progress: bars on a terminal, plain lines elsewhere, nothing with `-q`.
 
-mod portions;
+mod chunks;
 
 use std::io::IsTerminal;
 use std::sync::Arc;
@@ -8,9 +8,9 @@ use std::time::{Duration, Instant};
 
 use indicatif::{MultiProgress, ProgressBar, ProgressDrawTarget, ProgressFinish, ProgressStyle};
 use mblm::data::{OnOpening, Opening};
-use mblm::train::{EvaluationKind, Event, Observer, OnPortion};
+use mblm::train::{EvaluationKind, Event, Observer, OnChunk};
 
-use self::portions::Portions;
+use self::chunks::Chunking;
 use crate::output::{grouped, note};
 
 /// How often a plain line is printed where no bar can be drawn.
@@ -30,7 +30,7 @@ pub(crate) struct TrainingProgress {
     bars: MultiProgress,
     bar: ProgressBar,
     /// Under it while a batch takes long.
-    portions: Portions,
+    chunking: Chunking,
     /// Under the other one while the model is evaluated.
     evaluation: Option<ProgressBar>,
     started: Instant,
@@ -48,7 +48,7 @@ impl TrainingProgress {
         let bars = MultiProgress::new();
         Self {
             quiet,
-            portions: Portions::new(&bars, is_terminal()),
+            chunking: Chunking::new(&bars, is_terminal()),
             bars,
             bar: ProgressBar::hidden(),
             evaluation: None,
@@ -104,7 +104,7 @@ impl TrainingProgress {
     }
 
     fn batch(&mut self, report: &mblm::train::BatchReport) {
-        self.portions.end();
+        self.chunking.end();
         self.bytes += report.bytes as u64;
         let bits = report.loss.bits_per_byte();
         let done = report.cum_batch + 1;
@@ -139,14 +139,14 @@ impl TrainingProgress {
     /// Removes the bars.
     pub(crate) fn finish(&mut self) {
         self.end_evaluation();
-        self.portions.end();
+        self.chunking.end();
         self.bar.finish_and_clear();
     }
 }
 
 impl Observer for TrainingProgress {
-    fn on_portion(&self) -> Option<OnPortion> {
-        (!self.quiet).then(|| self.portions.listener())
+    fn on_chunk(&self) -> Option<OnChunk> {
+        (!self.quiet).then(|| self.chunking.listener())
     }
 
     fn event(&mut self, event: &Event<'_>) -> mblm::Result<()> {

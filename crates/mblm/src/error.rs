@@ -45,7 +45,7 @@ pub enum Error {
         state: Option<PathBuf>,
     },
 
-    /// A training pass was asked to stop and did, between two portions of its first stage: its gradients are those of a part.
+    /// A training pass was asked to stop and did, between two chunks of its first stage: its gradients are those of a part.
     #[error("the training pass was asked to stop and is {done} of {of} parts far")]
     Stopped {
         /// Parts that were done.

@@ -5,7 +5,7 @@ mod support;
 use candle_core::{DType, Device, Tensor};
 use mblm::Result;
 use mblm::config::{ModelConfig, Precision};
-use mblm::generate::{Generator, GeneratorState, LaneThreads};
+use mblm::generate::{Generator, GeneratorState, ShardThreads};
 use mblm::model::{BlockArgs, BlockRegistry, Init, Mblm, Model, Parameter, Recomputed, Seeded, SequenceBlock};
 use serde_json::{Value, json};
 
@@ -174,18 +174,18 @@ fn a_fork_goes_on_like_streams_that_read_the_prompt_themselves() {
                     assert_close(found, expected, name);
                 }
             }
-            // as many lanes as threads or more, and fewer
+            // as many shards as threads or more, and fewer
             for threads in [2, 5] {
                 let pool = rayon::ThreadPoolBuilder::new().num_threads(threads).build();
                 pool.expect("threads").install(|| {
-                    let mut lanes = one.fork_lanes(13).expect("one stream");
-                    assert_eq!(lanes.len(), threads.min(3));
-                    assert_eq!(lanes.iter().map(GeneratorState::streams).sum::<usize>(), 13);
-                    let own_threads = LaneThreads::new(lanes.len()).expect("threads");
+                    let mut shards = one.fork_shards(13).expect("one stream");
+                    assert_eq!(shards.len(), threads.min(3));
+                    assert_eq!(shards.iter().map(GeneratorState::streams).sum::<usize>(), 13);
+                    let own_threads = ShardThreads::new(shards.len()).expect("threads");
                     let mut forked = one.fork(13).expect("one stream");
                     for step in 0..9u32 {
-                        let found = own_threads.side_by_side(&mut lanes, |lane| {
-                            let logits = generator.step(lane, &vec![step; lane.streams()]);
+                        let found = own_threads.side_by_side(&mut shards, |shard| {
+                            let logits = generator.step(shard, &vec![step; shard.streams()]);
                             rows(&logits.expect("a step"))
                         });
                         let expected = rows(&generator.step(&mut forked, &[step; 13]).expect("a step"));
@@ -204,7 +204,7 @@ fn a_fork_goes_on_like_streams_that_read_the_prompt_themselves() {
             );
         }
         assert!(generator.begin(2).fork(3).is_err());
-        assert!(generator.begin(2).fork_lanes(8).is_err());
+        assert!(generator.begin(2).fork_shards(8).is_err());
     }
 }
 

@@ -4,7 +4,7 @@ mod support;
 
 use candle_core::{DType, Device, Tensor};
 use mblm::config::ModelConfig;
-use mblm::model::{BlockRegistry, Gradients, Loss, Mblm, Portions, Seeded, TrainingPass};
+use mblm::model::{BlockRegistry, Chunking, Gradients, Loss, Mblm, Seeded, TrainingPass};
 use mblm_ops::testing::relative_error;
 use proptest::prelude::*;
 use serde_json::{Value, json};
@@ -257,11 +257,11 @@ fn nested_ids_and_given_embeddings_equal_flat_ids() {
     }
 }
 
-/// Loss and gradients of a model, the first stage in portions.
-fn pass(model: &Mblm, ids: &Tensor, portions: Portions) -> (Loss, Gradients) {
+/// Loss and gradients of a model, the first stage in chunks.
+fn pass(model: &Mblm, ids: &Tensor, chunking: Chunking) -> (Loss, Gradients) {
     let mut gradients = Gradients::zeros(model.parameters()).expect("buffers");
     let pass = TrainingPass {
-        portions,
+        chunks,
         ..TrainingPass::default()
     };
     let loss = model
@@ -271,16 +271,16 @@ fn pass(model: &Mblm, ids: &Tensor, portions: Portions) -> (Loss, Gradients) {
 }
 
 #[test]
-fn portions_in_float32_give_the_gradients_of_the_whole() {
+fn chunks_in_float32_give_the_gradients_of_the_whole() {
     for (name, model) in models(DType::F32) {
         let ids = support::ids(2, 60, 256, 8);
-        let (whole, expected) = pass(&model, &ids, Portions::default());
+        let (whole, expected) = pass(&model, &ids, Chunking::default());
         for positions in [1, 2, 3, 5, 64] {
-            let portions = Portions {
+            let chunks = Chunking {
                 positions: Some(positions),
                 rows: Some(7),
             };
-            let (loss, found) = pass(&model, &ids, portions);
+            let (loss, found) = pass(&model, &ids, chunks);
             assert!((loss.mean - whole.mean).abs() < 1e-5, "{name}");
             for ((expected, found), parameter) in expected.iter().zip(found.iter()).zip(model.parameters().iter()) {
                 let error = relative_error(found.tensor(), expected.tensor(), 1e-6).expect("equal shapes");
@@ -290,12 +290,12 @@ fn portions_in_float32_give_the_gradients_of_the_whole() {
     }
 }
 
-/// Lanes of samples, lanes of sequences below one sample's first stage and below portions of it, and none, in that order.
+/// Shards of samples, shards of sequences below one sample's first stage and below chunks of it, and none, in that order.
 #[test]
-fn lanes_give_the_gradients_of_the_whole_on_any_number_of_threads() {
-    let whole = Portions {
-        rows: Some(1 << 20), // whoever says how many rows gets no lanes
-        ..Portions::default()
+fn shards_give_the_gradients_of_the_whole_on_any_number_of_threads() {
+    let whole = Chunking {
+        rows: Some(1 << 20), // whoever says how many rows gets no shards
+        ..Chunking::default()
     };
     for (name, blocks, seq_lens, batch) in [
         (
@@ -318,7 +318,7 @@ fn lanes_give_the_gradients_of_the_whole_on_any_number_of_threads() {
             1,
         ),
         (
-            "portions",
+            "chunks",
             json!([transformer(Some("rope")), mamba("mamba1")]),
             vec![1024, 4],
             1,
@@ -326,11 +326,11 @@ fn lanes_give_the_gradients_of_the_whole_on_any_number_of_threads() {
     ] {
         let model = build(&blocks, &seq_lens, None, DType::F64);
         let ids = support::ids(batch, seq_lens.iter().product(), 257, 10);
-        let positions = (name == "portions").then_some(600);
+        let positions = (name == "chunks").then_some(600);
         let on_threads = |threads| {
             let pool = rayon::ThreadPoolBuilder::new().num_threads(threads).build();
             pool.expect("threads")
-                .install(|| pass(&model, &ids, Portions { positions, rows: None }))
+                .install(|| pass(&model, &ids, Chunking { positions, rows: None }))
         };
         let ((loss, found), (loss_of_one, of_one), (expected_loss, expected)) =
             (on_threads(3), on_threads(1), pass(&model, &ids, whole));
@@ -351,7 +351,7 @@ fn lanes_give_the_gradients_of_the_whole_on_any_number_of_threads() {
         }
         assert!(
             differ,
-            "{name}: sums of lanes round otherwise than one sum, so there have been none"
+            "{name}: sums of shards round otherwise than one sum, so there have been none"
         );
     }
 }
@@ -371,7 +371,7 @@ fn the_loss_of_a_long_input_is_that_of_training_which_has_it_at_once() {
     ] {
         let model = build(&blocks, &seq_lens, None, DType::F64);
         let ids = support::ids(2, seq_lens.iter().product(), 256, 9);
-        let (expected, _) = pass(&model, &ids, Portions::default());
+        let (expected, _) = pass(&model, &ids, Chunking::default());
         let found = model.loss(&ids, None).expect("a loss");
         assert_eq!(found.count, expected.count);
         let error = (found.mean - expected.mean).abs();
@@ -382,16 +382,16 @@ fn the_loss_of_a_long_input_is_that_of_training_which_has_it_at_once() {
 proptest! {
     #![proptest_config(ProptestConfig::with_cases(24))]
 
-    /// So do any portions of the first stage's positions, whether they divide them or not.
+    /// So do any chunks of the first stage's positions, whether they divide them or not.
     #[test]
-    fn portions_change_no_gradient(
+    fn chunks_change_no_gradient(
         model in 0usize..9, batch in 1usize..4, len in 1usize..60, positions in 1usize..20, rows in 1usize..40,
     ) {
         let (name, blocks, seq_lens) = configs().swap_remove(model);
         let ids = support::ids(batch, len, 257, (len * 37 + batch) as u64); // some ids are padding
         let model = build(&blocks, &seq_lens, None, DType::F64);
-        let (whole, expected) = pass(&model, &ids, Portions::default());
-        let (loss, found) = pass(&model, &ids, Portions { positions: Some(positions), rows: Some(rows) });
+        let (whole, expected) = pass(&model, &ids, Chunking::default());
+        let (loss, found) = pass(&model, &ids, Chunking { positions: Some(positions), rows: Some(rows) });
         prop_assert!((whole.mean - loss.mean).abs() < 1e-12);
         prop_assert_eq!(whole.count, loss.count);
         for ((expected, found), parameter) in expected.iter().zip(found.iter()).zip(model.parameters().iter()) {

@@ -8,7 +8,7 @@ use std::sync::{Arc, Mutex};
 use candle_core::{Device, Tensor};
 use mblm::config::{Experiment, Precision};
 use mblm::data::{Dataset, Sample};
-use mblm::model::{BlockArgs, BlockRegistry, Model, ModelBatch, Parameter, Portions, Seeded, StageBlock, State};
+use mblm::model::{BlockArgs, BlockRegistry, Chunking, Model, ModelBatch, Parameter, Seeded, StageBlock, State};
 use mblm::train::{
     BatchReport, Event, FileLengths, Learner, Observer, PUBLISHED_ADAM, Recipe, SavedState, Schedule, States, Trainer,
     TrainingData,
@@ -82,7 +82,7 @@ fn floats(tensor: &Tensor) -> Vec<f32> {
 
 /// Asked to stop in the middle of a batch, the learner is as it was before, and learns it then as if nothing had happened.
 #[test]
-fn a_pass_in_portions_can_be_stopped() {
+fn a_pass_in_chunks_can_be_stopped() {
     let experiment = experiment(&[]);
     let learn = |stopped: bool| {
         let model = model(&experiment, &BlockRegistry::default());
@@ -93,7 +93,7 @@ fn a_pass_in_portions_can_be_stopped() {
             clipping: Some(0.5),
             seed: 0,
             precision: Precision::Float32,
-            portions: Portions {
+            chunking: Chunking {
                 positions: Some(1),
                 rows: None,
             },
@@ -131,7 +131,7 @@ fn a_pass_in_portions_can_be_stopped() {
     };
     let (first, second, told) = learn(true);
     assert_eq!((first, second), (learn(false).0, learn(false).1));
-    // in order, and in reverse a portion is at least three times the work
+    // in order, and in reverse a chunk is at least three times the work
     let of = told[0].1;
     assert_eq!(told[0].0, 0);
     assert!(
@@ -153,7 +153,7 @@ fn bfloat16_products_learn_nearly_the_same_and_only_while_learning() {
             clipping: Some(0.5),
             seed: 0,
             precision,
-            portions: Portions::default(),
+            chunking: Chunking::default(),
         };
         let mut learner = Learner::new(&model, recipe).expect("a learner");
         let ids = support::ids(8, 12, 256, 1);
@@ -204,7 +204,7 @@ fn accumulated_batches_equal_one_large_batch() {
         clipping: Some(0.5),
         seed: 0,
         precision: Precision::Float32,
-        portions: Portions::default(),
+        chunking: Chunking::default(),
     };
     let batch = |rows: usize, seed: u64| ModelBatch {
         ids: support::ids(rows, 12, 256, seed),

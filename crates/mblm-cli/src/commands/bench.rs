@@ -10,7 +10,7 @@ use anyhow::Result;
 use candle_core::Device;
 use indicatif::ProgressBar;
 use mblm::config::{Architecture, Precision};
-use mblm::model::{BlockRegistry, Model, Portions, Seeded};
+use mblm::model::{BlockRegistry, Chunking, Model, Seeded};
 use mblm::train::outputs::peak_resident;
 use mblm::train::{MemoryEstimate, Workload};
 use serde_json::{Value, json};
@@ -77,16 +77,16 @@ pub(crate) fn run(args: &BenchArgs, cli: &Cli) -> Result<ExitCode> {
             len,
             precision,
             gpu: !device.is_cpu(),
-            portions: Portions::default(),
+            chunking: Chunking::default(),
         }
         .fitted(plan::limit(args.memory, &device)?)?;
-        let recipe = (precision, work.portions);
+        let recipe = (precision, work.chunking);
         let found = measure::training(&model, recipe, (args.batch_size, len), time, &|| tick("training"))?;
         let peak = peak_resident();
         report["train"] = training(&found, &architecture, (args.batch_size, len), peak);
         report["train"]["used_device_bytes"] = used_memory(&device)?;
         let estimate = MemoryEstimate::of(&work);
-        report["train"]["first_stage_portion"] = json!(work.portions.positions);
+        report["train"]["first_stage_portion"] = json!(work.chunking.positions);
         report["train"]["estimated_bytes"] = json!(estimate.total());
     }
     if let Some(decoder) = decoder {
@@ -214,7 +214,7 @@ fn print_training(found: &Value, product: &Value) -> std::io::Result<()> {
     if let Some(positions) = found["first_stage_portion"].as_u64() {
         output::line(&format!(
             "  {:<34} {:>10}",
-            "positions of a portion, stage 1",
+            "positions of a chunk, stage 1",
             grouped(positions)
         ))?;
     }

@@ -5,8 +5,8 @@ use std::process::ExitCode;
 use anyhow::Result;
 use candle_core::Device;
 use mblm::config::{ByteSize, Experiment, Precision};
-use mblm::model::Portions;
-use mblm::train::{MemoryEstimate, Workload, portions_for};
+use mblm::model::Chunking;
+use mblm::train::{MemoryEstimate, Workload, chunking_for};
 use serde_json::json;
 use sysinfo::{MemoryRefreshKind, RefreshKind, System};
 
@@ -25,9 +25,9 @@ const REPETITIONS: usize = 3;
 const LONGEST: usize = 1 << 40;
 
 /// What a step of the experiment computes at once on this device.
-pub(crate) fn portions(experiment: &Experiment, device: &Device) -> Result<Portions> {
+pub(crate) fn chunking(experiment: &Experiment, device: &Device) -> Result<Chunking> {
     let limit = limit(experiment.train.memory, device)?;
-    Ok(portions_for(&Workload::of(experiment, device), limit)?)
+    Ok(chunking_for(&Workload::of(experiment, device), limit)?)
 }
 
 /// The memory that a step may take: what was asked for, or what a GPU has free; on the CPU there is a rule of its own.
@@ -38,18 +38,18 @@ pub(crate) fn limit(asked: Option<ByteSize>, device: &Device) -> Result<Option<u
     })
 }
 
-/// Says in which portions a step is computed, if it is not computed at once.
-pub(crate) fn print_portions(work: &Workload<'_>) -> std::io::Result<()> {
-    if let Some(positions) = work.portions.positions {
+/// Says in which chunks a step is computed, if it is not computed at once.
+pub(crate) fn print_chunks(work: &Workload<'_>) -> std::io::Result<()> {
+    if let Some(positions) = work.chunking.positions {
         let all = work.positions();
         output::line(&format!(
-            "the first stage goes in {} portions of {} of its {} positions, forward twice",
+            "the first stage goes in {} chunks of {} of its {} positions, forward twice",
             all.div_ceil(positions),
             grouped(positions as u64),
             grouped(all as u64)
         ))?;
     }
-    if let Some(rows) = work.portions.rows {
+    if let Some(rows) = work.chunking.rows {
         output::line(&format!(
             "the other stages go in groups of {} rows",
             grouped(rows as u64)
@@ -86,8 +86,8 @@ pub(crate) fn run(args: &PlanArgs) -> Result<ExitCode> {
             .collect();
         output::json(json!({
             "memory_bytes": estimate.total(), "limit_bytes": memory, "consumers": consumers,
-            "bytes_per_byte_of_context": per_byte, "first_stage_portion": work.portions.positions,
-            "rows_of_other_stages": work.portions.rows, "seconds_per_batch": seconds, "longest_context": longest,
+            "bytes_per_byte_of_context": per_byte, "first_stage_portion": work.chunking.positions,
+            "rows_of_other_stages": work.chunking.rows, "seconds_per_batch": seconds, "longest_context": longest,
         }))?;
         return Ok(ExitCode::SUCCESS);
     }
@@ -105,7 +105,7 @@ pub(crate) fn run(args: &PlanArgs) -> Result<ExitCode> {
     for (what, size, settings) in estimate.consumers() {
         output::line(&format!("  {what:<34} {:>12}   {settings}", bytes(size)))?;
     }
-    print_portions(&work)?;
+    print_chunks(&work)?;
     if let Some(seconds) = seconds {
         output::line(&format!(
             "about {seconds:.1} s a batch, at half the speed of a matrix product on {}",
@@ -137,10 +137,10 @@ fn longest(work: &Workload<'_>, memory: u64) -> Option<usize> {
         let longer = Workload {
             batch_size: 1,
             len: patches * patch,
-            portions: Portions::default(),
+            chunking: Chunking::default(),
             ..*work
         };
-        portions_for(&longer, Some(memory)).is_ok()
+        chunking_for(&longer, Some(memory)).is_ok()
     };
     // `fits` holds below some length and not above
     let (mut fitting, mut beyond) = (0, most + 1);

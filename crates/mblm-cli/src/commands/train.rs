@@ -11,7 +11,7 @@ use mblm::checkpoint::{Transfer, Weights};
 use mblm::config::{Architecture, ClassifierExperiment, Experiment, Preset, Summary};
 use mblm::data::Registry;
 use mblm::generate::{Sampling, TokenSet};
-use mblm::model::{BlockRegistry, Model, ParameterSource, Portions, Seeded};
+use mblm::model::{BlockRegistry, Chunking, Model, ParameterSource, Seeded};
 use mblm::train::outputs::{RunFiles, RunFilesOptions, timestamp};
 use mblm::train::{
     FileLengths, MemoryEstimate, Observers, Outcome, Plan, SavedState, Trainer, TrainingData, Workload, explain_memory,
@@ -37,9 +37,9 @@ pub(crate) fn run(args: &TrainArgs, cli: &Cli) -> Result<ExitCode> {
     let (datasets, blocks) = (Registry::default(), BlockRegistry::default());
     config::check_names(&experiment, &datasets, &blocks)?;
     config::warn_of_kernels(experiment.params.architecture.model(), &device);
-    let portions = plan::portions(&experiment, &device)?;
+    let chunking = plan::chunking(&experiment, &device)?;
     if args.dry_run {
-        return dry_run(args, &experiment, &device, portions);
+        return dry_run(args, &experiment, &device, chunking);
     }
     config::warn_of_precision(experiment.train.precision, &device);
     let found = resume.find(&experiment)?;
@@ -47,13 +47,13 @@ pub(crate) fn run(args: &TrainArgs, cli: &Cli) -> Result<ExitCode> {
     let state = found.as_ref().and_then(|folder| folder.state.as_ref());
     let source = first_values(&experiment, state)?;
     let model = Model::new(&experiment.params.architecture, &blocks, &*source, &device);
-    let model = explain_memory(model, &experiment, &device, portions)?;
+    let model = explain_memory(model, &experiment, &device, chunking)?;
     model.set_precision(experiment.train.precision);
     let folder = match found {
         Some(folder) => folder,
         None => run_folder::create(&experiment)?,
     };
-    let trainer = Trainer::new(&experiment, &model, data, &folder.path).with_portions(portions);
+    let trainer = Trainer::new(&experiment, &model, data, &folder.path).with_chunking(chunking);
     let signals = Signals::listen()?;
     let started = timestamp();
     let mut files = run_files(&experiment, &folder, &device)?;
@@ -66,7 +66,7 @@ pub(crate) fn run(args: &TrainArgs, cli: &Cli) -> Result<ExitCode> {
     let mut bars = TrainingProgress::new(cli.quiet);
     let mut observers = Observers(vec![&mut files, &mut bars]);
     let outcome = trainer.run(folder.state.as_ref(), &mut observers, &signals.stop);
-    let outcome = explain_memory(outcome, &experiment, &device, portions);
+    let outcome = explain_memory(outcome, &experiment, &device, chunking);
     bars.finish();
     if let Err(error) = &outcome {
         files.note(&format!("error: {error}"));
@@ -191,13 +191,13 @@ fn introduction(
 }
 
 /// What a run would be, without running it.
-fn dry_run(args: &TrainArgs, experiment: &Experiment, device: &Device, portions: Portions) -> Result<ExitCode> {
+fn dry_run(args: &TrainArgs, experiment: &Experiment, device: &Device, chunking: Chunking) -> Result<ExitCode> {
     let architecture = &experiment.params.architecture;
     let plan = Plan::new(&experiment.train, experiment.params.input_seq_len, 1);
     let step_bytes = (experiment.train.batch_size * experiment.params.input_seq_len) as u64
         * experiment.train.gradient_accumulate_every as u64;
     let work = Workload {
-        portions,
+        chunking,
         ..Workload::of(experiment, device)
     };
     let memory = MemoryEstimate::of(&work);
@@ -206,7 +206,7 @@ fn dry_run(args: &TrainArgs, experiment: &Experiment, device: &Device, portions:
             "kind": architecture.kind(), "stages": inspect::stages(architecture),
             "parameters": architecture.parameter_counts().total, "batches": plan.batches, "steps": plan.steps,
             "bytes_per_step": step_bytes, "memory_bytes": memory.total(), "parameter_memory_bytes": memory.parameters,
-            "stage_memory_bytes": memory.stages, "first_stage_portion": portions.positions,
+            "stage_memory_bytes": memory.stages, "first_stage_portion": chunking.positions,
         }))?;
         return Ok(ExitCode::SUCCESS);
     }
@@ -232,7 +232,7 @@ fn dry_run(args: &TrainArgs, experiment: &Experiment, device: &Device, portions:
         device::name(device),
         largest.join(", ")
     ))?;
-    plan::print_portions(&work)?;
+    plan::print_chunks(&work)?;
     Ok(ExitCode::SUCCESS)
 }
 

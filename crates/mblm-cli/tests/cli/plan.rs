@@ -46,7 +46,7 @@ fn people_get_the_peak_by_consumer() {
     for part in [
         "bytes of memory a byte of context",
         "activations of stage 1",
-        "portions of",
+        "chunks of",
         "longest context",
     ] {
         assert!(finished.text().contains(part), "{part}: {finished:?}");
@@ -55,9 +55,9 @@ fn people_get_the_peak_by_consumer() {
     fails(&["plan", str(&recipe), "--memory", "much"], 2, &["--memory", "much"]);
 }
 
-/// A run in portions ends where one that computes its samples at once ends.
+/// A run in chunks ends where one that computes its samples at once ends.
 #[test]
-fn a_run_in_portions_learns_the_same() {
+fn a_run_in_chunks_learns_the_same() {
     let scratch = Scratch::new();
     let text = std::fs::read(scratch.data()).unwrap().repeat(20);
     let text = scratch.file("long.txt", text);

@@ -181,7 +181,7 @@ pub struct TrainConfig {
     /// is saved after every validation in any case.
     #[serde(default)]
     pub save_state_every: Option<usize>,
-    /// The most memory that a training step may take, such as `40GiB`: portions of the first stage and groups of the others are chosen
+    /// The most memory that a training step may take, such as `40GiB`: chunks of the first stage and groups of the others are chosen
     /// so that it fits. `None` means what a GPU has free; on the CPU that the first stage of a sample takes at most 512 MiB.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub memory: Option<ByteSize>,

@@ -3,7 +3,7 @@
 //! | file | holds |
 //! |---|---|
 //! | [`generator`] | the model with state: prefill, then a byte at a time |
-//! | `lanes` | many streams from one state, side by side: [`GeneratorState::fork_lanes`], [`LaneThreads`] |
+//! | `shards` | many streams from one state, side by side: [`GeneratorState::fork_shards`], [`ShardThreads`] |
 //! | `saved` | the state in a file: [`Generator::save_state`], [`Generator::load_state`] |
 //! | `streams` | streams that do not go in step: [`Generator::prefill_each`], [`Generator::step_each`] |
 //! | [`sample`] | logits → the next id: filters and draw, seeded per stream |
@@ -13,16 +13,16 @@
 
 pub mod constraint;
 pub mod generator;
-mod lanes;
 pub mod sample;
 mod saved;
+mod shards;
 pub mod stop;
 mod streams;
 pub mod token_set;
 
 pub use constraint::Utf8Only;
 pub use generator::{Generator, GeneratorState};
-pub use lanes::LaneThreads;
 pub use sample::{Sampler, Sampling};
+pub use shards::ShardThreads;
 pub use stop::{StopReason, StopRules, StopScanner};
 pub use token_set::TokenSet;

@@ -10,9 +10,9 @@
 //! output and its state are summed before its own backward pass. With dropout the masks differ, so each sequence then has
 //! a start row of its own.
 //!
-//! **Lanes.** On the CPU parts of a batch of a small model go side by side: see [`lanes`](super::lanes).
+//! **Shards.** On the CPU parts of a batch of a small model go side by side: see [`shards`](super::shards).
 //!
-//! **Long first stages** go in portions of positions, one sample at a time: see [`streaming`](super::streaming).
+//! **Long first stages** go in chunks of positions, one sample at a time: see [`streaming`](super::streaming).
 //!
 //! The loss is summed and its gradient divided by the number of predictions that count, which is known from the start.
 
@@ -28,9 +28,9 @@ use serde::{Deserialize, Serialize};
 use super::block::{Pass, Saved};
 use super::decoder::{Mblm, even_groups, training_groups};
 use super::ids::{Ids, Targets};
-use super::lanes::{Lanes, Split};
 use super::layers::Linear;
 use super::parameter::Gradients;
+use super::shards::{Shards, Split};
 use super::stage::{Stage, zero_rows};
 use super::state::{State, StateGradient};
 use super::streaming::Watch;
@@ -48,7 +48,7 @@ pub struct Loss {
 /// How much of a batch a training pass computes at once: less needs less memory and more time. The loss and its gradients do not
 /// depend on it but for rounding.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub struct Portions {
+pub struct Chunking {
     /// Positions of the first stage; `None` for all. Where a sample has more, the first stage's forward pass is computed twice and
     /// what it keeps for the backward pass is that of so many positions, beside its states at the borders. Stages with dropout are
     /// always computed at once.
@@ -58,15 +58,15 @@ pub struct Portions {
     pub rows: Option<usize>,
 }
 
-impl Portions {
-    /// Positions of a portion, if fewer than the first stage's `positions` are asked for.
-    pub(crate) fn portion_of(&self, positions: usize) -> Option<usize> {
+impl Chunking {
+    /// Positions of a chunk, if fewer than the first stage's `positions` are asked for.
+    pub(crate) fn chunk_of(&self, positions: usize) -> Option<usize> {
         let asked = self.positions?.max(1);
         (asked < positions).then_some(asked)
     }
 
-    /// Whether a decoder's pass may be cut into lanes: whoever asks for fewer rows is short of memory, which lanes need.
-    pub(crate) fn may_have_lanes(&self, gpu: bool) -> bool {
+    /// Whether a decoder's pass may be cut into shards: whoever asks for fewer rows is short of memory, which shards need.
+    pub(crate) fn may_have_shards(&self, gpu: bool) -> bool {
         !gpu && self.rows.is_none()
     }
 
@@ -84,7 +84,7 @@ pub struct TrainingPass {
     /// Seed of the dropout masks; another one for every batch.
     pub seed: u64,
     /// How much is computed at once.
-    pub portions: Portions,
+    pub chunking: Chunking,
 }
 
 impl Default for TrainingPass {
@@ -92,7 +92,7 @@ impl Default for TrainingPass {
         Self {
             scale: 1.0,
             seed: 0,
-            portions: Portions::default(),
+            chunking: Chunking::default(),
         }
     }
 }
@@ -130,16 +130,16 @@ pub(super) struct Run<'a> {
     /// Predicted ids and weights of all rows, (B · L'), on the device.
     device_targets: (Tensor, Tensor),
     pass: TrainingPass,
-    lanes: Lanes,
+    shards: Shards,
     /// Sequences of a group, for each stage.
     groups: Vec<usize>,
     /// The shared start row of each stage, `None` for stages with dropout.
     pub(super) starts: Vec<Option<Start>>,
-    /// Hears of every portion, and may ask for an end.
+    /// Hears of every chunk, and may ask for an end.
     pub(super) watch: Watch<'a>,
 }
 
-/// What the groups of a pass, or of one of its lanes, add up.
+/// What the groups of a pass, or of one of its shards, add up.
 pub(super) struct Sums<'g> {
     pub(super) gradients: &'g mut Gradients,
     /// Of the start row of each stage.
@@ -196,7 +196,7 @@ impl Mblm {
             .0)
     }
 
-    /// The same, with the time spent in backward passes; `watch` is for passes in portions.
+    /// The same, with the time spent in backward passes; `watch` is for passes in chunks.
     pub(super) fn timed_loss_and_gradients(
         &self,
         ids: &Tensor,
@@ -213,18 +213,18 @@ impl Mblm {
         let (mut run, saved) = Run::new(self, ids, targets, pass)?;
         let mut sums = Sums::new(self.stages.len(), gradients);
         let positions = run.ids.padded / self.stages[0].bytes;
-        match run.portion(positions) {
-            Some(portion) => {
+        match run.chunk(positions) {
+            Some(chunk) => {
                 run.watch = watch;
                 for sample in 0..run.ids.batch {
-                    run.stream(sample, positions, portion, &mut sums)?;
+                    run.stream(sample, positions, chunk, &mut sums)?;
                 }
             }
             None => {
-                let lanes = run.lanes.samples;
-                let of_lane = run.ids.batch / lanes;
-                run.side_by_side(lanes, &mut sums, |lane, sums| {
-                    run.samples(lane * of_lane..(lane + 1) * of_lane, positions, sums)
+                let shards = run.shards.samples;
+                let of_shard = run.ids.batch / shards;
+                run.side_by_side(shards, &mut sums, |shard, sums| {
+                    run.samples(shard * of_shard..(shard + 1) * of_shard, positions, sums)
                 })?;
             }
         }
@@ -252,7 +252,7 @@ impl<'a> Run<'a> {
     fn new(model: &'a Mblm, ids: Ids, targets: Targets, pass: TrainingPass) -> Result<(Self, Vec<Option<Saved>>)> {
         let positions = ids.padded / model.stages[0].bytes;
         let sizes = (ids.host.len(), positions);
-        let groups = training_groups(&model.config, sizes, pass.portions, model.device());
+        let groups = training_groups(&model.config, sizes, pass.chunking, model.device());
         let (rows, device) = (targets.ids.len(), model.device());
         let device_targets = (
             Tensor::from_slice(&targets.ids, rows, device)?,
@@ -264,7 +264,7 @@ impl<'a> Run<'a> {
             targets,
             device_targets,
             pass,
-            lanes: Lanes::NONE,
+            shards: Shards::NONE,
             groups,
             starts: Vec::with_capacity(model.stages.len()),
             watch: Watch::default(),
@@ -285,60 +285,60 @@ impl<'a> Run<'a> {
         Ok((run, kept))
     }
 
-    /// Decides about lanes, which share the memory of a group.
+    /// Decides about shards, which share the memory of a group.
     fn cut(&mut self, positions: usize) {
-        if !self.pass.portions.may_have_lanes(!self.model.device().is_cpu()) {
+        if !self.pass.chunking.may_have_shards(!self.model.device().is_cpu()) {
             return;
         }
-        let lanes = Lanes::of(Split {
+        let shards = Shards::of(Split {
             parameters: self.model.parameters().elements() as u64,
             stages: self.model.stages.len(),
             batch: self.ids.batch,
             at_once: self.groups[0],
             len: self.ids.padded,
-            in_portions: self.portion(positions).is_some(),
+            in_chunks: self.chunk(positions).is_some(),
         });
-        // groups of fewer sequences than lanes are what `train_checkpoint_chunks` asks for
-        if self.groups[1..].iter().all(|group| *group >= lanes.count()) {
-            self.lanes = lanes;
-            self.groups[0] /= lanes.samples;
-            self.groups[1..].iter_mut().for_each(|group| *group /= lanes.count());
+        // groups of fewer sequences than shards are what `train_checkpoint_chunks` asks for
+        if self.groups[1..].iter().all(|group| *group >= shards.count()) {
+            self.shards = shards;
+            self.groups[0] /= shards.samples;
+            self.groups[1..].iter_mut().for_each(|group| *group /= shards.count());
         }
     }
 
-    /// Calls `work(lane, sums)` for so many lanes, each with sums of its own, and adds those to `sums`: the results.
+    /// Calls `work(shard, sums)` for so many shards, each with sums of its own, and adds those to `sums`: the results.
     fn side_by_side<R: Send>(
         &self,
-        lanes: usize,
+        shards: usize,
         sums: &mut Sums,
         work: impl Fn(usize, &mut Sums) -> Result<R> + Sync,
     ) -> Result<Vec<R>> {
-        if lanes == 1 {
+        if shards == 1 {
             return Ok(vec![work(0, sums)?]);
         }
-        // a lane that fails leaves gradients of a part of its work: then all are dropped
-        let mut others = sums.gradients.take_lanes();
+        // a shard that fails leaves gradients of a part of its work: then all are dropped
+        let mut others = sums.gradients.take_shards();
         let stages = self.model.stages.len();
-        let gradients = std::iter::once(&mut *sums.gradients).chain(others.of_others(lanes, self.model.parameters())?);
-        let of_lanes = gradients.map(|gradients| Sums::new(stages, gradients)).collect();
-        let done = par_map(of_lanes, true, |lane, mut sums: Sums| -> Result<_> {
-            let result = work(lane, &mut sums)?;
+        let gradients = std::iter::once(&mut *sums.gradients).chain(others.of_others(shards, self.model.parameters())?);
+        let of_shards = gradients.map(|gradients| Sums::new(stages, gradients)).collect();
+        let done = par_map(of_shards, true, |shard, mut sums: Sums| -> Result<_> {
+            let result = work(shard, &mut sums)?;
             Ok((result, sums.starts, sums.losses, sums.backward))
         });
-        let mut results = Vec::with_capacity(lanes);
+        let mut results = Vec::with_capacity(shards);
         let mut backward = Duration::ZERO;
-        for lane in done {
-            let (result, starts, losses, of_lane) = lane?;
+        for shard in done {
+            let (result, starts, losses, of_shard) = shard?;
             results.push(result);
             for (sum, StartGradient { d_y, d_state }) in sums.starts.iter_mut().zip(starts) {
                 sum.add(d_y.as_ref(), d_state)?;
             }
             sums.losses.extend(losses);
-            backward += of_lane;
+            backward += of_shard;
         }
-        sums.backward += backward / lanes.min(threads()) as u32; // lanes are few
+        sums.backward += backward / shards.min(threads()) as u32; // shards are few
         others.drain_to(sums.gradients)?;
-        sums.gradients.keep_lanes(others);
+        sums.gradients.keep_shards(others);
         Ok(results)
     }
 
@@ -353,19 +353,19 @@ impl<'a> Run<'a> {
     }
 
     /// Whether each sample's first stage of so many positions has a start row of its own, although all are the same: on a GPU one more
-    /// position costs nothing, and a pass over a single row as many launches as one over all. Portions begin from a shared one, and
+    /// position costs nothing, and a pass over a single row as many launches as one over all. Chunking begin from a shared one, and
     /// so does the prediction of the first bytes where there is one stage alone.
     fn starts_with_samples(&self, positions: usize) -> bool {
         /// Beside so many one more is little.
         const MANY: usize = 64;
-        let whole = self.pass.portions.portion_of(positions).is_none();
+        let whole = self.pass.chunking.chunk_of(positions).is_none();
         !self.model.device().is_cpu() && self.model.stages.len() > 1 && positions >= MANY && whole
     }
 
-    /// Positions of a portion of the first stage, if its `positions` go in portions.
-    fn portion(&self, positions: usize) -> Option<usize> {
+    /// Positions of a chunk of the first stage, if its `positions` go in chunks.
+    fn chunk(&self, positions: usize) -> Option<usize> {
         let has_start = self.starts.first().is_some_and(Option::is_some);
-        self.pass.portions.portion_of(positions).filter(|_| has_start)
+        self.pass.chunking.chunk_of(positions).filter(|_| has_start)
     }
 
     /// The factor from summed losses to the gradient that is asked for.
@@ -464,7 +464,7 @@ impl<'a> Run<'a> {
     /// The gradients of a group's outputs: of the row before them (count or 1, 1, D), if any, and of `y` (count, positions, D).
     ///
     /// `first` is the number of the first row of `y` among all rows of the stage, `first_y` the output before it: that of the
-    /// start row, or that of the portion before.
+    /// start row, or that of the chunk before.
     pub(super) fn below(
         &self,
         index: usize,
@@ -481,12 +481,12 @@ impl<'a> Run<'a> {
         };
         let feed = stage.feed(first_y, y)?; // (count · positions, D)
         let all = count * positions;
-        let lanes = match index {
-            0 => self.lanes.of_sequences(all * next.positions * next.bytes).min(all),
+        let shards = match index {
+            0 => self.shards.of_sequences(all * next.positions * next.bytes).min(all),
             _ => 1,
         };
-        let pieces = self.side_by_side(lanes, sums, |lane, sums| {
-            let rows = lane * all / lanes..(lane + 1) * all / lanes;
+        let pieces = self.side_by_side(shards, sums, |shard, sums| {
+            let rows = shard * all / shards..(shard + 1) * all / shards;
             self.below_rows((index, first), rows, (&feed, next, to_next), sums)
         })?;
         if pieces.iter().all(|(_, any)| !any) {

@@ -13,7 +13,7 @@ use mblm_ops::cross_entropy;
 use mblm_ops::device::rows_at_once;
 use mblm_ops::widened;
 
-use super::backward::Portions;
+use super::backward::Chunking;
 use super::ids::Ids;
 use super::init::Seeded;
 use super::layers::Linear;
@@ -319,32 +319,32 @@ impl Mblm {
         let group = even_groups(batch, group_size(positions, &self.device));
         for first in (0..batch).step_by(group) {
             let count = group.min(batch - first);
-            let portion = first_portion(self.stages[0].bytes, &self.device);
-            if positions <= portion {
+            let chunk = first_chunk(self.stages[0].bytes, &self.device);
+            if positions <= chunk {
                 self.stage_rows(0, first, count, positions, None, tokens, &starts, visit)?;
                 continue;
             }
             for sample in first..first + count {
-                self.rows_of_sample(sample, positions, portion, tokens, &starts, visit)?;
+                self.rows_of_sample(sample, positions, chunk, tokens, &starts, visit)?;
             }
         }
         Ok(())
     }
 
-    /// All `positions` of the first stage in one sample, `portion` of them at a time, and everything below.
+    /// All `positions` of the first stage in one sample, `chunk` of them at a time, and everything below.
     fn rows_of_sample(
         &self,
         sample: usize,
         positions: usize,
-        portion: usize,
+        chunk: usize,
         tokens: &Tokens<'_>,
         starts: &[(Tensor, State)],
         visit: &mut dyn FnMut(usize, Tensor) -> Result<()>,
     ) -> Result<()> {
         let stage = &self.stages[0];
         let (mut before, mut state) = starts[0].clone();
-        for from in (0..positions).step_by(portion) {
-            let count = portion.min(positions - from);
+        for from in (0..positions).step_by(chunk) {
+            let count = chunk.min(positions - from);
             let x = self.tokens_of(0, (sample, 1), positions, (from, count), tokens)?;
             let y = stage.forward(&x, &mut state)?;
             self.rows_behind(0, sample * positions + from, &before, &y, tokens, starts, visit)?;
@@ -438,7 +438,7 @@ impl Mblm {
 
 /// How many positions of `bytes` bytes the first stage takes at once where nothing is kept for a backward pass: as many rows as
 /// the device computes at once, and not too many bytes, which are embedded one by one.
-fn first_portion(bytes: usize, device: &Device) -> usize {
+fn first_chunk(bytes: usize, device: &Device) -> usize {
     /// Embedded bytes for each row.
     const BYTES: usize = 32;
     let rows = rows_at_once(!device.is_cpu());
@@ -466,7 +466,7 @@ pub(crate) fn even_groups(total: usize, most: usize) -> usize {
 pub(super) fn training_groups(
     config: &ModelConfig,
     (bytes, first): (usize, usize),
-    portions: Portions,
+    chunking: Chunking,
     device: &Device,
 ) -> Vec<usize> {
     let of_stage = |stage: usize| {
@@ -476,7 +476,7 @@ pub(super) fn training_groups(
                 let sequences = bytes / (positions * config.patch_bytes(stage)).max(1);
                 sequences.div_ceil(chunks[stage - 1]).max(1)
             }
-            _ => sequences_in(portions.rows_on(device, config.hidden_dims[stage]), positions),
+            _ => sequences_in(chunking.rows_on(device, config.hidden_dims[stage]), positions),
         }
     };
     (0..config.num_stages()).map(of_stage).collect()

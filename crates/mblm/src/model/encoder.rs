@@ -319,7 +319,7 @@ impl<'a> Run<'a> {
             groups: training_groups(
                 &model.config.mblm_config,
                 (checked.ids.host.len(), checked.ids.padded / model.stages[0].bytes),
-                pass.portions,
+                pass.chunking,
                 &model.device,
             ),
             count: weights.iter().filter(|weight| **weight != 0.0).count(),

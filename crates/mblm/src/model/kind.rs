@@ -135,7 +135,7 @@ impl Model {
             .0)
     }
 
-    /// The same, with the time spent in backward passes; `watch` is for passes in portions.
+    /// The same, with the time spent in backward passes; `watch` is for passes in chunks.
     pub(crate) fn timed_loss_and_gradients(
         &self,
         batch: &ModelBatch,

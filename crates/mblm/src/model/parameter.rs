@@ -19,7 +19,7 @@ use mblm_ops::cpu::par_map;
 use mblm_ops::linear::{self, Products};
 
 use super::init::Init;
-use super::lanes::LaneGradients;
+use super::shards::ShardGradients;
 use crate::{Error, Result};
 
 /// A named tensor of the model that training changes in place.
@@ -215,8 +215,8 @@ impl Parameters {
 #[derive(Debug)]
 pub struct Gradients {
     buffers: Vec<GradBuffer>,
-    /// Of the lanes of a training pass that adds to these.
-    lanes: LaneGradients,
+    /// Of the shards of a training pass that adds to these.
+    shards: ShardGradients,
 }
 
 impl Gradients {
@@ -228,7 +228,7 @@ impl Gradients {
             .collect::<candle_core::Result<_>>()?;
         Ok(Self {
             buffers,
-            lanes: LaneGradients::default(),
+            shards: ShardGradients::default(),
         })
     }
 
@@ -253,13 +253,13 @@ impl Gradients {
         self.buffers.iter_mut()
     }
 
-    /// Those of lanes, out of here while they are added to.
-    pub(super) fn take_lanes(&mut self) -> LaneGradients {
-        std::mem::take(&mut self.lanes)
+    /// Those of shards, out of here while they are added to.
+    pub(super) fn take_shards(&mut self) -> ShardGradients {
+        std::mem::take(&mut self.shards)
     }
 
-    pub(super) fn keep_lanes(&mut self, lanes: LaneGradients) {
-        self.lanes = lanes;
+    pub(super) fn keep_shards(&mut self, shards: ShardGradients) {
+        self.shards = shards;
     }
 
     /// Sets every gradient to zero, to begin the next step.

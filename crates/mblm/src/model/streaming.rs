@@ -1,15 +1,15 @@
-//! Training passes over first stages of any length: portions of positions, forward and then in reverse.
+//! Training passes over first stages of any length: chunks of positions, forward and then in reverse.
 //!
 //! ```text
-//! forward    for each portion c: keep the state s_c before it and the last output before it; y = block(x_c, s_c), y is dropped
-//! reverse    for the last portion c first:
+//! forward    for each chunk c: keep the state s_c before it and the last output before it; y = block(x_c, s_c), y is dropped
+//! reverse    for the last chunk c first:
 //!              y_c = block(x_c, s_c) again, keeping what the backward pass needs
 //!              everything below y_c, forward and backward               → ∂y_c and ∂ of the last output before it
 //!              (∂y_c, ∂s_{c+1}) through the block                       → ∂x_c, ∂s_c
 //! ```
 //!
-//! The gradients are those of the whole sequence computed at once: states carry what goes from portion to portion, forward and,
-//! as their gradients, back. In memory are the states at the borders and the activations of one portion; the first stage's
+//! The gradients are those of the whole sequence computed at once: states carry what goes from chunk to chunk, forward and,
+//! as their gradients, back. In memory are the states at the borders and the activations of one chunk; the first stage's
 //! forward pass is computed twice, the stages below it once. One sample goes at a time.
 
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -22,17 +22,17 @@ use super::stage::Stage;
 use super::state::{State, StateGradient};
 use crate::{Error, Result};
 
-/// What watches a training pass that goes in portions.
+/// What watches a training pass that goes in chunks.
 #[derive(Clone, Copy, Default)]
 pub struct Watch<'a> {
-    /// Once it is set, the pass ends before its next portion, with [`Error::Stopped`].
+    /// Once it is set, the pass ends before its next chunk, with [`Error::Stopped`].
     pub stop: Option<&'a AtomicBool>,
-    /// Told before each portion, on the thread that computes, how many of how many parts are done: a portion's first forward pass is
+    /// Told before each chunk, on the thread that computes, how many of how many parts are done: a chunk's first forward pass is
     /// one part, everything else about it as many as it takes work.
     pub progress: Option<&'a (dyn Fn(usize, usize) + Sync)>,
 }
 
-/// What is known before a portion.
+/// What is known before a chunk.
 struct Border {
     state: State,
     /// The output of the position before (1, 1, D).
@@ -41,26 +41,26 @@ struct Border {
 
 /// How a sample's work is counted.
 struct Parts {
-    portions: usize,
-    /// Parts of a portion in reverse.
+    chunks: usize,
+    /// Parts of a chunk in reverse.
     reverse: usize,
 }
 
 impl Parts {
-    /// The last portion has no first pass.
+    /// The last chunk has no first pass.
     fn all(&self) -> usize {
-        self.portions - 1 + self.portions * self.reverse
+        self.chunks - 1 + self.chunks * self.reverse
     }
 
-    /// What is done before portion `index` in reverse.
+    /// What is done before chunk `index` in reverse.
     fn before_reverse(&self, index: usize) -> usize {
-        self.portions - 1 + (self.portions - 1 - index) * self.reverse
+        self.chunks - 1 + (self.chunks - 1 - index) * self.reverse
     }
 }
 
 impl Run<'_> {
-    /// All `positions` of the first stage in one sample, `portion` of them at a time, and everything below.
-    pub(super) fn stream(&self, sample: usize, positions: usize, portion: usize, sums: &mut Sums) -> Result<()> {
+    /// All `positions` of the first stage in one sample, `chunk` of them at a time, and everything below.
+    pub(super) fn stream(&self, sample: usize, positions: usize, chunk: usize, sums: &mut Sums) -> Result<()> {
         let bytes = self.model.stages[0].bytes;
         let of_sample = sample * positions * bytes..(sample + 1) * positions * bytes;
         if self.targets.weights[of_sample].iter().all(|weight| *weight == 0.0) {
@@ -69,22 +69,22 @@ impl Run<'_> {
         let mut d_state = StateGradient::none();
         let mut d_before = None;
         let parts = Parts {
-            portions: positions.div_ceil(portion),
+            chunks: positions.div_ceil(chunk),
             reverse: self.reverse_parts(),
         };
-        let borders = self.borders(sample, (positions, portion), &parts)?;
+        let borders = self.borders(sample, (positions, chunk), &parts)?;
         for (index, border) in borders.into_iter().enumerate().rev() {
             self.go_on(sample, parts.before_reverse(index), parts.all())?;
-            let from = index * portion;
-            let count = portion.min(positions - from);
+            let from = index * chunk;
+            let count = chunk.min(positions - from);
             (d_before, d_state) =
-                self.portion_backward((sample, positions), (from, count), border, d_before, d_state, sums)?;
+                self.chunk_backward((sample, positions), (from, count), border, d_before, d_state, sums)?;
         }
         sums.starts[0].add(d_before.as_ref(), d_state)
     }
 
-    /// The forward sweep: what is known before each portion.
-    fn borders(&self, sample: usize, (positions, portion): (usize, usize), parts: &Parts) -> Result<Vec<Border>> {
+    /// The forward sweep: what is known before each chunk.
+    fn borders(&self, sample: usize, (positions, chunk): (usize, usize), parts: &Parts) -> Result<Vec<Border>> {
         let stage = &self.model.stages[0];
         let Some(start) = &self.starts[0] else {
             return Ok(Vec::new());
@@ -95,20 +95,20 @@ impl Run<'_> {
             before: start.y.clone(),
         }];
         let mut state = start.state.clone();
-        // the last portion is followed by nothing
-        for from in (0..positions.saturating_sub(portion)).step_by(portion) {
+        // the last chunk is followed by nothing
+        for from in (0..positions.saturating_sub(chunk)).step_by(chunk) {
             self.go_on(sample, borders.len() - 1, parts.all())?;
-            let x = stage.embedding.forward(&ids.narrow(1, from, portion)?, from)?;
+            let x = stage.embedding.forward(&ids.narrow(1, from, chunk)?, from)?;
             let y = stage.forward(&x, &mut state)?;
             borders.push(Border {
                 state: state.apart()?,
-                before: y.narrow(1, portion - 1, 1)?.copy()?,
+                before: y.narrow(1, chunk - 1, 1)?.copy()?,
             });
         }
         Ok(borders)
     }
 
-    /// The work of a portion in reverse, in first forward passes: a pass forward and two backward, of all stages. By parameters, each
+    /// The work of a chunk in reverse, in first forward passes: a pass forward and two backward, of all stages. By parameters, each
     /// as often as it is used at a position of the first stage.
     fn reverse_parts(&self) -> usize {
         let counts = self.model.config.parameter_counts().per_stage;
@@ -132,9 +132,9 @@ impl Run<'_> {
         }
     }
 
-    /// One portion, forward again and backward. Takes the gradients of its last output from the portion behind it and of the state
+    /// One chunk, forward again and backward. Takes the gradients of its last output from the chunk behind it and of the state
     /// after it; returns those of the output and of the state before it.
-    fn portion_backward(
+    fn chunk_backward(
         &self,
         (sample, positions): (usize, usize),
         (from, count): (usize, usize),

@@ -1,17 +1,17 @@
 //! How much of a batch a training step computes at once, so that it fits into the memory there is.
 //!
-//! Fewer rows of the lower stages at a time cost little until products become small; portions of the first stage cost its forward
-//! pass a second time, however large they are. So a step that fits as it is stays as it is; else the first stage goes in portions that
-//! fit beside the lower stages, whose groups shrink only where portions would get too small. A portion that keeps the machine busy
+//! Fewer rows of the lower stages at a time cost little until products become small; chunks of the first stage cost its forward
+//! pass a second time, however large they are. So a step that fits as it is stays as it is; else the first stage goes in chunks that
+//! fit beside the lower stages, whose groups shrink only where chunks would get too small. A chunk that keeps the machine busy
 //! is large enough: larger ones are no faster, they only leave less memory to what no plan foresees, and come last.
 
 use super::memory::{MemoryEstimate, Workload, gib, list};
-use crate::model::Portions;
+use crate::model::Chunking;
 use crate::{Error, Result};
 
-/// Fewest positions of a portion that are worth their states.
+/// Fewest positions of a chunk that are worth their states.
 const FEWEST: usize = 256;
-/// Positions times width of a portion whose products are as fast as any: on an H100, portions of 22,784 × 1024 and of 8192 × 1024
+/// Positions times width of a chunk whose products are as fast as any: on an H100, chunks of 22,784 × 1024 and of 8192 × 1024
 /// took the same time a byte.
 const ENOUGH: usize = 1 << 23;
 /// Memory of the first stage's activations on the CPU where nobody says how much there is: the same on every machine, so that a
@@ -27,16 +27,16 @@ const DIVISORS: [usize; 5] = [1, 2, 4, 8, 16];
 ///
 /// # Errors
 /// There is no such step. The message says what the one that takes least takes, of what.
-pub fn portions_for(work: &Workload<'_>, memory: Option<u64>) -> Result<Portions> {
-    let whole = Portions::default();
-    let of = |portions| MemoryEstimate::of(&Workload { portions, ..*work });
+pub fn chunking_for(work: &Workload<'_>, memory: Option<u64>) -> Result<Chunking> {
+    let whole = Chunking::default();
+    let of = |chunking| MemoryEstimate::of(&Workload { chunking, ..*work });
     let Some(memory) = memory else {
-        let fits = |portions| of(portions).stages.first().is_none_or(|first| *first <= FIRST_STAGE);
+        let fits = |chunking| of(chunking).stages.first().is_none_or(|first| *first <= FIRST_STAGE);
         let stays = work.gpu || fits(whole);
-        let mut cut = sizes(work).map(|positions| Portions { positions, rows: None });
+        let mut cut = sizes(work).map(|positions| Chunking { positions, rows: None });
         return Ok(match stays {
             true => whole,
-            false => cut.find(|portions| fits(*portions)).unwrap_or_default(),
+            false => cut.find(|chunking| fits(*chunking)).unwrap_or_default(),
         });
     };
     let mut least = of(whole);
@@ -44,13 +44,13 @@ pub fn portions_for(work: &Workload<'_>, memory: Option<u64>) -> Result<Portions
     for divisor in DIVISORS {
         let group = (work.rows_at_once() / divisor).max(1);
         let rows = (divisor > 1).then_some(group);
-        // a small portion is no better than small groups
+        // a small chunk is no better than small groups
         let worth = |size: &Option<usize>| size.is_none_or(|size| size >= group / DIVISORS[DIVISORS.len() - 1]);
         for positions in std::iter::once(None).chain(sizes(work)).filter(worth) {
-            let portions = Portions { positions, rows };
-            let estimate = of(portions);
+            let chunking = Chunking { positions, rows };
+            let estimate = of(chunking);
             if estimate.total() <= memory - spare {
-                return Ok(portions);
+                return Ok(chunking);
             }
             if estimate.total() < least.total() {
                 least = estimate;
@@ -60,8 +60,8 @@ pub fn portions_for(work: &Workload<'_>, memory: Option<u64>) -> Result<Portions
     Err(too_much(&least, memory))
 }
 
-/// Positions of portions to try: from what is [`ENOUGH`] down to [`FEWEST`], then the larger ones up to half of all, which have fewer
-/// states between them; none where the first stage takes no portions.
+/// Positions of chunks to try: from what is [`ENOUGH`] down to [`FEWEST`], then the larger ones up to half of all, which have fewer
+/// states between them; none where the first stage takes no chunks.
 fn sizes(work: &Workload<'_>) -> impl Iterator<Item = Option<usize>> {
     let positions = work.positions();
     let half = positions.div_ceil(2).next_multiple_of(FEWEST);
@@ -73,7 +73,7 @@ fn sizes(work: &Workload<'_>) -> impl Iterator<Item = Option<usize>> {
         .chain(std::iter::successors(larger(&enough), larger))
         .filter(move |size| *size < positions)
         .map(Some)
-        .take(if work.takes_portions() { usize::MAX } else { 0 })
+        .take(if work.takes_chunks() { usize::MAX } else { 0 })
 }
 
 fn too_much(least: &MemoryEstimate, memory: u64) -> Error {
@@ -115,7 +115,7 @@ mod tests {
             len,
             precision: Precision::Auto,
             gpu,
-            portions: Portions::default(),
+            chunking: Chunking::default(),
         }
     }
 
@@ -123,39 +123,39 @@ mod tests {
     fn what_fits_is_computed_at_once() {
         let architecture = architecture(0.0);
         let short = work(&architecture, 8192, false);
-        assert_eq!(portions_for(&short, None).unwrap(), Portions::default());
+        assert_eq!(chunking_for(&short, None).unwrap(), Chunking::default());
         let long = work(&architecture, 1 << 24, true);
-        assert_eq!(portions_for(&long, None).unwrap(), Portions::default());
-        assert_eq!(portions_for(&long, Some(u64::MAX)).unwrap(), Portions::default());
+        assert_eq!(chunking_for(&long, None).unwrap(), Chunking::default());
+        assert_eq!(chunking_for(&long, Some(u64::MAX)).unwrap(), Chunking::default());
     }
 
     #[test]
-    fn the_largest_portions_that_fit_are_taken_up_to_what_is_enough() {
+    fn the_largest_chunks_that_fit_are_taken_up_to_what_is_enough() {
         let architecture = architecture(0.0);
         let long = work(&architecture, 1 << 27, false);
-        let much = portions_for(&long, Some(64 << 30)).unwrap().positions;
+        let much = chunking_for(&long, Some(64 << 30)).unwrap().positions;
         assert_eq!(much, Some(ENOUGH / 256));
         for memory in [7u64 << 30, 8 << 30, 9 << 30] {
-            let portions = portions_for(&long, Some(memory)).unwrap();
-            let positions = portions.positions.unwrap();
+            let chunking = chunking_for(&long, Some(memory)).unwrap();
+            let positions = chunking.positions.unwrap();
             let of = |positions| {
-                let portions = Portions {
+                let chunking = Chunking {
                     positions: Some(positions),
-                    ..portions
+                    ..chunking
                 };
-                MemoryEstimate::of(&Workload { portions, ..long }).total()
+                MemoryEstimate::of(&Workload { chunking, ..long }).total()
             };
-            assert!(of(positions) <= memory, "{memory}: {portions:?}");
-            assert!(of(2 * positions) > memory, "{memory}: {portions:?}");
+            assert!(of(positions) <= memory, "{memory}: {chunking:?}");
+            assert!(of(2 * positions) > memory, "{memory}: {chunking:?}");
         }
-        let by_itself = portions_for(&long, None).unwrap().positions.unwrap();
+        let by_itself = chunking_for(&long, None).unwrap().positions.unwrap();
         assert!((FEWEST..8192).contains(&by_itself));
     }
 
     #[test]
     fn what_cannot_fit_is_said() {
         let long = architecture(0.0);
-        let error = portions_for(&work(&long, 1 << 24, false), Some(1 << 20)).unwrap_err();
+        let error = chunking_for(&work(&long, 1 << 24, false), Some(1 << 20)).unwrap_err();
         let text = error.to_string();
         assert!(
             text.contains("may take 0.00 GiB") && text.contains("--memory"),
@@ -163,10 +163,10 @@ mod tests {
         );
         // with dropout the whole first stage is kept
         let dropout = architecture(0.1);
-        assert!(portions_for(&work(&dropout, 1 << 24, false), Some(2 << 30)).is_err());
+        assert!(chunking_for(&work(&dropout, 1 << 24, false), Some(2 << 30)).is_err());
         assert_eq!(
-            portions_for(&work(&dropout, 1 << 24, false), None).unwrap(),
-            Portions::default()
+            chunking_for(&work(&dropout, 1 << 24, false), None).unwrap(),
+            Chunking::default()
         );
     }
 }

@@ -11,7 +11,7 @@ use serde::{Deserialize, Serialize};
 use super::optimizer::{GradientNorm, Optimizer};
 use super::schedule::Schedule;
 use crate::config::Precision;
-use crate::model::{Gradients, Loss, Model, ModelBatch, Portions, TrainingPass, Watch};
+use crate::model::{Chunking, Gradients, Loss, Model, ModelBatch, TrainingPass, Watch};
 use crate::{Error, Result};
 
 /// How a model learns from batches.
@@ -30,7 +30,7 @@ pub struct Recipe {
     /// How the linear layers multiply while the model learns; where it is only used, they are exact.
     pub precision: Precision,
     /// How much of a batch is computed at once.
-    pub portions: Portions,
+    pub chunking: Chunking,
 }
 
 /// A model in training, with its optimizer and the gradients accumulated so far.
@@ -179,7 +179,7 @@ impl<'a> Learner<'a> {
         self.learn_watched(batch, batch_index, Watch::default())
     }
 
-    /// The same, with what hears of the portions of a batch that goes in them. It is given up once `watch.stop` is set, unless
+    /// The same, with what hears of the chunks of a batch that goes in them. It is given up once `watch.stop` is set, unless
     /// gradients of batches before it wait for their step: the learner is then as it was before.
     ///
     /// # Errors
@@ -193,7 +193,7 @@ impl<'a> Learner<'a> {
                 .recipe
                 .seed
                 .wrapping_add(self.batches.wrapping_mul(0x9e37_79b9_7f4a_7c15)),
-            portions: self.recipe.portions,
+            chunking: self.recipe.chunking,
         };
         let products = match self.recipe.precision.is_bf16(self.model.device()) {
             true => Products::Bf16,

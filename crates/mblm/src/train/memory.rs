@@ -12,9 +12,9 @@
 use candle_core::Device;
 use mblm_ops::device::{is_out_of_memory, rows_at_once, training_rows};
 
-use super::budget::portions_for;
+use super::budget::chunking_for;
 use crate::config::{Architecture, BlockConfig, Experiment, MambaConfig, ModelConfig, Precision, TransformerConfig};
-use crate::model::{Lanes, Portions, Split, even_groups, sequences_in};
+use crate::model::{Chunking, Shards, Split, even_groups, sequences_in};
 use crate::{Error, Result};
 
 /// Bytes of an element of weights, gradients, moments and sums.
@@ -42,11 +42,11 @@ pub struct Workload<'a> {
     /// Whether a GPU computes, here or elsewhere.
     pub gpu: bool,
     /// How much is computed at once.
-    pub portions: Portions,
+    pub chunking: Chunking,
 }
 
 impl<'a> Workload<'a> {
-    /// What the experiment trains on such a device, without portions of its first stage.
+    /// What the experiment trains on such a device, without chunks of its first stage.
     pub fn of(experiment: &'a Experiment, device: &Device) -> Self {
         Self {
             architecture: &experiment.params.architecture,
@@ -54,17 +54,17 @@ impl<'a> Workload<'a> {
             len: experiment.params.input_seq_len,
             precision: experiment.train.precision,
             gpu: !device.is_cpu(),
-            portions: Portions::default(),
+            chunking: Chunking::default(),
         }
     }
 
-    /// The same in portions that fit into `memory` bytes: see [`portions_for`](super::portions_for).
+    /// The same in chunks that fit into `memory` bytes: see [`chunking_for`](super::chunking_for).
     ///
     /// # Errors
     /// Nothing fits.
     pub fn fitted(self, memory: Option<u64>) -> Result<Self> {
-        let portions = portions_for(&self, memory)?;
-        Ok(Self { portions, ..self })
+        let chunking = chunking_for(&self, memory)?;
+        Ok(Self { chunking, ..self })
     }
 
     /// Positions of the first stage in a sample.
@@ -72,8 +72,8 @@ impl<'a> Workload<'a> {
         self.len.div_ceil(self.architecture.model().patch_bytes(0).max(1))
     }
 
-    /// Whether the first stage can go in portions: that of a decoder without dropout there.
-    pub fn takes_portions(&self) -> bool {
+    /// Whether the first stage can go in chunks: that of a decoder without dropout there.
+    pub fn takes_chunks(&self) -> bool {
         let dropout = match self.architecture.model().block.first() {
             Some(BlockConfig::Transformer(block) | BlockConfig::TransformerEncoder(block)) => {
                 block.attn_dropout.max(block.ff_dropout)
@@ -84,10 +84,10 @@ impl<'a> Workload<'a> {
         matches!(self.architecture, Architecture::Decoder(_)) && dropout == 0.0
     }
 
-    /// Positions of a portion, if the first stage goes in portions.
-    fn portion(&self) -> Option<usize> {
-        let takes_portions = self.takes_portions();
-        self.portions.portion_of(self.positions()).filter(|_| takes_portions)
+    /// Positions of a chunk, if the first stage goes in chunks.
+    fn chunk(&self) -> Option<usize> {
+        let takes_chunks = self.takes_chunks();
+        self.chunking.chunk_of(self.positions()).filter(|_| takes_chunks)
     }
 
     /// Rows of a group where nothing else is asked for.
@@ -113,7 +113,7 @@ pub struct MemoryEstimate {
     pub stages: Vec<u64>,
     /// What is there beside that while the stage goes backward for which it is most.
     pub backward: u64,
-    /// States of the first stage between its portions.
+    /// States of the first stage between its chunks.
     pub borders: u64,
     /// Ids, targets and weights of a batch.
     pub batch: u64,
@@ -144,7 +144,7 @@ impl MemoryEstimate {
                 "params.hidden_dims, params.num_layers",
             ),
             (
-                "states between portions".to_string(),
+                "states between chunks".to_string(),
                 self.borders,
                 "params.input_seq_len, a larger train.memory",
             ),
@@ -171,26 +171,26 @@ impl MemoryEstimate {
 
 /// What training with this configuration on such a device takes, without the program itself.
 ///
-/// The first stage goes in portions as [`portions_for`](super::portions_for) says, where it can.
+/// The first stage goes in chunks as [`chunking_for`](super::chunking_for) says, where it can.
 pub fn estimate_memory(experiment: &Experiment, device: &Device) -> MemoryEstimate {
     let work = Workload::of(experiment, device);
     let fitted = work.fitted(experiment.train.memory.map(|size| size.as_u64()));
     MemoryEstimate::of(&fitted.unwrap_or(work))
 }
 
-/// `result` of a run that computes `portions` at once, where memory ran out with an error that says what takes it and which settings
+/// `result` of a run that computes `chunks` at once, where memory ran out with an error that says what takes it and which settings
 /// lower that.
-pub fn explain_memory<T>(result: Result<T>, experiment: &Experiment, device: &Device, portions: Portions) -> Result<T> {
+pub fn explain_memory<T>(result: Result<T>, experiment: &Experiment, device: &Device, chunking: Chunking) -> Result<T> {
     match result {
-        Err(Error::Tensor(error)) if is_out_of_memory(&error) => Err(too_little(experiment, device, portions)),
+        Err(Error::Tensor(error)) if is_out_of_memory(&error) => Err(too_little(experiment, device, chunking)),
         result => result,
     }
 }
 
-fn too_little(experiment: &Experiment, device: &Device, portions: Portions) -> Error {
+fn too_little(experiment: &Experiment, device: &Device, chunking: Chunking) -> Error {
     let gib = |bytes: u64| gib(bytes, 1);
     let estimate = MemoryEstimate::of(&Workload {
-        portions,
+        chunking,
         ..Workload::of(experiment, device)
     });
     let has = match mblm_ops::device::memory(device) {
@@ -254,17 +254,17 @@ impl Kind {
     fn estimate(self, work: &Workload<'_>) -> MemoryEstimate {
         // Floats: the products of a configuration's numbers may be beyond any integer.
         let model = work.architecture.model();
-        let portion = work.portion();
-        let samples = match portion {
+        let chunk = work.chunk();
+        let samples = match chunk {
             Some(_) => 1.0,
             None => work.batch_size as f64,
         };
         let patch = model.patch_bytes(0) as f64;
         let all = (work.len as f64 / patch.max(1.0)).ceil();
-        let patches = portion.map_or(all, |portion| portion as f64);
+        let patches = chunk.map_or(all, |chunk| chunk as f64);
         let group_rows = |stage: usize| {
             let width = model.hidden_dims[stage];
-            work.portions
+            work.chunking
                 .rows
                 .unwrap_or_else(|| training_rows(self.is_gpu(), width))
         };
@@ -291,13 +291,13 @@ impl Kind {
             peak = peak.max(kept + backward);
         }
         let copy = if self.element() == HALF { HALF } else { 0.0 };
-        let borders = match portion {
-            Some(portion) => (all / portion as f64).ceil() * self.state(model) + self.growing(model, all),
+        let borders = match chunk {
+            Some(chunk) => (all / chunk as f64).ceil() * self.state(model) + self.growing(model, all),
             None => 0.0,
         };
         let parameters = work.architecture.parameter_counts().total;
-        let lanes = self.lanes(work, parameters);
-        let of_parameter = COPIES * FLOAT + copy + (lanes - 1) as f64 * FLOAT;
+        let shards = self.shards(work, parameters);
+        let of_parameter = COPIES * FLOAT + copy + (shards - 1) as f64 * FLOAT;
         MemoryEstimate {
             parameters: (parameters as f64 * of_parameter) as u64,
             stages,
@@ -309,20 +309,20 @@ impl Kind {
     }
 
     /// Parts of a batch that go side by side, with gradients each.
-    fn lanes(self, work: &Workload<'_>, parameters: u64) -> usize {
+    fn shards(self, work: &Workload<'_>, parameters: u64) -> usize {
         let model = work.architecture.model();
-        if !work.portions.may_have_lanes(self.is_gpu()) || !matches!(work.architecture, Architecture::Decoder(_)) {
+        if !work.chunking.may_have_shards(self.is_gpu()) || !matches!(work.architecture, Architecture::Decoder(_)) {
             return 1;
         }
-        let lanes = Lanes::of(Split {
+        let shards = Shards::of(Split {
             parameters,
             stages: model.num_stages(),
             batch: work.batch_size,
             at_once: sequences_in(training_rows(false, model.hidden_dims[0]), work.positions()),
             len: work.positions().saturating_mul(model.patch_bytes(0)),
-            in_portions: work.portion().is_some(),
+            in_chunks: work.chunk().is_some(),
         });
-        lanes.count()
+        shards.count()
     }
 
     /// Bytes for each byte of a batch: ids, targets and weights on a GPU; in the memory of the host also those that the samples come
@@ -486,7 +486,7 @@ train: {target_elements: 18446744073709551615, target_elements_strategy: batch, 
         let experiment = Experiment::from_yaml_str(EXPERIMENT, "a.yaml", &[]).unwrap();
         let explain = |error: &str| {
             let error = candle_core::Error::Cuda(error.into()).bt();
-            explain_memory::<()>(Err(error.into()), &experiment, &Device::Cpu, Portions::default()).unwrap_err()
+            explain_memory::<()>(Err(error.into()), &experiment, &Device::Cpu, Chunking::default()).unwrap_err()
         };
         let full = explain("DriverError(CUDA_ERROR_OUT_OF_MEMORY, \"out of memory\")");
         let text = full.to_string();

@@ -15,11 +15,11 @@ mod trainer;
 mod validation;
 
 pub use best::BestModel;
-pub use budget::portions_for;
+pub use budget::chunking_for;
 pub use data::{TrainingData, dataset_args, open_split};
 pub use learner::{Counts, Learned, Learner, Recipe};
 pub use memory::{MemoryEstimate, Workload, estimate_memory, explain_memory};
-pub use observer::{BatchReport, Evaluation, EvaluationKind, Event, FileLengths, Observer, Observers, OnPortion};
+pub use observer::{BatchReport, Evaluation, EvaluationKind, Event, FileLengths, Observer, Observers, OnChunk};
 pub(crate) use optimizer::configured;
 pub use optimizer::{GradientNorm, Optimizer, PUBLISHED_ADAM};
 pub use points::spread;

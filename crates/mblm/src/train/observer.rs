@@ -118,8 +118,8 @@ pub struct Evaluation {
     pub best: bool,
 }
 
-/// Told how many of how many parts of a batch are done, where a batch goes in portions; on a thread that computes.
-pub type OnPortion = Arc<dyn Fn(usize, usize) + Send + Sync>;
+/// Told how many of how many parts of a batch are done, where a batch goes in chunks; on a thread that computes.
+pub type OnChunk = Arc<dyn Fn(usize, usize) + Send + Sync>;
 
 /// Watches a run.
 pub trait Observer {
@@ -127,7 +127,7 @@ pub trait Observer {
     fn event(&mut self, event: &Event<'_>) -> Result<()>;
 
     /// What is to be told of the parts of long batches, if anything is.
-    fn on_portion(&self) -> Option<OnPortion> {
+    fn on_chunk(&self) -> Option<OnChunk> {
         None
     }
 
@@ -149,8 +149,8 @@ impl Observer for Observers<'_> {
         self.0.iter_mut().try_for_each(|observer| observer.event(event))
     }
 
-    fn on_portion(&self) -> Option<OnPortion> {
-        let told: Vec<OnPortion> = (self.0.iter()).filter_map(|observer| observer.on_portion()).collect();
+    fn on_chunk(&self) -> Option<OnChunk> {
+        let told: Vec<OnChunk> = (self.0.iter()).filter_map(|observer| observer.on_chunk()).collect();
         match told.is_empty() {
             true => None,
             false => Some(Arc::new(move |done, of| told.iter().for_each(|on| on(done, of)))),

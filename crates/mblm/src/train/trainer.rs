@@ -23,7 +23,7 @@ use super::{Evaluation, EvaluationKind};
 use crate::checkpoint::{WEIGHTS_FILE, Weights};
 use crate::config::Experiment;
 use crate::data::{Batch, Dataset, Loader, LoaderOptions, Position};
-use crate::model::{Loss, Model, Portions, Watch};
+use crate::model::{Chunking, Loss, Model, Watch};
 use crate::{Error, Result};
 
 /// The longest time without a saved state, where the configuration does not say how often.
@@ -57,7 +57,7 @@ pub struct Trainer<'a> {
     data: TrainingData,
     /// The run's folder.
     folder: PathBuf,
-    portions: Portions,
+    chunking: Chunking,
 }
 
 /// A run on its way.
@@ -83,13 +83,13 @@ impl<'a> Trainer<'a> {
             model,
             data,
             folder: folder.to_path_buf(),
-            portions: Portions::default(),
+            chunking: Chunking::default(),
         }
     }
 
     /// The same run, computing so much of a batch at once.
-    pub fn with_portions(self, portions: Portions) -> Self {
-        Self { portions, ..self }
+    pub fn with_chunking(self, chunking: Chunking) -> Self {
+        Self { chunking, ..self }
     }
 
     /// The length of the run.
@@ -106,7 +106,7 @@ impl<'a> Trainer<'a> {
             clipping: train.gradient_clipping,
             seed: train.seed,
             precision: train.precision,
-            portions: self.portions,
+            chunking: self.chunking,
         }
     }
 
@@ -207,12 +207,12 @@ impl Run<'_, '_> {
     fn learn(&mut self, batch: &Batch, logged: bool) -> Result<bool> {
         let cum_batch = self.state.counts.batches;
         let model_batch = super::model_batch(batch)?;
-        let on_portion = self.observer.on_portion();
+        let on_chunk = self.observer.on_chunk();
         let percent = AtomicUsize::new(0);
         let progress = |done: usize, of: usize| {
             percent.store(100 * done / of.max(1), Ordering::Relaxed);
-            if let Some(on_portion) = &on_portion {
-                on_portion(done, of);
+            if let Some(on_chunk) = &on_chunk {
+                on_chunk(done, of);
             }
         };
         let watch = Watch {

@@ -7,7 +7,7 @@ use serde::Deserialize;
 use super::{Comparison, Fixture, LOSS_BOUND, NORM_BOUND, RATE_BOUND};
 use crate::Result;
 use crate::config::{Architecture, Precision};
-use crate::model::{BlockRegistry, Model, ModelBatch, Portions};
+use crate::model::{BlockRegistry, Chunking, Model, ModelBatch};
 use crate::train::{Learner, Recipe, Schedule};
 
 #[derive(Deserialize)]
@@ -38,7 +38,7 @@ impl RecipeOfFixture {
             clipping: self.gradient_clipping,
             seed: 0,
             precision: Precision::Float32,
-            portions: Portions::default(),
+            chunking: Chunking::default(),
         }
     }
 }

@@ -10,8 +10,8 @@ use crate::ceilings::{Product, Spread};
 use anyhow::Result;
 use candle_core::{DType, Device, Tensor};
 use mblm::config::Precision;
-use mblm::generate::{Generator, GeneratorState, LaneThreads};
-use mblm::model::{Mblm, Model, ModelBatch, Portions};
+use mblm::generate::{Generator, GeneratorState, ShardThreads};
+use mblm::model::{Chunking, Mblm, Model, ModelBatch};
 use mblm::train::{Learner, PUBLISHED_ADAM, Recipe, Schedule};
 
 /// Fewest repetitions of anything.
@@ -48,7 +48,7 @@ pub(super) struct Training {
 /// Trains on batches of `rows` samples of `len` bytes for about `time`, after one step to warm up.
 pub(super) fn training(
     model: &Model,
-    (precision, portions): (Precision, Portions),
+    (precision, chunking): (Precision, Chunking),
     (rows, len): (usize, usize),
     time: Duration,
     tick: &dyn Fn(),
@@ -65,7 +65,7 @@ pub(super) fn training(
             clipping: Some(1.0),
             seed: 0,
             precision,
-            portions,
+            chunking,
         },
     )?;
     let mut noise = Noise::new();
@@ -127,7 +127,7 @@ pub(super) fn generation(
         model.device().synchronize()?;
         let read = prompt as f64 / start.elapsed().as_secs_f64();
         let alone = decode(&generator, vec![state.clone()], &noise.ids(count))?;
-        let together = decode(&generator, state.fork_lanes(streams)?, &noise.ids(count))?;
+        let together = decode(&generator, state.fork_shards(streams)?, &noise.ids(count))?;
         tick();
         if round == 0 {
             begun = Instant::now();
@@ -147,14 +147,14 @@ pub(super) fn generation(
     })
 }
 
-/// Bytes a second, all streams of all lanes together. What the next byte is does not matter: a drawn one costs nothing.
-fn decode(generator: &Generator<'_>, mut lanes: Vec<GeneratorState>, ids: &[u32]) -> Result<f64> {
-    let streams: usize = lanes.iter().map(GeneratorState::streams).sum();
-    let threads = LaneThreads::new(lanes.len())?;
+/// Bytes a second, all streams of all shards together. What the next byte is does not matter: a drawn one costs nothing.
+fn decode(generator: &Generator<'_>, mut shards: Vec<GeneratorState>, ids: &[u32]) -> Result<f64> {
+    let streams: usize = shards.iter().map(GeneratorState::streams).sum();
+    let threads = ShardThreads::new(shards.len())?;
     let start = Instant::now();
-    let results = threads.side_by_side(&mut lanes, |lane| -> Result<()> {
+    let results = threads.side_by_side(&mut shards, |shard| -> Result<()> {
         for id in ids {
-            let logits = generator.step(lane, &vec![*id; lane.streams()])?;
+            let logits = generator.step(shard, &vec![*id; shard.streams()])?;
             // what a sampler reads
             logits.to_dtype(DType::F32)?.to_vec2::<f32>()?;
         }

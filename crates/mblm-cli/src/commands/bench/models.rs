@@ -71,7 +71,7 @@ fn mamba(d_state: usize) -> MambaConfig {
 mod tests {
     use clap::ValueEnum;
     use mblm::config::{Architecture, Precision};
-    use mblm::model::Portions;
+    use mblm::model::Chunking;
     use mblm::train::{MemoryEstimate, Workload};
 
     use super::*;
@@ -109,7 +109,7 @@ mod tests {
                 len,
                 precision: Precision::Auto,
                 gpu: true,
-                portions: Portions::default(),
+                chunking: Chunking::default(),
             };
             let estimate = MemoryEstimate::of(&work);
             let found = estimate.total() as f64 / f64::from(1 << 30);

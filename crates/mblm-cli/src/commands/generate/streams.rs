@@ -9,7 +9,7 @@ use std::time::{Duration, Instant};
 
 use anyhow::Result;
 use candle_core::Tensor;
-use mblm::generate::{Generator, GeneratorState, LaneThreads, Sampler, StopReason, StopScanner, TokenSet, Utf8Only};
+use mblm::generate::{Generator, GeneratorState, Sampler, ShardThreads, StopReason, StopScanner, TokenSet, Utf8Only};
 use serde_json::{Value, json};
 
 use super::place::{Place, row};
@@ -186,13 +186,13 @@ pub(crate) fn extend(
     Ok(())
 }
 
-/// Ids that lanes go on by, at first, before they meet and hear whether there are more.
+/// Ids that shards go on by, at first, before they meet and hear whether there are more.
 const TURN: usize = 16;
-/// How long a turn may take, so that an interrupt is heard at once; the lanes' waiting for one another is little beside it.
+/// How long a turn may take, so that an interrupt is heard at once; the shards' waiting for one another is little beside it.
 const TURN_TIME: Duration = Duration::from_millis(50);
 
 /// Streams that one thread takes through their steps.
-struct Lane<'s, 'a> {
+struct Shard<'s, 'a> {
     state: GeneratorState,
     /// (b, V).
     logits: Tensor,
@@ -201,7 +201,7 @@ struct Lane<'s, 'a> {
     written: Vec<Vec<u32>>,
 }
 
-impl Lane<'_, '_> {
+impl Shard<'_, '_> {
     /// Up to `turn` ids of every stream, of `remaining`.
     fn go_on(&mut self, generator: &Generator<'_>, remaining: usize, turn: usize) -> Result<()> {
         for step in 0..turn {
@@ -221,7 +221,7 @@ impl Lane<'_, '_> {
     }
 }
 
-/// Goes on from `place` with several streams, as [`extend`] does with one, in lanes; `write` also hears which stream it is.
+/// Goes on from `place` with several streams, as [`extend`] does with one, in shards; `write` also hears which stream it is.
 pub(crate) fn extend_all(
     generator: &Generator<'_>,
     place: &Place,
@@ -231,30 +231,30 @@ pub(crate) fn extend_all(
     write: &mut dyn FnMut(usize, &[u32]),
 ) -> Result<()> {
     let mut rest = streams;
-    let mut lanes = Vec::new();
-    for state in place.state.fork_lanes(rest.len())? {
+    let mut shards = Vec::new();
+    for state in place.state.fork_shards(rest.len())? {
         let (streams, others) = rest.split_at_mut(state.streams());
         rest = others;
-        lanes.push(Lane {
+        shards.push(Shard {
             logits: place.logits.broadcast_as((streams.len(), place.logits.dim(1)?))?,
             written: vec![Vec::new(); streams.len()],
             state,
             streams,
         });
     }
-    let threads = LaneThreads::new(lanes.len())?;
+    let threads = ShardThreads::new(shards.len())?;
     let (mut remaining, mut next) = (max_bytes, TURN);
     while remaining > 0
-        && lanes
+        && shards
             .iter()
-            .flat_map(|lane| &*lane.streams)
+            .flat_map(|shard| &*shard.streams)
             .any(|stream| stream.end.is_none())
     {
         let turn = next.min(remaining);
         let goes_on = more();
         if goes_on {
             let begun = Instant::now();
-            let results = threads.side_by_side(&mut lanes, |lane| lane.go_on(generator, remaining, turn));
+            let results = threads.side_by_side(&mut shards, |shard| shard.go_on(generator, remaining, turn));
             results.into_iter().collect::<Result<()>>()?;
             next = match begun.elapsed() {
                 taken if taken > TURN_TIME => (turn / 2).max(1),
@@ -263,8 +263,8 @@ pub(crate) fn extend_all(
             };
         }
         let mut index = 0;
-        for lane in &mut lanes {
-            for (stream, written) in lane.streams.iter_mut().zip(&mut lane.written) {
+        for shard in &mut shards {
+            for (stream, written) in shard.streams.iter_mut().zip(&mut shard.written) {
                 if !goes_on {
                     stream.interrupt();
                     written.extend_from_slice(&stream.released);

@@ -1,10 +1,10 @@
-//! How far a long batch is, whose first stage goes in portions: a bar under that of the run, or a plain line now and then.
+//! How far a long batch is, whose first stage goes in chunks: a bar under that of the run, or a plain line now and then.
 
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
 use indicatif::{HumanDuration, MultiProgress, ProgressBar, ProgressDrawTarget, ProgressStyle};
-use mblm::train::OnPortion;
+use mblm::train::OnChunk;
 
 use crate::output::note;
 
@@ -16,7 +16,7 @@ const LINE_INTERVAL: Duration = Duration::from_secs(30);
 
 /// The parts of the batch that is being computed.
 #[derive(Clone)]
-pub(super) struct Portions {
+pub(super) struct Chunking {
     bars: MultiProgress,
     /// Drawn once the batch takes long.
     bar: ProgressBar,
@@ -29,7 +29,7 @@ struct Times {
     last_line: Instant,
 }
 
-impl Portions {
+impl Chunking {
     /// Draws among `bars` if there is a `terminal`.
     pub(super) fn new(bars: &MultiProgress, terminal: bool) -> Self {
         let now = Instant::now();
@@ -46,10 +46,10 @@ impl Portions {
         }
     }
 
-    /// What a run tells of its portions.
-    pub(super) fn listener(&self) -> OnPortion {
-        let portions = self.clone();
-        Arc::new(move |done, of| portions.told(done, of))
+    /// What a run tells of its chunks.
+    pub(super) fn listener(&self) -> OnChunk {
+        let chunks = self.clone();
+        Arc::new(move |done, of| chunks.told(done, of))
     }
 
     fn told(&self, done: usize, of: usize) {

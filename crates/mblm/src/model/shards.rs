@@ -1,11 +1,11 @@
-//! Lanes of a training pass: parts of a batch that go side by side, forward and backward, each on a thread of its own.
+//! Shards of a training pass: parts of a batch that go side by side, forward and backward, each on a thread of its own.
 //!
-//! Threads that share every operation wait for each other at the end of each, and read what others have written. Lanes write nothing in
-//! common: each adds to gradients of its own, which are added to the caller's in the order of the lanes. The samples of a batch
-//! are cut into lanes where that gives equal parts, else the sequences of the second stage. A thread whose lane is done takes
+//! Threads that share every operation wait for each other at the end of each, and read what others have written. Shards write nothing in
+//! common: each adds to gradients of its own, which are added to the caller's in the order of the shards. The samples of a batch
+//! are cut into shards where that gives equal parts, else the sequences of the second stage. A thread whose shard is done takes
 //! pieces of the operations of others.
 //!
-//! How many lanes there are depends on the model and the batch alone, never on the number of threads, and so do the sums. Lanes
+//! How many shards there are depends on the model and the batch alone, never on the number of threads, and so do the sums. Shards
 //! are for small models, whose operations are short; a GPU has none.
 
 use mblm_ops::cpu::par_map;
@@ -13,14 +13,14 @@ use mblm_ops::cpu::par_map;
 use super::parameter::{Gradients, Parameters};
 use crate::Result;
 
-/// Most lanes.
+/// Most shards.
 const MOST: usize = 4;
-/// Fewest bytes of a lane: the gradients of fewer would take as long to add as to compute.
+/// Fewest bytes of a shard: the gradients of fewer would take as long to add as to compute.
 const BYTES: usize = 1024;
-/// Most numbers in the gradients of all lanes but the first, which adds to the caller's: 128 MiB of `f32`.
+/// Most numbers in the gradients of all shards but the first, which adds to the caller's: 128 MiB of `f32`.
 const EXTRA: u64 = 1 << 25;
 
-/// What decides about lanes.
+/// What decides about shards.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Split {
     /// Parameters of the model.
@@ -31,20 +31,20 @@ pub(crate) struct Split {
     pub(crate) at_once: usize,
     /// Bytes of a sample.
     pub(crate) len: usize,
-    /// Whether samples go one after another, in portions.
-    pub(crate) in_portions: bool,
+    /// Whether samples go one after another, in chunks.
+    pub(crate) in_chunks: bool,
 }
 
-/// Into how many lanes a pass is cut, and where: at most one number is not 1.
+/// Into how many shards a pass is cut, and where: at most one number is not 1.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) struct Lanes {
-    /// Lanes of samples, which divide the batch.
+pub(crate) struct Shards {
+    /// Shards of samples, which divide the batch.
     pub(crate) samples: usize,
-    /// Most lanes of sequences of the second stage.
+    /// Most shards of sequences of the second stage.
     pub(crate) sequences: usize,
 }
 
-impl Lanes {
+impl Shards {
     pub(crate) const NONE: Self = Self {
         samples: 1,
         sequences: 1,
@@ -56,11 +56,11 @@ impl Lanes {
         let fitting = |bytes| {
             (2..=most)
                 .rev()
-                .filter(move |lanes| lanes.is_power_of_two() && lanes * BYTES <= bytes)
+                .filter(move |shards| shards.is_power_of_two() && shards * BYTES <= bytes)
         };
         let bytes = split.batch.saturating_mul(split.len);
         let of_samples = fitting(bytes)
-            .find(|lanes| split.batch.is_multiple_of(*lanes) && *lanes <= split.at_once && !split.in_portions);
+            .find(|shards| split.batch.is_multiple_of(*shards) && *shards <= split.at_once && !split.in_chunks);
         match of_samples {
             Some(samples) => Self { samples, ..Self::NONE },
             None if split.stages > 1 => Self {
@@ -73,12 +73,12 @@ impl Lanes {
         }
     }
 
-    /// All lanes.
+    /// All shards.
     pub(crate) fn count(self) -> usize {
         self.samples * self.sequences
     }
 
-    /// Lanes of sequences that have so many bytes together.
+    /// Shards of sequences that have so many bytes together.
     pub(super) fn of_sequences(self, bytes: usize) -> usize {
         match bytes >= self.sequences * BYTES {
             true => self.sequences,
@@ -87,24 +87,24 @@ impl Lanes {
     }
 }
 
-/// The gradients of all lanes but the first, which adds to the caller's: kept from pass to pass, and zero between passes.
+/// The gradients of all shards but the first, which adds to the caller's: kept from pass to pass, and zero between passes.
 #[derive(Debug, Default)]
-pub(super) struct LaneGradients(Vec<Gradients>);
+pub(super) struct ShardGradients(Vec<Gradients>);
 
-impl LaneGradients {
-    /// Those of so many lanes but the first.
-    pub(super) fn of_others(&mut self, lanes: usize, parameters: &Parameters) -> Result<&mut [Gradients]> {
-        while self.0.len() + 1 < lanes {
+impl ShardGradients {
+    /// Those of so many shards but the first.
+    pub(super) fn of_others(&mut self, shards: usize, parameters: &Parameters) -> Result<&mut [Gradients]> {
+        while self.0.len() + 1 < shards {
             self.0.push(Gradients::zeros(parameters)?);
         }
-        Ok(&mut self.0[..lanes.saturating_sub(1)])
+        Ok(&mut self.0[..shards.saturating_sub(1)])
     }
 
-    /// Adds the gradients of all lanes to `sums`, in order, and is zero again.
+    /// Adds the gradients of all shards to `sums`, in order, and is zero again.
     pub(super) fn drain_to(&mut self, sums: &mut Gradients) -> Result<()> {
-        self.0.iter_mut().try_for_each(|lane| {
-            let buffers: Vec<_> = lane.iter_mut().zip(sums.iter_mut()).collect();
-            let drained = par_map(buffers, true, |_, (lane, sum)| lane.drain_to(sum));
+        self.0.iter_mut().try_for_each(|shard| {
+            let buffers: Vec<_> = shard.iter_mut().zip(sums.iter_mut()).collect();
+            let drained = par_map(buffers, true, |_, (shard, sum)| shard.drain_to(sum));
             Ok(drained.into_iter().collect::<candle_core::Result<()>>()?)
         })
     }
@@ -115,17 +115,17 @@ mod tests {
     use super::*;
 
     #[test]
-    fn lanes_are_equal_parts_of_a_batch_or_cut_below_the_first_stage() {
+    fn shards_are_equal_parts_of_a_batch_or_cut_below_the_first_stage() {
         let split = Split {
             parameters: 5_000_000,
             stages: 2,
             batch: 4,
             at_once: 16,
             len: 2048,
-            in_portions: false,
+            in_chunks: false,
         };
         let of = |split: Split| {
-            let Lanes { samples, sequences } = Lanes::of(split);
+            let Shards { samples, sequences } = Shards::of(split);
             (samples, sequences)
         };
         assert_eq!(of(split), (4, 1));
@@ -143,7 +143,7 @@ mod tests {
         assert_eq!(of(Split { at_once: 1, ..split }), (1, 2));
         assert_eq!(
             of(Split {
-                in_portions: true,
+                in_chunks: true,
                 ..split
             }),
             (1, 4)
