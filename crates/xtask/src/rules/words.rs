@@ -1,0 +1,119 @@
+//! Rules of words: the core names no block and nothing of vision, and code keeps to the terms of `docs/glossary.md`.
+
+use std::path::Path;
+
+use anyhow::Result;
+
+use super::files::has_word;
+use crate::tree::{Finding, RustFile, Tree};
+
+/// Names of built-in blocks, in lower case.
+const BLOCKS: [&str; 4] = ["transformer", "mamba", "mamba1", "mamba2"];
+/// Where blocks may be named.
+const BLOCKS_FOLDER: &str = "crates/mblm/src/blocks";
+/// Words of vision, in lower case.
+const VISION: [&str; 8] = ["clevr", "vqa", "cnn", "jpeg", "mozjpeg", "png", "image", "images"];
+/// Words that the glossary replaces, in lower case, and the word to use.
+const TERMS: [(&str, &str); 8] = [
+    ("portion", "chunk"),
+    ("portions", "chunks"),
+    ("twin", "reference implementation"),
+    ("twins", "reference implementations"),
+    ("picture", "image"),
+    ("pictures", "images"),
+    ("most_", "MAX_"),
+    ("widest_", "MAX_"),
+];
+
+/// Names of blocks in the code of the core, outside the blocks' own folders.
+pub(crate) fn block_names(tree: &Tree) -> Result<Vec<Finding>> {
+    let core = tree
+        .production()
+        .filter(|file| in_core(file) && !file.path.starts_with(BLOCKS_FOLDER));
+    Ok(core
+        .flat_map(|file| {
+            code_with(file, &BLOCKS).map(|(line, word)| {
+                Finding::new(
+                    &file.path,
+                    line,
+                    format!("names the block `{word}`: only {BLOCKS_FOLDER} knows blocks"),
+                )
+            })
+        })
+        .collect())
+}
+
+/// Words of vision in the core.
+pub(crate) fn vision_words(tree: &Tree) -> Result<Vec<Finding>> {
+    let core = tree.production().filter(|file| in_core(file));
+    Ok(core
+        .flat_map(|file| {
+            code_with(file, &VISION)
+                .map(|(line, word)| Finding::new(&file.path, line, format!("the word `{word}` belongs to mblm-vision")))
+        })
+        .collect())
+}
+
+/// Words in code and comments that the glossary has another word for.
+pub(crate) fn terms(tree: &Tree) -> Result<Vec<Finding>> {
+    let mut found = Vec::new();
+    let ours = tree.production().filter(|file| file.crate_name() != Some("xtask"));
+    for file in ours {
+        for (number, line) in file.production_text() {
+            // names inside quotation marks are those of files, keys and flags, which stay
+            let words = line.split('"').step_by(2).collect::<Vec<_>>().join("\"").to_lowercase();
+            for (word, instead) in TERMS {
+                let there = match word.strip_suffix('_') {
+                    Some(prefix) => line.contains(&format!("{}_", prefix.to_uppercase())),
+                    None => has_word(&words, word),
+                };
+                if there {
+                    found.push(Finding::new(
+                        &file.path,
+                        number,
+                        format!("`{word}`: the glossary's word is {instead}"),
+                    ));
+                }
+            }
+        }
+    }
+    Ok(found)
+}
+
+fn in_core(file: &RustFile) -> bool {
+    file.path.starts_with(Path::new("crates/mblm/src"))
+}
+
+/// The first of these words in each line of code that has one; documentation may give examples.
+fn code_with<'a>(file: &'a RustFile, words: &'a [&'a str]) -> impl Iterator<Item = (usize, &'a str)> {
+    file.production_text().filter_map(|(number, line)| {
+        let line = line.trim_start();
+        if line.starts_with("//") {
+            return None;
+        }
+        let parts = split_names(line);
+        let word = words.iter().find(|word| parts.iter().any(|part| part == *word))?;
+        Some((number, *word))
+    })
+}
+
+/// The words of a line of code, in lower case: `MambaConfig` and `mamba_config` are `mamba` and `config`.
+pub(crate) fn split_names(line: &str) -> Vec<String> {
+    let mut words = vec![String::new()];
+    let mut last_is_lower = false;
+    for character in line.chars() {
+        let starts = character.is_uppercase() && last_is_lower;
+        if starts || !character.is_alphanumeric() {
+            words.push(String::new());
+        }
+        if character.is_alphanumeric() {
+            words
+                .last_mut()
+                .expect("there is a first word")
+                .extend(character.to_lowercase());
+        }
+        last_is_lower = character.is_lowercase() || character.is_numeric();
+    }
+    words.retain(|word| !word.is_empty());
+    words
+}
