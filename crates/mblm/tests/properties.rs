@@ -261,7 +261,7 @@ fn nested_ids_and_given_embeddings_equal_flat_ids() {
 fn pass(model: &Mblm, ids: &Tensor, chunking: Chunking) -> (Loss, Gradients) {
     let mut gradients = Gradients::zeros(model.parameters()).expect("buffers");
     let pass = TrainingPass {
-        chunks,
+        chunking,
         ..TrainingPass::default()
     };
     let loss = model

@@ -42,12 +42,6 @@ pub struct ClassifierExperiment {
 }
 
 impl ClassifierExperiment {
-    /// Whether a configuration file is one of the baseline: it has the map `cnn_lstm`. One that cannot be read is not.
-    pub fn is_in(path: &Path) -> bool {
-        let root = yaml::read_text(path).and_then(|text| yaml::parse(&text, &path.display().to_string(), &[]));
-        root.is_ok_and(|root| root.get("cnn_lstm").is_some())
-    }
-
     /// Reads a configuration file, applies the overrides in order, and checks the result.
     ///
     /// # Errors
@@ -148,6 +142,7 @@ impl CnnLstmConfig {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::config::has_key;
 
     const YAML: &str = "
 io: { name_model: c, output_dir: runs, dataset_dir: d, dataset_id: clevr, num_models_to_save: 1, validate_amount: 2, log_train_loss_amount: 2 }
@@ -168,10 +163,10 @@ train: { target_elements: 64, target_elements_strategy: batch, batch_size: 4, le
         assert_eq!(experiment, again);
         let file = tempfile::NamedTempFile::new().unwrap();
         std::fs::write(file.path(), YAML).unwrap();
-        assert!(ClassifierExperiment::is_in(file.path()));
+        assert!(has_key(file.path(), "cnn_lstm"));
         std::fs::write(file.path(), "params: {}").unwrap();
-        assert!(!ClassifierExperiment::is_in(file.path()));
-        assert!(!ClassifierExperiment::is_in(Path::new("/nowhere")));
+        assert!(!has_key(file.path(), "cnn_lstm"));
+        assert!(!has_key(Path::new("/nowhere"), "cnn_lstm"));
     }
 
     #[test]

@@ -34,6 +34,7 @@ pub use experiment::{
 };
 pub use model::{Architecture, EncoderConfig, MaskReduce, ModelConfig};
 pub use preset::Preset;
+pub use yaml::has_key;
 
 #[cfg(test)]
 mod tests;

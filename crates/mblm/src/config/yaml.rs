@@ -43,6 +43,12 @@ pub(super) fn read_text(path: &Path) -> Result<String> {
     })
 }
 
+/// Whether the map of a configuration file has this key at its top; one that cannot be read has none.
+pub fn has_key(path: &Path, key: &str) -> bool {
+    let root = read_text(path).and_then(|text| parse(&text, &path.display().to_string(), &[]));
+    root.is_ok_and(|root| root.get(key).is_some())
+}
+
 /// Parses one YAML document and applies the overrides in order.
 pub(super) fn parse(text: &str, source: &str, overrides: &[String]) -> Result<Node> {
     let mut root = parse_text(text).map_err(|problem| problem.into_error(source))?;

@@ -184,7 +184,7 @@ fn checked<'de, D: Deserializer<'de>>(from: D) -> Result<Sampling, D::Error> {
 struct Candidate {
     id: u32,
     logit: f64,
-    /// Prochunkal to the probability; the best candidate has 1.
+    /// Proportional to the probability; the best candidate has 1.
     weight: f64,
 }
 

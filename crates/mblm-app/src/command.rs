@@ -1,0 +1,313 @@
+//! What a command is, what it is given, and what a crate registers so that the commands there are know its data sets and runs.
+//!
+//! | trait | what it adds |
+//! |---|---|
+//! | [`Command`] | a command, or a subcommand of a [`Group`] |
+//! | [`TaskCommands`] | what the commands say and do about a data set: a next step after training, a check of its own |
+//! | [`GenerateMode`] | a way of its own to write what a model generates: options and code of `mblm generate` |
+//! | [`RunKind`] | runs of another kind than a byte model's, told by a key of their configuration |
+//!
+//! A command reads its arguments with [`parse`] and asks its [`Context`] for everything that was registered.
+
+use std::path::Path;
+use std::process::ExitCode;
+
+use anyhow::Result;
+use clap::{ArgMatches, FromArgMatches};
+use mblm::config::{IoConfig, has_key};
+use mblm::data::{DatasetArgs, Registry, Split};
+use mblm::model::BlockRegistry;
+use serde_json::Value;
+
+use crate::commands::train::args::TrainArgs;
+
+/// A command of the program.
+pub trait Command: Send + Sync {
+    /// The word that is typed.
+    fn name(&self) -> &'static str;
+
+    /// The [`Group`] that it stands in; `None` for a command by itself.
+    fn parent(&self) -> Option<&'static str> {
+        None
+    }
+
+    /// The command that it stands behind in the list of all; `None` for the end.
+    fn follows(&self) -> Option<&'static str> {
+        None
+    }
+
+    /// Adds its arguments and help to `command`, which has its name: `MyArgs::augment_args(command)` for arguments that derive
+    /// [`clap::Args`]. What was registered is in `context`.
+    fn arguments(&self, command: clap::Command, context: &Context) -> clap::Command;
+
+    /// Does the work.
+    ///
+    /// # Errors
+    /// The exit code follows the error: 2 for [`Usage`](crate::Usage) and [`mblm::Error::Config`], 3 for
+    /// [`mblm::Error::NotFinite`], else 1.
+    fn run(&self, matches: &ArgMatches, context: &Context) -> Result<ExitCode>;
+}
+
+/// The arguments of a command, as it declared them.
+///
+/// # Errors
+/// `matches` are those of other arguments.
+pub fn parse<A: FromArgMatches>(matches: &ArgMatches) -> Result<A> {
+    Ok(A::from_arg_matches(matches)?)
+}
+
+/// A name that commands stand under: `mblm data …`.
+#[derive(Clone, Copy, Debug)]
+#[non_exhaustive]
+pub struct Group {
+    /// The word that is typed.
+    pub name: &'static str,
+    /// One line about it.
+    pub about: &'static str,
+    /// The command that it stands behind in the list of all; `None` for the end.
+    pub follows: Option<&'static str>,
+}
+
+impl Group {
+    /// A group at the end of the list.
+    pub const fn new(name: &'static str, about: &'static str) -> Self {
+        Self {
+            name,
+            about,
+            follows: None,
+        }
+    }
+
+    /// The same behind the command of this name.
+    #[must_use]
+    pub const fn behind(mut self, command: &'static str) -> Self {
+        self.follows = Some(command);
+        self
+    }
+}
+
+/// A line of the list of commands.
+pub(crate) enum Entry {
+    Command(Box<dyn Command>),
+    Group(Group),
+}
+
+impl Entry {
+    pub(crate) fn command(command: impl Command + 'static) -> Self {
+        Self::Command(Box::new(command))
+    }
+
+    /// The word that stands in the list of all; `None` for a command of a group.
+    pub(crate) fn name(&self) -> Option<&str> {
+        match self {
+            Self::Command(command) if command.parent().is_none() => Some(command.name()),
+            Self::Command(_) => None,
+            Self::Group(group) => Some(group.name),
+        }
+    }
+
+    pub(crate) fn follows(&self) -> Option<&str> {
+        match self {
+            Self::Command(command) => command.follows(),
+            Self::Group(group) => group.follows,
+        }
+    }
+}
+
+/// A command to try next, such as `generate` with ` --prompt TEXT`.
+#[derive(Clone, Copy, Debug)]
+#[non_exhaustive]
+pub struct NextStep {
+    /// What stands before `-m RUN`.
+    pub command: &'static str,
+    /// What stands behind it, with a blank before it; may be empty.
+    pub options: &'static str,
+}
+
+impl NextStep {
+    /// `mblm COMMAND -m RUN OPTIONS`.
+    pub const fn new(command: &'static str, options: &'static str) -> Self {
+        Self { command, options }
+    }
+}
+
+/// What the commands say and do about the data set of one name.
+pub trait TaskCommands: Send + Sync {
+    /// The name, `io.dataset_id`.
+    fn dataset(&self) -> &str;
+
+    /// What to try with a model that was trained on it.
+    fn next_step(&self) -> NextStep;
+
+    /// Whether what a model of it generates can be read as text: a finished run then shows some.
+    fn is_text(&self) -> bool {
+        true
+    }
+
+    /// How `mblm data check` looks at it, if it does not just read every sample.
+    fn check(&self) -> Option<&dyn DataCheck> {
+        None
+    }
+}
+
+/// A check of a data set that knows what its files are.
+pub trait DataCheck: Send + Sync {
+    /// What is wrong with a split, with at most `limit` problems in words; `None` if there is no such split.
+    ///
+    /// # Errors
+    /// The data set cannot be looked at at all.
+    fn check(&self, dataset: &DatasetArgs, limit: usize) -> Result<Option<CheckedSplit>>;
+
+    /// A line of examples for the help of `mblm data check`.
+    fn example(&self) -> &str;
+
+    /// What it looks at, for that help: a sentence that ends with a full stop.
+    fn help(&self) -> &str;
+
+    /// Whether a folder without a configuration is taken for this data set; the one registered last is.
+    fn takes_folders(&self) -> bool {
+        false
+    }
+}
+
+/// [`DatasetArgs::sample_len`] where nothing bounds the ids of a sample: more than any has, and no number that overflows.
+pub const UNBOUNDED: usize = u32::MAX as usize;
+
+/// What is known of a split after a check.
+#[derive(Clone, Debug)]
+#[non_exhaustive]
+pub struct CheckedSplit {
+    /// Which one.
+    pub split: Split,
+    /// How many samples it has.
+    pub samples: usize,
+    /// How many problems were found.
+    pub problems: usize,
+    /// What there is to say, problems included.
+    pub lines: Vec<String>,
+    /// The same for programs.
+    pub json: Value,
+}
+
+impl CheckedSplit {
+    /// A split that nothing is said of yet.
+    pub fn new(split: Split, samples: usize, problems: usize, json: Value) -> Self {
+        Self {
+            split,
+            samples,
+            problems,
+            lines: Vec::new(),
+            json,
+        }
+    }
+
+    /// With lines of text.
+    #[must_use]
+    pub fn with_lines(mut self, lines: Vec<String>) -> Self {
+        self.lines = lines;
+        self
+    }
+}
+
+/// A way of its own to write what a model generates, chosen by an option of `mblm generate`.
+pub trait GenerateMode: Send + Sync {
+    /// Adds its options to those of `mblm generate`.
+    fn arguments(&self, command: clap::Command) -> clap::Command;
+
+    /// A line of examples for the help, such as `mblm generate -m RUN --pictures drawn`.
+    fn example(&self) -> &str;
+
+    /// A paragraph for the end of the help, in lines of 110 characters.
+    fn help(&self) -> &str;
+
+    /// Whether its option was given.
+    fn is_asked(&self, matches: &ArgMatches) -> bool;
+
+    /// Generates and writes.
+    ///
+    /// # Errors
+    /// As [`Command::run`].
+    fn run(&self, matches: &ArgMatches, context: &Context) -> Result<ExitCode>;
+}
+
+/// Runs of another kind than a byte model's.
+pub trait RunKind: Send + Sync {
+    /// The key at the top of its configurations that no others have.
+    fn key(&self) -> &str;
+
+    /// What such a run is of, for messages: `the CNN + LSTM baseline`.
+    fn name(&self) -> &str;
+
+    /// Which commands know it, for messages.
+    fn commands(&self) -> &str;
+
+    /// What its losses are means over, in the singular: `answer`.
+    fn unit(&self) -> &str;
+
+    /// `mblm train` with a configuration of this kind.
+    ///
+    /// # Errors
+    /// As [`Command::run`].
+    fn train(&self, config: &Path, args: &TrainArgs, context: &Context) -> Result<ExitCode>;
+
+    /// The data set of a configuration of this kind.
+    ///
+    /// # Errors
+    /// A configuration that cannot be read or used.
+    fn data(&self, config: &Path, overrides: &[String]) -> Result<IoConfig>;
+}
+
+/// What was registered, and how much is to be said: what a command knows of the program that it is part of.
+pub struct Context {
+    pub(crate) blocks: BlockRegistry,
+    pub(crate) tasks: Registry,
+    pub(crate) task_commands: Vec<Box<dyn TaskCommands>>,
+    pub(crate) generate_modes: Vec<Box<dyn GenerateMode>>,
+    pub(crate) run_kinds: Vec<Box<dyn RunKind>>,
+    pub(crate) program: clap::Command,
+    pub(crate) quiet: bool,
+}
+
+impl Context {
+    /// The blocks that models are built with.
+    pub fn blocks(&self) -> &BlockRegistry {
+        &self.blocks
+    }
+
+    /// The data sets by name.
+    pub fn tasks(&self) -> &Registry {
+        &self.tasks
+    }
+
+    /// Whether nothing but errors is to be said on stderr.
+    pub fn quiet(&self) -> bool {
+        self.quiet
+    }
+
+    /// All commands with their arguments, for completions.
+    pub fn program(&self) -> &clap::Command {
+        &self.program
+    }
+
+    /// What the commands know of a data set.
+    pub fn task_commands(&self, dataset: &str) -> Option<&dyn TaskCommands> {
+        let mut all = self.task_commands.iter().rev();
+        all.find(|task| task.dataset() == dataset).map(|task| &**task)
+    }
+
+    /// All data sets that the commands know more of.
+    pub fn all_task_commands(&self) -> impl Iterator<Item = &dyn TaskCommands> {
+        self.task_commands.iter().map(|task| &**task)
+    }
+
+    /// The ways of their own to write what a model generates.
+    pub fn generate_modes(&self) -> impl Iterator<Item = &dyn GenerateMode> {
+        self.generate_modes.iter().map(|mode| &**mode)
+    }
+
+    /// The kind of run that a configuration file is of; `None` for a byte model's, and for a file that cannot be read.
+    pub fn run_kind(&self, config: &Path) -> Option<&dyn RunKind> {
+        let mut kinds = self.run_kinds.iter();
+        kinds.find(|kind| has_key(config, kind.key())).map(|kind| &**kind)
+    }
+}

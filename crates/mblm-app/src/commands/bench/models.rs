@@ -1,0 +1,129 @@
+//! The models that can be measured by name: those that the project's own measurements and performance goals speak of.
+
+use std::path::Path;
+
+use mblm::config::{BlockConfig, MambaConfig, ModelConfig, PositionEmbedding, Preset, TransformerConfig};
+
+use super::args::BenchModel;
+
+/// The model of this name: the preset `small`, or what differs from it.
+pub(super) fn named(model: BenchModel) -> ModelConfig {
+    let small = Preset::Small
+        .experiment(Path::new(""), Path::new(""))
+        .params
+        .architecture;
+    let mut config = small.model().clone();
+    match model {
+        BenchModel::Transformer => {}
+        BenchModel::Mamba1 => config.block[0] = BlockConfig::Mamba1(mamba(16)),
+        BenchModel::Mamba2 => config.block[0] = BlockConfig::Mamba2(mamba(64)),
+        BenchModel::Flat => {
+            config.seq_lens = vec![config.context()];
+            config.num_layers = vec![config.num_layers.iter().sum()];
+            config.hidden_dims.truncate(1);
+            config.block.truncate(1);
+        }
+        BenchModel::TwoStages => large(&mut config, &[1024, 8], &[25, 21]),
+        BenchModel::ThreeStages => large(&mut config, &[8192, 16, 8], &[9, 8, 8]),
+        BenchModel::OneStage => {
+            large(&mut config, &[8192], &[42]);
+            if let BlockConfig::Transformer(block) = &mut config.block[0] {
+                block.pos_emb_type = Some(PositionEmbedding::Fixed);
+            }
+        }
+    }
+    config
+}
+
+/// Stages of width 1024, Mamba2 over Transformers where there are several.
+fn large(config: &mut ModelConfig, seq_lens: &[usize], layers: &[usize]) {
+    let transformer = BlockConfig::Transformer(TransformerConfig {
+        attn_head_dims: 64,
+        attn_num_heads: 16,
+        attn_use_rot_embs: true,
+        attn_dropout: 0.0,
+        ff_multiplier: 2,
+        ff_dropout: 0.0,
+        use_flash_attn: false,
+        pos_emb_type: None,
+    });
+    config.seq_lens = seq_lens.to_vec();
+    config.num_layers = layers.to_vec();
+    config.hidden_dims = vec![1024; layers.len()];
+    config.block = vec![transformer; layers.len()];
+    if layers.len() > 1 {
+        config.block[0] = BlockConfig::Mamba2(mamba(128));
+    }
+}
+
+fn mamba(d_state: usize) -> MambaConfig {
+    MambaConfig {
+        d_state,
+        d_conv: 4,
+        expand: 2,
+        headdim: 64,
+        dropout: 0.0,
+        pos_emb_type: None,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use clap::ValueEnum;
+    use mblm::config::{Architecture, Precision};
+    use mblm::model::Chunking;
+    use mblm::train::{MemoryEstimate, Workload};
+
+    use super::*;
+
+    #[test]
+    fn large_models_have_the_parameters_that_their_names_say() {
+        for (model, millions) in [
+            (BenchModel::TwoStages, 359),
+            (BenchModel::ThreeStages, 363),
+            (BenchModel::OneStage, 361),
+        ] {
+            let parameters = Architecture::Decoder(named(model)).parameter_counts().total;
+            assert_eq!((parameters as f64 / 1e6).round() as u64, millions, "{model:?}");
+        }
+    }
+
+    /// What training took on an H100: benchmarks/results/2026-11-27-h100.md.
+    #[test]
+    fn memory_of_training_is_estimated_within_a_tenth() {
+        for (model, batch_size, len, gib) in [
+            (BenchModel::TwoStages, 1, 8192, 12.08),
+            (BenchModel::TwoStages, 6, 8192, 25.49),
+            (BenchModel::TwoStages, 12, 8192, 30.11),
+            (BenchModel::OneStage, 1, 8192, 15.27),
+            (BenchModel::OneStage, 4, 8192, 23.49),
+            (BenchModel::OneStage, 8, 8192, 31.71),
+            (BenchModel::ThreeStages, 1, 262_144, 17.30),
+            (BenchModel::ThreeStages, 1, 1 << 20, 23.46),
+            (BenchModel::Transformer, 16, 2048, 1.96),
+        ] {
+            let architecture = Architecture::Decoder(named(model));
+            let work = Workload {
+                architecture: &architecture,
+                batch_size,
+                len,
+                precision: Precision::Auto,
+                gpu: true,
+                chunking: Chunking::default(),
+            };
+            let estimate = MemoryEstimate::of(&work);
+            let found = estimate.total() as f64 / f64::from(1 << 30);
+            assert!(
+                (found / gib - 1.0).abs() < 0.1,
+                "{model:?} {batch_size} × {len}: {found:.2} for {gib}"
+            );
+        }
+    }
+
+    #[test]
+    fn every_named_model_is_valid() {
+        for model in BenchModel::value_variants() {
+            named(*model).validate().unwrap();
+        }
+    }
+}

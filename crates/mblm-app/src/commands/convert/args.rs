@@ -1,0 +1,27 @@
+//! `mblm convert …` as it is typed.
+
+use std::path::PathBuf;
+
+use clap::Args;
+
+/// Convert between the Python package's checkpoints and model folders
+#[derive(Debug, Args)]
+#[command(after_help = "\
+Examples:
+  mblm convert checkpoint.pth my-model --config run/config.yaml
+  mblm convert my-model checkpoint.pth")]
+pub(crate) struct ConvertArgs {
+    /// A .pth file of the Python package (training checkpoint or bare state dict), or a model folder
+    pub(crate) from: PathBuf,
+
+    /// The model folder to write, or a .pth file if the name ends in .pth
+    pub(crate) to: PathBuf,
+
+    /// The YAML of the run that wrote the .pth file: it says what the architecture is
+    #[arg(short, long, value_name = "YAML")]
+    pub(crate) config: Option<PathBuf>,
+
+    /// Overwrite what is there
+    #[arg(long)]
+    pub(crate) force: bool,
+}

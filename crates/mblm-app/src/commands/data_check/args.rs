@@ -1,0 +1,93 @@
+//! `mblm data check …` as it is typed.
+
+use std::path::PathBuf;
+
+use clap::{ArgGroup, Args, Command, ValueEnum};
+use mblm::data::Split;
+
+use crate::command::TaskCommands;
+use crate::options::at_least_one;
+
+/// Examples of any data set.
+const EXAMPLES: &str = "\
+Examples:
+  mblm data check my.yaml
+  mblm data check my.yaml --set io.dataset_args.resize_to_w=64 --split validation";
+
+/// The help of `--data`.
+const FOLDER: &str = "Folder of the data set [default: the configuration's io.dataset_dir]";
+
+/// All arguments, with what data sets that have a check of their own say of it.
+pub(crate) fn arguments<'a>(command: Command, tasks: impl Iterator<Item = &'a dyn TaskCommands>) -> Command {
+    let (mut examples, mut notes, mut folder) = (EXAMPLES.to_string(), String::new(), FOLDER.to_string());
+    for (task, check) in tasks.filter_map(|task| Some((task, task.check()?))) {
+        examples += &format!("\n  {}", check.example());
+        notes += &format!("{} ", check.help());
+        if check.takes_folders() {
+            folder = format!(
+                "{FOLDER}; without a configuration it is one of {}, whose samples may be of any length",
+                task.dataset()
+            );
+        }
+    }
+    let all = match notes.is_empty() {
+        true => "The splits",
+        false => "Of other data sets\nthe splits",
+    };
+    let notes = format!("{notes}{all} are opened and every sample is read. The exit code is 1 if anything is wrong.");
+    CheckArgs::augment_args(command)
+        .mut_arg("data", |arg| arg.help(folder))
+        .after_help(format!("{examples}\n\n{notes}"))
+}
+
+/// Read all of a data set and list everything that training would stumble over
+#[derive(Debug, Args)]
+#[command(group = ArgGroup::new("what").required(true).multiple(true).args(["config", "data"]))]
+pub(crate) struct CheckArgs {
+    /// Configuration file (YAML) that names the data set
+    pub(crate) config: Option<PathBuf>,
+
+    // its help is in `arguments`
+    #[arg(long, value_name = "DIR")]
+    pub(crate) data: Option<PathBuf>,
+
+    /// Change a value of the configuration, such as params.input_seq_len=4096; may be given several times
+    #[arg(long = "set", value_name = "KEY=VALUE", requires = "config")]
+    pub(crate) overrides: Vec<String>,
+
+    /// The split to look at
+    #[arg(long, value_enum, default_value = "all")]
+    pub(crate) split: CheckSplit,
+
+    /// List the first N problems of a split; all are counted
+    #[arg(long, value_name = "N", default_value = "20", value_parser = at_least_one())]
+    pub(crate) limit: usize,
+
+    /// Print JSON
+    #[arg(long)]
+    pub(crate) json: bool,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+pub(crate) enum CheckSplit {
+    /// What models learn from
+    Train,
+    /// What chooses the best model
+    Validation,
+    /// What the best model is measured on
+    Test,
+    /// All that there are
+    All,
+}
+
+impl CheckSplit {
+    /// The splits that are meant.
+    pub(crate) fn splits(self) -> &'static [Split] {
+        match self {
+            Self::Train => &[Split::Train],
+            Self::Validation => &[Split::Validation],
+            Self::Test => &[Split::Test],
+            Self::All => &[Split::Train, Split::Validation, Split::Test],
+        }
+    }
+}

@@ -1,0 +1,276 @@
+//! `mblm generate --interactive`: line after line, each with its answer; everything stays in the context and is read once.
+//!
+//! A line is read as it is typed, without its end unless `/newline on`; an empty one goes on with the answer. On a terminal lines
+//! are edited, elsewhere they are bytes. What begins with `/` is a command, `//` a line that begins with `/`. Answer k draws from
+//! stream k of the seed, so that the same lines with the same seed give the same answers.
+
+use std::io::{self, BufRead, IsTerminal, StdinLock, Write};
+use std::path::Path;
+use std::process::ExitCode;
+
+use anyhow::{Context as _, Result};
+use mblm::bytes::{ByteStream, Format, SpecialIds, ids_from_bytes};
+use mblm::generate::Generator;
+use mblm::generate::sample::MAX_REPETITION_WINDOW;
+use rustyline::DefaultEditor;
+use rustyline::error::ReadlineError;
+
+use super::args::GenerateArgs;
+use crate::command::Context;
+use crate::output::{grouped, note};
+use crate::sampling::{Place, Rules, Stream, extend};
+use crate::signals::Signals;
+
+/// Bytes of an answer unless another length is asked for.
+const ANSWER: usize = 200;
+
+const HELP: &str = "\
+an empty line   go on without reading anything
+/reset          forget everything that was read and written
+/seed N         draw from this seed, from the first answer's numbers on
+/temperature T  from 0 (always the likeliest byte) upwards
+/bytes N        the length of an answer
+/newline on|off read the end of each line, too
+/save FILE      save the state: --load-state FILE goes on from it
+/quit           end (so do Ctrl-D and Ctrl-C; during an answer Ctrl-C ends the answer)
+//...           a line that begins with /";
+
+/// Talks until the input ends.
+pub(crate) fn run(
+    args: &GenerateArgs,
+    context: &Context,
+    generator: &Generator<'_>,
+    place: Place,
+    rules: Rules,
+    seed: u64,
+    prompt: &[u8],
+) -> Result<ExitCode> {
+    let signals = Signals::listen_in_conversation()?;
+    let mut conversation = Conversation {
+        generator,
+        signals: &signals,
+        place,
+        before: Vec::new(),
+        rules,
+        seed,
+        answers: 0,
+        max_bytes: args.max_bytes.unwrap_or(ANSWER),
+        newline: false,
+        quiet: context.quiet(),
+    };
+    let mut input = Input::open()?;
+    if !context.quiet() {
+        note(&format!("seed {seed}; /help shows the commands"));
+    }
+    conversation.read(prompt)?;
+    loop {
+        signals.take_interrupt(); // one that came just after an answer
+        signals.idle(true);
+        let line = input.line();
+        signals.idle(false);
+        let Some(line) = line? else { break };
+        if !conversation.take(&line)? || signals.stopped() {
+            break;
+        }
+    }
+    Ok(signals.exit_code().map_or(ExitCode::SUCCESS, ExitCode::from))
+}
+
+/// Where lines come from.
+enum Input {
+    Terminal(Box<DefaultEditor>),
+    Plain(StdinLock<'static>),
+}
+
+impl Input {
+    fn open() -> Result<Self> {
+        Ok(match io::stdin().is_terminal() && io::stdout().is_terminal() {
+            true => Self::Terminal(Box::new(DefaultEditor::new().context("cannot read from the terminal")?)),
+            false => Self::Plain(io::stdin().lock()),
+        })
+    }
+
+    /// The next line without its end; `None` at the end of the input, and for Ctrl-C.
+    fn line(&mut self) -> Result<Option<Vec<u8>>> {
+        match self {
+            Self::Terminal(editor) => match editor.readline("> ") {
+                Ok(line) => {
+                    let _ = editor.add_history_entry(&line); // only a convenience
+                    Ok(Some(line.into_bytes()))
+                }
+                Err(ReadlineError::Eof | ReadlineError::Interrupted) => Ok(None),
+                Err(error) => Err(error).context("cannot read from the terminal"),
+            },
+            Self::Plain(stdin) => {
+                let mut line = Vec::new();
+                if stdin.read_until(b'\n', &mut line).context("cannot read from stdin")? == 0 {
+                    return Ok(None);
+                }
+                if line.ends_with(b"\n") {
+                    line.pop();
+                }
+                Ok(Some(line))
+            }
+        }
+    }
+}
+
+/// What has been said, and how answers are made.
+struct Conversation<'a> {
+    generator: &'a Generator<'a>,
+    signals: &'a Signals,
+    place: Place,
+    /// The last ids before the place, as many as a repetition penalty can ask for.
+    before: Vec<u32>,
+    rules: Rules,
+    seed: u64,
+    answers: u64,
+    max_bytes: usize,
+    newline: bool,
+    quiet: bool,
+}
+
+impl Conversation<'_> {
+    /// Does what a line asks for; whether to go on.
+    fn take(&mut self, line: &[u8]) -> Result<bool> {
+        let text = match line {
+            [b'/', rest @ ..] if !rest.starts_with(b"/") => return self.command(&String::from_utf8_lossy(rest)),
+            [b'/', rest @ ..] => rest,
+            line => line,
+        };
+        let mut text = text.to_vec();
+        if self.newline && !text.is_empty() {
+            text.push(b'\n');
+        }
+        if self.read(&text)? {
+            self.answer()?;
+        }
+        Ok(true)
+    }
+
+    /// Carries out a command; whether to go on.
+    fn command(&mut self, line: &str) -> Result<bool> {
+        let (name, value) = line.trim().split_once(char::is_whitespace).unwrap_or((line.trim(), ""));
+        let value = value.trim();
+        let done = match (name, value) {
+            ("quit", "") => return Ok(false),
+            ("help", "") => Ok(HELP.to_string()),
+            ("reset", "") => {
+                self.place = Place::begin(self.generator)?;
+                self.before.clear();
+                Ok("nothing has been read".to_string())
+            }
+            ("seed", _) => parse(value, "a whole number").map(|seed| {
+                (self.seed, self.answers) = (seed, 0);
+                format!("seed {seed}")
+            }),
+            ("temperature", _) => parse(value, "a number such as 0.8").and_then(|temperature| {
+                let mut sampling = self.rules.sampling.clone();
+                sampling.temperature = temperature;
+                sampling.validate().map_err(|error| error.to_string())?;
+                self.rules.sampling = sampling;
+                Ok(format!("temperature {temperature}"))
+            }),
+            ("bytes", _) => parse(value, "a whole number").map(|bytes| {
+                self.max_bytes = bytes;
+                format!("answers of up to {} bytes", grouped(bytes as u64))
+            }),
+            ("newline", "on" | "off") => {
+                self.newline = value == "on";
+                Ok(format!(
+                    "the end of a line is {}",
+                    if self.newline { "read" } else { "not read" }
+                ))
+            }
+            ("newline", _) => Err("expected on or off".to_string()),
+            ("save", "") => Err("expected the name of a file".to_string()),
+            ("save", path) => self.save(Path::new(path)),
+            _ => Err("no such command; /help shows those that there are".to_string()),
+        };
+        match done {
+            Ok(said) if !self.quiet || name == "help" => note(&said),
+            Ok(_) => {}
+            Err(problem) => note(&format!("/{}: {problem}", line.trim())),
+        }
+        Ok(true)
+    }
+
+    fn save(&self, path: &Path) -> Result<String, String> {
+        let saved = self.generator.save_state(&self.place.state, &self.place.logits, path);
+        saved.map_err(|error| error.to_string())?;
+        Ok(format!("saved to {}", path.display()))
+    }
+
+    /// The positions that are left, where the model has not any number of them.
+    fn left(&self) -> Option<usize> {
+        let longest = self.generator.model().config().longest_input()?;
+        Some(longest.saturating_sub(self.place.state.position()))
+    }
+
+    /// Reads bytes without answering; whether they fit.
+    fn read(&mut self, bytes: &[u8]) -> Result<bool> {
+        if let Some(left) = self.left().filter(|left| *left < bytes.len()) {
+            note(&format!(
+                "not read: the line has {} bytes, and the model has positions for {left} more; /reset begins anew",
+                bytes.len()
+            ));
+            return Ok(false);
+        }
+        let ids = ids_from_bytes(bytes);
+        if let Err(error) = self.place.read(self.generator, &ids) {
+            note(&format!("not read: {error:#}"));
+            return Ok(false);
+        }
+        self.remember(&ids);
+        Ok(true)
+    }
+
+    /// Generates an answer and writes it.
+    fn answer(&mut self) -> Result<()> {
+        let left = self.left();
+        let max_bytes = left.map_or(self.max_bytes, |left| left.min(self.max_bytes));
+        let mut out = ByteStream::new(io::stdout().lock(), Format::Utf8, SpecialIds::Skip);
+        let mut stream = Stream::new(&self.rules, self.seed, self.answers, &self.before)?;
+        let mut written = Vec::new();
+        let signals = self.signals;
+        let mut more = || !signals.stopped();
+        let mut write = |ids: &[u32]| {
+            written.extend_from_slice(ids);
+            out.write_ids(ids)?;
+            out.flush()
+        };
+        extend(
+            self.generator,
+            &mut self.place,
+            &mut stream,
+            max_bytes,
+            true,
+            &mut more,
+            &mut write,
+        )?;
+        let mut out = out.finish()?;
+        writeln!(out)?;
+        out.flush()?;
+        drop(out);
+        self.remember(&written);
+        self.answers += 1;
+        self.signals.take_interrupt();
+        if self.left() == Some(0) {
+            note(&format!(
+                "the model's {} positions are used up; /reset begins anew",
+                grouped(self.place.state.position() as u64)
+            ));
+        }
+        Ok(())
+    }
+
+    fn remember(&mut self, ids: &[u32]) {
+        self.before.extend_from_slice(ids);
+        self.before
+            .drain(..self.before.len().saturating_sub(MAX_REPETITION_WINDOW));
+    }
+}
+
+fn parse<T: std::str::FromStr>(value: &str, expected: &str) -> Result<T, String> {
+    value.parse().map_err(|_| format!("expected {expected}"))
+}

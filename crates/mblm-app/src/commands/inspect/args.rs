@@ -1,0 +1,25 @@
+//! `mblm inspect …` as it is typed.
+
+use std::path::PathBuf;
+
+use clap::Args;
+
+/// Show what a configuration, model folder or checkpoint holds
+#[derive(Debug, Args)]
+#[command(after_help = "\
+Examples:
+  mblm inspect configs/quickstart.yaml
+  mblm inspect runs/tiny_1700000000
+  mblm inspect checkpoint.pth --tensors")]
+pub(crate) struct InspectArgs {
+    /// Configuration (YAML), model folder, .safetensors or .pth file
+    pub(crate) path: PathBuf,
+
+    /// List every tensor
+    #[arg(long)]
+    pub(crate) tensors: bool,
+
+    /// Print the result as JSON on stdout
+    #[arg(long)]
+    pub(crate) json: bool,
+}

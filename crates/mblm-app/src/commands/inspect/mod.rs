@@ -1,0 +1,91 @@
+//! `mblm inspect`: what a configuration, model folder or weights file holds.
+
+pub(crate) mod args;
+
+use std::process::ExitCode;
+
+use anyhow::Result;
+use clap::{ArgMatches, Args};
+use mblm::checkpoint::{self, Weights};
+use mblm::config::Architecture;
+use serde_json::{Value, json};
+
+use self::args::InspectArgs;
+use crate::architecture;
+use crate::command::{Command, Context, parse};
+use crate::config;
+use crate::output::{self, grouped};
+
+/// `mblm inspect`.
+pub(crate) struct Inspect;
+
+impl Command for Inspect {
+    fn name(&self) -> &'static str {
+        "inspect"
+    }
+
+    fn arguments(&self, command: clap::Command, _: &Context) -> clap::Command {
+        InspectArgs::augment_args(command)
+    }
+
+    fn run(&self, matches: &ArgMatches, context: &Context) -> Result<ExitCode> {
+        run(&parse(matches)?, context)
+    }
+}
+
+fn run(args: &InspectArgs, context: &Context) -> Result<ExitCode> {
+    let path = &args.path;
+    let is_yaml = path
+        .extension()
+        .is_some_and(|extension| extension == "yaml" || extension == "yml");
+    let (architecture, weights) = if is_yaml {
+        (Some(config::read(path, &[], context)?.params.architecture), None)
+    } else {
+        (checkpoint::architecture_of(path)?, Some(Weights::open(path)?))
+    };
+    if args.json {
+        output::json(json!({
+            "path": path,
+            "kind": architecture.as_ref().map(Architecture::kind),
+            "config": architecture.as_ref().map(Architecture::to_json).transpose()?,
+            "stages": architecture.as_ref().map(architecture::stages),
+            "parameters": architecture.as_ref().map(|architecture| architecture.parameter_counts().total),
+            "tensors": weights.as_ref().map(tensors),
+        }))?;
+        return Ok(ExitCode::SUCCESS);
+    }
+    match &architecture {
+        Some(architecture) => architecture::print(path, architecture)?,
+        None => output::line(&format!("{}: weights without a configuration", path.display()))?,
+    }
+    if let Some(weights) = &weights {
+        print_tensors(weights, args.tensors || architecture.is_none())?;
+    }
+    Ok(ExitCode::SUCCESS)
+}
+
+fn tensors(weights: &Weights) -> Vec<Value> {
+    let shape = |name| json!({ "name": name, "shape": weights.shape(name), "dtype": dtype(weights, name) });
+    weights.names().map(shape).collect()
+}
+
+fn dtype(weights: &Weights, name: &str) -> String {
+    weights.dtype(name).map_or_else(String::new, |dtype| dtype.to_string())
+}
+
+fn print_tensors(weights: &Weights, list: bool) -> std::io::Result<()> {
+    let elements = |name: &str| weights.shape(name).map_or(0, |shape| shape.iter().product::<usize>());
+    let total: usize = weights.names().map(elements).sum();
+    output::line(&format!(
+        "{} tensors, {} elements",
+        weights.names().len(),
+        grouped(total as u64)
+    ))?;
+    if list {
+        for name in weights.names() {
+            let shape = format!("{:?}", weights.shape(name).unwrap_or_default());
+            output::line(&format!("  {:<8} {shape:<20} {name}", dtype(weights, name)))?;
+        }
+    }
+    Ok(())
+}

@@ -1,0 +1,47 @@
+//! The built-in commands, one folder each: its arguments with their help, and what it does.
+
+mod bench;
+mod completions;
+mod convert;
+mod data_check;
+mod doctor;
+mod eval;
+pub(crate) mod generate;
+mod inspect;
+mod needle;
+mod plan;
+mod plot;
+mod score;
+pub(crate) mod train;
+mod verify;
+
+use crate::command::{Entry, Group, TaskCommands};
+
+/// All of them, in the order of the help.
+pub(crate) fn builtin() -> Vec<Entry> {
+    vec![
+        Entry::command(train::Train),
+        Entry::command(plan::PlanCommand),
+        Entry::command(generate::Generate),
+        Entry::command(score::ScoreCommand),
+        Entry::command(eval::Eval),
+        Entry::Group(Group::new(
+            "data",
+            "Make data sets, and check whether all of one can be read",
+        )),
+        Entry::command(data_check::DataCheckCommand),
+        Entry::command(needle::Needle),
+        Entry::command(inspect::Inspect),
+        Entry::command(convert::Convert),
+        Entry::command(plot::Plot),
+        Entry::command(verify::Verify),
+        Entry::command(doctor::Doctor),
+        Entry::command(bench::Bench),
+        Entry::command(completions::Completions),
+    ]
+}
+
+/// What they know of built-in data sets.
+pub(crate) fn task_commands() -> Vec<Box<dyn TaskCommands>> {
+    vec![Box::new(needle::NeedleTask)]
+}

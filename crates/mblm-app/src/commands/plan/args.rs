@@ -1,0 +1,41 @@
+//! `mblm plan …` as it is typed.
+
+use std::path::PathBuf;
+
+use clap::Args;
+use mblm::config::ByteSize;
+
+use crate::options::DeviceArgs;
+
+/// Show what a training step takes, and the longest context that fits
+#[derive(Debug, Args)]
+#[command(after_help = "\
+Examples:
+  mblm plan configs/quickstart.yaml --memory 2GiB
+  mblm plan my.yaml --set params.input_seq_len=104857600 --memory 40GiB --gpu
+
+Memory is that of the training step: on a GPU with driver and libraries, on the CPU without the program itself.")]
+pub(crate) struct PlanArgs {
+    /// Configuration file (YAML)
+    pub(crate) config: PathBuf,
+
+    /// Change a value of the configuration, such as train.batch_size=1; may be given several times
+    #[arg(long = "set", value_name = "KEY=VALUE")]
+    pub(crate) overrides: Vec<String>,
+
+    /// The most memory that a step may take, such as 40GiB [default: the configuration's train.memory, else what the GPU has
+    /// free or the machine available]
+    #[arg(long, value_name = "BYTES")]
+    pub(crate) memory: Option<ByteSize>,
+
+    /// Plan for a GPU that is not here
+    #[arg(long, requires = "memory", conflicts_with = "device")]
+    pub(crate) gpu: bool,
+
+    #[command(flatten)]
+    pub(crate) device: DeviceArgs,
+
+    /// Print the result as JSON on stdout
+    #[arg(long)]
+    pub(crate) json: bool,
+}

@@ -1,0 +1,145 @@
+//! `mblm plan`: what a training step takes, how it is cut so that it fits, and how much longer a context would still fit.
+
+pub(crate) mod args;
+
+use std::process::ExitCode;
+
+use anyhow::Result;
+use candle_core::Device;
+use clap::{ArgMatches, Args};
+use mblm::config::Precision;
+use mblm::model::Chunking;
+use mblm::train::{MemoryEstimate, Workload, chunking_for};
+use serde_json::json;
+
+use self::args::PlanArgs;
+use crate::ceilings::{Product, Spread};
+use crate::command::{Command, Context, parse};
+use crate::memory;
+use crate::output::{self, bytes, grouped};
+use crate::{config, device};
+
+/// The share of a plain matrix product's speed that a step reaches, for the predicted time.
+const SHARE_OF_PRODUCT: f64 = 0.5;
+/// Repetitions of the product.
+const REPETITIONS: usize = 3;
+/// Longest context that is looked for, in bytes.
+const LONGEST: usize = 1 << 40;
+
+/// `mblm plan`.
+pub(crate) struct PlanCommand;
+
+impl Command for PlanCommand {
+    fn name(&self) -> &'static str {
+        "plan"
+    }
+
+    fn arguments(&self, command: clap::Command, _: &Context) -> clap::Command {
+        PlanArgs::augment_args(command)
+    }
+
+    fn run(&self, matches: &ArgMatches, context: &Context) -> Result<ExitCode> {
+        let args = parse(matches)?;
+        mblm::on_workers(|| run(&args, context))
+    }
+}
+
+fn run(args: &PlanArgs, context: &Context) -> Result<ExitCode> {
+    let experiment = config::read(&args.config, &args.overrides, context)?;
+    let device = match args.gpu {
+        true => None,
+        false => Some(device::open(&args.device)?),
+    };
+    let asked = args.memory.or(experiment.train.memory);
+    let here = device.as_ref().unwrap_or(&Device::Cpu);
+    let work = Workload {
+        gpu: args.gpu || !here.is_cpu(),
+        ..Workload::of(&experiment, here)
+    };
+    let limit = memory::limit(asked, here)?;
+    let memory = limit.unwrap_or_else(memory::available);
+    let work = work.fitted(limit)?;
+    let estimate = MemoryEstimate::of(&work);
+    let batch = (work.batch_size * work.len).max(1) as u64;
+    let per_byte = estimate.total().saturating_sub(estimate.parameters + estimate.driver) as f64 / batch as f64;
+    let longest = longest(&work, memory);
+    let seconds = device.as_ref().and_then(|device| seconds(&work, device));
+    if args.json {
+        let consumers: Vec<_> = estimate
+            .consumers()
+            .iter()
+            .map(|(what, bytes, settings)| json!({ "what": what, "bytes": bytes, "settings": settings }))
+            .collect();
+        output::json(json!({
+            "memory_bytes": estimate.total(), "limit_bytes": memory, "consumers": consumers,
+            "bytes_per_byte_of_context": per_byte, "first_stage_portion": work.chunking.positions,
+            "rows_of_other_stages": work.chunking.rows, "seconds_per_batch": seconds, "longest_context": longest,
+        }))?;
+        return Ok(ExitCode::SUCCESS);
+    }
+    output::line(&format!(
+        "{}: batches of {} × {} bytes",
+        args.config.display(),
+        work.batch_size,
+        grouped(work.len as u64)
+    ))?;
+    output::line(&format!(
+        "about {} of {} at the peak, {per_byte:.1} bytes of memory a byte of context beside the model",
+        bytes(estimate.total()),
+        bytes(memory)
+    ))?;
+    for (what, size, settings) in estimate.consumers() {
+        output::line(&format!("  {what:<34} {:>12}   {settings}", bytes(size)))?;
+    }
+    memory::print_chunks(&work)?;
+    if let Some(seconds) = seconds {
+        output::line(&format!(
+            "about {seconds:.1} s a batch, at half the speed of a matrix product on {}",
+            device::name(here)
+        ))?;
+    }
+    match longest {
+        Some(longest) => output::line(&format!(
+            "the longest context that fits, with a batch of one sample: {} bytes",
+            grouped(longest as u64)
+        ))?,
+        None => output::line("no longer context fits")?,
+    }
+    Ok(ExitCode::SUCCESS)
+}
+
+/// The longest context, in whole patches, that fits into `memory` bytes: the model's own where its positions end.
+fn longest(work: &Workload<'_>, memory: u64) -> Option<usize> {
+    let model = work.architecture.model();
+    let patch = model.patch_bytes(0).max(1);
+    let most = model.longest_input().unwrap_or(LONGEST).min(LONGEST) / patch;
+    let fits = |patches: usize| {
+        let longer = Workload {
+            batch_size: 1,
+            len: patches * patch,
+            chunking: Chunking::default(),
+            ..*work
+        };
+        chunking_for(&longer, Some(memory)).is_ok()
+    };
+    // `fits` holds below some length and not above
+    let (mut fitting, mut beyond) = (0, most + 1);
+    while beyond - fitting > 1 {
+        let middle = fitting + (beyond - fitting) / 2;
+        match fits(middle) {
+            true => fitting = middle,
+            false => beyond = middle,
+        }
+    }
+    (fitting > 0).then_some(fitting * patch)
+}
+
+/// Seconds of a batch, from the products of the weights alone.
+fn seconds(work: &Workload<'_>, device: &Device) -> Option<f64> {
+    let multiplications = work.architecture.multiplications_per_byte()?;
+    let width = work.architecture.model().hidden_dims.last().copied()?;
+    let product = Product::new(width, Precision::Auto, device).ok()?;
+    let speed = Spread::measure(REPETITIONS, || product.run()).ok()?.median;
+    let flops = 3.0 * 2.0 * multiplications * (work.batch_size * work.len) as f64;
+    Some(flops / speed / SHARE_OF_PRODUCT)
+}

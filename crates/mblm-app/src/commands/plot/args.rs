@@ -1,0 +1,43 @@
+//! `mblm plot …` as it is typed.
+
+use std::path::PathBuf;
+
+use clap::Args;
+
+use crate::drawing::{Across, Unit};
+
+/// Draw the loss curves and learning rates of runs
+#[derive(Debug, Args)]
+#[command(after_help = "\
+Examples:
+  mblm plot runs/tiny_1700000000
+  mblm plot runs/tiny_1700000000 -o losses.png --unit nats --log
+  mblm plot runs/a runs/b old/loss.csv -o compared.svg --x time
+
+Training losses are drawn light and, smoothed, strong; losses on held-out data as circles, on test data as a cross. A run may
+still be going on. The loss.csv files of the Python package can be drawn as well.")]
+pub(crate) struct PlotArgs {
+    /// Folders of runs, or loss.csv files
+    #[arg(required = true, value_name = "RUN")]
+    pub(crate) runs: Vec<PathBuf>,
+
+    /// The picture, .svg or .png [default: plot.svg in the run's folder; in this one for several runs]
+    #[arg(short, long, value_name = "FILE")]
+    pub(crate) output: Option<PathBuf>,
+
+    /// What the curves run along
+    #[arg(long, value_enum, default_value = "batches", value_name = "AXIS")]
+    pub(crate) x: Across,
+
+    /// Unit of the losses
+    #[arg(long, value_enum, default_value = "bits")]
+    pub(crate) unit: Unit,
+
+    /// Give the losses a logarithmic axis
+    #[arg(long)]
+    pub(crate) log: bool,
+
+    /// Print the picture's path and what it shows as JSON on stdout
+    #[arg(long)]
+    pub(crate) json: bool,
+}

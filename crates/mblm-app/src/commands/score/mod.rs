@@ -1,0 +1,218 @@
+//! `mblm score`: how surprising each byte of a file or stream is, given all bytes before it.
+//!
+//! The surprisal of a byte is −log₂ of the probability that the model gives it. Bytes are read as they come, and the model's
+//! state is carried on, so memory does not grow with the length where the first stage's state does not.
+
+pub(crate) mod args;
+
+use std::fs::File;
+use std::io::{self, BufWriter, IsTerminal, Read, Write};
+use std::ops::Range;
+use std::path::Path;
+use std::process::ExitCode;
+use std::time::Instant;
+
+use anyhow::{Context as _, Result};
+use candle_core::Tensor;
+use clap::{ArgMatches, Args};
+use indicatif::ProgressBar;
+use mblm::bytes::ids_from_bytes;
+use mblm::eval::{Buckets, ByPosition, ByteScore, Score};
+use mblm::generate::{Generator, GeneratorState};
+use mblm::model::Model;
+use serde_json::json;
+
+use self::args::ScoreArgs;
+use crate::command::{Command, Context, parse};
+use crate::position_table;
+use crate::signals::Signals;
+use crate::{device, output, progress};
+
+/// Bytes read at once, about: whole patches of the first stage go through the model together.
+const PIECE: usize = 16 << 10;
+
+/// `mblm score`.
+pub(crate) struct ScoreCommand;
+
+impl Command for ScoreCommand {
+    fn name(&self) -> &'static str {
+        "score"
+    }
+
+    fn arguments(&self, command: clap::Command, _: &Context) -> clap::Command {
+        ScoreArgs::augment_args(command)
+    }
+
+    fn run(&self, matches: &ArgMatches, context: &Context) -> Result<ExitCode> {
+        let args = parse(matches)?;
+        mblm::on_workers(|| run(&args, context))
+    }
+}
+
+fn run(args: &ScoreArgs, context: &Context) -> Result<ExitCode> {
+    let device = device::open(&args.compute.device)?;
+    let model = Model::open(&args.model.model, context.blocks(), &device)?;
+    model.use_in(args.compute.precision.into())?;
+    let model = model.decoder("mblm score")?;
+    let (mut input, size) = open(&args.file)?;
+    let longest = model.config().longest_input();
+    if let (Some(longest), Some(size)) = (longest, size) {
+        check_length(&args.file, size, longest)?;
+    }
+    let bar = match args.jsonl && io::stdout().is_terminal() {
+        true => ProgressBar::hidden(),
+        false => progress::byte_bar(size, context.quiet()),
+    };
+    let signals = Signals::listen()?;
+    let generator = Generator::new(model)?;
+    let mut scorer = Scorer::begin(&generator, args.by_position)?;
+    let mut out = BufWriter::new(io::stdout().lock());
+    let patch = model.config().seq_lens[1..].iter().product(); // bytes
+    let mut piece = vec![0; PIECE.next_multiple_of(patch)];
+    while !signals.stopped() {
+        let read = match input.read(&mut piece) {
+            Ok(0) => break,
+            Ok(read) => read,
+            Err(error) if error.kind() == io::ErrorKind::Interrupted => continue,
+            Err(error) => return Err(error).with_context(|| format!("cannot read {}", name(&args.file))),
+        };
+        if let Some(longest) = longest {
+            check_length(&args.file, scorer.bytes + read as u64, longest)?;
+        }
+        let first = scorer.bytes;
+        let bits = scorer.score(&piece[..read]).map_err(|error| match error {
+            mblm::Error::Input(message) => mblm::Error::file(Path::new(&name(&args.file)), message),
+            other => other,
+        })?;
+        if args.jsonl {
+            for (offset, (byte, bits)) in (first..).zip(piece.iter().zip(bits)) {
+                writeln!(out, "{}", json!({ "offset": offset, "byte": byte, "bits": bits }))?;
+            }
+            out.flush()?;
+        }
+        bar.set_position(scorer.bytes);
+    }
+    bar.finish_and_clear();
+    drop(out);
+    scorer.report(args, context)?;
+    Ok(signals.exit_code().map_or(ExitCode::SUCCESS, ExitCode::from))
+}
+
+/// The input, and its length where that is known.
+fn open(path: &Path) -> Result<(Box<dyn Read>, Option<u64>)> {
+    if path == Path::new("-") {
+        return Ok((Box::new(io::stdin().lock()), None));
+    }
+    let file = File::open(path).map_err(|error| mblm::Error::file(path, error))?;
+    let metadata = file.metadata().map_err(|error| mblm::Error::file(path, error))?;
+    if metadata.is_dir() {
+        return Err(mblm::Error::file(path, "is a folder; expected a file").into());
+    }
+    Ok((Box::new(file), metadata.is_file().then_some(metadata.len())))
+}
+
+fn name(path: &Path) -> String {
+    match path == Path::new("-") {
+        true => "stdin".to_string(),
+        false => path.display().to_string(),
+    }
+}
+
+/// Fails for more bytes than the model has positions for.
+fn check_length(path: &Path, bytes: u64, longest: usize) -> Result<()> {
+    match bytes <= longest as u64 {
+        true => Ok(()),
+        false => {
+            let message = format!(
+                "the model has fixed positions for {longest} bytes, but there are {bytes} or more to score; mblm eval scores files \
+                 of any length by windows of {longest} bytes"
+            );
+            Err(mblm::Error::file(Path::new(&name(path)), message).into())
+        }
+    }
+}
+
+/// Scores one stream.
+struct Scorer<'a> {
+    generator: &'a Generator<'a>,
+    state: GeneratorState,
+    logits: Tensor,
+    bytes: u64,
+    bits: f64,
+    by_position: Option<ByPosition>,
+    started: Instant,
+}
+
+impl<'a> Scorer<'a> {
+    fn begin(generator: &'a Generator<'a>, by_position: bool) -> Result<Self> {
+        let by_position = by_position.then(|| ByPosition::new(usize::MAX, Buckets::Doubling));
+        Ok(Self {
+            generator,
+            state: generator.begin(1),
+            logits: generator.first_logits(1)?,
+            bytes: 0,
+            bits: 0.0,
+            by_position: by_position.transpose()?,
+            started: Instant::now(),
+        })
+    }
+
+    /// The surprisal of each of the next bytes, in bits.
+    fn score(&mut self, piece: &[u8]) -> mblm::Result<Vec<f64>> {
+        let ids = ids_from_bytes(piece);
+        let nats = self.generator.losses(&mut self.state, &mut self.logits, &ids)?;
+        let bits: Vec<f64> = nats
+            .iter()
+            .map(|nats| f64::from(*nats) / std::f64::consts::LN_2)
+            .collect();
+        if let Some(by_position) = &mut self.by_position {
+            for ((offset, id), nats) in (self.bytes..).zip(&ids).zip(&nats) {
+                by_position.count(&ByteScore {
+                    offset,
+                    id: *id,
+                    position: usize::try_from(offset).unwrap_or(usize::MAX),
+                    nats: f64::from(*nats),
+                    weight: 1.0,
+                });
+            }
+        }
+        self.bytes += piece.len() as u64;
+        self.bits += bits.iter().sum::<f64>();
+        Ok(bits)
+    }
+
+    /// Prints the sums, on stderr where stdout has the bytes.
+    fn report(&self, args: &ScoreArgs, context: &Context) -> Result<()> {
+        if self.bytes == 0 {
+            let message = "is empty: there are no bytes to score";
+            return Err(mblm::Error::file(Path::new(&name(&args.file)), message).into());
+        }
+        let seconds = self.started.elapsed().as_secs_f64();
+        let (bytes, bits) = (self.bytes, self.bits);
+        let bits_per_byte = bits / bytes as f64;
+        let rows: Vec<(Range<usize>, Score)> = self.by_position.iter().flat_map(ByPosition::rows).collect();
+        if args.json {
+            let mut object = json!({
+                "file": args.file, "bytes": bytes, "bits": bits, "bits_per_byte": bits_per_byte, "seconds": seconds,
+                "bytes_per_second": bytes as f64 / seconds.max(1e-9),
+            });
+            if self.by_position.is_some() {
+                object["by_position"] = position_table::json(&rows);
+            }
+            output::json(object)?;
+            return Ok(());
+        }
+        let summary = format!(
+            "{bytes} bytes, {bits_per_byte:.4} bits per byte, {bits:.1} bits in all, {:.0} bytes/s",
+            bytes as f64 / seconds.max(1e-9)
+        );
+        for line in std::iter::once(summary).chain(position_table::lines(&rows)) {
+            match (args.jsonl, context.quiet()) {
+                (false, _) => output::line(&line)?,
+                (true, false) => output::note(&line),
+                (true, true) => {}
+            }
+        }
+        Ok(())
+    }
+}

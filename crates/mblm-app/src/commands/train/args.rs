@@ -1,0 +1,91 @@
+//! `mblm train …` as it is typed.
+
+use std::path::PathBuf;
+
+use clap::{ArgGroup, Args, ValueEnum};
+use mblm::config::ByteSize;
+
+use crate::options::{DeviceArgs, PrecisionArg};
+
+/// Train a model from a configuration file, or on a file of yours with a preset
+#[derive(Debug, Args)]
+#[command(group = ArgGroup::new("what").required(true).multiple(true).args(["config", "data", "resume"]))]
+#[command(after_help = "\
+Examples:
+  mblm train configs/quickstart.yaml
+  mblm train --data book.txt --preset small --out runs
+  mblm train my.yaml --set train.learning_rate=3e-4 --set params.seq_lens.0=512 --dry-run
+  mblm train --resume runs/quickstart_1700000000
+  mblm train my.yaml --resume auto
+
+The run's folder holds the configuration (config.yaml), the best models (models/), states to go on from (states/), and logs.
+A first Ctrl-C ends the run after the current batch with its state saved; a second one ends it at once. However a run
+ended, --resume goes on as if it had not.")]
+pub struct TrainArgs {
+    /// Configuration file (YAML)
+    pub config: Option<PathBuf>,
+
+    /// File or folder of anything to train on, instead of a configuration
+    #[arg(long, value_name = "PATH", conflicts_with = "config")]
+    pub data: Option<PathBuf>,
+
+    /// Go on with a run: its folder (or one of its states), or `auto`, the newest run of this name, if there is one
+    #[arg(long, value_name = "RUN")]
+    pub resume: Option<PathBuf>,
+
+    /// Size of the model for --data
+    #[arg(
+        long,
+        value_enum,
+        default_value = "tiny",
+        requires = "data",
+        conflicts_with = "config"
+    )]
+    pub preset: PresetArg,
+
+    /// Change a value of the configuration, such as train.batch_size=8; may be given several times
+    #[arg(long = "set", value_name = "KEY=VALUE")]
+    pub overrides: Vec<String>,
+
+    /// Folder for the run's folder [default: the configuration's io.output_dir, else runs]
+    #[arg(long, value_name = "DIR")]
+    pub out: Option<PathBuf>,
+
+    /// Seed of weights, shuffling and dropout [default: the configuration's train.seed]
+    #[arg(long)]
+    pub seed: Option<u64>,
+
+    /// How matrix products of weights are computed [default: the configuration's train.precision, else auto]
+    #[arg(long, value_enum)]
+    pub precision: Option<PrecisionArg>,
+
+    /// The device.
+    #[command(flatten)]
+    pub device: DeviceArgs,
+
+    /// The most memory that a step may take, such as 40GiB: what is computed at once is chosen so that it fits [default: the
+    /// configuration's train.memory, else what a GPU has free]
+    #[arg(long, value_name = "BYTES")]
+    pub memory: Option<ByteSize>,
+
+    /// Bytes of the sample that a finished run prints
+    #[arg(long, value_name = "N", default_value_t = 300)]
+    pub sample_bytes: usize,
+
+    /// Print parameters per stage, bytes per step and estimated memory, and train nothing
+    #[arg(long)]
+    pub dry_run: bool,
+
+    /// Print the result as JSON on stdout
+    #[arg(long)]
+    pub json: bool,
+}
+
+/// The size of a ready-made model.
+#[derive(Clone, Copy, Debug, ValueEnum)]
+pub enum PresetArg {
+    /// 1.2 M parameters, 512 bytes of context: minutes on a laptop
+    Tiny,
+    /// 5.5 M parameters, 2048 bytes of context: hours on a laptop
+    Small,
+}

@@ -1,0 +1,346 @@
+//! `mblm train`: a run from a configuration, or on a file with a preset.
+
+pub(crate) mod args;
+
+use std::path::{Path, PathBuf};
+use std::process::ExitCode;
+
+use anyhow::Result;
+use candle_core::Device;
+use clap::{ArgMatches, Args};
+use mblm::checkpoint::{Transfer, Weights};
+use mblm::config::{Architecture, Experiment, Preset, Summary};
+use mblm::generate::{Sampling, TokenSet};
+use mblm::model::{Chunking, Model, ParameterSource, Seeded};
+use mblm::train::outputs::{RunFiles, RunFilesOptions, timestamp};
+use mblm::train::{
+    FileLengths, MemoryEstimate, Observers, Outcome, Plan, SavedState, Trainer, TrainingData, Workload, explain_memory,
+};
+use serde_json::json;
+
+use self::args::{PresetArg, TrainArgs};
+use crate::architecture;
+use crate::command::{Command, Context, NextStep, TaskCommands, parse};
+use crate::config;
+use crate::device;
+use crate::memory;
+use crate::output::{self, bytes, grouped};
+use crate::progress::{self, TrainingProgress};
+use crate::run_folder::{self, Resume, RunFolder};
+use crate::sampling;
+use crate::signals::Signals;
+use crate::usage::Usage;
+
+/// What to try with a model of bytes that nothing more is known of.
+const NEXT_STEP: NextStep = NextStep::new("generate", " --prompt TEXT");
+
+/// `mblm train`.
+pub(crate) struct Train;
+
+impl Command for Train {
+    fn name(&self) -> &'static str {
+        "train"
+    }
+
+    fn arguments(&self, command: clap::Command, _: &Context) -> clap::Command {
+        TrainArgs::augment_args(command)
+    }
+
+    fn run(&self, matches: &ArgMatches, context: &Context) -> Result<ExitCode> {
+        let args: TrainArgs = parse(matches)?;
+        if let Some(config) = &args.config
+            && let Some(kind) = context.run_kind(config)
+        {
+            return kind.train(config, &args, context);
+        }
+        run(&args, context)
+    }
+}
+
+fn run(args: &TrainArgs, context: &Context) -> Result<ExitCode> {
+    let resume = Resume::parse(args.resume.as_deref())?;
+    let experiment = experiment(args, &resume, context)?;
+    let device = device::open(&args.device)?;
+    config::check_names(&experiment, context)?;
+    config::warn_of_kernels(experiment.params.architecture.model(), &device);
+    let chunking = memory::chunking(&experiment, &device)?;
+    if args.dry_run {
+        return dry_run(args, &experiment, &device, chunking);
+    }
+    config::warn_of_precision(experiment.train.precision, &device);
+    let found = resume.find(&experiment, context)?;
+    let data = TrainingData::open(&experiment, context.tasks(), progress::opening_bar(context.quiet()))?;
+    let state = found.as_ref().and_then(|folder| folder.state.as_ref());
+    let source = first_values(&experiment, state)?;
+    let model = Model::new(&experiment.params.architecture, context.blocks(), &*source, &device);
+    let model = explain_memory(model, &experiment, &device, chunking)?;
+    model.set_precision(experiment.train.precision);
+    let folder = match found {
+        Some(folder) => folder,
+        None => run_folder::create(&experiment.io, &experiment.to_yaml_string()?)?,
+    };
+    let trainer = Trainer::new(&experiment, &model, data, &folder.path).with_chunking(chunking);
+    let signals = Signals::listen()?;
+    let started = timestamp();
+    let mut files = run_files(&experiment, &folder, &device)?;
+    for line in introduction(&experiment, &model, &trainer.plan(), &folder, &device) {
+        files.note(&line);
+        if !context.quiet() {
+            output::note(&line);
+        }
+    }
+    let mut bars = TrainingProgress::new(context.quiet());
+    let mut observers = Observers(vec![&mut files, &mut bars]);
+    let outcome = trainer.run(folder.state.as_ref(), &mut observers, &signals.stop);
+    let outcome = explain_memory(outcome, &experiment, &device, chunking);
+    bars.finish();
+    if let Err(error) = &outcome {
+        files.note(&format!("error: {error}"));
+    }
+    let written = folder.write_end(&experiment, &outcome, summary(&model, &device, started));
+    let outcome = outcome?;
+    written?;
+    finish(args, context, &experiment, &folder, &outcome)?;
+    Ok(signals.exit_code().map_or(ExitCode::SUCCESS, ExitCode::from))
+}
+
+/// What the run adds to its configuration at its end.
+fn summary(model: &Model, device: &Device, started: String) -> Summary {
+    Summary {
+        training_start: started,
+        training_end: timestamp(),
+        num_workers: 1,
+        devices: vec![device::name(device)],
+        parameter_count: model.parameters().elements() as u64,
+        error: None,
+    }
+}
+
+/// The files that the run writes its rows into: new ones, or those of before, cut back to where the run goes on.
+fn run_files(experiment: &Experiment, folder: &RunFolder, device: &Device) -> Result<RunFiles> {
+    let options = RunFilesOptions {
+        losses: experiment.io.enabled_loss_log_for_gpus.contains(&0),
+        ..RunFilesOptions::default()
+    };
+    let files = match (&folder.state, folder.resumed) {
+        (Some(saved), _) => RunFiles::resume(&folder.path, &saved.state.files, options)?,
+        (None, true) => RunFiles::resume(&folder.path, &FileLengths::new(), options)?,
+        (None, false) => RunFiles::create(&folder.path, options)?,
+    };
+    Ok(files.on(device))
+}
+
+/// Where the model's weights come from: the state to go on from, what the map `resume` names, or the seed.
+fn first_values(experiment: &Experiment, state: Option<&SavedState>) -> Result<Box<dyn ParameterSource>> {
+    let seed = Seeded(experiment.train.seed);
+    Ok(match (state, &experiment.resume) {
+        (Some(saved), _) => Box::new(Weights::open(&saved.folder)?),
+        (None, Some(resume)) => Box::new(Transfer::open(
+            &resume.checkpoint_file,
+            resume.migrate_embeddings,
+            seed,
+        )?),
+        (None, None) => Box::new(seed),
+    })
+}
+
+/// The experiment that the arguments describe.
+fn experiment(args: &TrainArgs, resume: &Resume, context: &Context) -> Result<Experiment> {
+    let mut experiment = match (&args.config, &args.data) {
+        (Some(config), _) => config::read(config, &args.overrides, context)?,
+        (None, None) if resume.config().is_some() => {
+            let config = resume.config().unwrap_or_default();
+            let mut experiment = config::read(&config, &args.overrides, context)?;
+            // what a stopped run added: its state knows better
+            experiment.summary = None;
+            experiment.resume = None;
+            experiment
+        }
+        (None, Some(data)) => {
+            let preset = match args.preset {
+                PresetArg::Tiny => Preset::Tiny,
+                PresetArg::Small => Preset::Small,
+            };
+            let experiment = preset.experiment(data, Path::new("runs"));
+            let name = format!("preset {}", preset.name());
+            Experiment::from_yaml_str(&experiment.to_yaml_string()?, &name, &args.overrides)?
+        }
+        (None, None) => {
+            return Err(Usage(
+                "give a configuration file, --data with a file to train on, or --resume with a run's folder".into(),
+            )
+            .into());
+        }
+    };
+    if let Some(out) = &args.out {
+        experiment.io.output_dir.clone_from(out);
+    }
+    if let Some(seed) = args.seed {
+        experiment.train.seed = seed;
+    }
+    if let Some(memory) = args.memory {
+        experiment.train.memory = Some(memory);
+    }
+    if let Some(precision) = args.precision {
+        experiment.train.precision = precision.into();
+    }
+    Ok(experiment)
+}
+
+/// What is said before the run begins.
+fn introduction(
+    experiment: &Experiment,
+    model: &Model,
+    plan: &Plan,
+    folder: &RunFolder,
+    device: &Device,
+) -> Vec<String> {
+    let mut lines = vec![format!(
+        "{}: {} parameters on {}; {} batches of {} × {} bytes; output in {}",
+        experiment.io.name_model,
+        grouped(model.parameters().elements() as u64),
+        device::name(device),
+        grouped(plan.batches),
+        experiment.train.batch_size,
+        experiment.params.input_seq_len,
+        folder.path.display()
+    )];
+    for damaged in folder.state.iter().flat_map(|saved| &saved.damaged) {
+        lines.push(format!("a newer state cannot be used: {damaged}"));
+    }
+    match &folder.state {
+        Some(saved) => lines.push(format!("going on from {}", saved.folder.display())),
+        None if folder.resumed => lines.push("the run has no state yet: it begins anew".into()),
+        None => {}
+    }
+    lines
+}
+
+/// What a run would be, without running it.
+fn dry_run(args: &TrainArgs, experiment: &Experiment, device: &Device, chunking: Chunking) -> Result<ExitCode> {
+    let architecture = &experiment.params.architecture;
+    let plan = Plan::new(&experiment.train, experiment.params.input_seq_len, 1);
+    let step_bytes = (experiment.train.batch_size * experiment.params.input_seq_len) as u64
+        * experiment.train.gradient_accumulate_every as u64;
+    let work = Workload {
+        chunking,
+        ..Workload::of(experiment, device)
+    };
+    let memory = MemoryEstimate::of(&work);
+    if args.json {
+        output::json(json!({
+            "kind": architecture.kind(), "stages": architecture::stages(architecture),
+            "parameters": architecture.parameter_counts().total, "batches": plan.batches, "steps": plan.steps,
+            "bytes_per_step": step_bytes, "memory_bytes": memory.total(), "parameter_memory_bytes": memory.parameters,
+            "stage_memory_bytes": memory.stages, "first_stage_portion": chunking.positions,
+        }))?;
+        return Ok(ExitCode::SUCCESS);
+    }
+    let name = args
+        .config
+        .clone()
+        .unwrap_or_else(|| PathBuf::from(&experiment.io.name_model));
+    architecture::print(&name, architecture)?;
+    output::line(&format!(
+        "{} batches, {} gradient steps of {} bytes each",
+        grouped(plan.batches),
+        grouped(plan.steps),
+        grouped(step_bytes)
+    ))?;
+    let largest: Vec<String> = memory
+        .consumers()
+        .iter()
+        .map(|(what, size, _)| format!("{what} {}", bytes(*size)))
+        .collect();
+    output::line(&format!(
+        "about {} of memory on {}: {}",
+        bytes(memory.total()),
+        device::name(device),
+        largest.join(", ")
+    ))?;
+    memory::print_chunks(&work)?;
+    Ok(ExitCode::SUCCESS)
+}
+
+/// Says how the run ended and shows a sample.
+fn finish(
+    args: &TrainArgs,
+    context: &Context,
+    experiment: &Experiment,
+    folder: &RunFolder,
+    outcome: &Outcome,
+) -> Result<()> {
+    let bits = |loss: Option<mblm::model::Loss>| loss.map(|loss| loss.bits_per_byte());
+    let model = outcome.model_folder.as_ref().unwrap_or(&outcome.state_folder);
+    let task = context.task_commands(&experiment.io.dataset_id);
+    let is_text = task.is_none_or(|task| task.is_text());
+    let sample = match experiment.params.architecture {
+        Architecture::Decoder(_) if is_text && args.sample_bytes > 0 && !outcome.stopped => {
+            Some(sample(args, model, context)?)
+        }
+        _ => None,
+    };
+    if args.json {
+        output::json(json!({
+            "run": folder.path, "model": model, "state": outcome.state_folder, "batches": outcome.batches,
+            "stopped": outcome.stopped, "training_bits_per_byte": bits(outcome.last_loss),
+            "validation_bits_per_byte": bits(outcome.best), "test_bits_per_byte": bits(outcome.test), "sample": sample,
+        }))?;
+    } else {
+        if let Some(sample) = sample {
+            output::line(&format!("\na sample of the model:\n{sample}\n"))?;
+        }
+        if let Some(best) = bits(outcome.best) {
+            output::line(&format!("held-out data: {best:.3} bits per byte"))?;
+        }
+        if let Some(test) = bits(outcome.test) {
+            output::line(&format!("test data: {test:.3} bits per byte"))?;
+        }
+    }
+    if !context.quiet() {
+        say_what_next(
+            experiment,
+            folder,
+            outcome,
+            model,
+            task.map_or(NEXT_STEP, TaskCommands::next_step),
+        );
+    }
+    Ok(())
+}
+
+/// Where the model is, and the command that goes on from here.
+fn say_what_next(experiment: &Experiment, folder: &RunFolder, outcome: &Outcome, model: &Path, next: NextStep) {
+    let batches = grouped(outcome.batches);
+    if outcome.stopped {
+        output::note(&format!(
+            "stopped after {batches} batches; the model as it is now is in {}",
+            outcome.state_folder.display()
+        ));
+        output::note(&format!("go on: mblm train --resume {}", folder.path.display()));
+        return;
+    }
+    output::note(&format!(
+        "done after {batches} batches; the best model is in {}",
+        model.display()
+    ));
+    if let Architecture::Decoder(_) = experiment.params.architecture {
+        let NextStep { command, options } = next;
+        output::note(&format!("try: mblm {command} -m {}{options}", folder.path.display()));
+    }
+}
+
+/// What the best model says by itself.
+fn sample(args: &TrainArgs, model: &Path, context: &Context) -> Result<String> {
+    let device = device::open(&args.device)?;
+    let model = Model::open(model, context.blocks(), &device)?;
+    let sampling = Sampling {
+        temperature: 0.7,
+        allowed: TokenSet::bytes(),
+        ..Sampling::default()
+    };
+    let model = model.decoder("a sample")?;
+    let longest = model.config().longest_input().unwrap_or(usize::MAX);
+    let bytes = sampling::sample(model, sampling, 0, args.sample_bytes.min(longest))?;
+    Ok(String::from_utf8_lossy(&bytes).into_owned())
+}

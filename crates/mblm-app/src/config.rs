@@ -1,0 +1,105 @@
+//! Reading configurations, and checking in them what only the program can know: names, and what it can do.
+
+use std::path::Path;
+
+use anyhow::Result;
+use candle_core::Device;
+use mblm::config::{Architecture, Experiment, ModelConfig, Precision};
+use mblm::data::{DatasetArgs, Split};
+use mblm::model::{Model, without_kernels};
+
+use crate::command::Context;
+use crate::usage::Usage;
+
+/// Reads a configuration file. One that cannot be read is wrong usage, as is one that cannot be used.
+pub fn read(path: &Path, overrides: &[String], context: &Context) -> Result<Experiment> {
+    if let Some(kind) = context.run_kind(path) {
+        return Err(Usage(format!(
+            "{}: expected the configuration of a model of bytes, with params; this is one of {}, which is for {}",
+            path.display(),
+            kind.name(),
+            kind.commands()
+        ))
+        .into());
+    }
+    usage(Experiment::from_file(path, overrides))
+}
+
+/// What was read from a configuration file, where one that cannot be read is wrong usage.
+pub fn usage<T>(read: mblm::Result<T>) -> Result<T> {
+    read.map_err(|error| match error {
+        mblm::Error::File { .. } => Usage(error.to_string()).into(),
+        other => other.into(),
+    })
+}
+
+/// Checks that the experiment's data set and blocks exist, without opening or building any.
+pub fn check_names(experiment: &Experiment, context: &Context) -> Result<()> {
+    let name = experiment.io.dataset_id.as_str();
+    if !context.tasks().names().any(|known| known == name) {
+        // fails on the name before it looks at anything else
+        context.tasks().open(name, &DatasetArgs::new("", Split::Train, 1))?;
+    }
+    Ok(context.blocks().check(experiment.params.architecture.model())?)
+}
+
+/// Fails if the configuration is not one that this model was trained with, on the data set of this name, which `what` needs.
+pub fn check_trained(experiment: &Experiment, model: &Model, dataset: &str, what: &str) -> Result<()> {
+    if experiment.io.dataset_id != dataset {
+        return Err(Usage(format!(
+            "the configuration's io.dataset_id is {}: expected {dataset}; {what} needs a model that was trained on it",
+            experiment.io.dataset_id
+        ))
+        .into());
+    }
+    let (ours, theirs) = (
+        vocabulary(&model.architecture()),
+        vocabulary(&experiment.params.architecture),
+    );
+    if ours != theirs {
+        return Err(Usage(format!(
+            "the configuration has another vocabulary, {theirs}, than the model, {ours}; give the one that it was trained with"
+        ))
+        .into());
+    }
+    let longest = model.architecture().model().longest_input();
+    match longest.filter(|longest| experiment.params.input_seq_len > *longest) {
+        Some(longest) => Err(Usage(format!(
+            "the configuration's input_seq_len is {}, but the model has fixed positions for {longest} ids",
+            experiment.params.input_seq_len
+        ))
+        .into()),
+        None => Ok(()),
+    }
+}
+
+/// Says so where bfloat16 products are asked for and this processor is no faster with them.
+pub fn warn_of_precision(precision: Precision, device: &Device) {
+    if device.is_cpu() && precision == Precision::Bf16 && !mblm::bf16_is_fast() {
+        tracing::warn!(
+            "this processor is no faster with bfloat16 (AMD's with AVX-512-BF16 and Intel's with AMX are): training rounds as \
+             asked, but is slower than with --precision float32"
+        );
+    }
+}
+
+/// Says so where the device computes parts of a model without kernels of its own.
+pub fn warn_of_kernels(model: &ModelConfig, device: &Device) {
+    for part in without_kernels(model, device) {
+        tracing::warn!("{part}; computed by ordinary tensor operations, which are slower and need more memory");
+    }
+}
+
+/// What a data set must know of a model, for people.
+pub fn vocabulary(architecture: &Architecture) -> String {
+    let ModelConfig {
+        num_tokens,
+        pad_token_id,
+        ..
+    } = architecture.model();
+    let mask = match architecture {
+        Architecture::Decoder(_) => String::new(),
+        Architecture::Encoder(encoder) => format!(", mask_token_id {}", encoder.mask_token_id),
+    };
+    format!("num_tokens {num_tokens}, pad_token_id {pad_token_id}{mask}")
+}

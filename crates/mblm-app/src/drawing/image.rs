@@ -1,0 +1,86 @@
+//! Pictures as files: SVG, or PNG at twice the size in pixels. No library or font of the system is needed: letters of a PNG
+//! come from DejaVu Sans, which is in the program; those of an SVG from whoever shows it.
+
+use std::path::Path;
+
+use anyhow::{Result, anyhow};
+use plotters::coord::Shift;
+use plotters::prelude::*;
+use plotters::style::{FontStyle, register_font};
+
+use super::chart::{FONT, SIZE};
+use crate::usage::Usage;
+
+/// Pixels of a PNG for one of the picture.
+const PNG_SCALE: u32 = 2;
+
+/// What can be drawn.
+pub(crate) trait Draw {
+    /// Draws on an area whose size is [`SIZE`] times `scale`.
+    fn draw<DB: DrawingBackend>(&self, area: &DrawingArea<DB, Shift>, scale: f64) -> Result<()>
+    where
+        DB::ErrorType: 'static;
+}
+
+/// A kind of image file.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Format {
+    Svg,
+    Png,
+}
+
+impl Format {
+    /// By the extension of a file's name.
+    pub(crate) fn of(path: &Path) -> Result<Self, Usage> {
+        let extension = path
+            .extension()
+            .map(|extension| extension.to_string_lossy().to_lowercase());
+        match extension.as_deref() {
+            Some("svg") => Ok(Self::Svg),
+            Some("png") => Ok(Self::Png),
+            _ => Err(Usage(format!(
+                "{}: expected the name of a picture, which ends in .svg or .png",
+                path.display()
+            ))),
+        }
+    }
+
+    /// The bytes of the file.
+    pub(crate) fn render(self, picture: &impl Draw) -> Result<Vec<u8>> {
+        register_letters()?;
+        match self {
+            Self::Svg => {
+                let mut text = String::new();
+                picture.draw(&SVGBackend::with_string(&mut text, SIZE).into_drawing_area(), 1.0)?;
+                Ok(text.into_bytes())
+            }
+            Self::Png => {
+                let (width, height) = (SIZE.0 * PNG_SCALE, SIZE.1 * PNG_SCALE);
+                let mut pixels = vec![0; (width * height * 3) as usize];
+                let area = BitMapBackend::with_buffer(&mut pixels, (width, height)).into_drawing_area();
+                picture.draw(&area, f64::from(PNG_SCALE))?;
+                drop(area);
+                encode(&pixels, width, height)
+            }
+        }
+    }
+}
+
+/// Makes the letters known under the name [`FONT`].
+pub(crate) fn register_letters() -> Result<()> {
+    // the drawing library keeps fonts by name; the same one again changes nothing
+    register_font(FONT, FontStyle::Normal, dejavu::sans::regular())
+        .map_err(|_| anyhow!("the font that is in the program cannot be read"))
+}
+
+/// Pixels of three bytes as a PNG file.
+pub(crate) fn encode(pixels: &[u8], width: u32, height: u32) -> Result<Vec<u8>> {
+    let mut file = Vec::new();
+    let mut encoder = png::Encoder::new(&mut file, width, height);
+    encoder.set_color(png::ColorType::Rgb);
+    encoder.set_depth(png::BitDepth::Eight);
+    let mut writer = encoder.write_header()?;
+    writer.write_image_data(pixels)?;
+    writer.finish()?;
+    Ok(file)
+}

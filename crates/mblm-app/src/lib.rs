@@ -1,0 +1,51 @@
+//! The command `mblm` as a library: its commands, with blocks, data sets and commands of one's own beside the built-in ones.
+//!
+//! ```no_run
+//! use std::process::ExitCode;
+//!
+//! fn main() -> ExitCode {
+//!     mblm_app::App::new()
+//!         .tasks(|tasks| tasks.register("nothing", |_| Ok(None)))
+//!         .run()
+//! }
+//! ```
+//!
+//! A command computes nothing: it reads arguments, shows progress, writes files and ends with an exit code. What a command of
+//! one's own needs for that is here:
+//!
+//! | module | holds |
+//! |---|---|
+//! | [`command`] | what a command is and is given; what extends the commands there are |
+//! | [`options`] | options that several commands have: model, device, precision, split |
+//! | [`config`] | configurations of byte models, and checks of them that need the registries |
+//! | [`run_folder`] | the folder of a run, and the configuration beside a model |
+//! | [`progress`] | bars on a terminal, plain lines elsewhere |
+//! | [`output`] | results to stdout, notes to stderr |
+//! | [`signals`] | Ctrl-C and termination |
+//! | [`device`] | from `--device` to a device |
+
+mod app;
+mod architecture;
+mod ceilings;
+pub mod command;
+mod commands;
+pub mod config;
+pub mod device;
+mod drawing;
+mod memory;
+pub mod options;
+pub mod output;
+mod position_table;
+pub mod progress;
+pub mod run_folder;
+mod sampling;
+pub mod signals;
+mod surprisal;
+mod usage;
+pub mod vision;
+
+pub use app::App;
+pub use command::{Command, Context, parse};
+pub use commands::generate::args::GenerateArgs;
+pub use commands::train::args::TrainArgs;
+pub use usage::Usage;

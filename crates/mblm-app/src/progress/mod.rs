@@ -1,0 +1,231 @@
+//! Progress: bars on a terminal, plain lines elsewhere, nothing with `-q`.
+
+mod chunks;
+
+use std::io::IsTerminal;
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use indicatif::{MultiProgress, ProgressBar, ProgressDrawTarget, ProgressFinish, ProgressStyle};
+use mblm::data::{OnOpening, Opening};
+use mblm::train::{EvaluationKind, Event, Observer, OnChunk};
+
+use self::chunks::Chunking;
+use crate::output::{grouped, note};
+
+/// How often a plain line is printed where no bar can be drawn.
+const LINE_INTERVAL: Duration = Duration::from_secs(5);
+
+/// The share of the newest batch in the average loss that is shown; more at the beginning, where few batches are known.
+const NEWEST_WEIGHT: f64 = 0.05;
+
+/// Whether a bar can be drawn on stderr.
+fn is_terminal() -> bool {
+    std::io::stderr().is_terminal()
+}
+
+/// Shows how a training run goes.
+pub struct TrainingProgress {
+    quiet: bool,
+    bars: MultiProgress,
+    bar: ProgressBar,
+    /// Under it while a batch takes long.
+    chunking: Chunking,
+    /// Under the other one while the model is evaluated.
+    evaluation: Option<ProgressBar>,
+    started: Instant,
+    last_line: Option<Instant>,
+    batches: u64,
+    /// Batches that were done before this process began.
+    before: u64,
+    bytes: u64,
+    /// Exponential average of the training loss in bits per byte.
+    smoothed: Option<f64>,
+}
+
+impl TrainingProgress {
+    /// Nothing is drawn before the run begins; nothing at all if `quiet`.
+    pub fn new(quiet: bool) -> Self {
+        let bars = MultiProgress::new();
+        Self {
+            quiet,
+            chunking: Chunking::new(&bars, is_terminal()),
+            bars,
+            bar: ProgressBar::hidden(),
+            evaluation: None,
+            started: Instant::now(),
+            last_line: None,
+            batches: 0,
+            before: 0,
+            bytes: 0,
+            smoothed: None,
+        }
+    }
+
+    fn start(&mut self, batches: u64, done: u64) {
+        (self.batches, self.before) = (batches, done);
+        self.started = Instant::now();
+        if self.quiet || !is_terminal() {
+            return;
+        }
+        let style = ProgressStyle::with_template("{wide_bar} {pos}/{len}  {msg}  {eta} left")
+            .unwrap_or_else(|_| ProgressStyle::default_bar());
+        let bar = ProgressBar::new(batches).with_style(style).with_position(done);
+        self.bar = self.bars.add(bar);
+        self.bar.reset_eta();
+    }
+
+    /// Draws how far an evaluation is.
+    fn evaluating(&mut self, done: usize, of: usize) {
+        if self.bar.is_hidden() {
+            return;
+        }
+        let bars = &self.bars;
+        let bar = self.evaluation.get_or_insert_with(|| {
+            let style = ProgressStyle::with_template("evaluating {wide_bar} {pos}/{len}  {eta} left")
+                .unwrap_or_else(|_| ProgressStyle::default_bar());
+            bars.add(ProgressBar::new(of as u64).with_style(style))
+        });
+        bar.set_position(done as u64);
+    }
+
+    fn end_evaluation(&mut self) {
+        if let Some(bar) = self.evaluation.take() {
+            bar.finish_and_clear();
+            self.bars.remove(&bar);
+        }
+    }
+
+    /// Loss and speed: short, so that the bar and they fit into 80 columns.
+    fn message(&self) -> String {
+        let speed = self.bytes as f64 / self.started.elapsed().as_secs_f64().max(1e-9);
+        let bits = self.smoothed.unwrap_or(f64::NAN);
+        let nats = bits * std::f64::consts::LN_2;
+        format!("loss {nats:.3}  {bits:.3} bits/byte  {:.1} kB/s", speed / 1e3)
+    }
+
+    fn batch(&mut self, report: &mblm::train::BatchReport) {
+        self.chunking.end();
+        self.bytes += report.bytes as u64;
+        let bits = report.loss.bits_per_byte();
+        let done = report.cum_batch + 1;
+        let weight = (2.0 / ((done - self.before) as f64 + 1.0)).max(NEWEST_WEIGHT);
+        self.smoothed = Some(
+            self.smoothed
+                .map_or(bits, |smoothed| smoothed + weight * (bits - smoothed)),
+        );
+        self.bar.set_position(done);
+        self.bar.set_message(self.message());
+        let due = self.last_line.is_none_or(|last| last.elapsed() >= LINE_INTERVAL) || done == self.batches;
+        if !self.quiet && self.bar.is_hidden() && due {
+            self.last_line = Some(Instant::now());
+            let elapsed = self.started.elapsed();
+            let left = elapsed.mul_f64((self.batches - done) as f64 / (done - self.before) as f64);
+            note(&format!(
+                "batch {}/{}  {}  {} left",
+                grouped(done),
+                grouped(self.batches),
+                self.message(),
+                indicatif::HumanDuration(left)
+            ));
+        }
+    }
+
+    fn say(&self, line: &str) {
+        if !self.quiet {
+            self.bars.suspend(|| note(line));
+        }
+    }
+
+    /// Removes the bars.
+    pub fn finish(&mut self) {
+        self.end_evaluation();
+        self.chunking.end();
+        self.bar.finish_and_clear();
+    }
+}
+
+impl Observer for TrainingProgress {
+    fn on_chunk(&self) -> Option<OnChunk> {
+        (!self.quiet).then(|| self.chunking.listener())
+    }
+
+    fn event(&mut self, event: &Event<'_>) -> mblm::Result<()> {
+        match event {
+            Event::Start { plan, done } => self.start(plan.batches, *done),
+            Event::Warning(message) => self.say(&format!("warning: {message}")),
+            Event::Stopping => self.say("stopping: the state is being saved; a second signal ends the program at once"),
+            Event::StateSaved { .. } | Event::End { .. } => {}
+            Event::Batch(report) => self.batch(report),
+            Event::Evaluating { done, of } => self.evaluating(*done, *of),
+            Event::Evaluated(evaluation) => {
+                self.end_evaluation();
+                let bits = evaluation.loss.bits_per_byte();
+                let (what, place) = match evaluation.kind {
+                    EvaluationKind::Validation => (
+                        "held-out data",
+                        format!(" after batch {}", grouped(evaluation.cum_batch + 1)),
+                    ),
+                    EvaluationKind::Test => ("test data", String::new()),
+                };
+                let best = if evaluation.best { ", the best so far" } else { "" };
+                self.say(&format!("{what}: {bits:.3} bits per byte{place}{best}"));
+            }
+        }
+        Ok(())
+    }
+}
+
+/// Shows how far the opening of a data set is, where that takes long enough to decode something: what a data set is given as
+/// `on_opening`. A file's bar goes when it is decoded.
+pub fn opening_bar(quiet: bool) -> Option<OnOpening> {
+    if quiet || !is_terminal() {
+        return None;
+    }
+    let style =
+        ProgressStyle::with_template("opening {msg} {wide_bar} {binary_bytes}/{binary_total_bytes}  {eta} left")
+            .unwrap_or_else(|_| ProgressStyle::default_bar());
+    let bar = ProgressBar::hidden()
+        .with_style(style)
+        .with_finish(ProgressFinish::AndClear);
+    Some(Arc::new(move |opening: Opening<'_>| {
+        if bar.is_hidden() {
+            bar.set_draw_target(ProgressDrawTarget::stderr());
+        }
+        let name = opening.path.file_name().unwrap_or(opening.path.as_os_str());
+        bar.set_length(opening.total);
+        bar.set_position(opening.done);
+        bar.set_message(name.to_string_lossy().into_owned());
+        if opening.done >= opening.total {
+            bar.finish_and_clear();
+        }
+    }))
+}
+
+/// A bar over things that are made one after another, such as images.
+pub fn count_bar(total: u64, what: &'static str, quiet: bool) -> ProgressBar {
+    if quiet || !is_terminal() {
+        return ProgressBar::hidden();
+    }
+    let style = ProgressStyle::with_template("{wide_bar} {pos}/{len} {msg}  {per_sec}  {eta} left")
+        .unwrap_or_else(|_| ProgressStyle::default_bar());
+    ProgressBar::new(total).with_style(style).with_message(what)
+}
+
+/// A bar over bytes that are scored; without an end where their number is not known.
+pub fn byte_bar(total: Option<u64>, quiet: bool) -> ProgressBar {
+    if quiet || !is_terminal() {
+        return ProgressBar::hidden();
+    }
+    let (bar, template) = match total {
+        Some(total) => (
+            ProgressBar::new(total),
+            "{bar:30} {binary_bytes}/{binary_total_bytes}  {binary_bytes_per_sec}  {eta} left",
+        ),
+        None => (
+            ProgressBar::no_length(),
+            "{spinner} {binary_bytes}  {binary_bytes_per_sec}",
+        ),
+    };
+    bar.with_style(ProgressStyle::with_template(template).unwrap_or_else(|_| ProgressStyle::default_bar()))
+}

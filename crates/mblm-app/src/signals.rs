@@ -1,0 +1,79 @@
+//! Ctrl-C and termination: exit codes 130 and 143; in a conversation Ctrl-C ends an answer, and at the prompt the program.
+
+use std::io;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, AtomicI32, Ordering};
+
+use signal_hook::consts::{SIGINT, SIGTERM};
+use signal_hook::{flag, low_level};
+
+/// Notes the first signal so that the work can end in good order; a second one ends the program at once.
+pub struct Signals {
+    /// Set by the first signal.
+    pub stop: Arc<AtomicBool>,
+    received: Arc<AtomicI32>,
+    /// Set while a signal ends the program at once and in good order, as nothing is being done.
+    idle: Arc<AtomicBool>,
+}
+
+impl Signals {
+    /// Begins to listen.
+    pub fn listen() -> io::Result<Self> {
+        Self::listen_with(128 + SIGINT)
+    }
+
+    /// Begins to listen for a conversation, in which [`idle`](Self::idle) says that a line is waited for: Ctrl-C then ends the
+    /// program with exit code 0, termination with 143.
+    pub fn listen_in_conversation() -> io::Result<Self> {
+        Self::listen_with(0)
+    }
+
+    fn listen_with(interrupted_when_idle: i32) -> io::Result<Self> {
+        let stop = Arc::new(AtomicBool::new(false));
+        let received = Arc::new(AtomicI32::new(0));
+        let idle = Arc::new(AtomicBool::new(false));
+        for (signal, when_idle) in [(SIGINT, interrupted_when_idle), (SIGTERM, 128 + SIGTERM)] {
+            flag::register_conditional_shutdown(signal, when_idle, idle.clone())?;
+            // registered before the handler: does nothing until the flag is set by the first signal
+            flag::register_conditional_shutdown(signal, 128 + signal, stop.clone())?;
+            let (stop, received) = (stop.clone(), received.clone());
+            // SAFETY: the handler only stores into atomics, which is async-signal-safe
+            unsafe {
+                low_level::register(signal, move || {
+                    received.store(signal, Ordering::Relaxed);
+                    stop.store(true, Ordering::Relaxed);
+                })?;
+            }
+        }
+        Ok(Self { stop, received, idle })
+    }
+
+    /// Says whether a signal may end the program at once.
+    pub fn idle(&self, idle: bool) {
+        self.idle.store(idle, Ordering::Relaxed);
+    }
+
+    /// Whether a signal asked for an end.
+    pub fn stopped(&self) -> bool {
+        self.stop.load(Ordering::Relaxed)
+    }
+
+    /// Whether Ctrl-C came, which is forgotten with that; termination is not.
+    pub fn take_interrupt(&self) -> bool {
+        let came = self
+            .received
+            .compare_exchange(SIGINT, 0, Ordering::Relaxed, Ordering::Relaxed);
+        if came.is_ok() {
+            self.stop.store(false, Ordering::Relaxed);
+        }
+        came.is_ok()
+    }
+
+    /// The exit code of the signal that was received, if any.
+    pub fn exit_code(&self) -> Option<u8> {
+        match self.received.load(Ordering::Relaxed) {
+            0 => None,
+            signal => u8::try_from(128 + signal).ok(),
+        }
+    }
+}

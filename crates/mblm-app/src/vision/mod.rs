@@ -1,0 +1,34 @@
+//! Commands about images: questions about them, sets of them, images that a model generates, the CNN + LSTM baseline.
+//!
+//! All of it registers through what [`command`](crate::command) offers.
+//!
+//! | file | holds |
+//! |---|---|
+//! | `baseline` | runs of the CNN + LSTM that byte models are compared with |
+//! | `check` | `mblm data check` of clevr |
+//! | `clevr_synth` | `mblm data clevr-synth` |
+//! | `pictures` | `mblm generate --pictures` |
+//! | `sheet` | a contact sheet of wrong answers |
+//! | `vqa` | `mblm vqa eval` |
+
+mod baseline;
+mod check;
+mod clevr_synth;
+mod pictures;
+mod sheet;
+mod tasks;
+mod vqa;
+
+use crate::app::App;
+use crate::command::Group;
+
+/// The application with these commands.
+pub fn extend(app: App) -> App {
+    app.group(Group::new("vqa", "Ask a model questions about pictures (data set clevr)").behind("data"))
+        .command(vqa::VqaEval)
+        .command(clevr_synth::ClevrSynth)
+        .generate_mode(pictures::Pictures)
+        .run_kind(baseline::Baseline)
+        .task_commands(tasks::Clevr)
+        .task_commands(tasks::Pictures)
+}

@@ -1,0 +1,8 @@
+//! The command `mblm`, and the library that it is made of, to build a command with blocks and data sets of one's own.
+
+pub use mblm_app::*;
+
+/// The application that the command runs: all that is built in.
+pub fn app() -> App {
+    mblm_app::vision::extend(App::new())
+}
