@@ -156,13 +156,13 @@ pub(crate) fn train(config: &str, folder: &Path, observer: &mut dyn Observer) ->
     let data = TrainingData::open(&experiment, &datasets, None)?;
     println!("{}", data.train.describe());
     let seed = Seeded(experiment.train.seed);
-    let model = Model::new(
+    let model = Arc::new(Model::new(
         &experiment.params.architecture,
         &BlockRegistry::default(),
         &seed,
         &Device::Cpu,
-    )?;
-    Trainer::new(&experiment, &model, data, folder).run(None, observer, &AtomicBool::new(false))
+    )?);
+    Trainer::new(&experiment, model, data, folder).run(None, observer, &AtomicBool::new(false))
 }
 
 /// Prints each validation.

@@ -25,8 +25,10 @@ pub mod train;
 pub mod verify;
 
 mod error;
+mod unit;
 
 pub use error::{Error, Result};
+pub use unit::{Counted, Unit};
 
 /// The number of threads that computation on the CPU uses: `RAYON_NUM_THREADS`, else one a core.
 pub fn threads() -> usize {

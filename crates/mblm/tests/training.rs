@@ -72,8 +72,9 @@ fn data(broken: Option<usize>) -> TrainingData {
     }
 }
 
-fn model(experiment: &Experiment, registry: &BlockRegistry) -> Model {
-    Model::new(&experiment.params.architecture, registry, &Seeded(1), &Device::Cpu).expect("the model builds")
+fn model(experiment: &Experiment, registry: &BlockRegistry) -> Arc<Model> {
+    let model = Model::new(&experiment.params.architecture, registry, &Seeded(1), &Device::Cpu);
+    Arc::new(model.expect("the model builds"))
 }
 
 fn floats(tensor: &Tensor) -> Vec<f32> {
@@ -89,8 +90,8 @@ fn a_pass_in_chunks_can_be_stopped() {
         let recipe = Recipe {
             adam: PUBLISHED_ADAM,
             schedule: Schedule::new(1e-2, 100, 0.0),
-            accumulate: 1,
-            clipping: Some(0.5),
+            grad_accum: 1,
+            max_grad_norm: Some(0.5),
             seed: 0,
             precision: Precision::Float32,
             chunking: Chunking {
@@ -98,7 +99,7 @@ fn a_pass_in_chunks_can_be_stopped() {
                 rows: None,
             },
         };
-        let mut learner = Learner::new(&model, recipe).expect("a learner");
+        let mut learner = Learner::new(model.clone(), recipe).expect("a learner");
         let batch = ModelBatch {
             ids: support::ids(2, 12, 256, 1),
             loss_mask: None,
@@ -149,13 +150,13 @@ fn bfloat16_products_learn_nearly_the_same_and_only_while_learning() {
         let recipe = Recipe {
             adam: PUBLISHED_ADAM,
             schedule: Schedule::new(1e-2, 100, 0.0),
-            accumulate: 1,
-            clipping: Some(0.5),
+            grad_accum: 1,
+            max_grad_norm: Some(0.5),
             seed: 0,
             precision,
             chunking: Chunking::default(),
         };
-        let mut learner = Learner::new(&model, recipe).expect("a learner");
+        let mut learner = Learner::new(model.clone(), recipe).expect("a learner");
         let ids = support::ids(8, 12, 256, 1);
         let losses: Vec<f64> = (0..10)
             .map(|step| {
@@ -197,11 +198,11 @@ fn accumulated_batches_equal_one_large_batch() {
         model(&experiment, &BlockRegistry::default()),
         model(&experiment, &BlockRegistry::default()),
     );
-    let recipe = |accumulate| Recipe {
+    let recipe = |grad_accum| Recipe {
         adam: PUBLISHED_ADAM,
         schedule: Schedule::new(1e-3, 100, 0.0),
-        accumulate,
-        clipping: Some(0.5),
+        grad_accum,
+        max_grad_norm: Some(0.5),
         seed: 0,
         precision: Precision::Float32,
         chunking: Chunking::default(),
@@ -212,8 +213,8 @@ fn accumulated_batches_equal_one_large_batch() {
         labels: None,
     };
     let (mut by_four, mut at_once) = (
-        Learner::new(&small, recipe(4)).expect("a learner"),
-        Learner::new(&large, recipe(1)).expect("a learner"),
+        Learner::new(small.clone(), recipe(4)).expect("a learner"),
+        Learner::new(large.clone(), recipe(1)).expect("a learner"),
     );
     for step in 0..5 {
         let parts: Vec<ModelBatch> = (0..4).map(|part| batch(3, step * 4 + part)).collect();
@@ -239,7 +240,7 @@ fn accumulated_batches_equal_one_large_batch() {
             "{expected:?} {found:?}"
         );
         assert_eq!(
-            learned.rate,
+            learned.lr,
             1e-3 * (1.0 + (std::f64::consts::PI * step as f64 / 100.0).cos()) / 2.0
         );
     }
@@ -289,7 +290,7 @@ fn a_parameter_without_gradient_is_named_at_the_first_step() {
     let experiment = experiment(&["params.block={block_type: forgetful}"]);
     let model = model(&experiment, &registry);
     let folder = tempfile::tempdir().expect("a folder");
-    let error = Trainer::new(&experiment, &model, data(None), folder.path())
+    let error = Trainer::new(&experiment, model, data(None), folder.path())
         .run(None, &mut (), &AtomicBool::new(false))
         .expect_err("two parameters get no gradient")
         .to_string();
@@ -305,7 +306,7 @@ fn a_loss_that_is_not_finite_names_the_batch_its_samples_and_the_last_good_state
     let experiment = experiment(&["train.save_state_every=1"]);
     let model = model(&experiment, &BlockRegistry::default());
     let folder = tempfile::tempdir().expect("a folder");
-    let error = Trainer::new(&experiment, &model, data(Some(7)), folder.path())
+    let error = Trainer::new(&experiment, model, data(Some(7)), folder.path())
         .run(None, &mut (), &AtomicBool::new(false))
         .expect_err("sample 7 is broken");
     assert!(matches!(error, Error::NotFinite { .. }), "{error}");
@@ -374,7 +375,7 @@ fn a_run_stopped_after_any_batch_is_heard_to_go_on_as_if_it_had_not() {
             stop_after,
             stop: &stop,
         };
-        let trainer = Trainer::new(&experiment, &model, data(None), folder);
+        let trainer = Trainer::new(&experiment, model.clone(), data(None), folder);
         let outcome = trainer.run(from, &mut watch, &stop).expect("a run");
         assert_eq!(outcome.stopped, stop_after <= 12);
         let weights: Vec<Vec<f32>> = model
@@ -416,7 +417,7 @@ fn more_points_than_batches_are_clipped_with_a_warning() {
         stop_after: u64::MAX,
         stop: &stop,
     };
-    let trainer = Trainer::new(&experiment, &model, data(None), folder.path());
+    let trainer = Trainer::new(&experiment, model, data(None), folder.path());
     trainer.run(None, &mut watch, &stop).expect("a run");
     assert_eq!(
         watch.heard[0],

@@ -68,7 +68,7 @@ impl Curves {
             smoothed: smooth(&training, training.len() / 60),
             validation: of(LossKind::Validation, &|row| Some(loss(row))),
             test: test.filter(|loss| loss.is_finite()).map(|loss| (end, loss)),
-            rate: of(LossKind::Training, &|row| row.rate),
+            rate: of(LossKind::Training, &|row| row.lr),
             training,
         }
     }
@@ -145,7 +145,7 @@ mod tests {
             kind,
             cum_batch: batch,
             loss,
-            rate: (kind == LossKind::Training).then_some(1e-3),
+            lr: (kind == LossKind::Training).then_some(1e-3),
         }
     }
 

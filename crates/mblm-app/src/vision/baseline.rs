@@ -12,8 +12,9 @@ use mblm::config::{ClassifierExperiment, IoConfig};
 use mblm::data::clevr::Clevr;
 use mblm::data::{DatasetArgs, Split};
 use mblm::model::Seeded;
-use mblm::train::outputs::{RunFiles, RunFilesOptions, Unit};
-use mblm::train::{Event, Observer, Observers};
+use mblm::train::outputs::{RunFiles, RunFilesOptions};
+use mblm::train::{Event, Metric, Observer, Observers, RunConfig, RunPlan};
+use mblm::{Counted, Unit};
 use serde_json::json;
 
 use crate::command::{Context, RunKind};
@@ -24,6 +25,13 @@ use crate::run_folder;
 use crate::signals::Signals;
 use crate::usage::Usage;
 use crate::{config, device};
+
+/// What the network predicts one by one.
+const ANSWER: Unit = Unit {
+    singular: "answer",
+    plural: "answers",
+    counted: Counted::Samples,
+};
 
 /// Runs of the baseline.
 pub(super) struct Baseline;
@@ -100,7 +108,7 @@ fn run(path: &Path, args: &TrainArgs, context: &Context) -> Result<ExitCode> {
     let training = Arc::new(PictureQuestions::new(training, words.clone(), values)?);
     let validation = Arc::new(PictureQuestions::new(validation, words, values)?);
     let parameters = network.parameters().elements();
-    let plan = mblm::train::Plan::new(&experiment.train, 1, 1);
+    let plan = RunPlan::new(&experiment.train, 1, 1);
     if args.dry_run {
         output::line(&format!(
             "CNN + LSTM: {} parameters, {} batches of {} questions",
@@ -111,12 +119,11 @@ fn run(path: &Path, args: &TrainArgs, context: &Context) -> Result<ExitCode> {
         return Ok(ExitCode::SUCCESS);
     }
     let folder = run_folder::create(&experiment.io, &experiment.to_yaml_string()?)?;
-    let options = RunFilesOptions {
-        losses: experiment.io.enabled_loss_log_for_gpus.contains(&0),
-        unit: Unit::Answer,
-        ..RunFilesOptions::default()
+    let config = RunConfig {
+        unit: ANSWER,
+        ..RunConfig::new(experiment.io.clone(), experiment.train.clone(), 1)
     };
-    let mut files = RunFiles::create(&folder.path, options)?.on(&device);
+    let mut files = RunFiles::create(&folder.path, RunFilesOptions::from(&config))?.on(&device);
     let introduction = format!(
         "{}: {} parameters on {}; {} batches of {} questions; output in {}",
         experiment.io.name_model,
@@ -201,7 +208,10 @@ impl Observer for Watch {
                     .set_message(format!("loss {:.3} nats an answer", report.loss.mean));
             }
             Event::Evaluated(evaluation) => {
-                let (batches, accuracy) = (evaluation.cum_batch + 1, evaluation.accuracy.unwrap_or_default());
+                let (batches, accuracy) = (
+                    evaluation.cum_batch + 1,
+                    evaluation.metric.as_ref().map_or(0.0, Metric::value),
+                );
                 self.curve.push((batches, accuracy));
                 if !self.quiet {
                     let best = if evaluation.best { ", the best so far" } else { "" };

@@ -13,8 +13,8 @@ use crate::config::ClassifierExperiment;
 use crate::data::{Loader, LoaderOptions, Position};
 use crate::model::{Gradients, Loss};
 use crate::train::{
-    BatchReport, Evaluation, EvaluationKind, Event, Observer, Optimizer, Plan, Schedule, configured,
-    evaluation_batches, sample_order, spread,
+    BatchReport, Evaluation, EvaluationBatches, EvaluationKind, Event, Metric, Observer, Optimizer, RunPlan, Schedule,
+    configured, evaluation_batches, sample_order, spread,
 };
 use crate::{Error, Result};
 
@@ -41,7 +41,7 @@ pub fn train(
     stop: &AtomicBool,
 ) -> Result<Learned> {
     let config = &experiment.train;
-    let plan = Plan::new(config, 1, 1);
+    let plan = RunPlan::new(config, 1, 1);
     let schedule = Schedule::new(config.learning_rate, plan.steps, config.warmup_steps_perc);
     let mut optimizer = Optimizer::new(configured(config), network.parameters())?;
     let mut gradients = Gradients::zeros(network.parameters())?;
@@ -95,7 +95,7 @@ pub fn train(
                 mean,
                 count: batch.rows,
             },
-            rate,
+            lr: rate,
             norm: Some(norm),
             logged: log.binary_search(&cum_batch).is_ok(),
             forward,
@@ -115,7 +115,11 @@ pub fn train(
                 elements_seen,
                 samples: found.loss.count,
                 loss: found.loss,
-                accuracy: Some(found.accuracy),
+                metric: Some(Metric {
+                    name: Metric::ACCURACY,
+                    sum: found.right as f64,
+                    count: found.loss.count,
+                }),
                 time: begun.elapsed(),
                 best,
             }))?;
@@ -138,6 +142,8 @@ struct Found {
     loss: Loss,
     /// The share of right answers, 0 to 1.
     accuracy: f64,
+    /// Right answers.
+    right: usize,
 }
 
 /// Writes a model folder, and the list in which a run's folder names its best model.
@@ -162,7 +168,7 @@ fn evaluate(
     observer: &mut dyn Observer,
     stop: &AtomicBool,
 ) -> Result<Option<Found>> {
-    let (batches, of) = evaluation_batches(&experiment.train, data.clone())?;
+    let EvaluationBatches { batches, count: of } = evaluation_batches(&experiment.train, data.clone())?;
     let (mut sum, mut right, mut count) = (0.0, 0, 0);
     for (index, batch) in batches.enumerate() {
         if stop.load(Ordering::Relaxed) {
@@ -188,5 +194,6 @@ fn evaluate(
             count,
         },
         accuracy: share(right as f64),
+        right,
     }))
 }

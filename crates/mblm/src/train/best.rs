@@ -7,23 +7,12 @@
 use std::collections::BTreeSet;
 use std::path::{Path, PathBuf};
 
-use serde::{Deserialize, Serialize};
-
+use super::run_state::BestModel;
 use super::state::{SavedState, States};
+use super::trainable::Trainable;
 use crate::checkpoint::{self, INDEX_FILE, MODELS, atomic};
-use crate::model::{Loss, Model};
+use crate::model::Loss;
 use crate::{Error, Result};
-
-/// A model that was kept.
-#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
-pub struct BestModel {
-    /// The name of its folder in `models`.
-    pub folder: String,
-    /// Batches that it has learned from.
-    pub batches: u64,
-    /// Its validation loss; `None` for the last model of a run that validates nothing.
-    pub loss: Option<Loss>,
-}
 
 /// The folder of a run's best models.
 #[derive(Clone, Debug)]
@@ -50,10 +39,16 @@ impl BestModels {
     ///
     /// # Errors
     /// The folder cannot be written; the list is then as it was.
-    pub(super) fn add(&self, model: &Model, batches: u64, loss: Option<Loss>, best: &mut Vec<BestModel>) -> Result<()> {
+    pub(super) fn add(
+        &self,
+        model: &dyn Trainable,
+        batches: u64,
+        loss: Option<Loss>,
+        best: &mut Vec<BestModel>,
+    ) -> Result<()> {
         atomic::make_folder(&self.folder)?;
         let name = checkpoint::batch_folder(batches);
-        atomic::write_folder(&self.folder.join(&name), |new| model.fill_folder(new))?;
+        atomic::write_folder(&self.folder.join(&name), |new| model.write(new))?;
         let place = match loss {
             Some(loss) => best.partition_point(|other| !other.is_worse_than(loss)),
             None => best.len(),
@@ -98,12 +93,5 @@ impl BestModels {
     /// The folder of a model of the list.
     pub(super) fn path(&self, model: &BestModel) -> PathBuf {
         self.folder.join(&model.folder)
-    }
-}
-
-impl BestModel {
-    /// Whether a model of this loss comes before it. Of equal ones the earlier stays before the later.
-    fn is_worse_than(&self, loss: Loss) -> bool {
-        self.loss.is_none_or(|own| loss.mean < own.mean)
     }
 }

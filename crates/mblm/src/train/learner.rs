@@ -1,5 +1,6 @@
 //! One training step after another: loss and gradients of a batch, accumulation, clipping, the optimizer's step.
 
+use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use candle_core::Tensor;
@@ -10,8 +11,9 @@ use serde::{Deserialize, Serialize};
 
 use super::optimizer::{GradientNorm, Optimizer};
 use super::schedule::Schedule;
+use super::trainable::{TimedLoss, Trainable};
 use crate::config::Precision;
-use crate::model::{Chunking, Gradients, Loss, Model, ModelBatch, TrainingPass, Watch};
+use crate::model::{Chunking, Gradients, Loss, ModelBatch, TrainingPass, Watch};
 use crate::{Error, Result};
 
 /// How a model learns from batches.
@@ -22,9 +24,9 @@ pub struct Recipe {
     /// The learning rate of each gradient step.
     pub schedule: Schedule,
     /// Batches whose gradients are averaged for one step.
-    pub accumulate: usize,
+    pub grad_accum: usize,
     /// The largest global L2 norm of the gradient of a step.
-    pub clipping: Option<f64>,
+    pub max_grad_norm: Option<f64>,
     /// Seed of the dropout masks.
     pub seed: u64,
     /// How the linear layers multiply while the model learns; where it is only used, they are exact.
@@ -34,8 +36,8 @@ pub struct Recipe {
 }
 
 /// A model in training, with its optimizer and the gradients accumulated so far.
-pub struct Learner<'a> {
-    model: &'a Model,
+pub struct Learner {
+    model: Arc<dyn Trainable>,
     recipe: Recipe,
     optimizer: Optimizer,
     gradients: Gradients,
@@ -68,11 +70,11 @@ pub struct Counts {
 
 /// What one batch did.
 #[derive(Clone, Copy, Debug)]
-pub struct Learned {
+pub struct LearnedBatch {
     /// The batch's loss.
     pub loss: Loss,
     /// The learning rate in force.
-    pub rate: f64,
+    pub lr: f64,
     /// The gradient's norm, if the batch completed a step.
     pub norm: Option<GradientNorm>,
     /// Time spent in forward passes.
@@ -81,13 +83,13 @@ pub struct Learned {
     pub backward: Duration,
 }
 
-impl<'a> Learner<'a> {
+impl Learner {
     /// A learner at its first step.
-    pub fn new(model: &'a Model, recipe: Recipe) -> Result<Self> {
+    pub fn new(model: Arc<dyn Trainable>, recipe: Recipe) -> Result<Self> {
         Ok(Self {
-            model,
             optimizer: Optimizer::new(recipe.adam, model.parameters())?,
             gradients: Gradients::zeros(model.parameters())?,
+            model,
             recipe,
             batches: 0,
             pending: 0,
@@ -101,23 +103,26 @@ impl<'a> Learner<'a> {
     /// # Errors
     /// Those of `load`.
     pub fn resume(
-        model: &'a Model,
+        model: Arc<dyn Trainable>,
         recipe: Recipe,
         counts: Counts,
         load: impl Fn(&str, &Tensor) -> Result<Tensor>,
     ) -> Result<Self> {
         let mut learner = Self::new(model, recipe)?;
         let all = |kind: &str| -> Result<Vec<Tensor>> {
-            let parameters = model.parameters().iter();
+            let parameters = learner.model.parameters().iter();
             parameters
                 .map(|parameter| load(&format!("{kind}.{}", parameter.name()), parameter.value()))
                 .collect()
         };
-        learner.optimizer.restore(all(FIRST)?, all(SECOND)?, counts.steps);
-        if counts.pending > 0 {
-            for (parameter, gradient) in model.parameters().iter().zip(all(GRADIENT)?) {
-                learner.gradients.of(parameter).add(&gradient)?;
-            }
+        let (first, second) = (all(FIRST)?, all(SECOND)?);
+        let gradients = match counts.pending {
+            0 => Vec::new(),
+            _ => all(GRADIENT)?,
+        };
+        learner.optimizer.restore(first, second, counts.steps);
+        for (parameter, gradient) in learner.model.parameters().iter().zip(gradients) {
+            learner.gradients.of(parameter).add(&gradient)?;
         }
         learner.batches = counts.batches;
         learner.pending = counts.pending;
@@ -156,8 +161,8 @@ impl<'a> Learner<'a> {
     }
 
     /// The model.
-    pub fn model(&self) -> &'a Model {
-        self.model
+    pub fn model(&self) -> &Arc<dyn Trainable> {
+        &self.model
     }
 
     /// The optimizer.
@@ -170,12 +175,20 @@ impl<'a> Learner<'a> {
         &self.gradients
     }
 
+    /// Learns from the next batch, for a loop of one's own: a step is due after every `grad_accum` batches.
+    ///
+    /// # Errors
+    /// As [`learn`](Self::learn).
+    pub fn step(&mut self, batch: &ModelBatch) -> Result<LearnedBatch> {
+        self.learn(batch, self.batches)
+    }
+
     /// Learns from one batch; `batch_index` counts the batches of the epoch from 0, and a step is due when `batch_index` + 1
-    /// is a multiple of the recipe's `accumulate`. A loss or gradient norm that is not finite changes no parameter.
+    /// is a multiple of the recipe's `grad_accum`. A loss or gradient norm that is not finite changes no parameter.
     ///
     /// # Errors
     /// A parameter that the first step finds without gradient.
-    pub fn learn(&mut self, batch: &ModelBatch, batch_index: u64) -> Result<Learned> {
+    pub fn learn(&mut self, batch: &ModelBatch, batch_index: u64) -> Result<LearnedBatch> {
         self.learn_watched(batch, batch_index, Watch::default())
     }
 
@@ -184,11 +197,11 @@ impl<'a> Learner<'a> {
     ///
     /// # Errors
     /// As [`learn`](Self::learn), and [`Error::Stopped`].
-    pub fn learn_watched(&mut self, batch: &ModelBatch, batch_index: u64, watch: Watch<'_>) -> Result<Learned> {
+    pub fn learn_watched(&mut self, batch: &ModelBatch, batch_index: u64, watch: Watch<'_>) -> Result<LearnedBatch> {
         let stop = watch.stop.filter(|_| self.pending == 0);
-        let rate = self.recipe.schedule.rate(self.optimizer.steps());
+        let lr = self.recipe.schedule.rate(self.optimizer.steps());
         let pass = TrainingPass {
-            scale: 1.0 / self.recipe.accumulate as f64,
+            scale: 1.0 / self.recipe.grad_accum as f64,
             seed: self
                 .recipe
                 .seed
@@ -201,35 +214,35 @@ impl<'a> Learner<'a> {
         };
         let multiplying = self.model.parameters().multiply(products);
         let begun = Instant::now();
-        let found = (self.model).timed_loss_and_gradients(batch, pass, &mut self.gradients, Watch { stop, ..watch });
+        let found = (self.model).differentiate(batch, pass, &mut self.gradients, Watch { stop, ..watch });
         if matches!(found, Err(Error::Stopped { .. })) {
             self.gradients.clear()?;
         }
-        let (loss, backward) = found?;
+        let TimedLoss { loss, backward } = found?;
         let forward = begun.elapsed().saturating_sub(backward);
         drop(multiplying);
         self.batches += 1;
         self.pending += 1;
         self.predictions += loss.count;
-        let due = (batch_index + 1).is_multiple_of(self.recipe.accumulate as u64);
+        let due = (batch_index + 1).is_multiple_of(self.recipe.grad_accum as u64);
         let norm = match due && loss.mean.is_finite() {
-            true => Some(self.step(rate)?),
+            true => Some(self.take_step(lr)?),
             false => None,
         };
-        Ok(Learned {
+        Ok(LearnedBatch {
             loss,
-            rate,
+            lr,
             norm,
             forward,
             backward: begun.elapsed().saturating_sub(forward),
         })
     }
 
-    fn step(&mut self, rate: f64) -> Result<GradientNorm> {
+    fn take_step(&mut self, lr: f64) -> Result<GradientNorm> {
         if self.optimizer.steps() == 0 && self.predictions > 0 {
             self.check_gradients()?;
         }
-        let norm = on_workers(|| self.optimizer.step(&self.gradients, rate, self.recipe.clipping))?;
+        let norm = on_workers(|| self.optimizer.step(&self.gradients, lr, self.recipe.max_grad_norm))?;
         self.gradients.clear()?;
         self.pending = 0;
         self.predictions = 0;

@@ -6,9 +6,11 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use super::optimizer::GradientNorm;
-use super::schedule::Plan;
+use super::schedule::RunPlan;
+use super::trainable::Metric;
 use crate::Result;
 use crate::model::Loss;
+use crate::unit::{Counted, Unit};
 
 /// A moment of a run.
 #[derive(Clone, Copy, Debug)]
@@ -16,7 +18,7 @@ pub enum Event<'a> {
     /// Training begins, or goes on.
     Start {
         /// The length of the run.
-        plan: Plan,
+        plan: RunPlan,
         /// Batches that were done before: 0 unless the run is resumed.
         done: u64,
     },
@@ -73,7 +75,7 @@ pub struct BatchReport {
     /// The loss.
     pub loss: Loss,
     /// The learning rate in force.
-    pub rate: f64,
+    pub lr: f64,
     /// The gradient's norm, if the batch completed a step.
     pub norm: Option<GradientNorm>,
     /// Whether the configuration asks for this loss to be logged (`log_train_loss_amount`).
@@ -82,6 +84,18 @@ pub struct BatchReport {
     pub forward: Duration,
     /// Time spent in backward passes and, where the batch completed a step, in the optimizer.
     pub backward: Duration,
+}
+
+impl BatchReport {
+    /// Units a second, forward and backward together; 0 where no time passed.
+    pub fn speed(&self, unit: Unit) -> f64 {
+        let seconds = (self.forward + self.backward).as_secs_f64();
+        let units = match unit.counted {
+            Counted::Ids => self.bytes,
+            Counted::Samples => self.samples,
+        };
+        if seconds > 0.0 { units as f64 / seconds } else { 0.0 }
+    }
 }
 
 /// What kind of data a model is evaluated on.
@@ -110,11 +124,11 @@ pub struct Evaluation {
     pub samples: usize,
     /// The loss over all samples.
     pub loss: Loss,
-    /// The share of right answers, 0 to 1, where a classifier answers questions.
-    pub accuracy: Option<f64>,
+    /// What else the model measures.
+    pub metric: Option<Metric>,
     /// How long the evaluation took.
     pub time: Duration,
-    /// Whether it is the best so far: the lowest validation loss, of a classifier the most right answers.
+    /// Whether it is the best so far: the lowest validation loss.
     pub best: bool,
 }
 

@@ -11,7 +11,7 @@ use crate::config::{ElementCount, TrainConfig};
 
 /// The length of a run on one worker.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Plan {
+pub struct RunPlan {
     /// Elements (samples or bytes, as the configuration counts) of one batch of one worker.
     pub elements_per_batch: u64,
     /// Batches that one worker trains on.
@@ -20,7 +20,7 @@ pub struct Plan {
     pub steps: u64,
 }
 
-impl Plan {
+impl RunPlan {
     /// The plan of a configuration whose samples have `sample_len` bytes, for one of `workers`.
     pub fn new(train: &TrainConfig, sample_len: usize, workers: usize) -> Self {
         let elements_per_batch = match train.target_elements_strategy {
@@ -100,7 +100,7 @@ mod tests {
         let text = "{target_elements: 18446744073709551615, target_elements_strategy: sequence, batch_size: 4294967296, \
                     learning_rate: 1.0, gradient_accumulate_every: 1}";
         let train: TrainConfig = serde_saphyr::from_str(text).unwrap();
-        assert_eq!(Plan::new(&train, 1 << 32, 1).batches, 1, "2^64 elements a batch");
+        assert_eq!(RunPlan::new(&train, 1 << 32, 1).batches, 1, "2^64 elements a batch");
         // as a float 2^53 + 4: more than there are
         let steps = (1 << 53) + 3;
         assert_eq!(Schedule::new(1.0, steps, 1.0).rate(steps), 1.0);

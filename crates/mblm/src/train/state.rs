@@ -14,52 +14,15 @@
 //! state appears complete or not at all ([`atomic::write_folder`]); the newest few are kept.
 
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 
-use serde::{Deserialize, Serialize};
-
-use super::best::BestModel;
-use super::learner::{Counts, Learner, Recipe};
-use super::observer::FileLengths;
+use super::learner::{Learner, Recipe};
+use super::run_state::{BestModel, FORMAT, RunState};
+use super::trainable::Trainable;
 use crate::checkpoint::{self, MODELS, STATE_FILE, STATES, Weights, atomic};
-use crate::data::Position;
-use crate::model::{Loss, Model};
 use crate::{Error, Result};
 
-/// The version of the format that is written, the only one that is read.
-const FORMAT: u64 = 1;
-
 const OPTIMIZER_FILE: &str = "optimizer.safetensors";
-
-/// What a run knows beside tensors.
-#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
-pub struct RunState {
-    format: u64,
-    /// Batches of the run that are done, gradient steps, what waits for the next step.
-    pub counts: Counts,
-    /// The next batch.
-    pub next: Position,
-    /// The last batch.
-    pub last: Position,
-    /// Whether the model is to be validated before the next batch.
-    pub validation_due: bool,
-    /// The loss of the last batch.
-    pub last_loss: Option<Loss>,
-    /// The best models so far, the best first.
-    pub best: Vec<BestModel>,
-    /// The lengths of the log files.
-    pub files: FileLengths,
-}
-
-impl RunState {
-    /// The state of a run before its first batch, which is `next`.
-    pub fn new(next: Position) -> Self {
-        Self {
-            format: FORMAT,
-            next,
-            ..Self::default()
-        }
-    }
-}
 
 /// A state on disk that has been found whole.
 #[derive(Clone, Debug)]
@@ -115,7 +78,7 @@ impl SavedState {
     ///
     /// # Errors
     /// Tensors that do not fit the model.
-    pub(super) fn restore<'a>(&self, model: &'a Model, recipe: Recipe) -> Result<Learner<'a>> {
+    pub(super) fn restore(&self, model: Arc<dyn Trainable>, recipe: Recipe) -> Result<Learner> {
         let weights = Weights::open(&self.folder.join(checkpoint::WEIGHTS_FILE))?;
         weights.load_into(model.parameters())?;
         let optimizer = Weights::open(&self.folder.join(OPTIMIZER_FILE))?;
@@ -180,13 +143,13 @@ impl States {
     ///
     /// # Errors
     /// A state that cannot be written; the others are then as they were.
-    pub(super) fn save(&self, learner: &Learner<'_>, state: &mut RunState) -> Result<PathBuf> {
+    pub(super) fn save(&self, learner: &Learner, state: &mut RunState) -> Result<PathBuf> {
         state.counts = learner.counts();
         atomic::make_folder(&self.folder)?;
         let folder = self.folder.join(checkpoint::batch_folder(state.counts.batches));
         let model = learner.model();
         atomic::write_folder(&folder, |new| {
-            model.fill_folder(new)?;
+            model.write(new)?;
             new.write_tensors(OPTIMIZER_FILE, &learner.tensors())?;
             let document = serde_json::to_string_pretty(state).map_err(|error| Error::file(&folder, error))?;
             new.write(STATE_FILE, |out| writeln!(out, "{document}"))

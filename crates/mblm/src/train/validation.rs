@@ -6,60 +6,97 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use candle_core::{Device, Tensor};
 
 use super::observer::{Event, Observer};
+use super::trainable::{Metric, Trainable};
 use crate::Result;
 use crate::config::TrainConfig;
 use crate::data::{Batch, Dataset, Loader, LoaderOptions, Order};
-use crate::model::{Loss, Model, ModelBatch};
+use crate::model::{Loss, ModelBatch};
 
-/// Measures a model as the configuration says: batch size, order, most batches.
+/// Measures a model as the configuration says: batch size, order, number of batches.
 pub(super) struct Evaluator<'a> {
-    model: &'a Model,
+    model: &'a dyn Trainable,
     train: &'a TrainConfig,
 }
 
+/// What an evaluation found.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Measured {
+    /// The mean over all predictions that count.
+    pub(super) loss: Loss,
+    /// The mean over all batches, where the model measures one.
+    pub(super) metric: Option<Metric>,
+    /// Samples that it was evaluated on.
+    pub(super) samples: usize,
+}
+
 impl<'a> Evaluator<'a> {
-    pub(super) fn new(model: &'a Model, train: &'a TrainConfig) -> Self {
+    pub(super) fn new(model: &'a dyn Trainable, train: &'a TrainConfig) -> Self {
         Self { model, train }
     }
 
-    /// The mean loss and the number of samples; `None` when `stop` was set meanwhile.
+    /// Evaluates the model on `dataset`; `None` when `stop` was set meanwhile.
     pub(super) fn run(
         &self,
         dataset: &Arc<dyn Dataset>,
         observer: &mut dyn Observer,
         stop: &AtomicBool,
-    ) -> Result<Option<(Loss, usize)>> {
-        let (batches, of) = evaluation_batches(self.train, dataset.clone())?;
+    ) -> Result<Option<Measured>> {
+        let EvaluationBatches { batches, count: of } = evaluation_batches(self.train, dataset.clone())?;
         let (mut sum, mut count, mut samples) = (0.0, 0, 0);
+        let mut metric: Option<Metric> = None;
         for (index, batch) in batches.enumerate() {
             if stop.load(Ordering::Relaxed) {
                 return Ok(None);
             }
             let batch = batch?;
-            let loss = self.model.loss(&model_batch(&batch)?)?;
+            let found = self.model.evaluate(&model_batch(&batch)?)?;
             // a batch without a prediction that counts adds nothing, whatever its mean
-            if loss.count > 0 {
-                sum += loss.mean * loss.count as f64;
+            if found.loss.count > 0 {
+                sum += found.loss.mean * found.loss.count as f64;
             }
-            count += loss.count;
+            count += found.loss.count;
             samples += batch.rows;
+            if let Some(more) = found.metric {
+                let so_far = metric.get_or_insert(Metric {
+                    sum: 0.0,
+                    count: 0,
+                    ..more
+                });
+                so_far.sum += more.sum;
+                so_far.count += more.count;
+            }
             observer.event(&Event::Evaluating { done: index + 1, of })?;
         }
         let mean = if count == 0 { 0.0 } else { sum / count as f64 };
-        Ok(Some((Loss { mean, count }, samples)))
+        Ok(Some(Measured {
+            loss: Loss { mean, count },
+            metric,
+            samples,
+        }))
     }
 }
 
-/// The batches that an evaluation takes of `dataset` as the configuration says, and how many there are.
+/// The batches of an evaluation.
+pub(crate) struct EvaluationBatches<B> {
+    /// The batches in order.
+    pub(crate) batches: B,
+    /// How many there are.
+    pub(crate) count: usize,
+}
+
+/// The batches that an evaluation takes of `dataset` as the configuration says.
 pub(crate) fn evaluation_batches(
     train: &TrainConfig,
     dataset: Arc<dyn Dataset>,
-) -> Result<(impl Iterator<Item = Result<Batch>>, usize)> {
+) -> Result<EvaluationBatches<impl Iterator<Item = Result<Batch>>>> {
     let options = LoaderOptions::evaluation(train.batch_size, sample_order(train.shuffle_eval, train.seed));
-    let of = options
+    let count = options
         .batches(&*dataset, 0)
         .min(train.max_eval_steps.unwrap_or(usize::MAX));
-    Ok((Loader::new(dataset, options)?.take(of), of))
+    Ok(EvaluationBatches {
+        batches: Loader::new(dataset, options)?.take(count),
+        count,
+    })
 }
 
 /// The order of samples that the configuration's `shuffle_…` and `seed` mean.

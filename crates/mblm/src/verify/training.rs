@@ -1,5 +1,7 @@
 //! Fixtures of a training run: the same weights and batches must give the same losses, learning rates and gradient norms.
 
+use std::sync::Arc;
+
 use candle_core::{DType, Device, Tensor};
 use mblm_ops::adam::Adam;
 use serde::Deserialize;
@@ -34,8 +36,8 @@ impl RecipeOfFixture {
                 weight_decay: 0.0,
             },
             schedule: Schedule::new(self.learning_rate, steps, self.warmup_steps_perc),
-            accumulate: self.gradient_accumulate_every,
-            clipping: self.gradient_clipping,
+            grad_accum: self.gradient_accumulate_every,
+            max_grad_norm: self.gradient_clipping,
             seed: 0,
             precision: Precision::Float32,
             chunking: Chunking::default(),
@@ -46,8 +48,13 @@ impl RecipeOfFixture {
 pub(super) fn run(fixture: &Fixture, registry: &BlockRegistry, device: &Device) -> Result<Vec<Comparison>> {
     let given: RecipeOfFixture = fixture.json("recipe")?;
     let architecture: Architecture = fixture.json("config")?;
-    let model = Model::new(&architecture, registry, &fixture.parameters("init."), device)?;
-    let mut learner = Learner::new(&model, given.recipe())?;
+    let model = Arc::new(Model::new(
+        &architecture,
+        registry,
+        &fixture.parameters("init."),
+        device,
+    )?);
+    let mut learner = Learner::new(model.clone(), given.recipe())?;
     let shape = (given.batch_iterations as usize, given.batch_size, given.input_seq_len);
     let data = fixture
         .tensor("data")?
@@ -66,7 +73,7 @@ pub(super) fn run(fixture: &Fixture, registry: &BlockRegistry, device: &Device) 
         let learned = learner.learn(&batch, index as u64)?;
         let place = format!("batch {index}");
         loss_errors.push((place.clone(), (learned.loss.mean - losses[index]).abs()));
-        rate_errors.push((place, relative(learned.rate, rates[index])));
+        rate_errors.push((place, relative(learned.lr, rates[index])));
         if let Some(norm) = learned.norm {
             let step = norm_errors.len();
             norm_errors.push((format!("step {step}"), relative(norm.before, norms[step])));

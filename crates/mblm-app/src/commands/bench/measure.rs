@@ -4,6 +4,7 @@
 //! the precision of the training. A training step is forward, backward, clipping and Adam on bytes that are drawn anew for every step;
 //! product and step take turns, so that both see the same machine.
 
+use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use crate::ceilings::{Product, Spread};
@@ -47,7 +48,7 @@ pub(super) struct Training {
 
 /// Trains on batches of `rows` samples of `len` bytes for about `time`, after one step to warm up.
 pub(super) fn training(
-    model: &Model,
+    model: &Arc<Model>,
     (precision, chunking): (Precision, Chunking),
     (rows, len): (usize, usize),
     time: Duration,
@@ -57,12 +58,12 @@ pub(super) fn training(
     let width = architecture.model().hidden_dims.last().copied().unwrap_or(1);
     let product = Product::new(width, precision, model.device())?;
     let mut learner = Learner::new(
-        model,
+        model.clone(),
         Recipe {
             adam: PUBLISHED_ADAM,
             schedule: Schedule::new(1e-4, u64::MAX, 0.0),
-            accumulate: 1,
-            clipping: Some(1.0),
+            grad_accum: 1,
+            max_grad_norm: Some(1.0),
             seed: 0,
             precision,
             chunking,

@@ -6,6 +6,7 @@ mod measure;
 mod models;
 
 use std::process::ExitCode;
+use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use anyhow::Result;
@@ -63,7 +64,7 @@ fn run(args: &BenchArgs, context: &Context) -> Result<ExitCode> {
     let train = args.what != BenchWhat::Generate;
     let generate = args.what != BenchWhat::Train;
     context.blocks().check(architecture.model())?;
-    let model = Model::new(&architecture, context.blocks(), &Seeded(0), &device)?;
+    let model = Arc::new(Model::new(&architecture, context.blocks(), &Seeded(0), &device)?);
     let precision = Precision::from(args.precision);
     if train {
         config::warn_of_precision(precision, &device);

@@ -4,6 +4,7 @@ pub(crate) mod args;
 
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
+use std::sync::Arc;
 
 use anyhow::Result;
 use candle_core::Device;
@@ -14,7 +15,8 @@ use mblm::generate::{Sampling, TokenSet};
 use mblm::model::{Chunking, Model, ParameterSource, Seeded};
 use mblm::train::outputs::{RunFiles, RunFilesOptions, timestamp};
 use mblm::train::{
-    FileLengths, MemoryEstimate, Observers, Outcome, Plan, SavedState, Trainer, TrainingData, Workload, explain_memory,
+    FileLengths, MemoryEstimate, Observers, Outcome, RunConfig, RunPlan, SavedState, Trainer, TrainingData, Workload,
+    explain_memory,
 };
 use serde_json::json;
 
@@ -73,13 +75,13 @@ fn run(args: &TrainArgs, context: &Context) -> Result<ExitCode> {
     let state = found.as_ref().and_then(|folder| folder.state.as_ref());
     let source = first_values(&experiment, state)?;
     let model = Model::new(&experiment.params.architecture, context.blocks(), &*source, &device);
-    let model = explain_memory(model, &experiment, &device, chunking)?;
+    let model = Arc::new(explain_memory(model, &experiment, &device, chunking)?);
     model.set_precision(experiment.train.precision);
     let folder = match found {
         Some(folder) => folder,
         None => run_folder::create(&experiment.io, &experiment.to_yaml_string()?)?,
     };
-    let trainer = Trainer::new(&experiment, &model, data, &folder.path).with_chunking(chunking);
+    let trainer = Trainer::new(&experiment, model.clone(), data, &folder.path).with_chunking(chunking);
     let signals = Signals::listen()?;
     let started = timestamp();
     let mut files = run_files(&experiment, &folder, &device)?;
@@ -118,10 +120,7 @@ fn summary(model: &Model, device: &Device, started: String) -> Summary {
 
 /// The files that the run writes its rows into: new ones, or those of before, cut back to where the run goes on.
 fn run_files(experiment: &Experiment, folder: &RunFolder, device: &Device) -> Result<RunFiles> {
-    let options = RunFilesOptions {
-        losses: experiment.io.enabled_loss_log_for_gpus.contains(&0),
-        ..RunFilesOptions::default()
-    };
+    let options = RunFilesOptions::from(&RunConfig::from(experiment));
     let files = match (&folder.state, folder.resumed) {
         (Some(saved), _) => RunFiles::resume(&folder.path, &saved.state.files, options)?,
         (None, true) => RunFiles::resume(&folder.path, &FileLengths::new(), options)?,
@@ -191,7 +190,7 @@ fn experiment(args: &TrainArgs, resume: &Resume, context: &Context) -> Result<Ex
 fn introduction(
     experiment: &Experiment,
     model: &Model,
-    plan: &Plan,
+    plan: &RunPlan,
     folder: &RunFolder,
     device: &Device,
 ) -> Vec<String> {
@@ -219,7 +218,7 @@ fn introduction(
 /// What a run would be, without running it.
 fn dry_run(args: &TrainArgs, experiment: &Experiment, device: &Device, chunking: Chunking) -> Result<ExitCode> {
     let architecture = &experiment.params.architecture;
-    let plan = Plan::new(&experiment.train, experiment.params.input_seq_len, 1);
+    let plan = RunPlan::new(&experiment.train, experiment.params.input_seq_len, 1);
     let step_bytes = (experiment.train.batch_size * experiment.params.input_seq_len) as u64
         * experiment.train.gradient_accumulate_every as u64;
     let work = Workload {

@@ -1,9 +1,10 @@
 //! `train.log`: what happened in a run, in lines for people. Lines are only ever added, also by a run that goes on: it is the
 //! run's history.
 
-use super::Unit;
 use super::clock::Moment;
-use crate::train::{BatchReport, Evaluation, EvaluationKind, Event};
+use crate::train::observer::{BatchReport, Evaluation, EvaluationKind, Event};
+use crate::train::trainable::Metric;
+use crate::unit::Unit;
 
 /// The name of the file in a run's folder.
 pub const TRAIN_LOG: &str = "train.log";
@@ -42,14 +43,15 @@ fn batch(report: &BatchReport, batches: u64, unit: Unit) -> String {
             false => format!("  gradient norm {:.4}", norm.before),
         });
     format!(
-        "batch {} of {batches}, epoch {}  {:.4} bits per {name}  loss {:.4} nats  rate {:.3e}{norm}  {:.0} {name}s/s",
+        "batch {} of {batches}, epoch {}  {:.4} bits per {}  loss {:.4} nats  rate {:.3e}{norm}  {:.0} {}/s",
         report.cum_batch + 1,
         report.epoch,
         report.loss.bits_per_byte(),
+        unit.singular,
         report.loss.mean,
-        report.rate,
-        unit.speed(report),
-        name = unit.name(),
+        report.lr,
+        report.speed(unit),
+        unit.plural,
     )
 }
 
@@ -61,12 +63,15 @@ fn evaluation(evaluation: &Evaluation, batches: u64, unit: Unit) -> String {
         ),
         EvaluationKind::Test => ("test", String::new()),
     };
-    let right = (evaluation.accuracy).map_or(String::new(), |share| format!("{:.2} % right  ", 100.0 * share));
+    let metric = evaluation.metric.map_or(String::new(), |metric| match metric.name {
+        Metric::ACCURACY => format!("{:.2} % right  ", 100.0 * metric.value()),
+        name => format!("{name} {:.4}  ", metric.value()),
+    });
     let best = if evaluation.best { ", the best so far" } else { "" };
     format!(
-        "{what}{after}  {right}{:.4} bits per {}  loss {:.4} nats  {} samples in {:.1} s{best}",
+        "{what}{after}  {metric}{:.4} bits per {}  loss {:.4} nats  {} samples in {:.1} s{best}",
         evaluation.loss.bits_per_byte(),
-        unit.name(),
+        unit.singular,
         evaluation.loss.mean,
         evaluation.samples,
         evaluation.time.as_secs_f64(),

@@ -14,7 +14,7 @@ use std::fs;
 use std::path::Path;
 
 use super::clock::{self, Moment};
-use crate::train::{BatchReport, Evaluation, EvaluationKind};
+use crate::train::observer::{BatchReport, Evaluation, EvaluationKind};
 use crate::{Error, Result};
 
 /// The name of the file in a run's folder.
@@ -41,7 +41,7 @@ pub(super) fn training_row(rank: usize, moment: &Moment, report: &BatchReport) -
         report.batch,
         report.cum_batch,
         report.loss.mean,
-        report.rate,
+        report.lr,
     )
 }
 
@@ -83,7 +83,7 @@ pub struct LossRow {
     /// Mean loss in nats; may be infinite or not a number.
     pub loss: f64,
     /// The learning rate, if the row says so.
-    pub rate: Option<f64>,
+    pub lr: Option<f64>,
 }
 
 /// The content of a `loss.csv`.
@@ -136,7 +136,7 @@ fn row(line: &str) -> Result<LossRow, String> {
         batch,
         cum_batch,
         loss,
-        rate,
+        lr,
         mean,
         clipped,
     ] = columns[..]
@@ -171,6 +171,6 @@ fn row(line: &str) -> Result<LossRow, String> {
         },
         cum_batch: count("cum_batch", cum_batch)?,
         loss: number("loss", loss)?,
-        rate: Some(number("lr", rate)?).filter(|rate| *rate != -1.0),
+        lr: Some(number("lr", lr)?).filter(|lr| *lr != -1.0),
     })
 }

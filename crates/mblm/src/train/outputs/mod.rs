@@ -36,11 +36,14 @@ pub use timemem_csv::TIMEMEM_FILE;
 pub use usage::peak_resident;
 
 use super::observer::{BatchReport, Evaluation, EvaluationKind, Event, FileLengths, Observer};
+use super::run_config::RunConfig;
 use crate::Result;
 use crate::checkpoint::append::Appended;
+use crate::unit::Unit;
 
 /// What [`RunFiles`] writes.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[non_exhaustive]
 pub struct RunFilesOptions {
     /// This worker, from 0.
     pub rank: usize,
@@ -50,42 +53,24 @@ pub struct RunFilesOptions {
     pub unit: Unit,
 }
 
-/// What a model predicts one by one: what its losses are means over, and its speed counts.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Unit {
-    /// Bytes, as models of bytes do.
-    Byte,
-    /// Answers, as the classifier does.
-    Answer,
-}
-
-impl Unit {
-    /// Its name, of one.
-    fn name(self) -> &'static str {
-        match self {
-            Self::Byte => "byte",
-            Self::Answer => "answer",
-        }
-    }
-
-    /// Those that a batch had, a second; 0 where no time passed.
-    fn speed(self, report: &BatchReport) -> f64 {
-        let seconds = (report.forward + report.backward).as_secs_f64();
-        let units = match self {
-            Self::Byte => report.bytes,
-            Self::Answer => report.samples,
-        };
-        if seconds > 0.0 { units as f64 / seconds } else { 0.0 }
-    }
-}
-
 impl Default for RunFilesOptions {
     /// The only worker, with losses, of a model of bytes.
     fn default() -> Self {
         Self {
             rank: 0,
             losses: true,
-            unit: Unit::Byte,
+            unit: Unit::BYTE,
+        }
+    }
+}
+
+impl From<&RunConfig> for RunFilesOptions {
+    /// The only worker of a run, as its configuration says.
+    fn from(config: &RunConfig) -> Self {
+        Self {
+            rank: 0,
+            losses: config.io.enabled_loss_log_for_gpus.contains(&0),
+            unit: config.unit,
         }
     }
 }
@@ -200,13 +185,13 @@ impl RunFiles {
         self.usage = Usage::on(self.device.as_ref(), &self.usage);
         push(&mut self.losses, loss_csv::training_row(self.rank, moment, report));
         push(&mut self.timemem, timemem_csv::training_row(report, &self.usage));
-        let unit = self.unit.name();
-        let (bits, speed) = (format!("bits_per_{unit}/train"), format!("{unit}s_per_second"));
+        let Unit { singular, plural, .. } = self.unit;
+        let (bits, speed) = (format!("bits_per_{singular}/train"), format!("{plural}_per_second"));
         let mut scalars = vec![
             ("loss/train", report.loss.mean),
             (&bits, report.loss.bits_per_byte()),
-            ("learning_rate", report.rate),
-            (&speed, self.unit.speed(report)),
+            ("learning_rate", report.lr),
+            (&speed, report.speed(self.unit)),
         ];
         if let Some(norm) = report.norm {
             scalars.extend([("gradient_norm", norm.before), ("gradient_norm_clipped", norm.after)]);
@@ -226,13 +211,14 @@ impl RunFiles {
             EvaluationKind::Validation => "valid",
             EvaluationKind::Test => "test",
         };
-        let (loss, accuracy) = (format!("loss/{kind}"), format!("accuracy/{kind}"));
-        let bits = format!("bits_per_{}/{kind}", self.unit.name());
+        let loss = format!("loss/{kind}");
+        let bits = format!("bits_per_{}/{kind}", self.unit.singular);
+        let metric = (evaluation.metric).map(|metric| (format!("{}/{kind}", metric.name), metric.value()));
         let mut scalars = vec![
             (&*loss, evaluation.loss.mean),
             (&*bits, evaluation.loss.bits_per_byte()),
         ];
-        scalars.extend(evaluation.accuracy.map(|share| (&*accuracy, share)));
+        scalars.extend(metric.iter().map(|(tag, value)| (&**tag, *value)));
         let record = event_file::scalars_record(moment.unix(), evaluation.cum_batch, &scalars);
         push(&mut self.events, record);
     }

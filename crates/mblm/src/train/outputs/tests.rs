@@ -10,7 +10,10 @@ use proptest::prelude::*;
 use super::*;
 use crate::checkpoint::append::test_storage::Disk;
 use crate::model::Loss;
-use crate::train::{GradientNorm, Plan};
+use crate::train::optimizer::GradientNorm;
+use crate::train::schedule::RunPlan;
+use crate::train::trainable::Metric;
+use crate::unit::Counted;
 
 const BATCHES: u64 = 12;
 
@@ -31,7 +34,7 @@ fn report(cum_batch: u64) -> BatchReport {
         samples: 2,
         bytes: 64,
         loss: loss(cum_batch),
-        rate: 1e-4 * (cum_batch + 1) as f64,
+        lr: 1e-4 * (cum_batch + 1) as f64,
         norm: (cum_batch % 2 == 1).then_some(GradientNorm {
             before: 4.0,
             after: 1.0,
@@ -58,7 +61,7 @@ fn evaluation(kind: EvaluationKind, cum_batch: u64) -> Evaluation {
         elements_seen,
         samples: 7,
         loss: loss(cum_batch),
-        accuracy: None,
+        metric: None,
         time: Duration::from_millis(1500),
         best: true,
     }
@@ -66,7 +69,7 @@ fn evaluation(kind: EvaluationKind, cum_batch: u64) -> Evaluation {
 
 /// Lets the files hear of the batches `from..to`: validation after each fourth, the end and the test after the last.
 fn run(files: &mut RunFiles, from: u64, to: u64) {
-    let plan = Plan {
+    let plan = RunPlan {
         elements_per_batch: 64,
         batches: BATCHES,
         steps: BATCHES / 2,
@@ -263,10 +266,10 @@ fn what_is_written_is_read_back() {
         assert_eq!(row.loss, loss(batch).mean);
         assert_eq!(row.elements_seen, Some((batch + 1) * 64));
         let training = row.kind == LossKind::Training;
-        assert_eq!(row.rate, training.then_some(report(batch).rate));
+        assert_eq!(row.lr, training.then_some(report(batch).lr));
     }
     let test = log.rows.last().unwrap();
-    assert_eq!((test.cum_batch, test.elements_seen, test.rate), (None, None, None));
+    assert_eq!((test.cum_batch, test.elements_seen, test.lr), (None, None, None));
 
     // as Python's csv module ends lines, killed in the middle of one
     let text = read(folder.path(), LOSS_FILE).replace('\n', "\r\n");
@@ -351,12 +354,20 @@ fn scalars_are_in_the_event_file() {
 fn a_classifier_counts_answers_and_says_how_many_are_right() {
     let folder = tempfile::tempdir().unwrap();
     let options = RunFilesOptions {
-        unit: Unit::Answer,
+        unit: Unit {
+            singular: "answer",
+            plural: "answers",
+            counted: Counted::Samples,
+        },
         ..RunFilesOptions::default()
     };
     let mut files = RunFiles::create(folder.path(), options).unwrap();
     let validation = Evaluation {
-        accuracy: Some(0.625),
+        metric: Some(Metric {
+            name: Metric::ACCURACY,
+            sum: 5.0,
+            count: 8,
+        }),
         ..evaluation(EvaluationKind::Validation, 3)
     };
     for event in [Event::Batch(report(0)), Event::Evaluated(validation)] {

@@ -10,7 +10,7 @@
 //! those of its memory, of what is in use by this and other programs; what a program has taken there it keeps.
 
 use super::usage::Usage;
-use crate::train::{BatchReport, Evaluation, EvaluationKind};
+use crate::train::observer::{BatchReport, Evaluation, EvaluationKind};
 
 /// The name of the file in a run's folder.
 pub const TIMEMEM_FILE: &str = "timemem.csv";
