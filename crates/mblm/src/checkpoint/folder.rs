@@ -17,29 +17,12 @@ use serde::Deserialize;
 use serde_json::{Value, json};
 
 use super::atomic::{self, NewFolder};
+use super::layout::{CONFIG_FILE, WEIGHTS_FILE};
 use super::{SUMS_FILE, Weights, names, run, safetensors, sums};
 use crate::{Error, Result};
 
 /// The version of the folder's format that is written, the newest that is read.
 pub const FORMAT: u64 = 1;
-
-/// The name of the configuration in a model folder.
-pub const CONFIG_FILE: &str = "config.json";
-
-/// The name of the parameters in a model folder.
-pub const WEIGHTS_FILE: &str = "model.safetensors";
-
-/// The folder of the best models in a run's folder.
-pub const MODELS: &str = "models";
-
-/// The list of the best models in that folder, the best first.
-pub const INDEX_FILE: &str = "index.json";
-
-/// The folder of training states in a run's folder.
-pub const STATES: &str = "states";
-
-/// The counters of a training state in its folder.
-pub const STATE_FILE: &str = "state.json";
 
 /// The longest configuration that is read, in bytes: as JSON's values it takes many times its length.
 const MAX_CONFIG: u64 = 1 << 20;

@@ -10,6 +10,7 @@
 //! | `torch_write.rs` | the same format, written: [`write_torch`], and [`rotary_buffers`] that go with it |
 //! | `names.rs` | the parameter names of older files, brought up to date |
 //! | `folder.rs` | a model folder, `config.json` and `model.safetensors`: [`Folder`], [`save`] |
+//! | `layout.rs` | the names of files and folders |
 //! | `run.rs` | where a run's folder keeps its models and states |
 //! | `open.rs` | whole models from files and back: [`Model::open`](crate::model::Model::open) |
 //! | `transfer.rs` | another model's weights as the first values of a new one: [`Transfer`] |
@@ -26,6 +27,7 @@ pub mod tree;
 
 pub(crate) mod append;
 mod folder;
+mod layout;
 mod names;
 mod open;
 mod pickle;
@@ -42,8 +44,9 @@ mod weights;
 mod hostile;
 
 pub use ::safetensors::Dtype as StoredType;
-pub use folder::{CONFIG_FILE, FORMAT, Folder, INDEX_FILE, MODELS, STATE_FILE, STATES, WEIGHTS_FILE, save};
+pub use folder::{FORMAT, Folder, save};
 pub(crate) use folder::{fill as fill_folder, save_tensors};
+pub use layout::{CONFIG_FILE, INDEX_FILE, MODELS, STATE_FILE, STATES, WEIGHTS_FILE};
 pub use open::architecture_of;
 pub(crate) use run::{batch_folder, batch_folders};
 pub(crate) use sums::hex;

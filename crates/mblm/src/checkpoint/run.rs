@@ -1,17 +1,11 @@
-//! Where a run's folder keeps its models and states.
-//!
-//! ```text
-//! RUN/models/index.json   the best models, the best first
-//! RUN/models/batch_N/     a model folder
-//! RUN/states/batch_N/     a training state, which is a model folder as well
-//! ```
+//! Where a run's folder keeps its models and states; [`layout`](super::layout) has the names.
 
 use std::io;
 use std::path::{Path, PathBuf};
 
 use serde::Deserialize;
 
-use super::{CONFIG_FILE, INDEX_FILE, MODELS, STATES};
+use super::layout::{CONFIG_FILE, INDEX_FILE, MODELS, STATES};
 use crate::{Error, Result};
 
 /// How the names of the folders begin; the number of batches follows.

@@ -9,8 +9,9 @@ use candle_core::{DType, Device, Tensor};
 use indexmap::IndexMap;
 use memmap2::Mmap;
 
+use super::layout::WEIGHTS_FILE;
 use super::stored::Stored;
-use super::{StoredType, WEIGHTS_FILE, names, run, safetensors, torch};
+use super::{StoredType, names, run, safetensors, torch};
 use crate::model::Parameters;
 use crate::{Error, Result};
 

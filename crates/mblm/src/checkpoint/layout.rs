@@ -1,0 +1,26 @@
+//! The names of files and folders in a model's folder and in a run's folder.
+//!
+//! ```text
+//! MODEL/config.json, model.safetensors      a model folder
+//! RUN/models/index.json                     the best models, the best first
+//! RUN/models/batch_N/                       a model folder
+//! RUN/states/batch_N/state.json             a training state, which is a model folder as well
+//! ```
+
+/// The name of the configuration in a model folder.
+pub const CONFIG_FILE: &str = "config.json";
+
+/// The name of the parameters in a model folder.
+pub const WEIGHTS_FILE: &str = "model.safetensors";
+
+/// The folder of the best models in a run's folder.
+pub const MODELS: &str = "models";
+
+/// The list of the best models in that folder, the best first.
+pub const INDEX_FILE: &str = "index.json";
+
+/// The folder of training states in a run's folder.
+pub const STATES: &str = "states";
+
+/// The counters of a training state in its folder.
+pub const STATE_FILE: &str = "state.json";
