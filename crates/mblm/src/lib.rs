@@ -4,7 +4,8 @@
 //! |---|---|
 //! | [`config`] | configurations: the model's, an experiment's; read from YAML and checked once |
 //! | [`bytes`] | bytes and ids, patches, output streams |
-//! | [`model`] | the hierarchy, its stages and blocks, forward and backward |
+//! | [`model`] | the hierarchy and its stages, forward and backward |
+//! | [`blocks`] | the built-in blocks, what stages are made of |
 //! | [`data`] | data sets, and batches prepared ahead |
 //! | [`train`] | schedule, optimizer, training runs |
 //! | [`generate`] | decoding with state, sampling |
@@ -13,6 +14,7 @@
 //! | [`checkpoint`] | model folders, safetensors, the Python package's `.pth` |
 //! | [`verify`] | known-good numbers, to check a machine with |
 
+pub mod blocks;
 pub mod bytes;
 pub mod checkpoint;
 pub mod classifier;

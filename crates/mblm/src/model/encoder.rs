@@ -11,13 +11,13 @@ use mblm_ops::{cross_entropy, widened};
 
 use super::backward::{Loss, TrainingPass, total};
 use super::block::Pass;
-use super::blocks::Transformer;
 use super::decoder::{even_groups, group_size, training_groups};
 use super::embedding::TokenEmbedding;
 use super::ids::Ids;
 use super::init::Seeded;
 use super::layers::Linear;
 use super::parameter::{Builder, Gradients, ParameterSource, Parameters};
+use crate::blocks::Transformer;
 use crate::config::{BlockConfig, EncoderConfig, MaskReduce};
 use crate::{Error, Result};
 

@@ -9,19 +9,19 @@ use super::parameter::{Builder, Gradients, Parameter};
 use crate::Result;
 
 /// y = x Wᵀ + b over the last dimension; W is `weight` (outputs, inputs), b is `bias` (outputs).
-pub(super) struct Linear {
+pub(crate) struct Linear {
     weight: Parameter,
     bias: Option<Parameter>,
 }
 
 impl Linear {
     /// With bias; weight and bias start uniform in ±1/√inputs.
-    pub(super) fn new(builder: &Builder<'_>, inputs: usize, outputs: usize) -> Result<Self> {
+    pub(crate) fn new(builder: &Builder<'_>, inputs: usize, outputs: usize) -> Result<Self> {
         Self::with_bias(builder, inputs, outputs, Init::linear(inputs))
     }
 
     /// With a bias that starts in a way of its own.
-    pub(super) fn with_bias(builder: &Builder<'_>, inputs: usize, outputs: usize, bias: Init) -> Result<Self> {
+    pub(crate) fn with_bias(builder: &Builder<'_>, inputs: usize, outputs: usize, bias: Init) -> Result<Self> {
         Ok(Self {
             weight: builder.linear_weight(&[outputs, inputs], Init::linear(inputs))?,
             bias: Some(builder.parameter("bias", &[outputs], bias)?),
@@ -29,29 +29,29 @@ impl Linear {
     }
 
     /// Without bias.
-    pub(super) fn without_bias(builder: &Builder<'_>, inputs: usize, outputs: usize, init: Init) -> Result<Self> {
+    pub(crate) fn without_bias(builder: &Builder<'_>, inputs: usize, outputs: usize, init: Init) -> Result<Self> {
         Ok(Self {
             weight: builder.linear_weight(&[outputs, inputs], init)?,
             bias: None,
         })
     }
 
-    pub(super) fn parameters(&self) -> impl Iterator<Item = &Parameter> {
+    pub(crate) fn parameters(&self) -> impl Iterator<Item = &Parameter> {
         std::iter::once(&self.weight).chain(&self.bias)
     }
 
     /// The weight in the type of `x`.
-    pub(super) fn weight_for(&self, x: &Tensor) -> Result<Tensor> {
+    pub(crate) fn weight_for(&self, x: &Tensor) -> Result<Tensor> {
         self.weight.weight_for(x)
     }
 
     /// The bias, where there is one.
-    pub(super) fn bias(&self) -> Option<&Tensor> {
+    pub(crate) fn bias(&self) -> Option<&Tensor> {
         self.bias.as_ref().map(Parameter::value)
     }
 
     /// (…, inputs) → (…, outputs).
-    pub(super) fn forward(&self, x: &Tensor) -> Result<Tensor> {
+    pub(crate) fn forward(&self, x: &Tensor) -> Result<Tensor> {
         let (weight, bias) = (self.weight.weight_for(x)?, self.bias.as_ref().map(Parameter::value));
         Ok(match self.weight.packed() {
             Some(packed) => linear::forward_packed(x, &weight, &packed, bias)?,
@@ -60,12 +60,12 @@ impl Linear {
     }
 
     /// The gradient of `x`; those of weight and bias go to their buffers.
-    pub(super) fn backward(&self, x: &Tensor, dy: &Tensor, gradients: &mut Gradients) -> Result<Tensor> {
+    pub(crate) fn backward(&self, x: &Tensor, dy: &Tensor, gradients: &mut Gradients) -> Result<Tensor> {
         self.backward_from(None, x, dy, gradients)
     }
 
     /// The same, added to `sum`, which nobody else may hold: it may be overwritten.
-    pub(super) fn backward_onto(
+    pub(crate) fn backward_onto(
         &self,
         sum: Tensor,
         x: &Tensor,
@@ -89,42 +89,42 @@ impl Linear {
 }
 
 /// Adds a layer's output to the residual stream and normalises the sum, after a token shift where there is one.
-pub(super) struct AddNorm {
+pub(crate) struct AddNorm {
     gain: Parameter,
     norm: Norm,
 }
 
 /// What [`AddNorm`] gives its layer.
-pub(super) struct Normed {
+pub(crate) struct Normed {
     /// The input of the layer (n, t, d).
-    pub(super) out: Tensor,
+    pub(crate) out: Tensor,
     /// For the backward pass; holds the residual stream too.
-    pub(super) saved: SavedNorm,
+    pub(crate) saved: SavedNorm,
 }
 
 /// What [`AddNorm`] keeps for its backward pass.
-pub(super) struct SavedNorm {
+pub(crate) struct SavedNorm {
     /// The residual stream (n, t, d), the addition included.
-    pub(super) residual: Tensor,
+    pub(crate) residual: Tensor,
     previous: Option<Tensor>,
     saved: add_norm::Saved,
 }
 
 impl AddNorm {
     /// The norm over `dim` channels whose gain is called `name`.
-    pub(super) fn new(builder: &Builder<'_>, name: &str, dim: usize, norm: Norm) -> Result<Self> {
+    pub(crate) fn new(builder: &Builder<'_>, name: &str, dim: usize, norm: Norm) -> Result<Self> {
         Ok(Self {
             gain: builder.parameter(name, &[dim], Init::Ones)?,
             norm,
         })
     }
 
-    pub(super) fn parameter(&self) -> &Parameter {
+    pub(crate) fn parameter(&self) -> &Parameter {
         &self.gain
     }
 
     /// Norm of x + `delta` (n, t, d); with a token shift if `previous` (n|1, 1, d) gives the row before the first.
-    pub(super) fn forward(&self, x: &Tensor, delta: Option<&Tensor>, previous: Option<Tensor>) -> Result<Normed> {
+    pub(crate) fn forward(&self, x: &Tensor, delta: Option<&Tensor>, previous: Option<Tensor>) -> Result<Normed> {
         let output = add_norm::forward(x, delta, self.gain.value(), self.norm, previous.as_ref())?;
         Ok(Normed {
             out: output.normed,
@@ -138,7 +138,7 @@ impl AddNorm {
 
     /// The gradients of x (and of `delta`, the same) and of `previous`, from that of the result, and from those that flow
     /// along the residual stream and into its last row as a state, if any.
-    pub(super) fn backward(
+    pub(crate) fn backward(
         &self,
         saved: &SavedNorm,
         d_out: &Tensor,

@@ -3,22 +3,21 @@
 //! Read [`decoder`](Mblm) for what is computed, `backward` for how it is trained, [`StageBlock`] for what a block is.
 
 mod backward;
-mod block;
-pub mod blocks;
+pub(crate) mod block;
 mod decoder;
 mod embedding;
 mod encoder;
 mod ids;
-mod init;
+pub(crate) mod init;
 mod kernels;
 mod kind;
-mod layers;
-mod parameter;
+pub(crate) mod layers;
+pub(crate) mod parameter;
 mod recomputed;
 mod registry;
 mod shards;
 mod stage;
-mod state;
+pub(crate) mod state;
 mod streaming;
 
 pub use backward::{Chunking, Loss, TrainingPass};

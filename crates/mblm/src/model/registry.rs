@@ -5,8 +5,8 @@ use std::fmt;
 use std::sync::Arc;
 
 use super::block::StageBlock;
-use super::blocks::{Mamba1, Mamba2, Transformer};
 use super::parameter::Builder;
+use crate::blocks::{Mamba1, Mamba2, Transformer};
 use crate::config::{BlockConfig, CustomBlockConfig, ModelConfig, suggest};
 use crate::{Error, Result};
 

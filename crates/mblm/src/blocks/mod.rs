@@ -1,4 +1,4 @@
-//! The built-in blocks: stacks of layers that map (sequences, positions, D) to the same shape.
+//! The built-in blocks: stacks of layers that map (sequences, positions, D) to the same shape. One folder a block.
 
 mod mamba1;
 mod mamba2;
