@@ -6,18 +6,19 @@
 //! at the end   RMSNorm(x)                                    x (n, 1, d)
 //! ```
 //!
-//! The parts are those of [`add_norm`](crate::add_norm) ([`Norm::Clamped`]), [`linear`](crate::linear),
+//! The formulas are those of [`add_norm`](crate::add_norm) ([`Norm::Clamped`]), [`linear`](crate::linear),
 //! [`attention`](crate::attention) and [`gelu`](crate::gelu). For inference only: there is no backward pass.
 //!
 //! A step reads every weight once and computes little. A GPU spends its time on the way from one small kernel to the next, so
-//! there one kernel takes the position through all layers.
+//! there one cooperative kernel takes the position through all layers. A single launch needs every layer's tensors at once:
+//! [`Layer`] and [`LayerState`] are the kernel's arguments, and no layer of a model. The model that owns the layers asks
+//! [`takes`], and where the answer is no it calls the operations of its layers one by one.
 
-mod cpu;
 #[cfg(feature = "cuda")]
 mod cuda;
 pub mod reference;
 
-use candle_core::{D, DType, Result, Tensor};
+use candle_core::{D, Result, Tensor};
 
 use crate::add_norm::Norm;
 use crate::attention::Attention;
@@ -25,7 +26,7 @@ use crate::attention::Attention;
 /// The norm of every layer, and the last one.
 const NORM: Norm = Norm::Clamped;
 
-/// The parameters of one layer: d channels, a attention channels (heads · channels of a head), m inner ones.
+/// The kernel's argument for the parameters of one layer: d channels, a attention channels (heads · channels of a head), m inner ones.
 ///
 /// Weights have the type of the activations; gains and biases that of the parameters.
 #[derive(Clone, Debug)]
@@ -50,7 +51,7 @@ pub struct Layer {
     pub outer_bias: Tensor,
 }
 
-/// What one layer knows of the positions before.
+/// The kernel's argument for what one layer knows of the positions before.
 #[derive(Clone, Debug)]
 pub struct LayerState {
     /// The row before in the attention's token shift (n or 1, 1, d); `None` for zeros.
@@ -92,15 +93,14 @@ pub struct Output {
     pub shifts: Tensor,
 }
 
-/// What the computations have in common: the result, and for each layer the two shifted rows and the present row.
+/// What the reference implementation returns: the result, and for each layer the two shifted rows and the present row.
 struct Computed {
     out: Tensor,
     shifts: Vec<[Tensor; 2]>,
     present: Vec<Tensor>,
 }
 
-/// Whether one kernel does a step of a stack with `inner` inner channels after `past` positions: elsewhere its parts, called one
-/// by one, are as fast.
+/// Whether there is a kernel for a step of a stack with `inner` inner channels after `past` positions.
 pub fn takes(a: &Attention, x: &Tensor, inner: usize, past: usize) -> bool {
     #[cfg(feature = "cuda")]
     return cuda::takes(a, x, inner, past);
@@ -113,7 +113,8 @@ pub fn takes(a: &Attention, x: &Tensor, inner: usize, past: usize) -> bool {
 
 /// Takes `x` (n, 1, d) at `position` through the layers and norms the result with `gain` (d).
 ///
-/// The attention is causal and drops nothing. Each layer's new row is written to the room of its state.
+/// The attention is causal and drops nothing. Each layer's new row is written to the room of its state. What the kernel does
+/// not take runs the reference implementation, which is slow.
 pub fn step(
     a: &Attention,
     layers: &[Layer],
@@ -127,10 +128,7 @@ pub fn step(
     if let Some(output) = cuda::step(a, layers, states, gain, position, x)? {
         return Ok(output);
     }
-    let computed = match (x.device().is_cpu(), x.dtype()) {
-        (true, DType::F32 | DType::F64) => cpu::step(a, layers, states, gain, position, x)?,
-        _ => reference::step(a, layers, states, gain, position, x)?,
-    };
+    let computed = reference::step(a, layers, states, gain, position, x)?;
     for (state, present) in states.iter().zip(&computed.present) {
         state.keep(present)?;
     }

@@ -1,4 +1,4 @@
-//! The plain twin: the reference twins of the parts, one after the other.
+//! The reference implementation: those of the operations of a layer, one after the other.
 
 use candle_core::{Result, Tensor};
 

@@ -1,6 +1,6 @@
-//! Checks of a step against the twin, on the CPU and as one kernel, with every kind of state. There are no gradients.
+//! Checks of a step against the reference implementation in double precision, with every kind of state. There are no gradients.
 
-use candle_core::{Device, Result};
+use candle_core::{DType, Device, Result};
 
 use super::*;
 use crate::testing::{relative_error, uniform};
@@ -120,7 +120,7 @@ impl Stack {
         )
     }
 
-    /// What the twin gives for the same numbers, in `f64` on the CPU.
+    /// What the reference implementation gives for the same numbers, in `f64` on the CPU.
     fn expected(&self) -> Result<Computed> {
         let exact = |tensor: &Tensor| tensor.to_device(&Device::Cpu)?.to_dtype(DType::F64);
         let maybe = |tensor: &Option<Tensor>| tensor.as_ref().map(exact).transpose();
@@ -160,7 +160,7 @@ impl Stack {
         )
     }
 
-    /// Fails unless a step gives what the twin does, and leaves the rooms as it should.
+    /// Fails unless a step gives what the reference implementation does, and leaves the rooms as it should.
     fn check(&self, bound: f64) -> Result<()> {
         let case = self.case;
         let expected = self.expected()?;
@@ -217,7 +217,7 @@ fn kinds(case: Case) -> impl Iterator<Item = Case> {
 }
 
 #[test]
-fn a_step_on_the_cpu_is_that_of_the_reference() -> Result<()> {
+fn a_step_without_a_kernel_is_that_of_the_reference() -> Result<()> {
     for case in kinds(SMALL) {
         for n in [1, 3] {
             Stack::new(case, n, DType::F32, DType::F32, &Device::Cpu)?.check(1e-5)?;
@@ -332,7 +332,7 @@ mod on_cuda {
     }
 
     #[test]
-    fn other_steps_go_through_the_parts() -> Result<()> {
+    fn the_kernel_refuses_other_steps() -> Result<()> {
         let device = crate::cuda::device(0)?;
         let several = Stack::new(SMALL, 9, DType::BF16, DType::F32, &device)?;
         assert!(!takes(&several.attention, &several.x, SMALL.inner, SMALL.past));

@@ -80,8 +80,8 @@ struct SavedStack {
 }
 
 impl Layer {
-    /// The parameters as a step takes them that is done at once.
-    fn decoded(&self, x: &Tensor) -> Result<decode::Layer> {
+    /// The parameters as the kernel of [`decode`] takes them.
+    fn kernel_argument(&self, x: &Tensor) -> Result<decode::Layer> {
         Ok(decode::Layer {
             attention_gain: self.attention_norm.parameter().value().clone(),
             to_q: self.to_q.weight_for(x)?,
@@ -196,21 +196,28 @@ impl Transformer {
         Ok((x, delta))
     }
 
-    /// One position through all layers and the last norm at once, where there is a kernel for that.
+    /// One position through all layers and the last norm by one kernel, where there is one: elsewhere the layers' operations,
+    /// called one by one ([`run`](Self::run)), are as fast.
     fn step(&self, x: &Tensor, state: &mut State) -> Result<Option<Tensor>> {
         let Some(first) = self.layers.first().filter(|_| self.attention.causal) else {
             return Ok(None);
         };
-        let (sequences, positions, _) = x.dims3()?;
+        let positions = x.dim(1)?;
         let past = state.get(KEYS_VALUES).map_or(Ok(0), |past| past.dim(1))?;
         let inner = first.inner_bias.value().elem_count();
         if positions != 1 || !decode::takes(&self.attention, x, inner, past) {
             return Ok(None);
         }
+        self.step_at_once(x, state).map(Some)
+    }
+
+    /// One position through all layers and the last norm by [`decode::step`].
+    fn step_at_once(&self, x: &Tensor, state: &mut State) -> Result<Tensor> {
+        let sequences = x.dim(0)?;
         let layers = self
             .layers
             .iter()
-            .map(|layer| layer.decoded(x))
+            .map(|layer| layer.kernel_argument(x))
             .collect::<Result<Vec<_>>>()?;
         let slots: Vec<usize> = (0..layers.len()).map(|index| SLOTS * index + KEYS_VALUES).collect();
         let width = 2 * self.attention.heads * self.attention.head_dim;
@@ -233,7 +240,7 @@ impl Transformer {
             state.grow(SLOTS * index + KEYS_VALUES, row)?;
         }
         state.advance(1);
-        Ok(Some(output.out))
+        Ok(output.out)
     }
 
     /// The attention's parameters for one layer of a training pass, or of inference.
@@ -461,5 +468,49 @@ impl StageBlock for Transformer {
             d_x = self.layer_backward(layer, index, saved, stack, &d_x, &d_x, d_state, &mut d_begin, gradients)?;
         }
         Ok((d_x, d_begin))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use candle_core::{DType, Device};
+    use mblm_ops::testing::{relative_error, uniform};
+
+    use super::*;
+    use crate::model::init::Seeded;
+
+    /// A step that one kernel takes computes what the layers' operations do and leaves the same state.
+    #[test]
+    fn a_step_at_once_is_that_of_the_operations() {
+        let config = TransformerConfig {
+            attn_head_dims: 8,
+            attn_num_heads: 3,
+            attn_use_rot_embs: true,
+            attn_dropout: 0.0,
+            ff_multiplier: 2,
+            ff_dropout: 0.0,
+            use_flash_attn: false,
+            pos_emb_type: None,
+        };
+        let builder = Builder::new(&Seeded(1), DType::F64, &Device::Cpu);
+        let block = Transformer::decoder(&config, 16, 2, &builder).unwrap();
+        let close = |found: &Tensor, expected: &Tensor| {
+            let error = relative_error(found, expected, 1e-6).unwrap();
+            assert!(error < 1e-12, "{error:.2e}");
+        };
+        let mut start = block.initial_state();
+        block.forward(&uniform(&[1, 3, 16], 1).unwrap(), &mut start).unwrap();
+        for before in [block.initial_state(), start] {
+            let (mut at_once, mut by_one) = (before.clone(), before);
+            for position in 0..3 {
+                let x = uniform(&[2, 1, 16], 2 + position).unwrap();
+                let found = block.step_at_once(&x, &mut at_once).unwrap();
+                close(&found, &block.forward(&x, &mut by_one).unwrap());
+                assert_eq!(at_once.position(), by_one.position());
+                for slot in 0..2 * SLOTS {
+                    close(at_once.get(slot).unwrap(), by_one.get(slot).unwrap());
+                }
+            }
+        }
     }
 }
