@@ -45,7 +45,7 @@ pub fn instructions() -> &'static str {
     #[cfg(target_arch = "x86_64")]
     {
         let found = |name| match name {
-            "AVX-512 and AMX" => crate::cpu::TileUnit::of_processor().is_some(),
+            "AVX-512 and AMX" => mblm_gemm::processor().amx,
             "AVX-512" => is_x86_feature_detected!("avx512f") && is_x86_feature_detected!("avx512vl"),
             _ => is_x86_feature_detected!("avx2") && is_x86_feature_detected!("fma"),
         };

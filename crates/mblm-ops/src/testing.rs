@@ -84,13 +84,6 @@ pub fn uniform(shape: &[usize], seed: u64) -> Result<Tensor> {
     Tensor::from_vec(data, shape, &Device::Cpu)
 }
 
-/// [`uniform`] numbers of `f32`.
-#[cfg(test)]
-pub(crate) fn numbers(count: usize, seed: u64) -> Vec<f32> {
-    let data = uniform(&[count], seed).unwrap().to_vec1::<f64>().unwrap();
-    data.into_iter().map(|x| x as f32).collect()
-}
-
 /// Names an operation and draws its inputs.
 pub struct Harness {
     name: &'static str,

@@ -8,8 +8,8 @@ use multiversion::multiversion;
 
 use super::{Gradients, Incoming, Norm, Output, Saved, keep};
 use crate::GradBuffer;
-use crate::cpu::norm::{self, add_gain, add_gradient, dot3};
-use crate::cpu::{Real, Slice, add_assign, dot, from_vec, par_new_rows, par_reduce, par_rows};
+use crate::cpu::norm::{self, add_gain, add_gradient};
+use crate::cpu::{Real, Slice, add_assign, dot, dot3, from_vec, par_new_rows, par_reduce, par_rows};
 
 /// Sequences that one task of the loop over shared previous rows takes.
 const SEQUENCES: usize = 64;

@@ -1,4 +1,4 @@
-//! Typed access to the data of CPU tensors.
+//! Typed access to the data of CPU tensors, and the types of numbers that the CPU kernels compute with.
 
 use std::cell::Cell;
 use std::marker::PhantomData;
@@ -8,7 +8,29 @@ use candle_core::{CpuStorage, InplaceOp1, Layout, Result, Shape, Storage, Tensor
 
 use parking_lot::RwLockReadGuard;
 
-use super::Real;
+/// The element types of the CPU kernels: `f32` for work, `f64` for the checks.
+pub trait Real: mblm_gemm::Real + WithDType {
+    /// The elements of a storage of this type.
+    fn storage_mut(storage: &mut CpuStorage) -> Result<&mut [Self]>;
+}
+
+impl Real for f32 {
+    fn storage_mut(storage: &mut CpuStorage) -> Result<&mut [Self]> {
+        match storage {
+            CpuStorage::F32(data) => Ok(data),
+            _ => candle_core::bail!("expected a tensor of f32"),
+        }
+    }
+}
+
+impl Real for f64 {
+    fn storage_mut(storage: &mut CpuStorage) -> Result<&mut [Self]> {
+        match storage {
+            CpuStorage::F64(data) => Ok(data),
+            _ => candle_core::bail!("expected a tensor of f64"),
+        }
+    }
+}
 
 /// The elements of a CPU tensor in row-major order, borrowed when the tensor is contiguous and copied otherwise.
 pub struct Slice<'a, T> {
@@ -108,18 +130,4 @@ pub fn with_slice_mut<T: Real, R>(tensor: &Tensor, write: impl FnOnce(&mut [T]) 
 /// A CPU tensor that takes over `data`.
 pub fn from_vec<T: WithDType>(data: Vec<T>, shape: impl Into<Shape>) -> Result<Tensor> {
     Tensor::from_vec(data, shape.into(), &candle_core::Device::Cpu)
-}
-/// Asks the processor to fetch `data` while something else is computed; where it cannot be asked nothing happens.
-///
-/// For rows that its own foresight does not reach: after every page of memory it begins anew.
-#[inline(always)]
-pub fn prefetch<T>(data: &[T]) {
-    #[cfg(target_arch = "x86_64")]
-    for line in data.chunks((64 / size_of::<T>().clamp(1, 64)).max(1)) {
-        use std::arch::x86_64::{_MM_HINT_T0, _mm_prefetch};
-        // SAFETY: a prefetch reads nothing and faults nowhere; SSE is part of x86-64.
-        unsafe { _mm_prefetch::<_MM_HINT_T0>(line.as_ptr().cast()) };
-    }
-    #[cfg(not(target_arch = "x86_64"))]
-    let _ = data;
 }

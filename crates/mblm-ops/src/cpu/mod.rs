@@ -1,20 +1,11 @@
-//! What the CPU kernels share: typed access to tensor data, deterministic parallel loops and vector arithmetic.
+//! What the CPU kernels share: typed access to the data of tensors, and the products and loops of [`mblm_gemm`].
 
 mod access;
-mod amx;
-pub(crate) mod bf16;
-mod gemm;
-mod math;
-pub(crate) mod norm;
-mod panels;
-mod parallel;
-mod rows;
 
-pub use access::{Slice, from_vec, prefetch, with_slice_mut};
-#[cfg(target_arch = "x86_64")]
-pub(crate) use amx::Unit as TileUnit;
-pub(crate) use gemm::{Matrix, new_product, product};
-pub use math::{Real, add_assign, axpy, dot, dots, dots_of_pairs, sum};
-pub(crate) use panels::{Panels, Stored};
-pub use parallel::{on_workers, par_chunks, par_map, par_new, par_reduce, par_zeroed, split, threads, zeroed, zeros};
-pub use rows::{par_new_rows, par_rows};
+pub use access::{Real, Slice, from_vec, with_slice_mut};
+pub(crate) use mblm_gemm::{
+    Beta, Dims, Matrix, MatrixMut, PackedB, Stored, Threads, add_assign, axpy, dot, dot3, dots, dots_of_pairs, norm,
+    par_chunks, par_new_rows, par_reduce, par_rows, par_zeroed, prefetch, product, product_into, split, sum, zeroed,
+    zeros,
+};
+pub use mblm_gemm::{on_workers, par_map, threads};

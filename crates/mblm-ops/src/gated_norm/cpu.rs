@@ -8,8 +8,8 @@ use multiversion::multiversion;
 
 use super::Saved;
 use crate::GradBuffer;
-use crate::cpu::norm::{add_gain, dot3};
-use crate::cpu::{Real, Slice, dot, from_vec, par_new_rows};
+use crate::cpu::norm::add_gain;
+use crate::cpu::{Real, Slice, dot, dot3, from_vec, par_new_rows};
 
 pub(super) fn forward<T: Real>(y: &Tensor, z: &Tensor, gain: &Tensor) -> Result<(Tensor, Saved)> {
     let d = gain.dims1()?;

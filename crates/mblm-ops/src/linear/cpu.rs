@@ -1,33 +1,27 @@
 //! Matrix products straight into the result or the gradient buffer.
 //!
-//! Decoding has a row per stream, too few for a product that rearranges its operands: it reads a weight that was rearranged
-//! once ([`Panels`]). What a row then gives does not depend on how many there are.
-
-use std::mem::MaybeUninit;
+//! Decoding has a row per stream, too few for a product that packs its operands: it reads a weight that was packed once
+//! ([`PackedB`]). What a row then gives does not depend on how many there are.
 
 use candle_core::{D, Result, Tensor};
+use mblm_gemm::bf16;
 
 use crate::GradBuffer;
-use crate::cpu::bf16;
-use crate::cpu::{
-    Panels, Real, Slice, Stored, add_assign, from_vec, new_product, par_new, par_reduce, product, threads,
-    with_slice_mut, zeros,
-};
+use crate::cpu::{Beta, Dims, Matrix, MatrixMut, PackedB, Stored, Threads, product, product_into};
+use crate::cpu::{Real, Slice, add_assign, from_vec, par_reduce, with_slice_mut};
 
 /// Rows that one task of the bias loops takes.
 const ROWS: usize = 256;
 /// Most rows that read a packed weight.
-const FEW_ROWS: usize = 32;
-/// Fewest multiplications of a task of such a product.
-const FEW_ROWS_WORK: usize = 1 << 15;
+const MAX_ROWS_OF_PACKED: usize = 32;
 
 pub(super) fn forward<T: Real>(x: &Tensor, weight: &Tensor, bias: Option<&Tensor>) -> Result<Tensor> {
     let (outputs, inputs) = weight.dims2()?;
     let rows = x.elem_count() / inputs;
     let (xs, ws) = (Slice::<T>::new(x)?, Slice::<T>::new(weight)?);
     let bias = bias.map(Slice::<T>::new).transpose()?;
-    let (x_rows, weight) = ((&xs[..], inputs, 1), (&ws[..], 1, inputs));
-    let y = new_product(bias.as_deref(), (rows, outputs, inputs), x_rows, weight);
+    let (x_rows, weight) = (Matrix::new(&xs, inputs, 1), Matrix::new(&ws, 1, inputs));
+    let y = product(bias.as_deref(), Dims::new(rows, outputs, inputs), x_rows, weight);
     with_last_dimension(y, x, outputs)
 }
 
@@ -44,67 +38,31 @@ pub(super) fn forward_rounded(x: &Tensor, weight: &Tensor, bias: Option<&Tensor>
     let rows = x.elem_count() / inputs;
     let (xs, ws) = (Slice::<f32>::new(x)?, Slice::<f32>::new(weight)?);
     let bias = bias.map(Slice::<f32>::new).transpose()?;
-    let (x_rows, weight) = ((&xs[..], inputs, 1), (&ws[..], 1, inputs));
-    let y = bf16::product(bias.as_deref(), (rows, outputs, inputs), x_rows, weight);
+    let (x_rows, weight) = (Matrix::new(&xs, inputs, 1), Matrix::new(&ws, 1, inputs));
+    let y = bf16::product(bias.as_deref(), Dims::new(rows, outputs, inputs), x_rows, weight);
     with_last_dimension(y, x, outputs)
 }
 
 /// The weight, of T, for [`forward_packed`]; `None` where not all elements can lie as S.
-pub(super) fn pack<T: Real, S: Stored<T>>(weight: &Tensor) -> Result<Option<Panels<S>>> {
+pub(super) fn pack<T: Real, S: Stored<T>>(weight: &Tensor) -> Result<Option<PackedB<S>>> {
     let (_, inputs) = weight.dims2()?;
-    Ok(Panels::new(&Slice::<T>::new(weight)?, inputs))
+    Ok(PackedB::from_transposed(&Slice::<T>::new(weight)?, inputs))
 }
 
 /// [`forward`] with a packed weight; nothing where there are too many rows for it.
 pub(super) fn forward_packed<T: Real, S: Stored<T>>(
     x: &Tensor,
-    weight: &Panels<S>,
+    weight: &PackedB<S>,
     bias: Option<&Tensor>,
 ) -> Result<Option<Tensor>> {
-    let rows = x.elem_count() / weight.inputs;
-    if rows > FEW_ROWS {
+    let rows = x.elem_count() / weight.rows();
+    if rows > MAX_ROWS_OF_PACKED {
         return Ok(None);
     }
     let xs = Slice::<T>::new(x)?;
     let bias = bias.map(Slice::<T>::new).transpose()?;
-    let y = few_rows(&xs, weight, bias.as_deref(), rows);
-    with_last_dimension(y, x, weight.outputs).map(Some)
-}
-
-/// y (rows, outputs) = x (rows, inputs) · Wᵀ + b, with tasks over the panels of W.
-fn few_rows<T: Real, S: Stored<T>>(x: &[T], weight: &Panels<S>, bias: Option<&[T]>, rows: usize) -> Vec<T> {
-    let outputs = weight.outputs;
-    if outputs * rows == 0 {
-        return Vec::new();
-    }
-    let count = (FEW_ROWS_WORK / (weight.inputs * rows * weight.outputs_of(0, 1).len()))
-        .max(weight.len().div_ceil(threads()))
-        .max(1);
-    let len = weight.outputs_of(0, count).len();
-    let product = |index: usize, piece: &mut [MaybeUninit<T>]| {
-        let first = index * count;
-        let count = count.min(weight.len() - first);
-        let outputs = weight.outputs_of(first, count);
-        let piece = weight.multiply(piece, x, first, count);
-        if let Some(bias) = bias {
-            for row in piece.chunks_exact_mut(outputs.len()) {
-                add_assign(row, &bias[outputs.clone()]);
-            }
-        }
-    };
-    // SAFETY: the product of a piece's panels is all of the piece.
-    let pieces = unsafe { par_new(outputs * rows, len * rows, product) }; // piece after piece (rows, outputs of the piece)
-    if rows == 1 || len >= outputs {
-        return pieces;
-    }
-    let mut y = zeros(rows * outputs);
-    for (index, piece) in pieces.chunks(len * rows).enumerate() {
-        let count = piece.len() / rows;
-        for (row, values) in piece.chunks_exact(count).enumerate() {
-            y[row * outputs + index * len..][..count].copy_from_slice(values);
-        }
-    }
-    y
+    let y = weight.product(&xs, bias.as_deref());
+    with_last_dimension(y, x, weight.columns()).map(Some)
 }
 
 /// [`backward`] with all that is multiplied rounded to bfloat16.
@@ -123,8 +81,8 @@ pub(super) fn backward_rounded(
         Slice::<f32>::new(weight)?,
         Slice::<f32>::new(dy)?,
     );
-    let (dy_rows, dy_columns) = ((&dys[..], outputs, 1), (&dys[..], 1, outputs));
-    let (sizes, weight) = ((rows, inputs, outputs), (&ws[..], inputs, 1));
+    let (dy_rows, dy_columns) = (Matrix::new(&dys, outputs, 1), Matrix::new(&dys, 1, outputs));
+    let (sizes, weight) = (Dims::new(rows, inputs, outputs), Matrix::new(&ws, inputs, 1));
     let dx = match sum {
         Some(sum) => {
             with_slice_mut(&sum, |sum| bf16::add_product(sum, sizes, dy_rows, weight))?;
@@ -133,7 +91,12 @@ pub(super) fn backward_rounded(
         None => from_vec(bf16::product(None, sizes, dy_rows, weight), x.dims())?,
     };
     d_weight.update_on_cpu(|dw: &mut [f32]| {
-        bf16::add_product(dw, (outputs, inputs, rows), dy_columns, (&xs, inputs, 1));
+        bf16::add_product(
+            dw,
+            Dims::new(outputs, inputs, rows),
+            dy_columns,
+            Matrix::new(&xs, inputs, 1),
+        );
     })?;
     add_bias_gradient(&dys, outputs, d_bias)?;
     Ok(dx)
@@ -171,22 +134,35 @@ pub(super) fn backward<T: Real>(
     let (outputs, inputs) = weight.dims2()?;
     let rows = rows_of_gradient(x, weight, dy)?;
     let (xs, ws, dys) = (Slice::<T>::new(x)?, Slice::<T>::new(weight)?, Slice::<T>::new(dy)?);
-    let (sizes, dy_rows, weight) = ((rows, inputs, outputs), (&dys[..], outputs, 1), (&ws[..], inputs, 1));
+    let (sizes, dy_rows, weight) = (
+        Dims::new(rows, inputs, outputs),
+        Matrix::new(&dys, outputs, 1),
+        Matrix::new(&ws, inputs, 1),
+    );
     let dx = match sum {
         Some(sum) => {
-            with_slice_mut(&sum, |sum| product((sum, inputs), true, sizes, dy_rows, weight, true))?;
+            with_slice_mut(&sum, |sum| {
+                product_into(
+                    MatrixMut::new(sum, inputs),
+                    Beta::One,
+                    sizes,
+                    dy_rows,
+                    weight,
+                    Threads::All,
+                )
+            })?;
             sum
         }
-        None => from_vec(new_product(None, sizes, dy_rows, weight), x.dims())?,
+        None => from_vec(product(None, sizes, dy_rows, weight), x.dims())?,
     };
     d_weight.update_on_cpu(|dw: &mut [T]| {
-        product(
-            (dw, inputs),
-            true,
-            (outputs, inputs, rows),
-            (&dys, 1, outputs),
-            (&xs, inputs, 1),
-            true,
+        product_into(
+            MatrixMut::new(dw, inputs),
+            Beta::One,
+            Dims::new(outputs, inputs, rows),
+            Matrix::new(&dys, 1, outputs),
+            Matrix::new(&xs, inputs, 1),
+            Threads::All,
         );
     })?;
     add_bias_gradient(&dys, outputs, d_bias)?;

@@ -24,7 +24,7 @@ pub mod reference;
 use candle_core::{DType, Result, Tensor};
 use half::bf16;
 
-use crate::cpu::Panels;
+use crate::cpu::PackedB;
 use crate::{GradBuffer, fallback};
 
 /// How a linear layer multiplies.
@@ -50,7 +50,7 @@ impl Products {
     /// Whether this processor rounds and multiplies faster than it multiplies exactly: AMD's do that have AVX-512-BF16, Intel's
     /// that have AMX.
     pub fn bf16_is_fast() -> bool {
-        crate::cpu::bf16::is_fast()
+        mblm_gemm::processor().bf16_is_fast()
     }
 }
 
@@ -145,18 +145,18 @@ impl std::fmt::Debug for Packed {
 
 enum Form {
     /// Of a weight of `f32` whose values are all bfloat16.
-    Bf16(Panels<bf16>),
-    F32(Panels<f32>),
-    F64(Panels<f64>),
+    Bf16(PackedB<bf16>),
+    F32(PackedB<f32>),
+    F64(PackedB<f64>),
 }
 
 impl Form {
     /// Outputs and inputs.
     fn dims(&self) -> (usize, usize) {
         match self {
-            Self::Bf16(panels) => (panels.outputs, panels.inputs),
-            Self::F32(panels) => (panels.outputs, panels.inputs),
-            Self::F64(panels) => (panels.outputs, panels.inputs),
+            Self::Bf16(packed) => (packed.columns(), packed.rows()),
+            Self::F32(packed) => (packed.columns(), packed.rows()),
+            Self::F64(packed) => (packed.columns(), packed.rows()),
         }
     }
 }
@@ -170,7 +170,7 @@ pub fn pack(weight: &Tensor) -> Result<Option<Packed>> {
     }
     let form = match weight.dtype() {
         DType::F32 => match cpu::pack::<f32, bf16>(weight)? {
-            Some(panels) => Some(Form::Bf16(panels)),
+            Some(packed) => Some(Form::Bf16(packed)),
             None => cpu::pack::<f32, f32>(weight)?.map(Form::F32),
         },
         DType::F64 => cpu::pack::<f64, f64>(weight)?.map(Form::F64),
@@ -192,9 +192,9 @@ pub fn forward_packed(x: &Tensor, weight: &Tensor, packed: &Packed, bias: Option
         );
     }
     let y = match &packed.0 {
-        Form::Bf16(panels) => cpu::forward_packed::<f32, _>(x, panels, bias)?,
-        Form::F32(panels) => cpu::forward_packed::<f32, _>(x, panels, bias)?,
-        Form::F64(panels) => cpu::forward_packed::<f64, _>(x, panels, bias)?,
+        Form::Bf16(packed) => cpu::forward_packed::<f32, _>(x, packed, bias)?,
+        Form::F32(packed) => cpu::forward_packed::<f32, _>(x, packed, bias)?,
+        Form::F64(packed) => cpu::forward_packed::<f64, _>(x, packed, bias)?,
     };
     match y {
         Some(y) => Ok(y),

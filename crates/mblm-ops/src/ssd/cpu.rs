@@ -9,7 +9,8 @@ use candle_core::{Result, WithDType};
 use multiversion::multiversion;
 
 use super::{Inputs, Output, Saved, Ssd, recurrence};
-use crate::cpu::{Real, Slice, axpy, from_vec, par_map, product, split, zeros};
+use crate::cpu::{Beta, Dims, Matrix, MatrixMut, Threads, product_into};
+use crate::cpu::{Real, Slice, axpy, from_vec, par_map, split, zeros};
 
 /// Slices of the inputs, kept alive while a [`Scan`] borrows them.
 pub(super) struct Slices<'a, T> {
@@ -82,7 +83,7 @@ impl<'a, T: Real> Scan<'a, T> {
             a: slices
                 .a_log
                 .iter()
-                .map(|a_log| -WithDType::to_f64(*a_log).fast_exp())
+                .map(|a_log| -mblm_gemm::Real::fast_exp(WithDType::to_f64(*a_log)))
                 .collect(),
             d: &slices.d,
             initial: slices.initial.as_deref(),
@@ -148,10 +149,10 @@ impl<'a, T: Real> Scan<'a, T> {
     }
 
     /// The transpose (N, H·P) of the state `before` a task's first row, with its strides.
-    pub(super) fn transposed<'b>(&'b self, task: usize, before: &'b [T]) -> (&'b [T], usize, usize) {
+    pub(super) fn transposed<'b>(&'b self, task: usize, before: &'b [T]) -> Matrix<'b, T> {
         match &self.shared_transposed {
-            Some(transposed) if task.is_multiple_of(self.pieces) => (transposed, self.width(), 1),
-            _ => (before, 1, self.state),
+            Some(transposed) if task.is_multiple_of(self.pieces) => Matrix::new(transposed, self.width(), 1),
+            _ => Matrix::new(before, 1, self.state),
         }
     }
 
@@ -184,13 +185,13 @@ impl<'a, T: Real> Scan<'a, T> {
         let factors = steps.by_row(|head, row| steps.to_end(head, row) * steps.delta(head)[row]);
         let mut weighed = vec![T::zero(); rows * width];
         scale_heads(&mut weighed, x, self.row(), &factors, self.heads);
-        product(
-            (out, state),
-            false,
-            (width, state, rows),
-            (&weighed, 1, width),
-            (b, self.row(), 1),
-            false,
+        product_into(
+            MatrixMut::new(out, state),
+            Beta::Zero,
+            Dims::new(width, state, rows),
+            Matrix::new(&weighed, 1, width),
+            Matrix::new(b, self.row(), 1),
+            Threads::One,
         );
     }
 
@@ -200,37 +201,37 @@ impl<'a, T: Real> Scan<'a, T> {
         let first = self.rows(task).0;
         let (x, b, c) = self.xbc(first);
         if let Some(before) = before {
-            product(
-                (y, width),
-                false,
-                (rows, width, state),
-                (c, row, 1),
+            product_into(
+                MatrixMut::new(y, width),
+                Beta::Zero,
+                Dims::new(rows, width, state),
+                Matrix::new(c, row, 1),
                 self.transposed(task, before),
-                false,
+                Threads::One,
             );
             scale_heads_in_place(y, &steps.by_row(|head, row| steps.since_start(head, row)));
         }
         let scaled = self.scaled(first, steps);
         let mut overlap = vec![T::zero(); rows * rows]; // C Bᵀ
-        product(
-            (&mut overlap, rows),
-            false,
-            (rows, rows, state),
-            (c, row, 1),
-            (b, 1, row),
-            false,
+        product_into(
+            MatrixMut::new(&mut overlap, rows),
+            Beta::Zero,
+            Dims::new(rows, rows, state),
+            Matrix::new(c, row, 1),
+            Matrix::new(b, 1, row),
+            Threads::One,
         );
         let mut weights = vec![T::zero(); rows * rows];
         for head in 0..self.heads {
             let channels = head * self.head_dim;
             decayed(&mut weights, &overlap, steps.high(head), steps.low(head));
-            product(
-                (&mut y[channels..], width),
-                true,
-                (rows, self.head_dim, rows),
-                (&weights, rows, 1),
-                (&scaled[channels..], width, 1),
-                false,
+            product_into(
+                MatrixMut::new(&mut y[channels..], width),
+                Beta::One,
+                Dims::new(rows, self.head_dim, rows),
+                Matrix::new(&weights, rows, 1),
+                Matrix::new(&scaled[channels..], width, 1),
+                Threads::One,
             );
         }
         for (index, y) in y.chunks_exact_mut(width).enumerate() {

@@ -20,7 +20,8 @@ use multiversion::multiversion;
 
 use super::cpu::{Scan, Slices, Steps, scale_heads, scale_heads_in_place};
 use super::{Gradients, Inputs, ParameterGradients, Saved, Ssd};
-use crate::cpu::{Real, Slice, add_assign, dot, from_vec, par_chunks, par_map, par_reduce, product, split, zeros};
+use crate::cpu::{Beta, Dims, Matrix, MatrixMut, Threads, product_into};
+use crate::cpu::{Real, Slice, add_assign, dot, from_vec, par_chunks, par_map, par_reduce, split, zeros};
 
 /// Sequences whose gradient of a shared initial state one task sums.
 const SEQUENCES: usize = 16;
@@ -127,13 +128,13 @@ impl<T: Real> Backward<'_, T> {
         let factors = steps.by_row(|head, row| steps.since_start(head, row));
         let mut weighed = vec![T::zero(); dy.len()];
         scale_heads(&mut weighed, dy, width, &factors, scan.heads);
-        product(
-            (out, state),
-            true,
-            (width, state, steps.rows),
-            (&weighed, 1, width),
-            (c, scan.row(), 1),
-            false,
+        product_into(
+            MatrixMut::new(out, state),
+            Beta::One,
+            Dims::new(width, state, steps.rows),
+            Matrix::new(&weighed, 1, width),
+            Matrix::new(c, scan.row(), 1),
+            Threads::One,
         );
     }
 
@@ -239,13 +240,13 @@ impl<T: Real> Chunk<'_, T> {
         let (width, state, heads, row) = (scan.width(), scan.state, scan.heads, scan.row());
         let (_, b, _) = scan.xbc(self.first);
         let d_scaled = &mut self.d_scaled;
-        product(
-            (d_scaled, width),
-            false,
-            (rows, width, state),
-            (b, row, 1),
-            (after, 1, state),
-            false,
+        product_into(
+            MatrixMut::new(d_scaled, width),
+            Beta::Zero,
+            Dims::new(rows, width, state),
+            Matrix::new(b, row, 1),
+            Matrix::new(after, 1, state),
+            Threads::One,
         );
         let factors = self.steps.by_row(|head, row| self.steps.to_end(head, row));
         let mut weighed = vec![T::zero(); rows * width];
@@ -258,14 +259,14 @@ impl<T: Real> Chunk<'_, T> {
             self.d_sums[head * rows + index / heads] -= share;
         }
         scale_heads_in_place(d_scaled, &factors);
-        let d_b = (&mut d_xbc[width..], row);
-        product(
+        let d_b = MatrixMut::new(&mut d_xbc[width..], row);
+        product_into(
             d_b,
-            true,
-            (rows, state, width),
-            (&weighed, width, 1),
-            (after, state, 1),
-            false,
+            Beta::One,
+            Dims::new(rows, state, width),
+            Matrix::new(&weighed, width, 1),
+            Matrix::new(after, state, 1),
+            Threads::One,
         );
     }
 
@@ -275,13 +276,13 @@ impl<T: Real> Chunk<'_, T> {
         let (width, state, heads, row) = (scan.width(), scan.state, scan.heads, scan.row());
         let (_, _, c) = scan.xbc(self.first);
         let mut reached = vec![T::zero(); rows * width];
-        product(
-            (&mut reached, width),
-            false,
-            (rows, width, state),
-            (c, row, 1),
+        product_into(
+            MatrixMut::new(&mut reached, width),
+            Beta::Zero,
+            Dims::new(rows, width, state),
+            Matrix::new(c, row, 1),
             scan.transposed(self.task, before),
-            false,
+            Threads::One,
         );
         let factors = self.steps.by_row(|head, row| self.steps.since_start(head, row));
         let mut weighed = vec![T::zero(); rows * width];
@@ -291,14 +292,14 @@ impl<T: Real> Chunk<'_, T> {
         for (index, share) in shares.iter().enumerate() {
             self.d_sums[index % heads * rows + index / heads] += WithDType::to_f64(*share);
         }
-        let d_c = (&mut d_xbc[width + state..], row);
-        product(
+        let d_c = MatrixMut::new(&mut d_xbc[width + state..], row);
+        product_into(
             d_c,
-            true,
-            (rows, state, width),
-            (&weighed, width, 1),
-            (before, state, 1),
-            false,
+            Beta::One,
+            Dims::new(rows, state, width),
+            Matrix::new(&weighed, width, 1),
+            Matrix::new(before, state, 1),
+            Threads::One,
         );
     }
 
@@ -320,25 +321,25 @@ impl<T: Real> Chunk<'_, T> {
         let square = || vec![T::zero(); rows * rows];
         let (mut overlap, mut d_overlap) = (square(), square());
         let (mut weights, mut d_weights) = (square(), square());
-        product(
-            (&mut overlap, rows),
-            false,
-            (rows, rows, state),
-            (c, row, 1),
-            (b, 1, row),
-            false,
+        product_into(
+            MatrixMut::new(&mut overlap, rows),
+            Beta::Zero,
+            Dims::new(rows, rows, state),
+            Matrix::new(c, row, 1),
+            Matrix::new(b, 1, row),
+            Threads::One,
         );
         for head in 0..scan.heads {
             let channels = head * head_dim;
             let (dy, scaled) = (&self.dy[channels..], &self.scaled[channels..]);
-            let square = (&mut d_weights[..], rows);
-            product(
+            let square = MatrixMut::new(&mut d_weights[..], rows);
+            product_into(
                 square,
-                false,
-                (rows, rows, head_dim),
-                (dy, width, 1),
-                (scaled, 1, width),
-                false,
+                Beta::Zero,
+                Dims::new(rows, rows, head_dim),
+                Matrix::new(dy, width, 1),
+                Matrix::new(scaled, 1, width),
+                Threads::One,
             );
             overlap_gradient(
                 &mut weights,
@@ -349,33 +350,33 @@ impl<T: Real> Chunk<'_, T> {
                 self.steps.low(head),
                 &mut self.d_sums[head * rows..(head + 1) * rows],
             );
-            let d_scaled = (&mut self.d_scaled[channels..], width);
-            product(
+            let d_scaled = MatrixMut::new(&mut self.d_scaled[channels..], width);
+            product_into(
                 d_scaled,
-                true,
-                (rows, head_dim, rows),
-                (&weights, 1, rows),
-                (dy, width, 1),
-                false,
+                Beta::One,
+                Dims::new(rows, head_dim, rows),
+                Matrix::new(&weights, 1, rows),
+                Matrix::new(dy, width, 1),
+                Threads::One,
             );
         }
-        let d_c = (&mut d_xbc[width + state..], row);
-        product(
+        let d_c = MatrixMut::new(&mut d_xbc[width + state..], row);
+        product_into(
             d_c,
-            true,
-            (rows, state, rows),
-            (&d_overlap, rows, 1),
-            (b, row, 1),
-            false,
+            Beta::One,
+            Dims::new(rows, state, rows),
+            Matrix::new(&d_overlap, rows, 1),
+            Matrix::new(b, row, 1),
+            Threads::One,
         );
-        let d_b = (&mut d_xbc[width..], row);
-        product(
+        let d_b = MatrixMut::new(&mut d_xbc[width..], row);
+        product_into(
             d_b,
-            true,
-            (rows, state, rows),
-            (&d_overlap, 1, rows),
-            (c, row, 1),
-            false,
+            Beta::One,
+            Dims::new(rows, state, rows),
+            Matrix::new(&d_overlap, 1, rows),
+            Matrix::new(c, row, 1),
+            Threads::One,
         );
     }
 

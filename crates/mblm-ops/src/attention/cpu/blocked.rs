@@ -18,23 +18,20 @@ use rayon::prelude::*;
 use super::Tiles;
 use super::problem::Problem;
 use super::rows::{Rows, Run, maximum};
-use crate::cpu::{Matrix, Real, add_assign, dot, par_chunks, product, sum, zeros};
+use crate::cpu::{Beta, Dims, Matrix, MatrixMut, Threads, product_into};
+use crate::cpu::{Real, add_assign, dot, par_chunks, sum, zeros};
 
 /// Rows that one task of the loops over rows takes.
 const ROWS: usize = 64;
 
 /// Row-major with `columns` columns.
 fn tile_of<T>(data: &[T], columns: usize) -> Matrix<'_, T> {
-    (data, columns, 1)
+    Matrix::new(data, columns, 1)
 }
 
 /// The rows of a head.
 fn rows_of<T>(run: Run<'_, T>) -> Matrix<'_, T> {
-    (run.data, run.stride, 1)
-}
-
-fn transposed<T>((data, row, column): Matrix<'_, T>) -> Matrix<'_, T> {
-    (data, column, row)
+    Matrix::new(run.data, run.stride, 1)
 }
 
 /// One head of one sequence.
@@ -195,23 +192,23 @@ fn forward_block<T: Real>(
         let (k, v) = head.rows(keys.start);
         let count = keys.len();
         let tile = Tile::new(p, head, first, keys, tiles.keys);
-        product(
-            (&mut scores, tile.stride),
-            false,
-            (rows, count, dh),
+        product_into(
+            MatrixMut::new(&mut scores, tile.stride),
+            Beta::Zero,
+            Dims::new(rows, count, dh),
             tile_of(&queries, dh),
-            transposed(rows_of(k)),
-            false,
+            rows_of(k).transposed(),
+            Threads::One,
         );
         softmax_tile(p, &tile, &mut scores, statistics, out);
         tile.drop(p, head, rows, &mut scores);
-        product(
-            (out, dh),
-            true,
-            (rows, dh, count),
+        product_into(
+            MatrixMut::new(out, dh),
+            Beta::One,
+            Dims::new(rows, dh, count),
             tile_of(&scores, tile.stride),
             rows_of(v),
-            false,
+            Threads::One,
         );
     }
     for (out, statistics) in out.chunks_exact_mut(dh).zip(statistics.chunks_exact_mut(2)) {
@@ -415,17 +412,52 @@ fn backward_strip<T: Real>(
             let d_out = rows_of(d_out.from(query));
             let tile = Tile::new(p, head, query, keys.clone(), tiles.keys);
             let stride = tile.stride;
-            product((&mut scores, stride), false, (rows, count, dh), q, k_t, false);
-            product((&mut d_scores, stride), false, (rows, count, dh), d_out, v_t, false);
+            product_into(
+                MatrixMut::new(&mut scores, stride),
+                Beta::Zero,
+                Dims::new(rows, count, dh),
+                q,
+                k_t,
+                Threads::One,
+            );
+            product_into(
+                MatrixMut::new(&mut d_scores, stride),
+                Beta::Zero,
+                Dims::new(rows, count, dh),
+                d_out,
+                v_t,
+                Threads::One,
+            );
             tile.drop(p, head, rows, &mut d_scores);
             let kept = (&statistics[query * 2..][..rows * 2], &deltas[query..][..rows]);
             gradient_tile(p, &tile, &mut scores, &mut d_scores, kept);
             tile.drop(p, head, rows, &mut scores);
             let (w, dw) = (tile_of(&scores, stride), tile_of(&d_scores, stride));
-            product((d_v, dh), true, (count, dh, rows), transposed(w), d_out, false);
-            product((d_k, dh), true, (count, dh, rows), transposed(dw), q, false);
+            product_into(
+                MatrixMut::new(d_v, dh),
+                Beta::One,
+                Dims::new(count, dh, rows),
+                w.transposed(),
+                d_out,
+                Threads::One,
+            );
+            product_into(
+                MatrixMut::new(d_k, dh),
+                Beta::One,
+                Dims::new(count, dh, rows),
+                dw.transposed(),
+                q,
+                Threads::One,
+            );
             let d_q = &mut gradients.d_q[(query - first) * dh..][..rows * dh];
-            product((d_q, dh), true, (rows, dh, count), dw, k, false);
+            product_into(
+                MatrixMut::new(d_q, dh),
+                Beta::One,
+                Dims::new(rows, dh, count),
+                dw,
+                k,
+                Threads::One,
+            );
         }
     }
     gradients

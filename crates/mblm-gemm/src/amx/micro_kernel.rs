@@ -1,33 +1,20 @@
-//! The innermost part: a block of 32 rows and 32 columns, whose sums stay in four tiles.
+//! The micro-kernel: a micro-tile of C of 32 rows and 32 columns, whose sums stay in four tiles.
 
-use super::Unit;
-use super::strips::{LANES, Tile};
-use crate::cpu::gemm::Start;
+use super::tile::{MR, MicroPanel, NR, SIZE, Tile, TileUnit};
+use crate::matrix::{Beta, MatrixPtr};
 
-/// (steps, 2 tiles) of an operand.
-pub(super) type Strip = [[Tile; 2]];
+/// The sums of a micro-tile.
+type Sums = [[f32; NR]; MR];
 
-/// Where the sums of a block go.
-#[derive(Clone, Copy)]
-pub(super) struct Block {
-    pub(super) rows: usize,
-    pub(super) columns: usize,
-    /// Elements from one row to the next.
-    pub(super) stride: usize,
-}
-
-/// The sums of a block.
-type Sums = [[f32; LANES]; LANES];
-
-/// The tile registers of this thread, set up for as long as this lives.
-pub(super) struct Tiles {
-    unit: Unit,
-    /// They belong to a thread.
+/// The tile registers of this thread, configured for as long as this lives.
+pub(super) struct TileRegisters {
+    unit: TileUnit,
+    /// The registers belong to a thread.
     thread: std::marker::PhantomData<*const ()>,
 }
 
-impl Tiles {
-    pub(super) fn new(unit: Unit) -> Self {
+impl TileRegisters {
+    pub(super) fn new(unit: TileUnit) -> Self {
         #[cfg(target_arch = "x86_64")]
         if unit.native {
             /// Palette 1: eight tiles of 16 rows of 64 bytes.
@@ -50,40 +37,48 @@ impl Tiles {
         }
     }
 
-    /// The block at `out` = start + the product of two strips with equally many tiles.
+    /// C (`rows`, `columns`) = β C + A B of two micro-panels with equally many tiles; at most MR rows and NR columns.
     ///
     /// # Safety
-    /// Rows and columns of the block may be written; to be [`Start::Held`] they hold numbers.
-    pub(super) unsafe fn multiply(&self, a: &Strip, b: &Strip, start: Start<f32>, out: *mut f32, block: Block) {
-        const ZEROS: &[f32; LANES] = &[0.0; LANES];
-        let whole = block.rows == LANES && block.columns == LANES;
+    /// C may be written; for [`Beta::One`] it holds numbers.
+    pub(super) unsafe fn multiply(
+        &self,
+        a: &MicroPanel,
+        b: &MicroPanel,
+        beta: Beta<f32>,
+        c: MatrixPtr<f32>,
+        rows: usize,
+        columns: usize,
+    ) {
+        const ZEROS: &[f32; NR] = &[0.0; NR];
+        let whole = rows == MR && columns == NR;
         if whole && self.unit.native {
-            let from = match start {
-                Start::Zero => (ZEROS.as_ptr(), 0),
-                Start::Row(row) => (row[..LANES].as_ptr(), 0),
-                Start::Held => (out.cast_const(), block.stride),
+            let from = match beta {
+                Beta::Zero => (ZEROS.as_ptr(), 0),
+                Beta::Bias(bias) => (bias[..NR].as_ptr(), 0),
+                Beta::One => (c.data.cast_const(), c.row_stride),
             };
-            // SAFETY: a whole block may be read, or 32 numbers for every row, and written.
-            unsafe { native(a, b, from, (out, block.stride)) };
+            // SAFETY: a whole micro-tile may be read, or 32 numbers for every row, and written.
+            unsafe { native(a, b, from, (c.data, c.row_stride)) };
             return;
         }
-        let mut sums: Sums = [[0.0; LANES]; LANES];
+        let mut sums: Sums = [[0.0; NR]; MR];
         if self.unit.native {
             let sums = sums.as_mut_ptr().cast::<f32>();
             // SAFETY: the sums are 32 rows of 32.
-            unsafe { native(a, b, (sums, LANES), (sums, LANES)) };
+            unsafe { native(a, b, (sums, NR), (sums, NR)) };
         } else {
             portable(a, b, &mut sums);
         }
-        for (row, sums) in sums[..block.rows].iter().enumerate() {
-            for (column, sum) in sums[..block.columns].iter().enumerate() {
+        for (row, sums) in sums[..rows].iter().enumerate() {
+            for (column, sum) in sums[..columns].iter().enumerate() {
                 // SAFETY: the caller's word.
                 unsafe {
-                    let out = out.add(row * block.stride + column);
-                    out.write(match start {
-                        Start::Zero => *sum,
-                        Start::Row(row) => row[column] + *sum,
-                        Start::Held => *out + *sum,
+                    let c = c.data.add(row * c.row_stride + column);
+                    c.write(match beta {
+                        Beta::Zero => *sum,
+                        Beta::Bias(bias) => bias[column] + *sum,
+                        Beta::One => *c + *sum,
                     });
                 }
             }
@@ -91,7 +86,7 @@ impl Tiles {
     }
 }
 
-impl Drop for Tiles {
+impl Drop for TileRegisters {
     fn drop(&mut self) {
         #[cfg(target_arch = "x86_64")]
         if self.unit.native {
@@ -101,35 +96,14 @@ impl Drop for Tiles {
     }
 }
 
-/// Whether processor and operating system let this process use the tiles.
-pub(super) fn is_native() -> bool {
-    #[cfg(all(target_arch = "x86_64", target_os = "linux"))]
-    {
-        const BF16_AND_TILES: u32 = 1 << 22 | 1 << 24;
-        /// The state of tiles is larger than others, and is asked for (Documentation/arch/x86/xstate.rst of Linux).
-        const ARCH_REQ_XCOMP_PERM: libc::c_ulong = 0x1023;
-        const TILE_DATA: libc::c_ulong = 18;
-        // a processor with AVX-512-BF16 has leaf 7
-        is_x86_feature_detected!("avx512bw")
-            && is_x86_feature_detected!("avx512bf16")
-            && std::arch::x86_64::__cpuid_count(7, 0).edx & BF16_AND_TILES == BF16_AND_TILES
-            // SAFETY: the call takes two numbers and changes what this process may use, nothing else.
-            && unsafe { libc::syscall(libc::SYS_arch_prctl, ARCH_REQ_XCOMP_PERM, TILE_DATA) } == 0
-    }
-    #[cfg(not(all(target_arch = "x86_64", target_os = "linux")))]
-    {
-        false
-    }
-}
-
 /// 32 rows of 32 numbers at `to` = those at `from` + a · b; both are a first number and the elements from one row to the next.
 ///
 /// # Safety
-/// The tiles are set up; both places may be read, the second one written.
+/// The tile registers are configured; both places may be read, the second one written.
 #[cfg(target_arch = "x86_64")]
-unsafe fn native(a: &Strip, b: &Strip, from: (*const f32, usize), to: (*mut f32, usize)) {
+unsafe fn native(a: &MicroPanel, b: &MicroPanel, from: (*const f32, usize), to: (*mut f32, usize)) {
     assert!(a.len() == b.len() && !a.is_empty());
-    // SAFETY: the caller's word; of the strips nothing beyond their equal length is read.
+    // SAFETY: the caller's word; of the micro-panels nothing beyond their equal length is read.
     unsafe {
         std::arch::asm!(
             "tileloadd tmm0, [{from} + {from_row}]",
@@ -170,19 +144,19 @@ unsafe fn native(a: &Strip, b: &Strip, from: (*const f32, usize), to: (*mut f32,
 }
 
 #[cfg(not(target_arch = "x86_64"))]
-unsafe fn native(_: &Strip, _: &Strip, _: (*const f32, usize), _: (*mut f32, usize)) {
-    unreachable!("`is_native` says that there are no tiles");
+unsafe fn native(_: &MicroPanel, _: &MicroPanel, _: (*const f32, usize), _: (*mut f32, usize)) {
+    unreachable!("`processor` says that there are no tiles");
 }
 
-/// `sums` += a · b in `f32` arithmetic: slow, and what the native one is tested against.
-fn portable(a: &Strip, b: &Strip, sums: &mut Sums) {
+/// The reference implementation, in `f32` arithmetic: `sums` += a · b.
+fn portable(a: &MicroPanel, b: &MicroPanel, sums: &mut Sums) {
     let half = |pair: u32, odd: bool| f32::from_bits(if odd { pair & 0xffff_0000 } else { pair << 16 });
     for (a, b) in a.iter().zip(b) {
         for (row, sums) in sums.iter_mut().enumerate() {
-            let a = &a[row / 16].0[row % 16];
+            let a = &a[row / SIZE].0[row % SIZE];
             for (column, sum) in sums.iter_mut().enumerate() {
                 for (pair, a) in a.iter().enumerate() {
-                    let b = b[column / 16].0[pair][column % 16];
+                    let b = b[column / SIZE].0[pair][column % SIZE];
                     *sum += half(*a, false) * half(b, false) + half(*a, true) * half(b, true);
                 }
             }

@@ -1,17 +1,22 @@
-//! Scalar functions written so that the compiler turns loops over them into vector code, and loops over slices.
+//! The numbers that kernels compute with, and functions of them that loops turn into vector code.
 //!
-//! The `f32` functions are polynomials and bit operations without branches or library calls; the `f64` ones, which only
-//! the checks against finite differences use, call `libm`.
+//! The `f32` functions are polynomials and bit operations without branches or library calls. The `f64` functions, which
+//! checks against finite differences use, call `libm`.
 
-use candle_core::{CpuStorage, Result, WithDType};
-use multiversion::multiversion;
-use num_traits::Float;
+use std::fmt::Debug;
+use std::iter::Sum;
 
-/// The element types of the CPU kernels: `f32` for work, `f64` for the checks.
-pub trait Real: WithDType + Float + std::iter::Sum + std::ops::AddAssign {
-    /// The elements of a storage of this type.
-    fn storage_mut(storage: &mut CpuStorage) -> Result<&mut [Self]>;
+use num_traits::{Float, NumAssign};
 
+/// A type of numbers: `f32` for work, `f64` for checks.
+///
+/// ```
+/// use mblm_gemm::Real;
+///
+/// assert_eq!(0f32.fast_exp(), 1.0);
+/// assert_eq!(0f32.sigmoid(), 0.5);
+/// ```
+pub trait Real: Float + NumAssign + Sum + Debug + Send + Sync + 'static {
     /// Terms of artanh's power series that reach the type's precision on [0, 1/3].
     const ARTANH_TERMS: usize;
 
@@ -43,21 +48,16 @@ pub trait Real: WithDType + Float + std::iter::Sum + std::ops::AddAssign {
         positive + Self::of(2.0) * s * series
     }
 
-    /// The number `value`.
-    #[inline(always)]
-    fn of(value: f64) -> Self {
-        Self::from_f64(value)
-    }
+    /// The number of this type nearest to `value`.
+    fn of(value: f64) -> Self;
 }
 
 impl Real for f32 {
     const ARTANH_TERMS: usize = 8;
 
-    fn storage_mut(storage: &mut CpuStorage) -> Result<&mut [Self]> {
-        match storage {
-            CpuStorage::F32(data) => Ok(data),
-            _ => candle_core::bail!("expected a tensor of f32"),
-        }
+    #[inline(always)]
+    fn of(value: f64) -> Self {
+        value as f32
     }
 
     /// Cody and Waite range reduction, then a polynomial of degree 6; relative error below 2e-7.
@@ -113,11 +113,9 @@ impl Real for f32 {
 impl Real for f64 {
     const ARTANH_TERMS: usize = 17;
 
-    fn storage_mut(storage: &mut CpuStorage) -> Result<&mut [Self]> {
-        match storage {
-            CpuStorage::F64(data) => Ok(data),
-            _ => candle_core::bail!("expected a tensor of f64"),
-        }
+    #[inline(always)]
+    fn of(value: f64) -> Self {
+        value
     }
 
     #[inline(always)]
@@ -129,124 +127,6 @@ impl Real for f64 {
     fn fast_erf(self) -> f64 {
         libm::erf(self)
     }
-}
-
-/// Independent partial sums of the reductions below: enough to fill a vector register of 16 `f32`.
-const LANES: usize = 16;
-
-/// `to[i] += from[i]`.
-#[multiversion(targets("x86_64+avx512f+avx512vl+fma", "x86_64+avx2+fma"))]
-pub fn add_assign<T: Real>(to: &mut [T], from: &[T]) {
-    for (to, from) in to.iter_mut().zip(from) {
-        *to += *from;
-    }
-}
-
-/// `to[i] += factor · from[i]`.
-#[inline(always)]
-pub fn axpy<T: Real>(to: &mut [T], factor: T, from: &[T]) {
-    for (to, from) in to.iter_mut().zip(from) {
-        *to += factor * *from;
-    }
-}
-
-/// `Σ a[i]·b[i]`, in a fixed order.
-#[inline(always)]
-pub fn dot<T: Real>(a: &[T], b: &[T]) -> T {
-    let mut lanes = [T::zero(); LANES];
-    let (a_chunks, a_rest) = a.as_chunks::<LANES>();
-    let (b_chunks, b_rest) = b.as_chunks::<LANES>();
-    for (a, b) in a_chunks.iter().zip(b_chunks) {
-        for lane in 0..LANES {
-            lanes[lane] += a[lane] * b[lane];
-        }
-    }
-    let mut total = T::zero();
-    for lane in lanes {
-        total += lane;
-    }
-    for (a, b) in a_rest.iter().zip(b_rest) {
-        total += *a * *b;
-    }
-    total
-}
-
-/// `out[j] = x · row j`, where row j begins `j · stride` elements into `rows`; each product is summed in the same order whatever
-/// the number of rows.
-#[inline(always)]
-pub fn dots<T: Real>(out: &mut [T], x: &[T], rows: &[T], stride: usize) {
-    dots_of_rows(out, (x, 0), (rows, stride), x.len());
-}
-
-/// `out[j] = x_j · row j` of consecutive vectors of `len` elements, summed as in [`dots`].
-#[inline(always)]
-pub fn dots_of_pairs<T: Real>(out: &mut [T], x: &[T], rows: &[T], len: usize) {
-    dots_of_rows(out, (x, len), (rows, len), len);
-}
-
-/// First the lanes' sums of a group of rows, then the sums of the lanes: apart, both become vector code.
-#[inline(always)]
-fn dots_of_rows<T: Real>(out: &mut [T], (x, x_stride): (&[T], usize), (rows, stride): (&[T], usize), len: usize) {
-    const GROUP: usize = 8;
-    let mut sums = [[T::zero(); LANES]; GROUP];
-    for (group, out) in out.chunks_mut(GROUP).enumerate() {
-        for (index, sums) in sums[..out.len()].iter_mut().enumerate() {
-            let index = group * GROUP + index;
-            let (x_chunks, x_rest) = x[index * x_stride..][..len].as_chunks::<LANES>();
-            let (row_chunks, row_rest) = rows[index * stride..][..len].as_chunks::<LANES>();
-            let mut lanes = [T::zero(); LANES];
-            for (x, row) in x_chunks.iter().zip(row_chunks) {
-                for lane in 0..LANES {
-                    lanes[lane] += x[lane] * row[lane];
-                }
-            }
-            add_rest(&mut lanes, x_rest, row_rest);
-            *sums = lanes;
-        }
-        for (out, sums) in out.iter_mut().zip(&sums) {
-            *out = sum_of_lanes(*sums);
-        }
-    }
-}
-
-#[inline(always)]
-fn add_rest<T: Real>(lanes: &mut [T; LANES], x: &[T], row: &[T]) {
-    for (lane, (x, row)) in lanes.iter_mut().zip(x.iter().zip(row)) {
-        *lane += *x * *row;
-    }
-}
-
-/// The sum of the lanes, by halves.
-#[inline(always)]
-fn sum_of_lanes<T: Real>(mut lanes: [T; LANES]) -> T {
-    let mut width = LANES / 2;
-    while width > 0 {
-        for lane in 0..width {
-            lanes[lane] += lanes[lane + width];
-        }
-        width /= 2;
-    }
-    lanes[0]
-}
-
-/// `Σ a[i]`, in a fixed order.
-#[inline(always)]
-pub fn sum<T: Real>(a: &[T]) -> T {
-    let mut lanes = [T::zero(); LANES];
-    let (chunks, rest) = a.as_chunks::<LANES>();
-    for a in chunks {
-        for lane in 0..LANES {
-            lanes[lane] += a[lane];
-        }
-    }
-    let mut total = T::zero();
-    for lane in lanes {
-        total += lane;
-    }
-    for a in rest {
-        total += *a;
-    }
-    total
 }
 
 #[cfg(test)]
@@ -293,15 +173,6 @@ mod tests {
             let single = f64::from((x as f32).softplus());
             let exact = libm::log1p(libm::exp(f64::from(x as f32)));
             assert!((single - exact).abs() <= 4e-7 * exact, "softplus({x}) in f32");
-        }
-    }
-
-    #[test]
-    fn reductions_cover_every_element() {
-        for len in [0usize, 1, 15, 16, 17, 100] {
-            let a: Vec<f64> = (0..len).map(|i| i as f64).collect();
-            assert_eq!(sum(&a), (len * len.saturating_sub(1) / 2) as f64);
-            assert_eq!(dot(&a, &a), a.iter().map(|x| x * x).sum::<f64>());
         }
     }
 }

@@ -1,14 +1,15 @@
 //! Parallel loops whose result does not depend on the number of threads.
 //!
-//! Work is cut into pieces of a size that the caller gives, never by the number of threads; partial sums are added in the
-//! order of the pieces.
+//! Work is cut into chunks of a size that the caller gives, never by the number of threads; partial sums are added in the
+//! order of the chunks.
 
 use std::mem::MaybeUninit;
 use std::ops::Range;
 
 use rayon::prelude::*;
 
-use super::{Real, add_assign};
+use crate::real::Real;
+use crate::vector::add_assign;
 
 /// The number of threads that parallel loops and matrix products use: those of the pool that this thread belongs to, else
 /// `RAYON_NUM_THREADS`, else one a core.
@@ -18,9 +19,16 @@ pub fn threads() -> usize {
 
 /// `work` on one of the threads that parallel loops use, where it is not there already.
 ///
-/// A thread from outside hands over every loop and sleeps until it is done, which costs a short loop more than the loop itself:
-/// a computation of many of them, such as a step of decoding, is handed over as a whole. `work` must not wait for
-/// another thread that computes.
+/// Any other thread hands every loop over and sleeps until the loop is done, which costs more than a short loop itself. So a
+/// computation of many loops, such as a step of decoding, is handed over as a whole. `work` must not wait for another thread that
+/// computes.
+///
+/// ```
+/// use mblm_gemm::{on_workers, par_map};
+///
+/// let squares = on_workers(|| par_map(vec![1, 2, 3], true, |_, x| x * x));
+/// assert_eq!(squares, [1, 4, 9]);
+/// ```
 pub fn on_workers<R: Send>(work: impl FnOnce() -> R + Send) -> R {
     match rayon::current_thread_index() {
         Some(_) => work(),
@@ -39,24 +47,25 @@ pub fn par_chunks<T: Send>(data: &mut [T], len: usize, work: impl Fn(usize, &mut
         .for_each(|(index, chunk)| work(index, chunk));
 }
 
-/// `len` elements that nothing but `write(index, chunk)` writes, for consecutive chunks of `piece` elements, in parallel: zeros that
+/// `len` elements that nothing but `write(index, chunk)` writes, for consecutive chunks of `chunk` elements, in parallel: zeros that
 /// are written over would cost a pass over memory, on a single thread.
 ///
 /// # Safety
 /// `write` writes every element of its chunk.
 pub unsafe fn par_new<T: Send>(
     len: usize,
-    piece: usize,
+    chunk: usize,
     write: impl Fn(usize, &mut [MaybeUninit<T>]) + Sync + Send,
 ) -> Vec<T> {
     let mut new = Vec::with_capacity(len);
-    par_chunks(&mut new.spare_capacity_mut()[..len], piece, write);
+    par_chunks(&mut new.spare_capacity_mut()[..len], chunk, write);
     // SAFETY: the chunks cover the first `len` elements, and the caller's word is that all have been written.
     unsafe { new.set_len(len) };
     new
 }
 
-/// `new` as zeros: a task zeroes what it is about to fill, which is in the cache then, where a pass of its own would go to memory.
+/// `new`, filled with zeros. A task zeroes the part that it is about to fill, which then is in the cache: a pass of its own would go
+/// to memory.
 pub fn zeroed<T: Real>(new: &mut [MaybeUninit<T>]) -> &mut [T] {
     new.fill(MaybeUninit::new(T::zero()));
     // SAFETY: all elements have just been written.
@@ -64,23 +73,23 @@ pub fn zeroed<T: Real>(new: &mut [MaybeUninit<T>]) -> &mut [T] {
 }
 
 /// [`par_new`] of elements that are zeros before `work(index, chunk)` changes them.
-pub fn par_zeroed<T: Real>(len: usize, piece: usize, work: impl Fn(usize, &mut [T]) + Sync + Send) -> Vec<T> {
+pub fn par_zeroed<T: Real>(len: usize, chunk: usize, work: impl Fn(usize, &mut [T]) + Sync + Send) -> Vec<T> {
     // SAFETY: `zeroed` writes every element.
-    unsafe { par_new(len, piece, |index, new| work(index, zeroed(new))) }
+    unsafe { par_new(len, chunk, |index, new| work(index, zeroed(new))) }
 }
 
 /// `len` zeros, written by every thread where there are many.
 pub fn zeros<T: Real>(len: usize) -> Vec<T> {
-    const PIECE: usize = 1 << 16;
-    if len <= 2 * PIECE {
+    const CHUNK: usize = 1 << 16;
+    if len <= 2 * CHUNK {
         return vec![T::zero(); len];
     }
     // SAFETY: `fill` writes every element.
-    unsafe { par_new(len, PIECE, |_, piece| piece.fill(MaybeUninit::new(T::zero()))) }
+    unsafe { par_new(len, CHUNK, |_, chunk| chunk.fill(MaybeUninit::new(T::zero()))) }
 }
 
-/// The results of `work(index, item)` for every item, in order; in parallel if `parallel`, which loops too short to be
-/// worth a thread's waking deny.
+/// The results of `work(index, item)` for every item, in order; in parallel if `parallel`. A loop that is too short to be worth
+/// waking a thread says `false`.
 pub fn par_map<A: Send, R: Send>(items: Vec<A>, parallel: bool, work: impl Fn(usize, A) -> R + Sync + Send) -> Vec<R> {
     if !parallel || items.len() <= 1 || threads() == 1 {
         return items.into_iter().enumerate().map(|(i, item)| work(i, item)).collect();
@@ -92,35 +101,35 @@ pub fn par_map<A: Send, R: Send>(items: Vec<A>, parallel: bool, work: impl Fn(us
         .collect()
 }
 
-/// Consecutive pieces of `data` of the given lengths, which together must not be longer than `data`.
+/// Consecutive parts of `data` of the given lengths, which together must not be longer than `data`.
 pub fn split<T>(mut data: &mut [T], lengths: impl IntoIterator<Item = usize>) -> Vec<&mut [T]> {
     lengths
         .into_iter()
         .map(|length| {
-            let (piece, rest) = std::mem::take(&mut data).split_at_mut(length);
+            let (part, rest) = std::mem::take(&mut data).split_at_mut(length);
             data = rest;
-            piece
+            part
         })
         .collect()
 }
 
 /// Sums, element by element, what `work(range, partial)` adds to a zeroed `partial` of `len` elements for consecutive
-/// ranges of `piece` items covering `0..items`, and adds the total to `to`.
+/// ranges of `chunk` items covering `0..items`, and adds the total to `to`.
 pub fn par_reduce<T: Real>(
     items: usize,
-    piece: usize,
+    chunk: usize,
     to: &mut [T],
     work: impl Fn(Range<usize>, &mut [T]) + Sync + Send,
 ) {
-    let piece = piece.max(1);
-    if items <= piece {
+    let chunk = chunk.max(1);
+    if items <= chunk {
         return work(0..items, to);
     }
-    let partials: Vec<Vec<T>> = (0..items.div_ceil(piece))
+    let partials: Vec<Vec<T>> = (0..items.div_ceil(chunk))
         .into_par_iter()
         .map(|index| {
             let mut partial = vec![T::zero(); to.len()];
-            work(index * piece..((index + 1) * piece).min(items), &mut partial);
+            work(index * chunk..((index + 1) * chunk).min(items), &mut partial);
             partial
         })
         .collect();

@@ -1,14 +1,16 @@
-//! Parallel loops over the rows of tables: each piece of rows fills its part of the results and adds to a sum.
+//! Parallel loops over the rows of tables: each chunk of rows fills its part of the results and adds to a sum.
 
 use std::ops::Range;
 
 use rayon::prelude::*;
 
-use super::{Real, add_assign, par_chunks, zeroed};
+use crate::parallel::{par_chunks, zeroed};
+use crate::real::Real;
+use crate::vector::add_assign;
 
-/// Elements of one table in a piece of work: far more work than handing it to a thread, and little enough for the
-/// cache that a second look at it is free.
-const PIECE: usize = 32_768;
+/// Elements of one table in a chunk: far more work than handing the chunk to a thread, and few enough to stay in the cache between two
+/// passes over them.
+const CHUNK: usize = 32_768;
 
 /// Columns of the sum that one task adds up.
 const COLUMNS: usize = 256;
@@ -16,7 +18,7 @@ const COLUMNS: usize = 256;
 /// Calls `work(range, parts, partial)` for consecutive ranges covering `0..rows`, in parallel.
 ///
 /// `results` are tables with their row widths, of which `work` gets the rows of its range; the widest decides how many
-/// rows make a piece. An empty table gives empty parts, but its width counts. What `work` adds to the zeroed `partial`
+/// rows make a chunk. An empty table gives empty parts, but its width counts. What `work` adds to the zeroed `partial`
 /// is added to `sum`, in the order of the ranges.
 pub fn par_rows<T: Real, const N: usize>(
     rows: usize,
@@ -24,11 +26,11 @@ pub fn par_rows<T: Real, const N: usize>(
     sum: &mut [T],
     work: impl Fn(Range<usize>, [&mut [T]; N], &mut [T]) + Sync + Send,
 ) {
-    in_pieces(rows, results, sum, work);
+    in_chunks(rows, results, sum, work);
 }
 
 /// [`par_rows`] of tables of elements that may be no numbers yet.
-fn in_pieces<U: Send, T: Real, const N: usize>(
+fn in_chunks<U: Send, T: Real, const N: usize>(
     rows: usize,
     results: [(&mut [U], usize); N],
     sum: &mut [T],
@@ -38,20 +40,20 @@ fn in_pieces<U: Send, T: Real, const N: usize>(
         return;
     }
     let widest = results.iter().map(|(_, width)| *width).max().unwrap_or(1);
-    let piece = (PIECE / widest.max(1)).max(1);
-    if rows <= piece {
+    let chunk = (CHUNK / widest.max(1)).max(1);
+    if rows <= chunk {
         return work(0..rows, results.map(|(table, _)| table), sum);
     }
-    let mut tables = results.map(|(table, width)| table.chunks_mut((piece * width).max(1)));
-    let pieces: Vec<(Range<usize>, [&mut [U]; N])> = (0..rows)
-        .step_by(piece)
+    let mut tables = results.map(|(table, width)| table.chunks_mut((chunk * width).max(1)));
+    let tasks: Vec<(Range<usize>, [&mut [U]; N])> = (0..rows)
+        .step_by(chunk)
         .map(|start| {
             let parts = tables.each_mut().map(|chunks| chunks.next().unwrap_or_default());
-            (start..(start + piece).min(rows), parts)
+            (start..(start + chunk).min(rows), parts)
         })
         .collect();
     let columns = sum.len();
-    let partials: Vec<Vec<T>> = pieces
+    let partials: Vec<Vec<T>> = tasks
         .into_par_iter()
         .map(|(range, parts)| {
             let mut partial = vec![T::zero(); columns];
@@ -80,7 +82,7 @@ pub fn par_new_rows<T: Real, const N: usize>(
         let width = width.next().unwrap_or_default(); // there are as many
         (&mut table.spare_capacity_mut()[..rows * width], width)
     });
-    in_pieces(rows, new, sum, |range, parts, sum| work(range, parts.map(zeroed), sum));
+    in_chunks(rows, new, sum, |range, parts, sum| work(range, parts.map(zeroed), sum));
     for (table, width) in tables.iter_mut().zip(widths) {
         // SAFETY: the parts are the whole table, and each has been zeroed.
         unsafe { table.set_len(rows * width) };
@@ -94,7 +96,7 @@ mod tests {
 
     #[test]
     fn every_row_is_visited_once_with_its_part() {
-        for rows in [0, 1, PIECE / 300, PIECE / 300 + 1, 1000] {
+        for rows in [0, 1, CHUNK / 300, CHUNK / 300 + 1, 1000] {
             let (mut table, mut column, mut sum) = (vec![0f64; rows * 300], vec![0f64; rows], vec![0f64; 300]);
             par_rows(
                 rows,

@@ -1,72 +1,62 @@
-//! Operands as tiles: 32 rows of the left one, or 32 columns of the right one, are a strip.
+//! Packing of A and B in tiles: 32 rows of A, or 32 columns of B, are a micro-panel.
 //!
-//! A tile has 16 rows of 16 pairs of bfloat16. Of the left operand a row of a tile is a row, (16 rows, 32 steps along k); of the right
-//! one it is two steps, (16 pairs of steps, 16 columns × 2). A strip is (steps / 32, 2 tiles); lanes and steps that are
-//! missing are zero.
+//! A tile of packed A is (16 rows, 16 VNNI pairs of steps along k), a tile of packed B (16 VNNI pairs of steps, 16 columns). A
+//! micro-panel is (steps / 32, 2 tiles). A lane is a row of A or a column of B; lanes and steps that are missing are zero.
 
 use std::mem::MaybeUninit;
 use std::ops::Range;
 
-use super::Unit;
-use super::kernel::Strip;
-use crate::cpu::bf16::round;
-use crate::cpu::gemm::Matrix;
+use super::tile::{MR, MicroPanel, SIZE, STEPS, Tile, TileUnit};
+use crate::matrix::Matrix;
+use crate::rounding::round;
 
-/// Rows, or columns, of a strip.
-pub(super) const LANES: usize = 32;
-/// Steps along k of a tile.
-pub(super) const STEPS: usize = 32;
-/// Rows of a tile, and pairs in each of them.
-const SIZE: usize = 16;
-
-/// Sixteen rows of sixteen pairs, the even step in the low half.
-#[derive(Clone, Copy)]
-#[repr(align(64))]
-pub(super) struct Tile(pub(super) [[u32; SIZE]; SIZE]);
+/// Lanes of a micro-panel, of A and of B.
+const LANES: usize = MR;
 
 /// Which operand.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum Side {
-    Left,
-    Right,
+pub(super) enum Operand {
+    A,
+    B,
 }
 
-/// Some strips of an operand.
-pub(super) struct Strips {
-    unit: Unit,
-    side: Side,
-    /// Strip after strip.
+/// A block of an operand, packed in memory that the next block takes over.
+pub(super) struct PackedBlock {
+    unit: TileUnit,
+    operand: Operand,
+    /// Micro-panel after micro-panel.
     tiles: Vec<[Tile; 2]>,
-    /// Steps, 32 at once, of each, of what they were filled with last.
+    /// Steps of a micro-panel, 32 at once.
     len: usize,
 }
 
-impl Strips {
-    pub(super) fn new(unit: Unit, side: Side) -> Self {
+impl PackedBlock {
+    pub(super) fn new(unit: TileUnit, operand: Operand) -> Self {
         Self {
             unit,
-            side,
+            operand,
             tiles: Vec::new(),
             len: 0,
         }
     }
 
-    /// Takes those lanes and steps of an operand whose lanes and steps lie so far apart; one of both is 1.
-    pub(super) fn fill(&mut self, (data, lane, step): Matrix<f32>, lanes: Range<usize>, steps: Range<usize>) {
+    /// Packs these lanes and steps of a matrix (lanes, k): of A, or of the transpose of B. One of its strides is 1.
+    pub(super) fn pack(&mut self, matrix: Matrix<f32>, lanes: Range<usize>, steps: Range<usize>) {
+        let (data, lane, step) = (matrix.data, matrix.row_stride, matrix.column_stride);
         self.len = steps.len().div_ceil(STEPS);
-        let strips = lanes.len().div_ceil(LANES);
-        let count = strips * self.len;
+        let panels = lanes.len().div_ceil(LANES);
+        let count = panels * self.len;
         self.tiles.clear();
         self.tiles.reserve(count);
         let tiles = &mut self.tiles.spare_capacity_mut()[..count];
-        let mut write = |strip: usize, of_steps: usize| {
-            let tiles = tiles[strip * self.len + of_steps]
+        let mut write = |panel: usize, of_steps: usize| {
+            let tiles = tiles[panel * self.len + of_steps]
                 .as_mut_ptr()
                 .cast::<MaybeUninit<Tile>>();
             let from = steps.start + of_steps * STEPS;
             for half in 0..2 {
-                let first = (lanes.start + strip * LANES + half * SIZE).min(lanes.end);
-                let part = Part {
+                let first = (lanes.start + panel * LANES + half * SIZE).min(lanes.end);
+                let source = Source {
                     data: &data[(first * lane + from * step).min(data.len())..],
                     lane,
                     step,
@@ -74,25 +64,25 @@ impl Strips {
                     steps: STEPS.min(steps.end - from),
                 };
                 // SAFETY: there are two tiles, borrowed mutably.
-                part.write(self.unit, self.side, unsafe { &mut *tiles.add(half) });
+                source.write(self.unit, self.operand, unsafe { &mut *tiles.add(half) });
             }
         };
         match step {
-            1 => (0..strips).for_each(|strip| (0..self.len).for_each(|of_steps| write(strip, of_steps))),
-            _ => (0..self.len).for_each(|of_steps| (0..strips).for_each(|strip| write(strip, of_steps))),
+            1 => (0..panels).for_each(|panel| (0..self.len).for_each(|of_steps| write(panel, of_steps))),
+            _ => (0..self.len).for_each(|of_steps| (0..panels).for_each(|panel| write(panel, of_steps))),
         }
         // SAFETY: every tile has been written.
         unsafe { self.tiles.set_len(count) };
     }
 
-    /// The tiles of a strip.
-    pub(super) fn strip(&self, index: usize) -> &Strip {
+    /// A micro-panel of the block.
+    pub(super) fn panel(&self, index: usize) -> &MicroPanel {
         &self.tiles[index * self.len..][..self.len]
     }
 }
 
-/// What a tile is made from.
-struct Part<'a> {
+/// The part of an operand that becomes a tile.
+struct Source<'a> {
     data: &'a [f32],
     lane: usize,
     step: usize,
@@ -100,20 +90,20 @@ struct Part<'a> {
     steps: usize,
 }
 
-impl Part<'_> {
-    fn write(&self, unit: Unit, side: Side, to: &mut MaybeUninit<Tile>) {
+impl Source<'_> {
+    fn write(&self, unit: TileUnit, operand: Operand, to: &mut MaybeUninit<Tile>) {
         #[cfg(target_arch = "x86_64")]
         if unit.native {
             // SAFETY: a processor with such a unit has the features.
-            unsafe { self.write_native(side, to) };
+            unsafe { self.write_native(operand, to) };
             return;
         }
         #[cfg(not(target_arch = "x86_64"))]
         let _ = unit;
-        self.write_portable(side, to);
+        self.write_portable(operand, to);
     }
 
-    fn write_portable(&self, side: Side, to: &mut MaybeUninit<Tile>) {
+    fn write_portable(&self, operand: Operand, to: &mut MaybeUninit<Tile>) {
         let to = to.write(Tile([[0; SIZE]; SIZE]));
         for lane in 0..SIZE {
             for pair in 0..SIZE {
@@ -121,9 +111,9 @@ impl Part<'_> {
                     true => u32::from(round(self.data[lane * self.lane + step * self.step])),
                     false => 0,
                 };
-                let (row, column) = match side {
-                    Side::Left => (lane, pair),
-                    Side::Right => (pair, lane),
+                let (row, column) = match operand {
+                    Operand::A => (lane, pair),
+                    Operand::B => (pair, lane),
                 };
                 to.0[row][column] = at(2 * pair) | at(2 * pair + 1) << 16;
             }
@@ -134,7 +124,7 @@ impl Part<'_> {
     /// The processor has AVX-512F and AVX-512BW.
     #[cfg(target_arch = "x86_64")]
     #[target_feature(enable = "avx512f,avx512bw")]
-    unsafe fn write_native(&self, side: Side, to: &mut MaybeUninit<Tile>) {
+    unsafe fn write_native(&self, operand: Operand, to: &mut MaybeUninit<Tile>) {
         use std::arch::x86_64::*;
 
         /// [`round`] of sixteen numbers, in the upper halves of their bits; the lower ones are what they were.
@@ -190,17 +180,17 @@ impl Part<'_> {
             unsafe { _mm512_maskz_loadu_ps((0xffff_u32 >> (SIZE - data.len())) as __mmask16, data.as_ptr()) }
         }
 
-        /// The upper halves of the numbers in turns.
+        /// The upper halves of the numbers in turns: VNNI pairs.
         #[inline]
         #[target_feature(enable = "avx512f,avx512bw")]
-        fn in_turns(even: __m512i, odd: __m512i) -> __m512i {
+        fn interleave(even: __m512i, odd: __m512i) -> __m512i {
             _mm512_mask_blend_epi16(0xaaaa_aaaa, _mm512_srli_epi32::<16>(even), odd)
         }
 
         /// The upper halves of the numbers, those of `first` before those of `last`.
         #[inline]
         #[target_feature(enable = "avx512f,avx512bw")]
-        fn side_by_side(first: __m512i, last: __m512i) -> __m512i {
+        fn concatenate(first: __m512i, last: __m512i) -> __m512i {
             let odd = _mm512_set_epi16(
                 63, 61, 59, 57, 55, 53, 51, 49, 47, 45, 43, 41, 39, 37, 35, 33, 31, 29, 27, 25, 23, 21, 19, 17, 15, 13,
                 11, 9, 7, 5, 3, 1,
@@ -224,14 +214,14 @@ impl Part<'_> {
             true => load(self.data, step * self.step, self.lanes),
             false => _mm512_setzero_ps(),
         };
-        match (side, self.step) {
-            (Side::Left, 1) => {
+        match (operand, self.step) {
+            (Operand::A, 1) => {
                 for lane in 0..SIZE {
                     let (first, last) = (rounded(along_steps(lane, 0)), rounded(along_steps(lane, 1)));
-                    write(lane, side_by_side(first, last));
+                    write(lane, concatenate(first, last));
                 }
             }
-            (Side::Left, _) => {
+            (Operand::A, _) => {
                 let mut halves = [[_mm512_setzero_ps(); SIZE]; 2];
                 for (half, rows) in halves.iter_mut().enumerate() {
                     for (step, row) in rows.iter_mut().enumerate() {
@@ -240,10 +230,10 @@ impl Part<'_> {
                     transpose(rows);
                 }
                 for (lane, (first, last)) in halves[0].into_iter().zip(halves[1]).enumerate() {
-                    write(lane, side_by_side(rounded(first), rounded(last)));
+                    write(lane, concatenate(rounded(first), rounded(last)));
                 }
             }
-            (Side::Right, 1) => {
+            (Operand::B, 1) => {
                 for half in 0..2 {
                     let mut rows = [_mm512_setzero_ps(); SIZE];
                     for (lane, row) in rows.iter_mut().enumerate() {
@@ -251,14 +241,14 @@ impl Part<'_> {
                     }
                     transpose(&mut rows);
                     for (pair, [even, odd]) in rows.as_chunks::<2>().0.iter().enumerate() {
-                        write(half * SIZE / 2 + pair, in_turns(rounded(*even), rounded(*odd)));
+                        write(half * SIZE / 2 + pair, interleave(rounded(*even), rounded(*odd)));
                     }
                 }
             }
-            (Side::Right, _) => {
+            (Operand::B, _) => {
                 for pair in 0..SIZE {
                     let (even, odd) = (along_lanes(2 * pair), along_lanes(2 * pair + 1));
-                    write(pair, in_turns(rounded(even), rounded(odd)));
+                    write(pair, interleave(rounded(even), rounded(odd)));
                 }
             }
         }
@@ -271,7 +261,7 @@ mod tests {
 
     #[test]
     fn native_tiles_are_the_portable_ones() {
-        if Unit::of_processor().is_none() {
+        if TileUnit::of_processor().is_none() {
             return;
         }
         let mut data: Vec<f32> = (0..40 * 40).map(|i| (i as f32 * 0.7).sin()).collect();
@@ -291,8 +281,8 @@ mod tests {
         let empty = || MaybeUninit::new(Tile([[7; SIZE]; SIZE]));
         for (lane, step) in [(40, 1), (1, 40)] {
             for (lanes, steps) in [(16, 32), (1, 1), (5, 17), (0, 32), (16, 16), (16, 3)] {
-                for side in [Side::Left, Side::Right] {
-                    let part = Part {
+                for operand in [Operand::A, Operand::B] {
+                    let source = Source {
                         data: &data[3..],
                         lane,
                         step,
@@ -303,12 +293,15 @@ mod tests {
                     #[cfg(target_arch = "x86_64")]
                     // SAFETY: the processor has the tiles, and so the features.
                     unsafe {
-                        part.write_native(side, &mut native);
+                        source.write_native(operand, &mut native);
                     }
-                    part.write_portable(side, &mut portable);
+                    source.write_portable(operand, &mut portable);
                     // SAFETY: they are numbers from the beginning.
                     let (native, portable) = unsafe { (native.assume_init().0, portable.assume_init().0) };
-                    assert_eq!(native, portable, "{side:?}, {lanes} lanes {lane} apart, {steps} steps");
+                    assert_eq!(
+                        native, portable,
+                        "{operand:?}, {lanes} lanes {lane} apart, {steps} steps"
+                    );
                 }
             }
         }

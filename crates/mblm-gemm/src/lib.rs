@@ -1,0 +1,43 @@
+//! Matrix products, parallel loops and vector arithmetic on slices: what CPU kernels for neural networks share.
+//!
+//! | module | holds |
+//! |---|---|
+//! | `product` | C = β C + A B of strided matrices ([`product()`], [`product_into`]), a block of C on each thread |
+//! | [`bf16`] | the same of numbers rounded to bfloat16: in AMX tiles, in vectors of VNNI pairs, or in `f32` |
+//! | `packed` | B packed once, for products with few rows ([`PackedB`]) |
+//! | `parallel`, `rows` | loops over chunks of slices and over rows of tables |
+//! | `vector`, [`norm`] | sums and other arithmetic on slices |
+//! | `real` | the types of numbers, and functions of them that become vector code ([`Real`]) |
+//! | `processor` | what the processor can do ([`processor()`]) |
+//!
+//! Words are those of BLIS. A product is computed in blocks of MC rows and NC columns of C and KC steps along k. Packed A lies in
+//! micro-panels of MR rows, packed B in micro-panels of NR columns, so that the micro-kernel, whose micro-tile of MR × NR sums stays
+//! in registers, reads both one element after another. A VNNI pair is two steps along k of one row or column, side by side.
+//!
+//! **Results do not depend on the number of threads.** Loops are cut by size, and partial sums are added in a fixed order. Products are
+//! cut by the number of threads, but each element of C is summed along k in an order that depends on the sizes alone.
+
+mod amx;
+pub mod bf16;
+mod matrix;
+pub mod norm;
+mod packed;
+mod parallel;
+mod partition;
+mod processor;
+mod product;
+mod real;
+mod rounding;
+mod rows;
+#[cfg(test)]
+mod test_data;
+mod vector;
+
+pub use matrix::{Beta, Dims, Matrix, MatrixMut, Threads};
+pub use packed::{PackedB, Stored};
+pub use parallel::{on_workers, par_chunks, par_map, par_new, par_reduce, par_zeroed, split, threads, zeroed, zeros};
+pub use processor::{Processor, processor};
+pub use product::{product, product_into};
+pub use real::Real;
+pub use rows::{par_new_rows, par_rows};
+pub use vector::{add_assign, axpy, dot, dot3, dots, dots_of_pairs, prefetch, sum};

@@ -1,0 +1,127 @@
+//! Matrices as they lie in slices, and what a product does with them: C = β C + A B, with A (m, k), B (k, n), C (m, n).
+
+/// A matrix that is read: element (i, j) is `data[i · row_stride + j · column_stride]`.
+#[derive(Clone, Copy, Debug)]
+pub struct Matrix<'a, T> {
+    /// The elements, from element (0, 0) on.
+    pub data: &'a [T],
+    /// Elements from one row to the next.
+    pub row_stride: usize,
+    /// Elements from one column to the next.
+    pub column_stride: usize,
+}
+
+impl<'a, T> Matrix<'a, T> {
+    /// `data` with these strides.
+    pub fn new(data: &'a [T], row_stride: usize, column_stride: usize) -> Self {
+        Self {
+            data,
+            row_stride,
+            column_stride,
+        }
+    }
+
+    /// The transpose, of the same elements.
+    pub fn transposed(self) -> Self {
+        Self::new(self.data, self.column_stride, self.row_stride)
+    }
+
+    /// Everything from element (`row`, `column`) on.
+    pub(crate) fn starting_at(self, row: usize, column: usize) -> Self {
+        let start = row * self.row_stride + column * self.column_stride;
+        Self::new(&self.data[start..], self.row_stride, self.column_stride)
+    }
+
+    /// Whether the data has every element of a matrix of this many rows and columns, at least one of each.
+    pub(crate) fn covers(&self, rows: usize, columns: usize) -> bool {
+        self.data.len() > (rows - 1) * self.row_stride + (columns - 1) * self.column_stride
+    }
+}
+
+/// A matrix that is written: element (i, j) is `data[i · row_stride + j]`.
+#[derive(Debug)]
+pub struct MatrixMut<'a, T> {
+    /// The elements, from element (0, 0) on.
+    pub data: &'a mut [T],
+    /// Elements from one row to the next, at least as many as there are columns.
+    pub row_stride: usize,
+}
+
+impl<'a, T> MatrixMut<'a, T> {
+    /// `data` with rows that begin `row_stride` elements apart.
+    pub fn new(data: &'a mut [T], row_stride: usize) -> Self {
+        Self { data, row_stride }
+    }
+}
+
+/// A [`MatrixMut`] whose elements need not be initialised, and blocks of which several threads write.
+#[derive(Clone, Copy)]
+pub(crate) struct MatrixPtr<T> {
+    pub(crate) data: *mut T,
+    pub(crate) row_stride: usize,
+}
+
+// SAFETY: whoever writes through it says why nobody else uses the elements that it writes.
+unsafe impl<T: Send> Sync for MatrixPtr<T> {}
+
+impl<T> MatrixPtr<T> {
+    /// Everything from element (`row`, `column`) on.
+    ///
+    /// # Safety
+    /// The element belongs to the matrix.
+    pub(crate) unsafe fn starting_at(&self, row: usize, column: usize) -> Self {
+        Self {
+            // SAFETY: the caller's word.
+            data: unsafe { self.data.add(row * self.row_stride + column) },
+            row_stride: self.row_stride,
+        }
+    }
+}
+
+/// The sizes of a product: A (m, k) · B (k, n).
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Dims {
+    /// Rows of A and C.
+    pub m: usize,
+    /// Columns of B and C.
+    pub n: usize,
+    /// Columns of A and rows of B, which the product sums over.
+    pub k: usize,
+}
+
+impl Dims {
+    /// A (m, k) · B (k, n).
+    pub fn new(m: usize, n: usize, k: usize) -> Self {
+        Self { m, n, k }
+    }
+}
+
+/// What the product is added to.
+#[derive(Clone, Copy, Debug)]
+pub enum Beta<'a, T> {
+    /// β = 0: nothing. C need not be initialised.
+    Zero,
+    /// β = 1: what C holds.
+    One,
+    /// β = 1 after every row of C became this bias (n). C need not be initialised.
+    Bias(&'a [T]),
+}
+
+impl<T> Beta<'_, T> {
+    /// For the columns of C from `column` on.
+    pub(crate) fn starting_at(self, column: usize) -> Self {
+        match self {
+            Self::Bias(bias) => Self::Bias(&bias[column..]),
+            other => other,
+        }
+    }
+}
+
+/// How many threads a product uses.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Threads {
+    /// The calling one: for a task of a parallel loop.
+    One,
+    /// All of the pool that the calling thread belongs to.
+    All,
+}
