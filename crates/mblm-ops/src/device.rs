@@ -113,8 +113,8 @@ pub fn training_rows(gpu: bool, width: usize) -> usize {
     /// The width at which [`rows_at_once`] of a GPU was measured.
     const WIDTH: usize = 1024;
     /// Most rows, in multiples of that: logits are as wide whatever the width.
-    const MOST: usize = 8;
-    let narrow = if gpu { (WIDTH / width.max(1)).clamp(1, MOST) } else { 1 };
+    const MAX: usize = 8;
+    let narrow = if gpu { (WIDTH / width.max(1)).clamp(1, MAX) } else { 1 };
     rows_at_once(gpu) * narrow
 }
 

@@ -1,4 +1,4 @@
-//! Gradients through the reference twin, for devices that have no kernel of ours.
+//! Gradients through the reference implementation, for devices that have no kernel of ours.
 
 use candle_core::{Result, Tensor, Var};
 

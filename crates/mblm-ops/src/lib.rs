@@ -5,7 +5,7 @@
 //! | file | holds |
 //! |---|---|
 //! | `mod.rs` | formula and shapes, the public `forward` and `backward`, argument checks, dispatch by device, tests |
-//! | `reference.rs` | the plain twin in ordinary tensor operations, differentiable by candle's autograd |
+//! | `reference.rs` | the reference implementation in ordinary tensor operations, differentiable by candle's autograd |
 //! | `cpu.rs` | the fused kernels for the CPU, generic over `f32` and `f64` |
 //! | `cuda.rs`, `*.cu` | with the feature `cuda`: those for NVIDIA GPUs, for `f32` and `bf16` activations |
 //!
@@ -21,7 +21,7 @@
 //!   contiguous data makes it so.
 //! - **Determinism.** Work is cut into pieces by size, never by the number of threads, and partial sums are added in a
 //!   fixed order: results do not depend on the number of threads.
-//! - **Devices.** The CPU and CUDA have fused kernels; for what they do not cover the reference twin computes the values and
+//! - **Devices.** The CPU and CUDA have fused kernels; for what they do not cover the reference implementation computes the values and
 //!   candle's autograd the gradients, so every operation is right on every device from its first day.
 //! - **Types on CUDA.** Activations and the weights of linear layers are `f32` or `bf16`; all other parameters, states of scans and
 //!   gradient buffers are `f32`, and sums run in `f32`.

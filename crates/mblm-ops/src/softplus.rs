@@ -1,4 +1,4 @@
-//! softplus(x) = ln(1 + eˣ) in ordinary tensor operations, for the reference twins.
+//! softplus(x) = ln(1 + eˣ) in ordinary tensor operations, for the reference implementations.
 //!
 //! max(x, 0) + ln(1 + u) with u = e^-|x|, and ln(1 + u) = 2 artanh(u / (2 + u)) as a power series: unlike the logarithm of
 //! a rounded 1 + u, it keeps its relative precision where the result is small, as a scan's time steps are.

@@ -1,5 +1,5 @@
 //! The one check that every operation passes: values and every gradient of the fused operation equal those of its
-//! reference twin, in each type and on each device, and its gradients equal finite differences in `f64`.
+//! reference implementation, in each type and on each device, and its gradients equal finite differences in `f64`.
 //!
 //! [`op_test!`](crate::op_test) turns a [`Check`] into tests:
 //!
@@ -120,7 +120,7 @@ impl Harness {
         self
     }
 
-    /// The plain twin: outputs from inputs, in ordinary tensor operations.
+    /// The reference implementation: outputs from inputs, in ordinary tensor operations.
     pub fn reference<R>(self, reference: R) -> WithReference<R>
     where
         R: Fn(&[Tensor]) -> Result<Vec<Tensor>>,

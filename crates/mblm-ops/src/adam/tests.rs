@@ -1,4 +1,4 @@
-//! Checks of the step against torch, the plain formula and the twin, of the norm, and of what may not be asked.
+//! Checks of the step against torch, the plain formula and the reference implementation, of the norm, and of what may not be asked.
 
 use candle_core::{Device, Result};
 
@@ -141,7 +141,7 @@ fn every_element_follows_the_formula() -> Result<()> {
 }
 
 #[test]
-fn the_twin_takes_the_same_steps() -> Result<()> {
+fn the_reference_takes_the_same_steps() -> Result<()> {
     for (dtype, bound) in [(DType::F64, 1e-14), (DType::F32, 1e-6)] {
         for shape in [&[4usize, 9] as &[usize], &[], &[40_000], &[0]] {
             let (fused, plain) = (Owned::random(shape, 1, dtype)?, Owned::random(shape, 1, dtype)?);
@@ -232,7 +232,7 @@ fn norm_of(tensors: &[&Tensor]) -> Result<f64> {
 }
 
 #[test]
-fn sums_are_those_of_the_twin() -> Result<()> {
+fn sums_are_those_of_the_reference() -> Result<()> {
     for dtype in [DType::F32, DType::F64] {
         for count in [0, 1, 17, 70_001] {
             let x = uniform(&[count], 3)?.affine(1.0, 0.3)?.to_dtype(dtype)?;

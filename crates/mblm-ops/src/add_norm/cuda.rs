@@ -9,7 +9,7 @@ use crate::cuda::{self, Kernel, Module};
 const MODULE: Module = module!(ADD_NORM);
 
 /// Most threads of a block, as in the kernels' launch bounds.
-const MOST_THREADS: usize = 512;
+const MAX_THREADS: usize = 512;
 /// Blocks that fill a large card.
 const ENOUGH_BLOCKS: usize = 132 * 16;
 
@@ -28,13 +28,13 @@ impl Work {
             .iter()
             .all(|tensor| tensor.layout().start_offset().is_multiple_of(8));
         let (width, groups) = match d.is_multiple_of(8) && keep.is_multiple_of(8) && aligned {
-            true if d <= 8 * MOST_THREADS => (8, 1),
+            true if d <= 8 * MAX_THREADS => (8, 1),
             true => (8, 4),
             false => (1, 8),
         };
         let threads = d.div_ceil(width * groups).next_multiple_of(32);
         let per_block = rows.div_ceil(ENOUGH_BLOCKS).max(1);
-        (threads <= MOST_THREADS).then(|| Self {
+        (threads <= MAX_THREADS).then(|| Self {
             width,
             groups,
             threads,
@@ -50,7 +50,7 @@ impl Work {
 
 /// Whether there is a kernel for rows of `d` channels.
 pub(super) fn takes(x: &Tensor, d: usize) -> bool {
-    cuda::takes(x) && x.elem_count() > 0 && (d <= 8 * MOST_THREADS || d <= 32 * MOST_THREADS && d.is_multiple_of(16))
+    cuda::takes(x) && x.elem_count() > 0 && (d <= 8 * MAX_THREADS || d <= 32 * MAX_THREADS && d.is_multiple_of(16))
 }
 
 fn work(rows: usize, d: usize, keep: usize, read: &[&Tensor]) -> Result<Work> {

@@ -1,4 +1,4 @@
-//! The plain twin: addition, shift by concatenation, then the norm's formula.
+//! The reference implementation: addition, shift by concatenation, then the norm's formula.
 
 use candle_core::{D, Result, Tensor};
 

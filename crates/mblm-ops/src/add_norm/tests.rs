@@ -1,4 +1,4 @@
-//! Checks of the norm against its twin and finite differences, with and without shift, addition and shared states.
+//! Checks of the norm against its reference implementation and finite differences, with and without shift, addition and shared states.
 
 use candle_core::{DType, Device, Result, Tensor};
 

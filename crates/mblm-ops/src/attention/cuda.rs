@@ -10,7 +10,7 @@ mod short;
 
 use candle_core::{DType, Result, Tensor};
 
-use super::{Call, Gradients, Sizes, WIDEST_HEAD_ON_CUDA as WIDEST_HEAD};
+use super::{Call, Gradients, MAX_HEAD_DIM_ON_CUDA as MAX_HEAD_DIM, Sizes};
 use crate::cuda::{self, Kernel, Module};
 
 const MODULE: Module = module!(ATTENTION);
@@ -46,7 +46,7 @@ enum Form {
 /// Whether there are kernels for a call.
 pub(super) fn takes(call: &Call) -> bool {
     let drops = call.a.dropout.is_some_and(|dropout| dropout.probability > 0.0);
-    cuda::takes(call.q) && call.visible.is_none() && !drops && call.sizes.head_dim <= WIDEST_HEAD
+    cuda::takes(call.q) && call.visible.is_none() && !drops && call.sizes.head_dim <= MAX_HEAD_DIM
 }
 
 pub(super) fn forward(call: &Call) -> Result<(Tensor, Tensor, Saved)> {

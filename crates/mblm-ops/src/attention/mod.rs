@@ -24,7 +24,7 @@ use crate::dropout::Dropout;
 use crate::fallback;
 
 /// Channels of a head up to which CUDA devices have kernels.
-pub const WIDEST_HEAD_ON_CUDA: usize = 128;
+pub const MAX_HEAD_DIM_ON_CUDA: usize = 128;
 
 /// What kind of attention; it has no parameters of its own.
 #[derive(Clone, Debug)]

@@ -1,4 +1,4 @@
-//! The plain twin: scores of all queries and keys as one tensor.
+//! The reference implementation: scores of all queries and keys as one tensor.
 
 use candle_core::{D, DType, Device, Result, Tensor};
 

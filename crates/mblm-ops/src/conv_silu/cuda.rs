@@ -5,7 +5,7 @@
 
 use candle_core::{DType, Result, Tensor};
 
-use super::MOST_TAPS_ON_CUDA as TAPS;
+use super::MAX_TAPS_ON_CUDA as TAPS;
 use crate::GradBuffer;
 use crate::cuda::{self, Kernel, Module};
 

@@ -21,7 +21,7 @@ use candle_core::{DType, Result, Tensor};
 use crate::{GradBuffer, fallback};
 
 /// Taps up to which CUDA devices have kernels.
-pub const MOST_TAPS_ON_CUDA: usize = 4;
+pub const MAX_TAPS_ON_CUDA: usize = 4;
 
 /// y (n, t, c) and the new tail (n, k - 1, c) to hand to the positions that follow.
 ///

@@ -1,4 +1,4 @@
-//! The plain twin: one shifted product a tap.
+//! The reference implementation: one shifted product a tap.
 
 use candle_core::{Result, Tensor};
 

@@ -1,4 +1,4 @@
-//! The plain twin: logarithm of the sum of exponentials, minus the target's logit.
+//! The reference implementation: logarithm of the sum of exponentials, minus the target's logit.
 
 use candle_core::{D, Result, Tensor};
 

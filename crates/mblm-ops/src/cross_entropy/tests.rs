@@ -1,4 +1,4 @@
-//! Checks of the loss and its gradient against the twin, finite differences and closed forms.
+//! Checks of the loss and its gradient against the reference implementation, finite differences and closed forms.
 
 use candle_core::{Device, Result};
 

@@ -10,7 +10,7 @@ const SUMS: Module = module!(SUMS);
 /// Channels that one thread takes where rows allow it.
 const WIDE: usize = 8;
 /// Most threads of a block along the channels.
-const MOST_THREADS: usize = 256;
+const MAX_THREADS: usize = 256;
 /// Most rows whose sum a thread takes alone.
 const FEW_ROWS: usize = 32;
 /// Blocks that fill a large card.
@@ -36,7 +36,7 @@ impl RowBlocks {
             .iter()
             .all(|tensor| tensor.layout().start_offset().is_multiple_of(WIDE));
         let width = if d.is_multiple_of(WIDE) && aligned { WIDE } else { 1 };
-        let across = d.div_ceil(width).div_ceil(MOST_THREADS).max(1);
+        let across = d.div_ceil(width).div_ceil(MAX_THREADS).max(1);
         let per_block = (rows * across).div_ceil(ENOUGH_BLOCKS).max(1);
         // a grid has at most 65,535 blocks along y
         let per_block = per_block.max(rows.div_ceil(1 << 15));
@@ -60,7 +60,7 @@ impl RowBlocks {
 
     /// Threads of a block.
     pub(crate) fn threads(&self) -> usize {
-        self.d.div_ceil(self.width).next_multiple_of(32).min(MOST_THREADS)
+        self.d.div_ceil(self.width).next_multiple_of(32).min(MAX_THREADS)
     }
 
     /// Blocks along channels and rows.

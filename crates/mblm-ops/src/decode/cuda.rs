@@ -17,21 +17,21 @@ const WARPS: usize = THREADS / 32;
 const TILE: usize = 8;
 const CHUNK: usize = 64;
 const PRODUCTS: usize = 4;
-const MOST_LAYERS: usize = 30;
+const MAX_LAYERS: usize = 30;
 /// Pieces that a warp asks for ahead: there are kernels for each of these.
 const SLOTS: [usize; 3] = [12, 8, 4];
 /// Shared memory of a block beside what it asks for.
 const FIXED_SHARED: usize = 1 << 10;
 /// Sequences of the kernels for more than one.
-const MOST_SEQUENCES: usize = 8;
+const MAX_SEQUENCES: usize = 8;
 /// Channels of a row that the threads hold at eight each, at four times eight where several rows share them.
-const MOST_CHANNELS: usize = 8 * THREADS;
-const MOST_CHANNELS_OF_SEVERAL: usize = 4 * 8 * THREADS / MOST_SEQUENCES;
+const MAX_CHANNELS: usize = 8 * THREADS;
+const MAX_CHANNELS_OF_SEVERAL: usize = 4 * 8 * THREADS / MAX_SEQUENCES;
 /// Channels of the widest head that the kernel's tests cover; a warp could hold twice as many.
-const WIDEST_HEAD: usize = 128;
+const MAX_HEAD_DIM: usize = 128;
 /// Every block attends to the pasts of all sequences by itself: with more rows than this in all, that takes longer than kernels
 /// that share them.
-const MOST_PAST: usize = 512;
+const MAX_PAST: usize = 512;
 
 /// The parameters of one layer, as in the kernel.
 #[repr(C)]
@@ -68,7 +68,7 @@ struct Call {
     past: i32,
     rotary: i32,
     scale: f32,
-    layer: [LayerPointers; MOST_LAYERS],
+    layer: [LayerPointers; MAX_LAYERS],
 }
 
 // SAFETY: it consists of numbers, laid out as the kernel's parameter is.
@@ -98,7 +98,7 @@ impl Sizes {
 
     /// Sequences that the kernel is made for.
     fn kernel(&self) -> usize {
-        if self.sequences == 1 { 1 } else { MOST_SEQUENCES }
+        if self.sequences == 1 { 1 } else { MAX_SEQUENCES }
     }
 
     /// Words that a layer publishes.
@@ -113,12 +113,12 @@ impl Sizes {
             && self.inner.is_multiple_of(8)
             && self.heads > 0
             && match self.sequences {
-                1 => self.d <= MOST_CHANNELS,
-                2..=MOST_SEQUENCES => self.d <= MOST_CHANNELS_OF_SEVERAL,
+                1 => self.d <= MAX_CHANNELS,
+                2..=MAX_SEQUENCES => self.d <= MAX_CHANNELS_OF_SEVERAL,
                 _ => false,
             }
-            && self.head_dim <= WIDEST_HEAD
-            && self.sequences * self.past <= MOST_PAST
+            && self.head_dim <= MAX_HEAD_DIM
+            && self.sequences * self.past <= MAX_PAST
     }
 
     /// Shared memory of a block, one of `blocks`, without that for weights.
@@ -220,11 +220,11 @@ pub(super) fn step(
         past: int(sizes.past)?,
         rotary: i32::from(a.rotary),
         scale: scale as f32,
-        layer: [LayerPointers::default(); MOST_LAYERS],
+        layer: [LayerPointers::default(); MAX_LAYERS],
     };
     let mut rest = layers.len();
     let mut between = Vec::new(); // residual streams from one launch to the next
-    for (layers, states) in layers.chunks(MOST_LAYERS).zip(states.chunks(MOST_LAYERS)) {
+    for (layers, states) in layers.chunks(MAX_LAYERS).zip(states.chunks(MAX_LAYERS)) {
         for ((to, layer), state) in call.layer.iter_mut().zip(layers).zip(states) {
             *to = pointers(layer, state)?;
         }

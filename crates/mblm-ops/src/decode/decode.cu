@@ -19,7 +19,7 @@ constexpr int TILE = 8, CHUNK = 64, PIECE = TILE * CHUNK;
 // Pieces that a warp has in work at once, and keys of the past that a thread has.
 constexpr int AT_ONCE = 4;
 constexpr int PRODUCTS = 4;
-constexpr int MOST_LAYERS = 30;
+constexpr int MAX_LAYERS = 30;
 
 // As in `cuda.rs`.
 struct Layer {
@@ -41,7 +41,7 @@ struct Call {
     long long position;
     int n, layers, d, heads, dh, inner, past, rotary;
     float scale;  // log2(e) / √d_h
-    Layer layer[MOST_LAYERS];
+    Layer layer[MAX_LAYERS];
 
     __device__ __forceinline__ int width() const { return heads * dh; }
 };
@@ -538,7 +538,7 @@ __device__ __forceinline__ void decode(const Call& call) {
 #pragma unroll 1
         for (; taken > 0; --taken) stream.ask(call, parts);
         const int index = step / PRODUCTS, product = step % PRODUCTS;
-        const Layer& layer = call.layer[min(index, MOST_LAYERS - 1)];
+        const Layer& layer = call.layer[min(index, MAX_LAYERS - 1)];
         const bool ends = index == call.layers;
         const float* bias = product == 2 ? layer.inner_bias : product == 3 ? layer.outer_bias : nullptr;
         if (begins) {

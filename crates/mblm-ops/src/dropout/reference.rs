@@ -1,4 +1,4 @@
-//! The plain twin: the mask as a tensor, then a product.
+//! The reference implementation: the mask as a tensor, then a product.
 
 use candle_core::{Device, Result, Tensor};
 

@@ -15,13 +15,13 @@ const PIECE: usize = 1 << 16;
 /// Channels of a block of the backward pass.
 const STRIP: usize = 32;
 /// Largest vocabulary of the backward pass: 160 KiB of shared memory.
-const MOST_ROWS: usize = 1280;
+const MAX_ROWS: usize = 1280;
 /// Blocks that fill a large card.
 const ENOUGH_BLOCKS: usize = 132 * 6;
 
 /// Whether the backward pass takes a vocabulary of this size.
 pub(super) fn takes(vocabulary: usize) -> bool {
-    vocabulary <= MOST_ROWS
+    vocabulary <= MAX_ROWS
 }
 
 pub(super) fn forward(ids: &Tensor, table: &Tensor, dtype: DType) -> Result<Tensor> {

@@ -1,4 +1,4 @@
-//! The plain twin: candle's selection of rows.
+//! The reference implementation: candle's selection of rows.
 
 use candle_core::{Result, Tensor};
 

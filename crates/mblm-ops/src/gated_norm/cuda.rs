@@ -14,14 +14,14 @@ const MODULE: Module = module!(GATED_NORM);
 /// Channels of a thread.
 const GROUP: usize = 8;
 /// Most threads of a block.
-const MOST_THREADS: usize = 1024;
+const MAX_THREADS: usize = 1024;
 /// Threads that fill a large card, with the registers that the forward and the backward pass need.
 const FORWARD_THREADS: usize = 132 * 2048;
 const BACKWARD_THREADS: usize = 132 * 1024;
 
 /// Whether there are kernels for rows like these.
 pub(super) fn takes(y: &Tensor) -> bool {
-    cuda::takes(y) && y.dims().last().is_some_and(|&d| d <= GROUP * MOST_THREADS)
+    cuda::takes(y) && y.dims().last().is_some_and(|&d| d <= GROUP * MAX_THREADS)
 }
 
 /// How rows (…, d) are laid out and divided among blocks.

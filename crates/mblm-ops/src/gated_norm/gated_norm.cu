@@ -4,7 +4,7 @@
 
 #include "common.cuh"
 
-constexpr int GROUP = 8, MOST_THREADS = 1024;
+constexpr int GROUP = 8, MAX_THREADS = 1024;
 
 // A thread's channels of a row of d; those beyond it read as 0.
 template <int V, typename T>
@@ -94,13 +94,13 @@ __device__ __forceinline__ void gated_norm_backward(const T* y, const T* z, long
 }
 
 #define FORWARD(T, V, NAME) \
-    extern "C" __global__ void __launch_bounds__(MOST_THREADS) \
+    extern "C" __global__ void __launch_bounds__(MAX_THREADS) \
         NAME(const T* y, const T* z, long long z_sequence, long long z_row, const float* gain, T* out, float* scale, int rows, \
              int t, int d) { \
         gated_norm_forward<T, V>(y, z, z_sequence, z_row, gain, out, scale, rows, t, d); \
     }
 #define BACKWARD(T, V, NAME) \
-    extern "C" __global__ void __launch_bounds__(MOST_THREADS) \
+    extern "C" __global__ void __launch_bounds__(MAX_THREADS) \
         NAME(const T* y, const T* z, long long z_sequence, long long z_row, const float* gain, const float* scale, \
              const T* d_out, T* d_y, T* d_z, float* partial, int rows, int t, int d) { \
         gated_norm_backward<T, V>(y, z, z_sequence, z_row, gain, scale, d_out, d_y, d_z, partial, rows, t, d); \

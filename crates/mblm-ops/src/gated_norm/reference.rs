@@ -1,4 +1,4 @@
-//! The plain twin: sigmoid by its formula, product, norm.
+//! The reference implementation: sigmoid by its formula, product, norm.
 
 use candle_core::{D, Result, Tensor};
 

@@ -1,4 +1,4 @@
-//! The plain twin: the error function by candle, whose own GELU has a gradient of six digits only.
+//! The reference implementation: the error function by candle, whose own GELU has a gradient of six digits only.
 
 use candle_core::{Result, Tensor};
 

@@ -1,4 +1,4 @@
-//! The plain twin: mean, variance and scaling in tensor operations.
+//! The reference implementation: mean, variance and scaling in tensor operations.
 
 use candle_core::{D, Result, Tensor};
 

@@ -1,4 +1,4 @@
-//! The plain twin: a broadcast matrix product and a sum.
+//! The reference implementation: a broadcast matrix product and a sum.
 
 use candle_core::{Result, Tensor};
 

@@ -8,7 +8,7 @@ use crate::cuda::{self, Kernel, Module};
 const MODULE: Module = module!(POSITIONS);
 
 /// Blocks along the sequences.
-const MOST_BLOCKS: usize = 1024;
+const MAX_BLOCKS: usize = 1024;
 
 pub(super) fn forward(x: &Tensor, table: &Tensor, start: usize) -> Result<Tensor> {
     let (n, t, d) = x.dims3()?;
@@ -27,7 +27,7 @@ pub(super) fn forward(x: &Tensor, table: &Tensor, start: usize) -> Result<Tensor
         .tensor(&y)?
         .int(n)?
         .long(t * d)
-        .launch((cuda::blocks(t * d, 256 * width), n.min(MOST_BLOCKS)), 256, 0)?;
+        .launch((cuda::blocks(t * d, 256 * width), n.min(MAX_BLOCKS)), 256, 0)?;
     Ok(y)
 }
 

@@ -1,4 +1,4 @@
-//! The plain twin: the rows of the table, broadcast over the sequences.
+//! The reference implementation: the rows of the table, broadcast over the sequences.
 
 use candle_core::{Result, Tensor};
 

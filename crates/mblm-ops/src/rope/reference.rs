@@ -1,4 +1,4 @@
-//! The plain twin: the pairs as a last dimension of two.
+//! The reference implementation: the pairs as a last dimension of two.
 
 use candle_core::{D, Result, Tensor};
 

@@ -5,7 +5,7 @@
 
 use candle_core::{DType, Result, Tensor};
 
-use super::{Gradients, Inputs, MOST_STATES_ON_CUDA as STATES, Output, Saved};
+use super::{Gradients, Inputs, MAX_STATES_ON_CUDA as STATES, Output, Saved};
 use crate::GradBuffer;
 use crate::cuda::{self, Kernel, Module};
 

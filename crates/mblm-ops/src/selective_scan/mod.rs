@@ -23,7 +23,7 @@ use candle_core::{DType, Result, Tensor};
 use crate::{GradBuffer, fallback};
 
 /// Numbers of a state of a channel, N, up to which CUDA devices have kernels.
-pub const MOST_STATES_ON_CUDA: usize = 64;
+pub const MAX_STATES_ON_CUDA: usize = 64;
 
 /// What [`forward`] reads.
 #[derive(Clone, Copy, Debug)]

@@ -1,4 +1,4 @@
-//! The plain twin: the recurrence itself, position by position.
+//! The reference implementation: the recurrence itself, position by position.
 
 use candle_core::{D, Result, Tensor};
 

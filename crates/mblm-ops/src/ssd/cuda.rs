@@ -9,8 +9,8 @@ use candle_core::cuda_backend::cudarc::driver::sys::CUdevice_attribute::CU_DEVIC
 use candle_core::{DType, Result, Tensor};
 
 use super::{
-    Gradients, Inputs, MOST_STATES_ON_CUDA as STATES, Output, ParameterGradients, Saved, Ssd,
-    WIDEST_HEAD_ON_CUDA as HEAD_DIM,
+    Gradients, Inputs, MAX_HEAD_DIM_ON_CUDA as HEAD_DIM, MAX_STATES_ON_CUDA as STATES, Output, ParameterGradients,
+    Saved, Ssd,
 };
 use crate::cuda::{self, Kernel, Module};
 
@@ -33,7 +33,7 @@ const FEW_WARPS: usize = 8;
 /// Multiprocessors of a large card.
 const PROCESSORS: usize = 132;
 /// Most groups of a chunk's heads.
-const MOST_GROUPS: usize = 16;
+const MAX_GROUPS: usize = 16;
 /// Bytes of shared memory that the kernels have beside their tiles.
 const FIXED_SHARED: usize = 7 << 10;
 
@@ -278,7 +278,7 @@ pub(super) fn forward(s: &Ssd, inputs: &Inputs) -> Result<Output> {
 /// Heads of a chunk that a block takes, where `at_once` blocks run together: makes least what a block does for each head, plus the
 /// `extra` halves of that which it does once for all of them.
 fn heads_per_block(tasks: usize, heads: usize, at_once: usize, extra: usize) -> usize {
-    let groups = (1..=heads.min(MOST_GROUPS)).min_by_key(|groups| {
+    let groups = (1..=heads.min(MAX_GROUPS)).min_by_key(|groups| {
         let waves = (tasks * groups).div_ceil(at_once);
         waves * (2 * heads.div_ceil(*groups) + extra)
     });

@@ -31,10 +31,10 @@ use candle_core::{DType, Result, Tensor};
 use crate::{GradBuffer, fallback};
 
 /// Channels of a head up to which CUDA devices have kernels.
-pub const WIDEST_HEAD_ON_CUDA: usize = 64;
+pub const MAX_HEAD_DIM_ON_CUDA: usize = 64;
 
 /// Numbers of a state of a channel, N, up to which CUDA devices have kernels.
-pub const MOST_STATES_ON_CUDA: usize = 128;
+pub const MAX_STATES_ON_CUDA: usize = 128;
 
 /// The sizes of a scan that its tensors do not tell.
 #[derive(Clone, Copy, Debug)]

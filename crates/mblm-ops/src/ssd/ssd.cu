@@ -824,14 +824,14 @@ __device__ __forceinline__ void ssd_fold(const float* partial, T* d_xbc, long lo
 }
 
 // The recurrence itself: a warp has one channel's state, N / 32 entries a lane.
-constexpr int MOST_STATES = 128, FEW_WARPS = 8;
+constexpr int MAX_STATES = 128, FEW_WARPS = 8;
 
 template <typename T>
 __device__ __forceinline__ void ssd_few(const T* xbc, long long sequence_stride, long long row_stride, const T* dt,
                                         long long dt_sequence, long long dt_row, const float* a_log, const float* dt_bias,
                                         const float* d, const float* begin, long long begin_sequence, T* y, float* end,
                                         Sizes s) {
-    constexpr int OWN = MOST_STATES / 32;
+    constexpr int OWN = MAX_STATES / 32;
     const int across = (s.width() + FEW_WARPS - 1) / FEW_WARPS, sequence = blockIdx.x / across, lane = threadIdx.x & 31;
     const int channel = blockIdx.x % across * FEW_WARPS + (threadIdx.x >> 5);
     if (channel >= s.width()) return;

@@ -1,4 +1,4 @@
-//! What of a model has no kernel on a device, and is computed there by the reference twins: right, but slower and with more memory.
+//! What of a model has no kernel on a device, and is computed there by the reference implementations: right, but slower and with more memory.
 
 use candle_core::Device;
 use mblm_ops::{attention, conv_silu, selective_scan, ssd};
@@ -29,7 +29,7 @@ fn on_cuda(config: &ModelConfig) -> Vec<String> {
                 most(
                     "attention heads",
                     block.attn_head_dims,
-                    attention::WIDEST_HEAD_ON_CUDA,
+                    attention::MAX_HEAD_DIM_ON_CUDA,
                     "attn_head_dims",
                 );
                 attention_dropout(block, &mut say);
@@ -39,18 +39,18 @@ fn on_cuda(config: &ModelConfig) -> Vec<String> {
                 attention_dropout(block, &mut say);
             }
             BlockConfig::Mamba2(block) => {
-                most("scan heads", block.headdim, ssd::WIDEST_HEAD_ON_CUDA, "headdim");
-                most("scan states", block.d_state, ssd::MOST_STATES_ON_CUDA, "d_state");
-                most("convolutions", block.d_conv, conv_silu::MOST_TAPS_ON_CUDA, "d_conv");
+                most("scan heads", block.headdim, ssd::MAX_HEAD_DIM_ON_CUDA, "headdim");
+                most("scan states", block.d_state, ssd::MAX_STATES_ON_CUDA, "d_state");
+                most("convolutions", block.d_conv, conv_silu::MAX_TAPS_ON_CUDA, "d_conv");
             }
             BlockConfig::Mamba1(block) => {
                 most(
                     "scan states",
                     block.d_state,
-                    selective_scan::MOST_STATES_ON_CUDA,
+                    selective_scan::MAX_STATES_ON_CUDA,
                     "d_state",
                 );
-                most("convolutions", block.d_conv, conv_silu::MOST_TAPS_ON_CUDA, "d_conv");
+                most("convolutions", block.d_conv, conv_silu::MAX_TAPS_ON_CUDA, "d_conv");
             }
             BlockConfig::Custom(_) => {}
         }
