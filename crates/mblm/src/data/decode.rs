@@ -8,8 +8,6 @@ use std::fs::File;
 use std::io::{BufRead, BufReader, BufWriter, Read, Write};
 use std::path::Path;
 
-use flate2::bufread::MultiGzDecoder;
-
 use super::dataset::{OnOpening, Opening};
 use super::json_line::text_of;
 use crate::{Error, Result};
@@ -91,10 +89,7 @@ impl Decoded {
         let raw = BufReader::with_capacity(1 << 17, counted);
         let plain: Box<dyn Read + '_> = match format.compression {
             Compression::None => Box::new(raw),
-            Compression::Gzip => Box::new(MultiGzDecoder::new(raw)),
-            Compression::Zstd => {
-                Box::new(zstd::Decoder::with_buffer(raw).map_err(|error| damaged(path, format, &error))?)
-            }
+            compressed => decoder(compressed, raw, path)?,
         };
         let mut plain = BufReader::with_capacity(1 << 17, plain);
         let reading = |error| damaged(path, format, &error);
@@ -114,6 +109,29 @@ impl Decoded {
             .into_inner()
             .map_err(|error| temporary(error.into_error()))
     }
+}
+
+/// What a compressed file holds.
+#[cfg(feature = "compression")]
+fn decoder<'a>(compression: Compression, raw: impl BufRead + 'a, path: &Path) -> Result<Box<dyn Read + 'a>> {
+    Ok(match compression {
+        Compression::None => Box::new(raw),
+        Compression::Gzip => Box::new(flate2::bufread::MultiGzDecoder::new(raw)),
+        Compression::Zstd => Box::new(zstd::Decoder::with_buffer(raw).map_err(|error| Error::file(path, error))?),
+    })
+}
+
+/// Says that this build reads no compressed files.
+#[cfg(not(feature = "compression"))]
+fn decoder<'a>(compression: Compression, _: impl BufRead + 'a, path: &Path) -> Result<Box<dyn Read + 'a>> {
+    let tool = match compression {
+        Compression::Zstd => "unzstd",
+        Compression::None | Compression::Gzip => "gunzip",
+    };
+    let message = format!(
+        "compressed, and this build reads plain files alone: run {tool}, or build with the feature `compression`"
+    );
+    Err(Error::file(path, message))
 }
 
 struct Sink {
