@@ -12,7 +12,7 @@ use mblm::config::ModelConfig;
 use mblm::model::{
     BlockArgs, BlockRegistry, Builder, Gradients, Init, Mblm, Parameter, Seeded, StageBlock, State, TrainingPass,
 };
-use mblm::train::Optimizer;
+use mblm::train::{Adam, OptimizerSpec};
 use mblm::{Error, Result};
 
 /// A stack of LSTM layers with residual connections.
@@ -148,7 +148,7 @@ pub(crate) fn train(model: &Mblm, steps: usize) -> Result<(f64, f64)> {
         .collect();
     let ids = Tensor::from_vec(text, (4, 256), &Device::Cpu)?;
     let mut gradients = Gradients::zeros(model.parameters())?;
-    let mut optimizer = Optimizer::new(mblm::train::PUBLISHED_ADAM, model.parameters())?;
+    let mut optimizer = Adam::default().build(model.parameters())?;
     let before = model.loss(&ids, None)?.mean;
     for _ in 0..steps {
         model.loss_and_gradients(&ids, None, TrainingPass::default(), &mut gradients)?;

@@ -10,8 +10,7 @@ use mblm::config::{Experiment, Precision};
 use mblm::data::{Dataset, Sample};
 use mblm::model::{BlockArgs, BlockRegistry, Chunking, Model, ModelBatch, Parameter, Seeded, StageBlock, State};
 use mblm::train::{
-    BatchReport, Event, FileLengths, Learner, Observer, PUBLISHED_ADAM, Recipe, SavedState, Schedule, States, Trainer,
-    TrainingData,
+    BatchReport, Cosine, Event, FileLengths, Learner, Observer, Recipe, SavedState, States, Trainer, TrainingData,
 };
 use mblm::{Error, Result};
 
@@ -77,6 +76,14 @@ fn model(experiment: &Experiment, registry: &BlockRegistry) -> Arc<Model> {
     Arc::new(model.expect("the model builds"))
 }
 
+/// Adam as published, on a cosine of 100 steps.
+fn recipe(lr: f64, precision: Precision) -> Recipe {
+    Recipe::new(lr)
+        .with_schedule(Cosine::new(lr, 100, 0.0))
+        .with_max_grad_norm(0.5)
+        .with_precision(precision)
+}
+
 fn floats(tensor: &Tensor) -> Vec<f32> {
     tensor.flatten_all().and_then(|t| t.to_vec1()).expect("floats")
 }
@@ -87,18 +94,10 @@ fn a_pass_in_chunks_can_be_stopped() {
     let experiment = experiment(&[]);
     let learn = |stopped: bool| {
         let model = model(&experiment, &BlockRegistry::default());
-        let recipe = Recipe {
-            adam: PUBLISHED_ADAM,
-            schedule: Schedule::new(1e-2, 100, 0.0),
-            grad_accum: 1,
-            max_grad_norm: Some(0.5),
-            seed: 0,
-            precision: Precision::Float32,
-            chunking: Chunking {
-                positions: Some(1),
-                rows: None,
-            },
-        };
+        let recipe = recipe(1e-2, Precision::Float32).with_chunking(Chunking {
+            positions: Some(1),
+            rows: None,
+        });
         let mut learner = Learner::new(model.clone(), recipe).expect("a learner");
         let batch = ModelBatch {
             ids: support::ids(2, 12, 256, 1),
@@ -147,15 +146,7 @@ fn bfloat16_products_learn_nearly_the_same_and_only_while_learning() {
     let experiment = experiment(&[]);
     let learn = |precision| {
         let model = model(&experiment, &BlockRegistry::default());
-        let recipe = Recipe {
-            adam: PUBLISHED_ADAM,
-            schedule: Schedule::new(1e-2, 100, 0.0),
-            grad_accum: 1,
-            max_grad_norm: Some(0.5),
-            seed: 0,
-            precision,
-            chunking: Chunking::default(),
-        };
+        let recipe = recipe(1e-2, precision);
         let mut learner = Learner::new(model.clone(), recipe).expect("a learner");
         let ids = support::ids(8, 12, 256, 1);
         let losses: Vec<f64> = (0..10)
@@ -198,15 +189,7 @@ fn accumulated_batches_equal_one_large_batch() {
         model(&experiment, &BlockRegistry::default()),
         model(&experiment, &BlockRegistry::default()),
     );
-    let recipe = |grad_accum| Recipe {
-        adam: PUBLISHED_ADAM,
-        schedule: Schedule::new(1e-3, 100, 0.0),
-        grad_accum,
-        max_grad_norm: Some(0.5),
-        seed: 0,
-        precision: Precision::Float32,
-        chunking: Chunking::default(),
-    };
+    let recipe = |grad_accum| recipe(1e-3, Precision::Float32).with_grad_accum(grad_accum);
     let batch = |rows: usize, seed: u64| ModelBatch {
         ids: support::ids(rows, 12, 256, seed),
         loss_mask: None,
@@ -403,6 +386,53 @@ fn a_run_stopped_after_any_batch_is_heard_to_go_on_as_if_it_had_not() {
         let kept =
             |folder: &std::path::Path| std::fs::read_to_string(folder.join("models/index.json")).expect("an index");
         assert_eq!(kept(folder.path()), kept(whole.path()));
+    }
+}
+
+#[test]
+fn runs_with_other_optimizers_and_schedules_go_on_as_if_they_had_not_stopped() {
+    let recipes: [&[&str]; 3] = [
+        &["train.optimizer=sgd", "train.momentum=0.9", "train.schedule=constant"],
+        &[
+            "train.optimizer=sgd",
+            "train.schedule=wsd",
+            "train.cooldown_steps_perc=0.5",
+        ],
+        &[
+            "train.optimizer=adamw",
+            "train.weight_decay=0.1",
+            "train.decay=['*.weight']",
+            "train.schedule=wsd",
+        ],
+    ];
+    let mut found = Vec::new();
+    for recipe in recipes {
+        let experiment = experiment(&[recipe, &["train.gradient_accumulate_every=2"]].concat());
+        let run = |from: Option<&SavedState>, stop_after, folder: &std::path::Path| {
+            let model = model(&experiment, &BlockRegistry::default());
+            let stop = AtomicBool::new(false);
+            let mut watch = Watch {
+                heard: Vec::new(),
+                stop_after,
+                stop: &stop,
+            };
+            let trainer = Trainer::new(&experiment, model.clone(), data(None), folder);
+            trainer.run(from, &mut watch, &stop).expect("a run");
+            let weights = model.parameters().iter().map(|parameter| floats(parameter.value()));
+            (watch.heard, weights.collect::<Vec<_>>())
+        };
+        let folders = [(); 2].map(|()| tempfile::tempdir().expect("a folder"));
+        let (heard, weights) = run(None, u64::MAX, folders[0].path());
+        let (mut first, _) = run(None, 5, folders[1].path());
+        let saved = States::new(folders[1].path(), 2)
+            .newest()
+            .expect("states")
+            .expect("one");
+        let (second, resumed) = run(Some(&saved), u64::MAX, folders[1].path());
+        first.extend(second);
+        assert_eq!((first, &resumed), (heard, &weights), "{recipe:?}");
+        assert!(!found.contains(&weights), "{recipe:?} changes nothing");
+        found.push(weights);
     }
 }
 

@@ -13,8 +13,8 @@ use crate::config::ClassifierExperiment;
 use crate::data::{Loader, LoaderOptions, Position};
 use crate::model::{Gradients, Loss};
 use crate::train::{
-    BatchReport, Evaluation, EvaluationBatches, EvaluationKind, Event, Metric, Observer, Optimizer, RunPlan, Schedule,
-    configured, evaluation_batches, sample_order, spread,
+    BatchReport, Evaluation, EvaluationBatches, EvaluationKind, Event, Metric, Observer, Recipe, RunPlan,
+    evaluation_batches, sample_order, spread,
 };
 use crate::{Error, Result};
 
@@ -42,8 +42,8 @@ pub fn train(
 ) -> Result<Learned> {
     let config = &experiment.train;
     let plan = RunPlan::new(config, 1, 1);
-    let schedule = Schedule::new(config.learning_rate, plan.steps, config.warmup_steps_perc);
-    let mut optimizer = Optimizer::new(configured(config), network.parameters())?;
+    let recipe = Recipe::of(config, &plan);
+    let mut optimizer = recipe.optimizer.build(network.parameters())?;
     let mut gradients = Gradients::zeros(network.parameters())?;
     let order = sample_order(config.shuffle_train, config.seed);
     let validate = spread(0, plan.batches, experiment.io.validate_amount.max(1));
@@ -57,7 +57,7 @@ pub fn train(
             break;
         };
         let cum_batch = learned.batches;
-        let rate = schedule.rate(optimizer.steps());
+        let rate = recipe.schedule.lr(optimizer.steps());
         let begun = Instant::now();
         let input = network.input(&batch)?;
         let loss = loss(&network.logits(&input, true)?, &input.answers)?;
@@ -79,7 +79,7 @@ pub fn train(
                 gradients.of(parameter).add(gradient)?;
             }
         }
-        let norm = optimizer.step(&gradients, rate, config.gradient_clipping)?;
+        let norm = optimizer.step(&gradients, rate, recipe.max_grad_norm)?;
         finite("the norm of the gradient", norm.before)?;
         gradients.clear()?;
         learned.batches += 1;

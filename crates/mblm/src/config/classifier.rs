@@ -7,7 +7,8 @@ use std::path::Path;
 
 use serde::{Deserialize, Serialize};
 
-use super::experiment::{ElementCount, IoConfig, TrainConfig};
+use super::io::IoConfig;
+use super::train::{ElementCount, TrainConfig};
 use super::tree::{Node, Problem};
 use super::yaml;
 use crate::{Error, Result};
@@ -89,8 +90,8 @@ impl ClassifierExperiment {
                 &io.dataset_id,
             );
         }
-        if train.gradient_accumulate_every != 1 {
-            let found = &train.gradient_accumulate_every;
+        if train.grad_accum != 1 {
+            let found = &train.grad_accum;
             return fail(
                 "train.gradient_accumulate_every",
                 "1: this network's batches fit",

@@ -11,11 +11,11 @@
 
 use std::path::{Path, PathBuf};
 
-use bytesize::ByteSize;
-use candle_core::Device;
 use serde::{Deserialize, Serialize};
 
+use super::io::IoConfig;
 use super::model::Architecture;
+use super::train::{ElementCount, TrainConfig};
 use super::tree::{Node, Problem};
 use super::yaml;
 use crate::{Error, Result};
@@ -49,35 +49,6 @@ struct PlainMaps {
     summary: Option<Summary>,
 }
 
-/// Data and outputs.
-#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
-#[serde(deny_unknown_fields)]
-pub struct IoConfig {
-    /// First part of the name of the run's folder.
-    pub name_model: String,
-    /// Folder that holds the runs' folders.
-    pub output_dir: PathBuf,
-    /// File or folder of the data set.
-    pub dataset_dir: PathBuf,
-    /// Name of the data set's kind: `bytes`, `pg19`, `pg19masked`, `clevr`, `pictures`, `needle` or a registered one.
-    pub dataset_id: String,
-    /// Options of the data set.
-    #[serde(default)]
-    pub dataset_args: Option<serde_json::Map<String, serde_json::Value>>,
-    /// Best models kept, by validation loss.
-    pub num_models_to_save: usize,
-    /// How many times in total the model is validated, spread evenly.
-    pub validate_amount: usize,
-    /// How many times in total the training loss is logged, spread evenly.
-    pub log_train_loss_amount: usize,
-    /// Ranks that write `loss.csv`.
-    #[serde(default = "rank_zero")]
-    pub enabled_loss_log_for_gpus: Vec<usize>,
-    /// Free text.
-    #[serde(default)]
-    pub description: Option<String>,
-}
-
 /// The model and the length of its inputs.
 #[derive(Clone, Debug, PartialEq, Serialize)]
 pub struct Params {
@@ -86,108 +57,6 @@ pub struct Params {
     /// The model; its keys stand beside `input_seq_len`.
     #[serde(flatten)]
     pub architecture: Architecture,
-}
-
-/// What counts as one element of `target_elements`.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(rename_all = "lowercase")]
-pub enum ElementCount {
-    /// A sample.
-    Batch,
-    /// A byte.
-    Sequence,
-}
-
-/// The type of matrix products and of the activations between them.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(rename_all = "lowercase")]
-pub enum Precision {
-    /// `Bf16` on GPUs, `Float32` elsewhere.
-    #[default]
-    Auto,
-    /// 32-bit floats everywhere.
-    Float32,
-    /// bfloat16 matrix products; weights, norms, softmax, scan states and accumulators stay 32-bit.
-    Bf16,
-}
-
-impl Precision {
-    /// Whether matrix products on this device are bfloat16.
-    pub fn is_bf16(self, device: &Device) -> bool {
-        match self {
-            Self::Auto => !device.is_cpu(),
-            Self::Float32 => false,
-            Self::Bf16 => true,
-        }
-    }
-}
-
-/// The rule that turns gradients into steps.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(rename_all = "lowercase")]
-pub enum OptimizerKind {
-    /// Adam, betas 0.9 and 0.95, without weight decay.
-    #[default]
-    Adam,
-    /// Adam with decoupled weight decay.
-    AdamW,
-}
-
-/// How the model is trained.
-#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
-#[serde(deny_unknown_fields)]
-pub struct TrainConfig {
-    /// Lower bound of elements trained on, over all workers.
-    pub target_elements: u64,
-    /// What counts as an element.
-    pub target_elements_strategy: ElementCount,
-    /// Share of the gradient steps, in [0, 1], in which the learning rate rises.
-    #[serde(default = "default_warmup")]
-    pub warmup_steps_perc: f64,
-    /// Samples per batch and worker.
-    pub batch_size: usize,
-    /// Whether the training samples are shuffled.
-    #[serde(default)]
-    pub shuffle_train: bool,
-    /// Whether the validation samples are shuffled.
-    #[serde(default)]
-    pub shuffle_eval: bool,
-    /// Most batches of one validation; `None` means all.
-    #[serde(default)]
-    pub max_eval_steps: Option<usize>,
-    /// The highest learning rate.
-    pub learning_rate: f64,
-    /// Largest L2 norm of all gradients together; `None` means no clipping.
-    #[serde(default)]
-    pub gradient_clipping: Option<f64>,
-    /// Batches per gradient step.
-    pub gradient_accumulate_every: usize,
-    /// Probability in [0, 1] that a byte is masked out; encoders need it.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub masking_proba: Option<f64>,
-    /// Seed of initial weights, shuffling, dropout and masking.
-    #[serde(default)]
-    pub seed: u64,
-    /// The type of matrix products.
-    #[serde(default)]
-    pub precision: Precision,
-    /// The optimizer.
-    #[serde(default)]
-    pub optimizer: OptimizerKind,
-    /// Decoupled weight decay of `adamw`.
-    #[serde(default)]
-    pub weight_decay: f64,
-    /// Batches between full training states, from which a killed run goes on; `None` means at least every ten minutes. A state
-    /// is saved after every validation in any case.
-    #[serde(default)]
-    pub save_state_every: Option<usize>,
-    /// The most memory that a training step may take, such as `40GiB`: chunks of the first stage and groups of the others are chosen
-    /// so that it fits. `None` means what a GPU has free; on the CPU that the first stage of a sample takes at most 512 MiB.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub memory: Option<ByteSize>,
-    /// Training states kept, the newest.
-    #[serde(default = "two")]
-    pub keep_states: usize,
 }
 
 /// Where a run starts from, if not from fresh weights.
@@ -230,19 +99,29 @@ pub struct Summary {
     pub error: Option<String>,
 }
 
-fn rank_zero() -> Vec<usize> {
-    vec![0]
-}
-
-fn two() -> usize {
-    2
-}
-
-fn default_warmup() -> f64 {
-    0.1
-}
-
 impl Experiment {
+    /// Trains a model on the bytes of a file or folder, with samples as long as the model's context and the defaults for
+    /// everything else; set what should differ.
+    pub fn new(architecture: impl Into<Architecture>, dataset_dir: impl Into<PathBuf>) -> Self {
+        Self {
+            io: IoConfig::new(dataset_dir),
+            params: Params::new(architecture),
+            train: TrainConfig::default(),
+            resume: None,
+            summary: None,
+        }
+    }
+
+    /// The same with other data and outputs.
+    pub fn with_io(self, io: IoConfig) -> Self {
+        Self { io, ..self }
+    }
+
+    /// The same, trained in another way.
+    pub fn with_train(self, train: TrainConfig) -> Self {
+        Self { train, ..self }
+    }
+
     /// Reads a configuration file, applies the overrides (`train.learning_rate=3e-4`, `params.seq_lens.0=64`) in order,
     /// and checks the result.
     ///
@@ -328,7 +207,7 @@ impl Experiment {
             return Err(Problem::new("target_elements", message));
         }
         let batches = target.div_ceil(batch);
-        let every = self.train.gradient_accumulate_every;
+        let every = self.train.grad_accum;
         if batches < every as u64 {
             let message = format!(
                 "expected at most {batches}, the batches in target_elements, found {every}: no gradient step would be \
@@ -350,6 +229,15 @@ impl Experiment {
 }
 
 impl Params {
+    /// A model and samples as long as its context.
+    pub fn new(architecture: impl Into<Architecture>) -> Self {
+        let architecture = architecture.into();
+        Self {
+            input_seq_len: architecture.model().context(),
+            architecture,
+        }
+    }
+
     fn from_node(node: &Node) -> Result<Self, Problem> {
         let architecture = Architecture::from_node(&node.without(&["input_seq_len"]), &["input_seq_len"])?;
         Ok(Self {
@@ -385,89 +273,5 @@ impl Params {
             }
             _ => Ok(()),
         }
-    }
-}
-
-impl IoConfig {
-    pub(super) fn check(&self) -> Result<(), Problem> {
-        let empty = |key, what| Err(Problem::new(key, format!("expected {what}, found an empty text")));
-        if self.name_model.is_empty() {
-            return empty("name_model", "a name for the run's folder");
-        }
-        if self.output_dir.as_os_str().is_empty() {
-            return empty("output_dir", "a folder; \".\" is the current one");
-        }
-        if self.dataset_dir.as_os_str().is_empty() {
-            return empty("dataset_dir", "the data's file or folder");
-        }
-        if self.dataset_id.is_empty() {
-            return empty("dataset_id", "the data's kind, as bytes or pg19");
-        }
-        Ok(())
-    }
-}
-
-impl TrainConfig {
-    pub(super) fn check(&self) -> Result<(), Problem> {
-        let positive = |key: &str, value: usize| match value {
-            0 => Err(Problem::new(key, "expected at least 1, found 0")),
-            _ => Ok(()),
-        };
-        positive("batch_size", self.batch_size)?;
-        positive("gradient_accumulate_every", self.gradient_accumulate_every)?;
-        if self.max_eval_steps == Some(0) {
-            return Err(Problem::new(
-                "max_eval_steps",
-                "expected at least 1, or null for all batches, found 0",
-            ));
-        }
-        positive("keep_states", self.keep_states)?;
-        if self.save_state_every == Some(0) {
-            return Err(Problem::new(
-                "save_state_every",
-                "expected at least 1, or null for the default, found 0",
-            ));
-        }
-        finite(
-            "learning_rate",
-            self.learning_rate,
-            "a finite number of at least 0",
-            |rate| rate >= 0.0,
-        )?;
-        if let Some(norm) = self.gradient_clipping {
-            finite(
-                "gradient_clipping",
-                norm,
-                "a finite norm above 0, or null for no clipping",
-                |norm| norm > 0.0,
-            )?;
-        }
-        finite(
-            "weight_decay",
-            self.weight_decay,
-            "a finite number of at least 0",
-            |decay| decay >= 0.0,
-        )?;
-        if self.weight_decay > 0.0 && self.optimizer == OptimizerKind::Adam {
-            let message = format!("expected 0 for adam, found {}; set optimizer: adamw", self.weight_decay);
-            return Err(Problem::new("weight_decay", message));
-        }
-        let share = |value: f64| (0.0..=1.0).contains(&value);
-        finite(
-            "warmup_steps_perc",
-            self.warmup_steps_perc,
-            "a share in [0, 1], not a percentage",
-            share,
-        )?;
-        self.masking_proba.map_or(Ok(()), |probability| {
-            finite("masking_proba", probability, "a probability in [0, 1]", share)
-        })
-    }
-}
-
-fn finite(key: &str, value: f64, expected: &str, holds: impl Fn(f64) -> bool) -> Result<(), Problem> {
-    match value.is_finite() && holds(value) {
-        true => Ok(()),
-        false => Err(Problem::new(key, format!("expected {expected}, found {value}"))),
     }
 }

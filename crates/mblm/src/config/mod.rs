@@ -3,6 +3,8 @@
 //! | file | holds |
 //! |---|---|
 //! | `experiment.rs` | [`Experiment`]: the YAML file with its maps `io`, `params`, `train`, `resume`, and its checks |
+//! | `io.rs` | [`IoConfig`]: data and outputs |
+//! | `train.rs`, `precision.rs`, `decayed.rs` | [`TrainConfig`]: how a model is trained |
 //! | `model.rs` | [`Architecture`], [`ModelConfig`], [`EncoderConfig`]: the hierarchy, in YAML and in a model's `config.json` |
 //! | `block.rs` | [`BlockConfig`]: what one stage computes |
 //! | `classifier.rs` | [`ClassifierExperiment`]: a run of the CNN + LSTM baseline |
@@ -17,10 +19,14 @@
 mod block;
 mod classifier;
 mod count;
+mod decayed;
 mod experiment;
+mod io;
 mod model;
+mod precision;
 mod preset;
 pub mod suggest;
+mod train;
 mod tree;
 mod yaml;
 
@@ -29,11 +35,13 @@ pub use bytesize::ByteSize;
 pub(crate) use classifier::GROUP;
 pub use classifier::{ClassifierExperiment, CnnLstmConfig};
 pub use count::ParameterCounts;
-pub use experiment::{
-    ElementCount, Experiment, IoConfig, OptimizerKind, Params, Precision, ResumeConfig, Summary, TrainConfig,
-};
+pub use decayed::DecayedParameters;
+pub use experiment::{Experiment, Params, ResumeConfig, Summary};
+pub use io::IoConfig;
 pub use model::{Architecture, EncoderConfig, MaskReduce, ModelConfig};
+pub use precision::Precision;
 pub use preset::Preset;
+pub use train::{ElementCount, OptimizerKind, ScheduleKind, TrainConfig};
 pub use yaml::has_key;
 
 #[cfg(test)]

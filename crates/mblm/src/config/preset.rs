@@ -5,9 +5,11 @@ use std::path::Path;
 use std::str::FromStr;
 
 use super::block::{BlockConfig, PositionEmbedding, TransformerConfig};
-use super::experiment::{ElementCount, Experiment, IoConfig, OptimizerKind, Params, Precision, TrainConfig};
+use super::experiment::Experiment;
+use super::io::IoConfig;
 use super::model::{Architecture, ModelConfig};
 use super::suggest;
+use super::train::TrainConfig;
 use crate::{Error, Result};
 
 /// A ready-made experiment.
@@ -36,47 +38,23 @@ impl Preset {
     /// A twentieth of the data is held out for validation.
     pub fn experiment(self, data: &Path, output_dir: &Path) -> Experiment {
         let size = self.size();
-        let model = size.model();
-        Experiment {
-            io: IoConfig {
-                name_model: self.name().to_string(),
-                output_dir: output_dir.to_path_buf(),
-                dataset_dir: data.to_path_buf(),
-                dataset_id: "bytes".to_string(),
-                dataset_args: None,
-                num_models_to_save: 1,
-                validate_amount: 10,
-                log_train_loss_amount: 100,
-                enabled_loss_log_for_gpus: vec![0],
-                description: None,
-            },
-            params: Params {
-                input_seq_len: model.context(),
-                architecture: Architecture::Decoder(model),
-            },
-            train: TrainConfig {
-                target_elements: size.target_bytes,
-                target_elements_strategy: ElementCount::Sequence,
-                warmup_steps_perc: 0.1,
-                batch_size: size.batch_size,
-                shuffle_train: true,
-                shuffle_eval: false,
-                max_eval_steps: Some(16),
-                learning_rate: size.learning_rate,
-                gradient_clipping: Some(1.0),
-                gradient_accumulate_every: 1,
-                masking_proba: None,
-                seed: 0,
-                precision: Precision::Auto,
-                optimizer: OptimizerKind::Adam,
-                weight_decay: 0.0,
-                save_state_every: None,
-                keep_states: 2,
-                memory: None,
-            },
-            resume: None,
-            summary: None,
-        }
+        let io = IoConfig {
+            name_model: self.name().to_string(),
+            output_dir: output_dir.to_path_buf(),
+            ..IoConfig::new(data)
+        };
+        let train = TrainConfig {
+            target_elements: size.target_bytes,
+            batch_size: size.batch_size,
+            shuffle_train: true,
+            max_eval_steps: Some(16),
+            lr: size.lr,
+            max_grad_norm: Some(1.0),
+            ..TrainConfig::default()
+        };
+        Experiment::new(Architecture::Decoder(size.model()), data)
+            .with_io(io)
+            .with_train(train)
     }
 
     fn size(self) -> Size {
@@ -87,7 +65,7 @@ impl Preset {
                 patches: 64,
                 head_dim: 32,
                 batch_size: 16,
-                learning_rate: 2e-3,
+                lr: 2e-3,
                 target_bytes: 3_000_000,
             },
             Self::Small => Size {
@@ -96,7 +74,7 @@ impl Preset {
                 patches: 256,
                 head_dim: 64,
                 batch_size: 8,
-                learning_rate: 1e-3,
+                lr: 1e-3,
                 target_bytes: 50_000_000,
             },
         }
@@ -110,7 +88,7 @@ struct Size {
     patches: usize,
     head_dim: usize,
     batch_size: usize,
-    learning_rate: f64,
+    lr: f64,
     target_bytes: u64,
 }
 

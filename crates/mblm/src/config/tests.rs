@@ -92,15 +92,12 @@ fn reads_the_published_keys_with_their_defaults() {
     let experiment = read(&[]).unwrap();
     let train = &experiment.train;
     assert_eq!(train.target_elements, 7_000_000);
-    assert_eq!((train.warmup_steps_perc, train.learning_rate), (0.1, 1e-3));
+    assert_eq!((train.warmup_steps_perc, train.lr), (0.1, 1e-3));
     assert_eq!(
         (train.shuffle_train, train.shuffle_eval, train.max_eval_steps),
         (false, false, None)
     );
-    assert_eq!(
-        (train.gradient_clipping, train.masking_proba, train.seed),
-        (None, None, 0)
-    );
+    assert_eq!((train.max_grad_norm, train.masking_proba, train.seed), (None, None, 0));
     assert_eq!(
         (train.precision, train.optimizer),
         (Precision::Auto, OptimizerKind::Adam)
@@ -202,7 +199,7 @@ fn writes_what_it_reads() {
     ] {
         let mut experiment = read(&[]).unwrap();
         experiment.io.description = Some(text.to_string());
-        experiment.train.learning_rate = 0.1 + 0.2;
+        experiment.train.lr = 0.1 + 0.2;
         experiments.push(experiment);
     }
     for experiment in experiments {
@@ -239,10 +236,7 @@ fn overrides_reach_maps_lists_and_absent_keys() {
         "train.batch_size=8",
     ])
     .unwrap();
-    assert_eq!(
-        (experiment.train.learning_rate, experiment.train.max_eval_steps),
-        (3e-4, Some(5))
-    );
+    assert_eq!((experiment.train.lr, experiment.train.max_eval_steps), (3e-4, Some(5)));
     assert_eq!(experiment.params.architecture.model().seq_lens, [128, 8]);
     assert_eq!(experiment.io.dataset_args.unwrap()["held_out"], 0.5);
     assert_eq!(experiment.io.description.as_deref(), Some("a=b"));
@@ -680,7 +674,7 @@ fn training_numbers_must_make_sense() {
          gradient step would be taken; lower it or raise target_elements"
     );
     let mut experiment = read(&[]).unwrap();
-    experiment.train.learning_rate = f64::NAN;
+    experiment.train.lr = f64::NAN;
     let message = experiment.validate().unwrap_err().to_string();
     assert_eq!(
         message,

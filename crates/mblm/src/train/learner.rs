@@ -4,42 +4,21 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use candle_core::Tensor;
-use mblm_ops::adam::Adam;
 use mblm_ops::cpu::on_workers;
 use mblm_ops::linear::Products;
 use serde::{Deserialize, Serialize};
 
-use super::optimizer::{GradientNorm, Optimizer};
-use super::schedule::Schedule;
+use super::optimizer::{GradientNorm, LoadTensor, Optimizer};
+use super::recipe::Recipe;
 use super::trainable::{TimedLoss, Trainable};
-use crate::config::Precision;
-use crate::model::{Chunking, Gradients, Loss, ModelBatch, TrainingPass, Watch};
+use crate::model::{Gradients, Loss, ModelBatch, TrainingPass, Watch};
 use crate::{Error, Result};
-
-/// How a model learns from batches.
-#[derive(Clone, Copy, Debug)]
-pub struct Recipe {
-    /// The optimizer's constants.
-    pub adam: Adam,
-    /// The learning rate of each gradient step.
-    pub schedule: Schedule,
-    /// Batches whose gradients are averaged for one step.
-    pub grad_accum: usize,
-    /// The largest global L2 norm of the gradient of a step.
-    pub max_grad_norm: Option<f64>,
-    /// Seed of the dropout masks.
-    pub seed: u64,
-    /// How the linear layers multiply while the model learns; where it is only used, they are exact.
-    pub precision: Precision,
-    /// How much of a batch is computed at once.
-    pub chunking: Chunking,
-}
 
 /// A model in training, with its optimizer and the gradients accumulated so far.
 pub struct Learner {
     model: Arc<dyn Trainable>,
     recipe: Recipe,
-    optimizer: Optimizer,
+    optimizer: Box<dyn Optimizer>,
     gradients: Gradients,
     batches: u64,
     /// Batches whose gradients wait for the next step.
@@ -51,8 +30,6 @@ pub struct Learner {
 /// Names of parameters that an error lists.
 const NAMES_SHOWN: usize = 8;
 
-const FIRST: &str = "first";
-const SECOND: &str = "second";
 const GRADIENT: &str = "gradient";
 
 /// How far a learner is.
@@ -87,7 +64,7 @@ impl Learner {
     /// A learner at its first step.
     pub fn new(model: Arc<dyn Trainable>, recipe: Recipe) -> Result<Self> {
         Ok(Self {
-            optimizer: Optimizer::new(recipe.adam, model.parameters())?,
+            optimizer: recipe.optimizer.build(model.parameters())?,
             gradients: Gradients::zeros(model.parameters())?,
             model,
             recipe,
@@ -102,27 +79,14 @@ impl Learner {
     ///
     /// # Errors
     /// Those of `load`.
-    pub fn resume(
-        model: Arc<dyn Trainable>,
-        recipe: Recipe,
-        counts: Counts,
-        load: impl Fn(&str, &Tensor) -> Result<Tensor>,
-    ) -> Result<Self> {
+    pub fn resume(model: Arc<dyn Trainable>, recipe: Recipe, counts: Counts, load: &LoadTensor<'_>) -> Result<Self> {
         let mut learner = Self::new(model, recipe)?;
-        let all = |kind: &str| -> Result<Vec<Tensor>> {
-            let parameters = learner.model.parameters().iter();
-            parameters
-                .map(|parameter| load(&format!("{kind}.{}", parameter.name()), parameter.value()))
-                .collect()
-        };
-        let (first, second) = (all(FIRST)?, all(SECOND)?);
-        let gradients = match counts.pending {
-            0 => Vec::new(),
-            _ => all(GRADIENT)?,
-        };
-        learner.optimizer.restore(first, second, counts.steps);
-        for (parameter, gradient) in learner.model.parameters().iter().zip(gradients) {
-            learner.gradients.of(parameter).add(&gradient)?;
+        learner.optimizer.restore(counts.steps, load)?;
+        if counts.pending > 0 {
+            for parameter in learner.model.parameters().iter() {
+                let gradient = load(&format!("{GRADIENT}.{}", parameter.name()), parameter.value())?;
+                learner.gradients.of(parameter).add(&gradient)?;
+            }
         }
         learner.batches = counts.batches;
         learner.pending = counts.pending;
@@ -140,22 +104,16 @@ impl Learner {
         }
     }
 
-    /// All that it carries from batch to batch beside the model's parameters, by name: `first.NAME` and `second.NAME`, Adam's
-    /// moments, and while gradients wait for their step `gradient.NAME`.
+    /// All that it carries from batch to batch beside the model's parameters, by name: what the optimizer remembers, such as
+    /// `first.NAME`, and while gradients wait for their step `gradient.NAME`.
     pub fn tensors(&self) -> Vec<(String, Tensor)> {
-        let (first, second) = self.optimizer.moments();
-        let names = || self.model.parameters().iter().map(|parameter| parameter.name());
-        let named = |kind: &'static str, tensors: Vec<Tensor>| {
-            let named = names().zip(tensors);
-            named
-                .map(|(name, tensor)| (format!("{kind}.{name}"), tensor))
-                .collect::<Vec<_>>()
-        };
-        let mut tensors = named(FIRST, first.to_vec());
-        tensors.extend(named(SECOND, second.to_vec()));
+        let mut tensors = self.optimizer.state();
         if self.pending > 0 {
-            let gradients = self.gradients.iter().map(|buffer| buffer.tensor().clone());
-            tensors.extend(named(GRADIENT, gradients.collect()));
+            let waiting = self.model.parameters().iter().zip(self.gradients.iter());
+            tensors.extend(waiting.map(|(parameter, buffer)| {
+                let name = format!("{GRADIENT}.{}", parameter.name());
+                (name, buffer.tensor().clone())
+            }));
         }
         tensors
     }
@@ -166,8 +124,8 @@ impl Learner {
     }
 
     /// The optimizer.
-    pub fn optimizer(&self) -> &Optimizer {
-        &self.optimizer
+    pub fn optimizer(&self) -> &dyn Optimizer {
+        &*self.optimizer
     }
 
     /// The gradients accumulated since the last step.
@@ -199,7 +157,7 @@ impl Learner {
     /// As [`learn`](Self::learn), and [`Error::Stopped`].
     pub fn learn_watched(&mut self, batch: &ModelBatch, batch_index: u64, watch: Watch<'_>) -> Result<LearnedBatch> {
         let stop = watch.stop.filter(|_| self.pending == 0);
-        let lr = self.recipe.schedule.rate(self.optimizer.steps());
+        let lr = self.recipe.schedule.lr(self.optimizer.steps());
         let pass = TrainingPass {
             scale: 1.0 / self.recipe.grad_accum as f64,
             seed: self

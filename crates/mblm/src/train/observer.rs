@@ -6,7 +6,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use super::optimizer::GradientNorm;
-use super::schedule::RunPlan;
+use super::plan::RunPlan;
 use super::trainable::Metric;
 use crate::Result;
 use crate::model::Loss;

@@ -1,5 +1,6 @@
 //! What a run is told beside the model: a part of an [`Experiment`], or of the configuration of another kind of model.
 
+use super::plan::RunPlan;
 use crate::config::{Experiment, IoConfig, TrainConfig};
 use crate::data::Position;
 use crate::unit::Unit;
@@ -29,6 +30,11 @@ impl RunConfig {
             unit: Unit::BYTE,
             start: Position::default(),
         }
+    }
+
+    /// The length of the run on one worker.
+    pub fn plan(&self) -> RunPlan {
+        RunPlan::new(&self.train, self.sample_len, 1)
     }
 }
 

@@ -1,108 +1,184 @@
-//! How long a run is and which learning rate each gradient step has.
+//! Which learning rate each gradient step has. All schedules begin with the same warm-up.
 //!
 //! ```text
-//! batches        ⌈⌊target_elements / workers⌋ / elements per batch⌉
-//! steps S        ⌊batches / gradient_accumulate_every⌋, of which W = ⌊S · warmup_steps_perc⌋ warm up
-//! rate of step s lr · (0.1 + 0.9 · s/W)                       for s < W
-//!                lr · (1 + cos(π · (s − W)/(S − W))) / 2      from then on
+//! steps S, of which the first W warm up and, of WSD, the last C cool down
+//!
+//! all            lr · (0.1 + 0.9 · s/W)                       for s < W, and from then on
+//! cosine         lr · (1 + cos(π · (s − W)/(S − W))) / 2      as published
+//! WSD            lr, and lr · (S − s)/C                       for s ≥ S − C  (warm-up, stable, decay: arXiv 2404.06395)
+//! constant       lr
 //! ```
 
-use crate::config::{ElementCount, TrainConfig};
+use std::fmt;
 
-/// The length of a run on one worker.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct RunPlan {
-    /// Elements (samples or bytes, as the configuration counts) of one batch of one worker.
-    pub elements_per_batch: u64,
-    /// Batches that one worker trains on.
-    pub batches: u64,
-    /// Gradient steps.
+/// The learning rate as a function of the gradient step.
+pub trait Schedule: fmt::Debug + Send + Sync {
+    /// The learning rate of gradient step `step`, counted from 0.
+    fn lr(&self, step: u64) -> f64;
+}
+
+/// A linear rise from a tenth of the highest learning rate, then a cosine to zero.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub struct Cosine {
+    /// The highest learning rate.
+    pub lr: f64,
+    /// Steps of the rise, at most `steps`.
+    pub warmup: u64,
+    /// Steps in all.
     pub steps: u64,
 }
 
-impl RunPlan {
-    /// The plan of a configuration whose samples have `sample_len` bytes, for one of `workers`.
-    pub fn new(train: &TrainConfig, sample_len: usize, workers: usize) -> Self {
-        let elements_per_batch = match train.target_elements_strategy {
-            ElementCount::Batch => train.batch_size as u64,
-            ElementCount::Sequence => (train.batch_size as u64).saturating_mul(sample_len as u64),
-        };
-        let batches = (train.target_elements / workers.max(1) as u64).div_ceil(elements_per_batch.max(1));
-        Self {
-            elements_per_batch,
-            batches,
-            steps: batches / train.gradient_accumulate_every.max(1) as u64,
-        }
-    }
-}
-
-/// The learning rate as a function of the gradient step.
+/// A linear rise from a tenth of the highest learning rate, a level stretch, then a linear fall to zero.
 #[derive(Clone, Copy, Debug, PartialEq)]
-pub struct Schedule {
-    rate: f64,
-    warmup: u64,
-    steps: u64,
+pub struct WarmupStableDecay {
+    /// The highest learning rate.
+    pub lr: f64,
+    /// Steps of the rise.
+    pub warmup: u64,
+    /// Steps of the fall, the last ones.
+    pub cooldown: u64,
+    /// Steps in all.
+    pub steps: u64,
 }
 
-impl Schedule {
-    /// Warm-up over the share `warmup_share` of `steps`, then a cosine to zero.
-    pub fn new(rate: f64, steps: u64, warmup_share: f64) -> Self {
+/// A linear rise from a tenth of the learning rate, then level for ever.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub struct Constant {
+    /// The learning rate.
+    pub lr: f64,
+    /// Steps of the rise.
+    pub warmup: u64,
+}
+
+impl Cosine {
+    /// A schedule of `steps`, of which the share `warmup_share` in [0, 1] warms up.
+    pub fn new(lr: f64, steps: u64, warmup_share: f64) -> Self {
         Self {
-            rate,
-            // the product is rounded, up too from 2^53 steps on
-            warmup: ((steps as f64 * warmup_share).floor() as u64).min(steps),
+            lr,
+            warmup: share_of(steps, warmup_share),
             steps,
         }
     }
+}
 
-    /// The learning rate of gradient step `step`, counted from 0.
-    pub fn rate(&self, step: u64) -> f64 {
-        if step < self.warmup {
-            return self.rate * (0.1 + 0.9 * step as f64 / self.warmup as f64);
+impl Schedule for Cosine {
+    fn lr(&self, step: u64) -> f64 {
+        if let Some(lr) = warming_up(self.lr, self.warmup, step) {
+            return lr;
         }
-        let cosine = self.steps - self.warmup;
+        let cosine = self.steps.saturating_sub(self.warmup);
         if cosine == 0 {
-            return self.rate;
+            return self.lr;
         }
         let progress = (step - self.warmup) as f64 / cosine as f64;
-        self.rate * (1.0 + libm::cos(std::f64::consts::PI * progress)) / 2.0
+        self.lr * (1.0 + libm::cos(std::f64::consts::PI * progress)) / 2.0
     }
+}
+
+impl Schedule for WarmupStableDecay {
+    fn lr(&self, step: u64) -> f64 {
+        if let Some(lr) = warming_up(self.lr, self.warmup, step) {
+            return lr;
+        }
+        match self.steps.saturating_sub(step) {
+            left if left < self.cooldown => self.lr * (left as f64 / self.cooldown as f64),
+            _ => self.lr,
+        }
+    }
+}
+
+impl Schedule for Constant {
+    fn lr(&self, step: u64) -> f64 {
+        warming_up(self.lr, self.warmup, step).unwrap_or(self.lr)
+    }
+}
+
+/// The learning rate of a step of the warm-up; `None` after it.
+fn warming_up(lr: f64, warmup: u64, step: u64) -> Option<f64> {
+    (step < warmup).then(|| lr * (0.1 + 0.9 * step as f64 / warmup as f64))
+}
+
+/// The number of steps in a share of `steps`, rounded down.
+pub(super) fn share_of(steps: u64, share: f64) -> u64 {
+    // the product is rounded, up too from 2^53 steps on
+    ((steps as f64 * share).floor() as u64).min(steps)
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
 
+    fn close(schedule: &dyn Schedule, step: u64, expected: f64) {
+        let lr = schedule.lr(step);
+        assert!(
+            (lr - expected).abs() < 1e-9,
+            "{schedule:?}, step {step}: {lr} against {expected}"
+        );
+    }
+
     #[test]
     fn warms_up_then_follows_the_cosine() {
-        let schedule = Schedule::new(1e-3, 30, 0.1);
-        let close = |step, expected: f64| {
-            let rate = schedule.rate(step);
-            assert!((rate - expected).abs() < 1e-9, "step {step}: {rate} against {expected}");
-        };
-        close(0, 1e-4);
-        close(1, 4e-4);
-        close(2, 7e-4);
-        close(3, 1e-3);
-        close(4, 1e-3 * (1.0 + (std::f64::consts::PI / 27.0).cos()) / 2.0);
-        close(30, 0.0);
+        let schedule = Cosine::new(1e-3, 30, 0.1);
+        for (step, expected) in [(0, 1e-4), (1, 4e-4), (2, 7e-4), (3, 1e-3), (30, 0.0)] {
+            close(&schedule, step, expected);
+        }
+        close(&schedule, 4, 1e-3 * (1.0 + (std::f64::consts::PI / 27.0).cos()) / 2.0);
     }
 
     #[test]
     fn runs_without_warmup_or_without_steps_have_a_rate() {
-        assert_eq!(Schedule::new(1.0, 10, 0.0).rate(0), 1.0);
-        assert_eq!(Schedule::new(1.0, 0, 0.1).rate(0), 1.0);
-        assert!((Schedule::new(1.0, 4, 1.0).rate(4) - 1.0).abs() < 1e-12);
+        assert_eq!(Cosine::new(1.0, 10, 0.0).lr(0), 1.0);
+        assert_eq!(Cosine::new(1.0, 0, 0.1).lr(0), 1.0);
+        assert!((Cosine::new(1.0, 4, 1.0).lr(4) - 1.0).abs() < 1e-12);
     }
 
     #[test]
-    fn runs_of_any_length_have_a_plan_and_a_rate() {
-        let text = "{target_elements: 18446744073709551615, target_elements_strategy: sequence, batch_size: 4294967296, \
-                    learning_rate: 1.0, gradient_accumulate_every: 1}";
-        let train: TrainConfig = serde_saphyr::from_str(text).unwrap();
-        assert_eq!(RunPlan::new(&train, 1 << 32, 1).batches, 1, "2^64 elements a batch");
+    fn runs_of_any_length_have_a_rate() {
         // as a float 2^53 + 4: more than there are
         let steps = (1 << 53) + 3;
-        assert_eq!(Schedule::new(1.0, steps, 1.0).rate(steps), 1.0);
+        assert_eq!(Cosine::new(1.0, steps, 1.0).lr(steps), 1.0);
+    }
+
+    #[test]
+    fn warms_up_stays_and_cools_down() {
+        let schedule = WarmupStableDecay {
+            lr: 1e-3,
+            warmup: 3,
+            cooldown: 5,
+            steps: 20,
+        };
+        let expected = [
+            (0, 1e-4),
+            (1, 4e-4),
+            (3, 1e-3),
+            (14, 1e-3),
+            (15, 1e-3),
+            (16, 8e-4),
+            (19, 2e-4),
+            (20, 0.0),
+            (99, 0.0),
+        ];
+        for (step, lr) in expected {
+            close(&schedule, step, lr);
+        }
+        let level = WarmupStableDecay {
+            cooldown: 0,
+            ..schedule
+        };
+        close(&level, 20, 1e-3);
+        let all = WarmupStableDecay {
+            warmup: 0,
+            cooldown: 20,
+            ..schedule
+        };
+        close(&all, 10, 5e-4);
+    }
+
+    #[test]
+    fn a_constant_rate_warms_up_and_stays() {
+        let schedule = Constant { lr: 0.5, warmup: 10 };
+        for (step, lr) in [(0, 0.05), (5, 0.275), (10, 0.5), (u64::MAX, 0.5)] {
+            close(&schedule, step, lr);
+        }
     }
 }

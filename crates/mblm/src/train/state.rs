@@ -6,7 +6,7 @@
 //! | file | holds |
 //! |---|---|
 //! | `config.json`, `model.safetensors` | the model |
-//! | `optimizer.safetensors` | Adam's moments and, between two gradient steps, the gradients that wait |
+//! | `optimizer.safetensors` | what the optimizer remembers (Adam: its moments) and, between two gradient steps, the gradients that wait |
 //! | `state.json` | [`RunState`]: counters, place in the data, the best models, lengths of the log files |
 //! | `SHA256SUMS` | checksums of these, checked before a state is used |
 //!
@@ -16,7 +16,8 @@
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
-use super::learner::{Learner, Recipe};
+use super::learner::Learner;
+use super::recipe::Recipe;
 use super::run_state::{BestModel, FORMAT, RunState};
 use super::trainable::Trainable;
 use crate::checkpoint::{self, MODELS, STATE_FILE, STATES, Weights, atomic};
@@ -82,7 +83,7 @@ impl SavedState {
         let weights = Weights::open(&self.folder.join(checkpoint::WEIGHTS_FILE))?;
         weights.load_into(model.parameters())?;
         let optimizer = Weights::open(&self.folder.join(OPTIMIZER_FILE))?;
-        Learner::resume(model, recipe, self.state.counts, |name, like| {
+        Learner::resume(model, recipe, self.state.counts, &|name, like| {
             optimizer.load(name, like.dims(), like.dtype(), like.device())
         })
     }

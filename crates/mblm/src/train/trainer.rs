@@ -7,12 +7,12 @@ use std::time::Instant;
 
 use super::best::BestModels;
 use super::data::TrainingData;
-use super::learner::{Learner, Recipe};
+use super::learner::Learner;
 use super::observer::Observer;
-use super::optimizer::configured;
+use super::plan::RunPlan;
+use super::recipe::Recipe;
 use super::run_config::RunConfig;
 use super::run_state::RunState;
-use super::schedule::{RunPlan, Schedule};
 use super::state::{SavedState, States};
 use super::trainable::Trainable;
 use super::training_run::{Outcome, SavedAt, TrainingRun};
@@ -26,43 +26,41 @@ pub struct Trainer {
     data: TrainingData,
     /// The run's folder.
     folder: PathBuf,
-    chunking: Chunking,
+    recipe: Recipe,
 }
 
 impl Trainer {
     /// A run that writes into `folder`, which exists.
     pub fn new(config: impl Into<RunConfig>, model: Arc<dyn Trainable>, data: TrainingData, folder: &Path) -> Self {
+        let config = config.into();
         Self {
-            config: config.into(),
+            recipe: Recipe::of(&config.train, &config.plan()),
+            config,
             model,
             data,
             folder: folder.to_path_buf(),
-            chunking: Chunking::default(),
         }
     }
 
     /// The same run, computing so much of a batch at once.
     pub fn with_chunking(self, chunking: Chunking) -> Self {
-        Self { chunking, ..self }
+        let recipe = self.recipe.clone().with_chunking(chunking);
+        self.with_recipe(recipe)
+    }
+
+    /// The same run, learning from batches in another way than its configuration says: with an optimizer or a schedule of one's own.
+    pub fn with_recipe(self, recipe: Recipe) -> Self {
+        Self { recipe, ..self }
     }
 
     /// The length of the run.
     pub fn plan(&self) -> RunPlan {
-        RunPlan::new(&self.config.train, self.config.sample_len, 1)
+        self.config.plan()
     }
 
-    /// How each batch is learned from.
-    pub fn recipe(&self) -> Recipe {
-        let train = &self.config.train;
-        Recipe {
-            adam: configured(train),
-            schedule: Schedule::new(train.learning_rate, self.plan().steps, train.warmup_steps_perc),
-            grad_accum: train.gradient_accumulate_every,
-            max_grad_norm: train.gradient_clipping,
-            seed: train.seed,
-            precision: train.precision,
-            chunking: self.chunking,
-        }
+    /// How the run learns from a batch.
+    pub fn recipe(&self) -> &Recipe {
+        &self.recipe
     }
 
     /// Trains from the beginning, or from a saved state on, until the end of the plan or until `stop` is set: then the run
@@ -76,7 +74,10 @@ impl Trainer {
     /// written. Other states and models that cannot be written are warnings: the run goes on with what it has.
     pub fn run(&self, from: Option<&SavedState>, observer: &mut dyn Observer, stop: &AtomicBool) -> Result<Outcome> {
         let (learner, state) = match from {
-            Some(saved) => (saved.restore(self.model.clone(), self.recipe())?, saved.state.clone()),
+            Some(saved) => (
+                saved.restore(self.model.clone(), self.recipe.clone())?,
+                saved.state.clone(),
+            ),
             None => (self.learner()?, RunState::new(self.config.start)),
         };
         let run = TrainingRun {
@@ -103,6 +104,6 @@ impl Trainer {
     /// # Errors
     /// A device without memory for it.
     pub fn learner(&self) -> Result<Learner> {
-        Learner::new(self.model.clone(), self.recipe())
+        Learner::new(self.model.clone(), self.recipe.clone())
     }
 }

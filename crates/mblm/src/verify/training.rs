@@ -3,14 +3,13 @@
 use std::sync::Arc;
 
 use candle_core::{DType, Device, Tensor};
-use mblm_ops::adam::Adam;
 use serde::Deserialize;
 
 use super::{Comparison, Fixture, LOSS_BOUND, NORM_BOUND, RATE_BOUND};
 use crate::Result;
 use crate::config::{Architecture, Precision};
-use crate::model::{BlockRegistry, Chunking, Model, ModelBatch};
-use crate::train::{Learner, Recipe, Schedule};
+use crate::model::{BlockRegistry, Model, ModelBatch};
+use crate::train::{Adam, Cosine, Learner, Recipe};
 
 #[derive(Deserialize)]
 struct RecipeOfFixture {
@@ -28,19 +27,20 @@ struct RecipeOfFixture {
 impl RecipeOfFixture {
     fn recipe(&self) -> Recipe {
         let steps = self.batch_iterations / self.gradient_accumulate_every as u64;
+        let adam = Adam {
+            beta1: self.betas.0,
+            beta2: self.betas.1,
+            eps: self.eps,
+        };
+        let schedule = Cosine::new(self.learning_rate, steps, self.warmup_steps_perc);
+        let recipe = Recipe::new(self.learning_rate)
+            .with_optimizer(adam)
+            .with_schedule(schedule)
+            .with_grad_accum(self.gradient_accumulate_every)
+            .with_precision(Precision::Float32);
         Recipe {
-            adam: Adam {
-                beta1: self.betas.0,
-                beta2: self.betas.1,
-                eps: self.eps,
-                weight_decay: 0.0,
-            },
-            schedule: Schedule::new(self.learning_rate, steps, self.warmup_steps_perc),
-            grad_accum: self.gradient_accumulate_every,
             max_grad_norm: self.gradient_clipping,
-            seed: 0,
-            precision: Precision::Float32,
-            chunking: Chunking::default(),
+            ..recipe
         }
     }
 }

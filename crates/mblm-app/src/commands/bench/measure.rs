@@ -13,7 +13,7 @@ use candle_core::{DType, Device, Tensor};
 use mblm::config::Precision;
 use mblm::generate::{Generator, GeneratorState, ShardThreads};
 use mblm::model::{Chunking, Mblm, Model, ModelBatch};
-use mblm::train::{Learner, PUBLISHED_ADAM, Recipe, Schedule};
+use mblm::train::{Learner, Recipe};
 
 /// Fewest repetitions of anything.
 const FEWEST: usize = 3;
@@ -57,18 +57,11 @@ pub(super) fn training(
     let architecture = model.architecture();
     let width = architecture.model().hidden_dims.last().copied().unwrap_or(1);
     let product = Product::new(width, precision, model.device())?;
-    let mut learner = Learner::new(
-        model.clone(),
-        Recipe {
-            adam: PUBLISHED_ADAM,
-            schedule: Schedule::new(1e-4, u64::MAX, 0.0),
-            grad_accum: 1,
-            max_grad_norm: Some(1.0),
-            seed: 0,
-            precision,
-            chunking,
-        },
-    )?;
+    let recipe = Recipe::new(1e-4)
+        .with_max_grad_norm(1.0)
+        .with_precision(precision)
+        .with_chunking(chunking);
+    let mut learner = Learner::new(model.clone(), recipe)?;
     let mut noise = Noise::new();
     let (mut steps, mut limit) = (Vec::new(), Vec::new());
     let mut begun = Instant::now();

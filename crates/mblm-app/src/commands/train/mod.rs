@@ -219,8 +219,8 @@ fn introduction(
 fn dry_run(args: &TrainArgs, experiment: &Experiment, device: &Device, chunking: Chunking) -> Result<ExitCode> {
     let architecture = &experiment.params.architecture;
     let plan = RunPlan::new(&experiment.train, experiment.params.input_seq_len, 1);
-    let step_bytes = (experiment.train.batch_size * experiment.params.input_seq_len) as u64
-        * experiment.train.gradient_accumulate_every as u64;
+    let step_bytes =
+        (experiment.train.batch_size * experiment.params.input_seq_len) as u64 * experiment.train.grad_accum as u64;
     let work = Workload {
         chunking,
         ..Workload::of(experiment, device)

@@ -11,7 +11,7 @@ use super::*;
 use crate::checkpoint::append::test_storage::Disk;
 use crate::model::Loss;
 use crate::train::optimizer::GradientNorm;
-use crate::train::schedule::RunPlan;
+use crate::train::plan::RunPlan;
 use crate::train::trainable::Metric;
 use crate::unit::Counted;
 

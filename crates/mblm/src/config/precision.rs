@@ -1,0 +1,28 @@
+//! The type of matrix products: the key `train.precision`.
+
+use candle_core::Device;
+use serde::{Deserialize, Serialize};
+
+/// The type of matrix products and of the activations between them.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Precision {
+    /// `Bf16` on GPUs, `Float32` elsewhere.
+    #[default]
+    Auto,
+    /// 32-bit floats everywhere.
+    Float32,
+    /// bfloat16 matrix products; weights, norms, softmax, scan states and accumulators stay 32-bit.
+    Bf16,
+}
+
+impl Precision {
+    /// Whether matrix products on this device are bfloat16.
+    pub fn is_bf16(self, device: &Device) -> bool {
+        match self {
+            Self::Auto => !device.is_cpu(),
+            Self::Float32 => false,
+            Self::Bf16 => true,
+        }
+    }
+}
