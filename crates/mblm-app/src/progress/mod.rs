@@ -155,7 +155,6 @@ impl Observer for TrainingProgress {
             Event::Start { plan, done } => self.start(plan.batches, *done),
             Event::Warning(message) => self.say(&format!("warning: {message}")),
             Event::Stopping => self.say("stopping: the state is being saved; a second signal ends the program at once"),
-            Event::StateSaved { .. } | Event::End { .. } => {}
             Event::Batch(report) => self.batch(report),
             Event::Evaluating { done, of } => self.evaluating(*done, *of),
             Event::Evaluated(evaluation) => {
@@ -171,6 +170,7 @@ impl Observer for TrainingProgress {
                 let best = if evaluation.best { ", the best so far" } else { "" };
                 self.say(&format!("{what}: {bits:.3} bits per byte{place}{best}"));
             }
+            _ => {}
         }
         Ok(())
     }

@@ -34,7 +34,7 @@ const GRADIENT: &str = "gradient";
 
 /// How far a learner is.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
-pub struct Counts {
+pub struct LearnerCounts {
     /// Batches learned from.
     pub batches: u64,
     /// Gradient steps taken.
@@ -47,6 +47,7 @@ pub struct Counts {
 
 /// What one batch did.
 #[derive(Clone, Copy, Debug)]
+#[non_exhaustive]
 pub struct LearnedBatch {
     /// The batch's loss.
     pub loss: Loss,
@@ -79,7 +80,12 @@ impl Learner {
     ///
     /// # Errors
     /// Those of `load`.
-    pub fn resume(model: Arc<dyn Trainable>, recipe: Recipe, counts: Counts, load: &LoadTensor<'_>) -> Result<Self> {
+    pub fn resume(
+        model: Arc<dyn Trainable>,
+        recipe: Recipe,
+        counts: LearnerCounts,
+        load: &LoadTensor<'_>,
+    ) -> Result<Self> {
         let mut learner = Self::new(model, recipe)?;
         learner.optimizer.restore(counts.steps, load)?;
         if counts.pending > 0 {
@@ -95,8 +101,8 @@ impl Learner {
     }
 
     /// How far it is.
-    pub fn counts(&self) -> Counts {
-        Counts {
+    pub fn counts(&self) -> LearnerCounts {
+        LearnerCounts {
             batches: self.batches,
             steps: self.optimizer.steps(),
             pending: self.pending,

@@ -22,7 +22,7 @@ mod validation;
 
 pub use budget::chunking_for;
 pub use data::{TrainingData, dataset_args, open_split};
-pub use learner::{Counts, LearnedBatch, Learner};
+pub use learner::{LearnedBatch, Learner, LearnerCounts};
 pub use memory::{MemoryEstimate, Workload, estimate_memory, explain_memory};
 pub use observer::{BatchReport, Evaluation, EvaluationKind, Event, FileLengths, Observer, Observers, OnChunk};
 pub use optimizer::{Adam, AdamW, GradientNorm, LoadTensor, Optimizer, OptimizerSpec, Sgd};

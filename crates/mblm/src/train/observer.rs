@@ -14,6 +14,7 @@ use crate::unit::{Counted, Unit};
 
 /// A moment of a run.
 #[derive(Clone, Copy, Debug)]
+#[non_exhaustive]
 pub enum Event<'a> {
     /// Training begins, or goes on.
     Start {

@@ -2,7 +2,7 @@
 
 use serde::{Deserialize, Serialize};
 
-use super::learner::Counts;
+use super::learner::LearnerCounts;
 use super::observer::FileLengths;
 use crate::data::Position;
 use crate::model::Loss;
@@ -15,7 +15,7 @@ pub(super) const FORMAT: u64 = 1;
 pub struct RunState {
     pub(super) format: u64,
     /// Batches of the run that are done, gradient steps, what waits for the next step.
-    pub counts: Counts,
+    pub counts: LearnerCounts,
     /// The next batch.
     pub next: Position,
     /// The last batch.
