@@ -10,7 +10,8 @@
 use candle_core::{D, Device, Tensor};
 use mblm::config::ModelConfig;
 use mblm::model::{
-    BlockArgs, BlockRegistry, Builder, Gradients, Init, Mblm, Parameter, Seeded, StageBlock, State, TrainingPass,
+    BlockArgs, BlockRegistry, Builder, Compute, Gradients, Init, Mblm, Parameter, Seeded, StageBlock, State,
+    TrainingPass,
 };
 use mblm::train::{Adam, OptimizerSpec};
 use mblm::{Error, Result};
@@ -94,7 +95,7 @@ impl StageBlock for Lstm {
         State::empty(2 * self.layers.len())
     }
 
-    fn forward(&self, x: &Tensor, state: &mut State) -> Result<Tensor> {
+    fn forward(&self, x: &Tensor, state: &mut State, _compute: &Compute) -> Result<Tensor> {
         let (sequences, positions, dim) = x.dims3()?;
         let mut x = x.clone();
         for (index, layer) in self.layers.iter().enumerate() {

@@ -32,6 +32,9 @@ mod unit;
 pub use error::{Error, Result};
 pub use unit::{Counted, Unit};
 
+/// Tensors and devices, in the version that this crate uses.
+pub use candle_core as candle;
+
 /// The number of threads that computation on the CPU uses: `RAYON_NUM_THREADS`, else one a core.
 pub fn threads() -> usize {
     mblm_ops::cpu::threads()

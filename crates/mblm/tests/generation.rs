@@ -334,7 +334,7 @@ fn rounded_weights_are_those_of_the_whole_too() {
             rows(&model.logits(&ids).and_then(|t| Ok(t.squeeze(0)?)).expect("logits"))
         };
         let before = whole(&exact);
-        let model = Model::Decoder(Box::new(exact));
+        let mut model = Model::Decoder(Box::new(exact));
         model.use_in(Precision::Float32).expect("nothing to do");
         let decoder = model.decoder("the test").expect("a decoder");
         assert_eq!(whole(decoder), before, "{name}: float32 changes nothing");
@@ -376,7 +376,7 @@ fn steps_on_cuda_are_those_of_the_whole() {
     let on = |device: &Device| Mblm::new(&config, &registry, &Seeded(1), DType::F32, device).expect("the model builds");
     let exact = on(&Device::Cpu);
     let device = mblm_ops::device::open("cuda").expect("a CUDA device");
-    let model = Model::Decoder(Box::new(on(&device)));
+    let mut model = Model::Decoder(Box::new(on(&device)));
     model.set_precision(Precision::Bf16);
     let generator = Generator::new(model.decoder("the test").expect("a decoder")).expect("a generator");
 

@@ -8,7 +8,9 @@ use std::sync::{Arc, Mutex};
 use candle_core::{Device, Tensor};
 use mblm::config::{Experiment, Precision};
 use mblm::data::{Dataset, Sample};
-use mblm::model::{BlockArgs, BlockRegistry, Chunking, Model, ModelBatch, Parameter, Seeded, StageBlock, State};
+use mblm::model::{
+    BlockArgs, BlockRegistry, Chunking, Compute, Model, ModelBatch, Parameter, Seeded, StageBlock, State,
+};
 use mblm::train::{
     BatchReport, Cosine, Event, FileLengths, Learner, Observer, Recipe, SavedState, States, Trainer, TrainingData,
 };
@@ -254,7 +256,7 @@ impl StageBlock for Forgetful {
         State::empty(0)
     }
 
-    fn forward(&self, x: &Tensor, state: &mut State) -> Result<Tensor> {
+    fn forward(&self, x: &Tensor, state: &mut State, _compute: &Compute) -> Result<Tensor> {
         state.advance(x.dim(1)?);
         Ok(x.broadcast_mul(self.used.tracked())?)
     }

@@ -15,7 +15,7 @@ use candle_core::{DType, Tensor};
 use mblm_ops::cpu::on_workers;
 use mblm_ops::{cross_entropy, widened};
 
-use crate::model::{Mblm, PackedWeights, State};
+use crate::model::{Compute, Mblm, State};
 use crate::{Error, Result};
 
 /// Patches of the first stage that prefill takes through it at once: bounds its memory.
@@ -25,7 +25,8 @@ const PREFILL_PATCHES: usize = 1024;
 /// form that few rows read fastest. Made for the parameters as they are: once they have changed, another is needed.
 pub struct Generator<'a> {
     model: &'a Mblm,
-    _packed: PackedWeights,
+    /// The model's way, reading packed copies of its weights.
+    compute: Compute,
     /// The output (1, 1, D) of the start row of each stage, and the state after it.
     starts: Vec<(Tensor, State)>,
     /// The contexts (1, P_n, D_n) that the start row of stage n − 1 gives to the first sequence of stage n.
@@ -101,12 +102,12 @@ impl GeneratorState {
 impl<'a> Generator<'a> {
     /// Prepares `model` for decoding.
     pub fn new(model: &'a Mblm) -> Result<Self> {
-        let packed = model.parameters().pack()?;
+        let compute = model.compute().with_packed(model.parameters())?;
         let mut starts = Vec::with_capacity(model.stage_count());
         let mut start_contexts = vec![None];
         for stage in 0..model.stage_count() {
-            let (first, state) = model.begin_stage(stage)?;
-            start_contexts.push(model.next_contexts(stage, &first)?);
+            let (first, state) = model.begin_stage(stage, &compute)?;
+            start_contexts.push(model.next_contexts(stage, &first, &compute)?);
             starts.push((first, state));
         }
         start_contexts.truncate(model.stage_count());
@@ -118,7 +119,7 @@ impl<'a> Generator<'a> {
         }
         Ok(Self {
             model,
-            _packed: packed,
+            compute,
             starts,
             start_contexts,
             first_logits: model.first_logits()?,
@@ -128,6 +129,11 @@ impl<'a> Generator<'a> {
     /// The model.
     pub fn model(&self) -> &'a Mblm {
         self.model
+    }
+
+    /// How it computes.
+    pub(super) fn compute(&self) -> &Compute {
+        &self.compute
     }
 
     /// The state of `streams` streams before their first byte.
@@ -242,7 +248,7 @@ impl<'a> Generator<'a> {
         let y = self.run(state, 0, ids.to_vec(), patches)?; // (1, t, D)
         let mut losses = losses_of(logits, &ids[..1])?;
         let mut visit = |first: usize, rows: Tensor| -> Result<()> {
-            let next = self.model.logits_of(&rows)?; // (rows, V): row j predicts id first + j + 1
+            let next = self.model.logits_of(&rows, &self.compute)?; // (rows, V): row j predicts id first + j + 1
             let count = next.dim(0)?;
             let known = count.min(ids.len() - 1 - first);
             losses.extend(losses_of(&next.narrow(0, 0, known)?, &ids[first + 1..][..known])?);
@@ -255,10 +261,11 @@ impl<'a> Generator<'a> {
             let mut contexts = state.sequences[1].context.iter().cloned().collect::<Vec<_>>(); // (1, P, D) of the first patch
             if patches > 1 {
                 let before = y.narrow(1, 0, patches - 1)?.squeeze(0)?.unsqueeze(1)?; // (t - 1, 1, D)
-                contexts.extend(self.model.next_contexts(0, &before)?);
+                contexts.extend(self.model.next_contexts(0, &before, &self.compute)?);
             }
             let contexts = Tensor::cat(&contexts, 0)?; // (t, P, D)
-            self.model.rows_below(ids, &contexts, &self.starts, &mut visit)?;
+            self.model
+                .rows_below(ids, &contexts, &self.starts, &self.compute, &mut visit)?;
             self.open(state, 1, &y.narrow(1, patches - 1, 1)?)?;
         }
         state.position += ids.len();
@@ -300,7 +307,7 @@ impl<'a> Generator<'a> {
         };
         open.positions += patches;
         self.model
-            .run_stage(stage, &ids, start, context.as_ref(), &mut open.state)
+            .run_stage(stage, &ids, start, context.as_ref(), &mut open.state, &self.compute)
     }
 
     /// Begins a sequence of `stage` whose contexts come from `output` (b, 1, D) of the stage above, and below it the first
@@ -308,7 +315,7 @@ impl<'a> Generator<'a> {
     pub(super) fn open(&self, state: &mut GeneratorState, stage: usize, output: &Tensor) -> Result<()> {
         for below in stage..self.starts.len() {
             let context = if below == stage {
-                self.model.next_contexts(stage - 1, output)?
+                self.model.next_contexts(stage - 1, output, &self.compute)?
             } else {
                 self.start_contexts[below].clone()
             };
@@ -359,7 +366,7 @@ impl<'a> Generator<'a> {
     fn step_checked(&self, state: &mut GeneratorState, ids: &[u32]) -> Result<Tensor> {
         let local = self.starts.len() - 1;
         let y = self.run(state, local, ids.to_vec(), 1)?;
-        let logits = self.model.logits_of(&y)?.squeeze(1)?; // (b, V)
+        let logits = self.model.logits_of(&y, &self.compute)?.squeeze(1)?; // (b, V)
         state.position += 1;
         for (patch, id) in state.patch.iter_mut().zip(ids) {
             patch.push(*id);

@@ -60,7 +60,10 @@ impl Generator<'_> {
             rows[stream] = Some(output);
         }
         let rows: Vec<Tensor> = rows.into_iter().flatten().collect(); // each (1, 1, D)
-        let logits = self.model().logits_of(&Tensor::cat(&rows, 0)?)?.squeeze(1)?; // (b, V)
+        let logits = self
+            .model()
+            .logits_of(&Tensor::cat(&rows, 0)?, self.compute())?
+            .squeeze(1)?; // (b, V)
         let mut completed: BTreeMap<usize, Vec<usize>> = BTreeMap::new();
         for (stream, (state, id)) in states.iter_mut().zip(ids).enumerate() {
             state.position += 1;

@@ -26,10 +26,11 @@ use mblm_ops::device::{sum_sequences, training_rows};
 use serde::{Deserialize, Serialize};
 
 use super::block::{Pass, Saved};
+use super::compute::Compute;
 use super::decoder::{Mblm, even_groups, training_groups};
+use super::gradients::Gradients;
 use super::ids::{Ids, Targets};
 use super::layers::Linear;
-use super::parameter::Gradients;
 use super::shards::{Shards, Split};
 use super::stage::{Stage, zero_rows};
 use super::state::{State, StateGradient};
@@ -77,7 +78,7 @@ impl Chunking {
 }
 
 /// What a training pass may vary.
-#[derive(Clone, Copy, Debug)]
+#[derive(Clone, Debug)]
 pub struct TrainingPass {
     /// Factor on all gradients, such as 1 / accumulated batches.
     pub scale: f64,
@@ -85,6 +86,8 @@ pub struct TrainingPass {
     pub seed: u64,
     /// How much is computed at once.
     pub chunking: Chunking,
+    /// How the layers compute: exactly by default, whatever the model does where it is only used.
+    pub compute: Compute,
 }
 
 impl Default for TrainingPass {
@@ -93,6 +96,7 @@ impl Default for TrainingPass {
             scale: 1.0,
             seed: 0,
             chunking: Chunking::default(),
+            compute: Compute::default(),
         }
     }
 }
@@ -129,7 +133,7 @@ pub(super) struct Run<'a> {
     pub(super) targets: Targets,
     /// Predicted ids and weights of all rows, (B · L'), on the device.
     device_targets: (Tensor, Tensor),
-    pass: TrainingPass,
+    pub(super) pass: TrainingPass,
     shards: Shards,
     /// Sequences of a group, for each stage.
     groups: Vec<usize>,
@@ -275,7 +279,7 @@ impl<'a> Run<'a> {
                 (None, None)
             } else {
                 let mut state = stage.block.initial_state();
-                let (y, saved) = stage.forward_train(&stage.start_row()?, &mut state, &run.start_pass(index))?;
+                let (y, saved) = run.forward_start(index, &mut state)?;
                 (Some(Start { y, state }), Some(saved))
             };
             run.starts.push(start);
@@ -389,6 +393,11 @@ impl<'a> Run<'a> {
         }
     }
 
+    fn forward_start(&self, index: usize, state: &mut State) -> Result<(Tensor, Saved)> {
+        let (stage, compute) = (&self.model.stages[index], &self.pass.compute);
+        stage.forward_train(&stage.start_row(compute)?, state, &self.start_pass(index), compute)
+    }
+
     /// One group of sequences of a stage and everything below it, forward and backward.
     ///
     /// Returns the gradient of `context` (count, positions, D), or nothing when no prediction below counts.
@@ -401,7 +410,7 @@ impl<'a> Run<'a> {
         context: Option<&Tensor>,
         sums: &mut Sums,
     ) -> Result<Option<Tensor>> {
-        let stage = &self.model.stages[index];
+        let (stage, compute) = (&self.model.stages[index], &self.pass.compute);
         let (from, to) = (
             first * positions * stage.bytes,
             (first + count) * positions * stage.bytes,
@@ -413,7 +422,7 @@ impl<'a> Run<'a> {
             return Ok(None);
         }
         let ids = self.ids.sequences(first, count, positions, stage.bytes)?;
-        let (mut x, embedded) = stage.embedding.forward_train(&ids, 0)?; // (count, positions, D)
+        let (mut x, embedded) = stage.embedding.forward_train(&ids, 0, compute)?; // (count, positions, D)
         if let Some(context) = context {
             x = (x + context)?;
         }
@@ -422,19 +431,19 @@ impl<'a> Run<'a> {
             .as_ref()
             .map(|start| (start.y.clone(), start.state.clone()));
         let dx = if let Some((first_y, mut state)) = shared {
-            let (y, saved) = stage.forward_train(&x, &mut state, &pass)?;
+            let (y, saved) = stage.forward_train(&x, &mut state, &pass, compute)?;
             let Some((d_first, d_y)) = self.below(index, first * positions, &first_y, &y, sums)? else {
                 return Ok(None);
             };
             let begun = Instant::now();
-            let (dx, d_state) = stage.backward(saved, &d_y, &StateGradient::none(), sums.gradients)?;
+            let (dx, d_state) = stage.backward(saved, &d_y, &StateGradient::none(), compute, sums.gradients)?;
             sums.backward += begun.elapsed();
             sums.starts[index].add(d_first.as_ref(), d_state)?;
             dx
         } else {
-            let start = stage.start_row()?.broadcast_as((count, 1, stage.dim))?;
+            let start = stage.start_row(compute)?.broadcast_as((count, 1, stage.dim))?;
             let x = Tensor::cat(&[&start, &x], 1)?; // (count, 1 + positions, D)
-            let (y, saved) = stage.forward_train(&x, &mut stage.block.initial_state(), &pass)?;
+            let (y, saved) = stage.forward_train(&x, &mut stage.block.initial_state(), &pass, compute)?;
             let (first_y, y) = (
                 y.narrow(1, 0, 1)?.contiguous()?,
                 y.narrow(1, 1, positions)?.contiguous()?,
@@ -448,7 +457,7 @@ impl<'a> Run<'a> {
             };
             let dy = Tensor::cat(&[&d_first, &d_y], 1)?;
             let begun = Instant::now();
-            let (dx, _) = stage.backward(saved, &dy, &StateGradient::none(), sums.gradients)?;
+            let (dx, _) = stage.backward(saved, &dy, &StateGradient::none(), compute, sums.gradients)?;
             sums.backward += begun.elapsed();
             sums.gradients
                 .of(&stage.start)
@@ -456,7 +465,7 @@ impl<'a> Run<'a> {
             dx.narrow(1, 1, positions)?.contiguous()?
         };
         let begun = Instant::now();
-        stage.embedding.backward(embedded, &dx, sums.gradients)?;
+        stage.embedding.backward(embedded, &dx, compute, sums.gradients)?;
         sums.backward += begun.elapsed();
         Ok(Some(dx))
     }
@@ -505,14 +514,14 @@ impl<'a> Run<'a> {
         (feed, next, to_next): (&Tensor, &Stage, &Linear),
         sums: &mut Sums,
     ) -> Result<(Vec<Tensor>, bool)> {
-        let stage = &self.model.stages[index];
+        let (stage, compute) = (&self.model.stages[index], &self.pass.compute);
         let group = even_groups(rows.len(), self.groups[index + 1]);
         let mut pieces = Vec::new();
         let mut any = false;
         for row in rows.clone().step_by(group) {
             let sequences = group.min(rows.end - row);
             let feed = feed.narrow(0, row, sequences)?;
-            let context = stage.contexts(&feed, next)?;
+            let context = stage.contexts(&feed, next, compute)?;
             let d_context = self.stage(
                 index + 1,
                 first + row,
@@ -526,7 +535,7 @@ impl<'a> Run<'a> {
                     any = true;
                     let d_context = d_context.reshape((sequences, next.positions * next.dim))?;
                     let begun = Instant::now();
-                    let d_feed = to_next.backward(&feed, &d_context, sums.gradients)?;
+                    let d_feed = to_next.backward(&feed, &d_context, compute, sums.gradients)?;
                     sums.backward += begun.elapsed();
                     d_feed
                 }
@@ -581,12 +590,12 @@ impl<'a> Run<'a> {
 
     /// Adds the loss of rows (m, D) that predict `targets`, and returns their gradient.
     fn rows(&self, rows: &Tensor, targets: &Tensor, weights: &Tensor, sums: &mut Sums) -> Result<Tensor> {
-        let to_logits = &self.model.to_logits;
-        let logits = to_logits.forward(rows)?; // (m, V)
+        let (to_logits, compute) = (&self.model.to_logits, &self.pass.compute);
+        let logits = to_logits.forward(rows, compute)?; // (m, V)
         let (loss, d_logits) = cross_entropy::loss_and_gradient(&logits, targets, weights, self.scale())?;
         sums.losses.push(loss);
         let begun = Instant::now();
-        let d_rows = to_logits.backward(rows, &d_logits, sums.gradients);
+        let d_rows = to_logits.backward(rows, &d_logits, compute, sums.gradients);
         sums.backward += begun.elapsed();
         d_rows
     }
@@ -620,7 +629,7 @@ impl<'a> Run<'a> {
             };
             let begun = Instant::now();
             let d_state = d_state.in_types_of(&start.state)?;
-            let (dx, _) = stage.backward(saved, &d_y, &d_state, sums.gradients)?;
+            let (dx, _) = stage.backward(saved, &d_y, &d_state, &self.pass.compute, sums.gradients)?;
             sums.gradients.of(&stage.start).add(&dx)?;
             sums.backward += begun.elapsed();
         }

@@ -17,7 +17,9 @@ use std::any::Any;
 
 use candle_core::{Tensor, Var};
 
-use super::parameter::{Gradients, Parameter};
+use super::compute::Compute;
+use super::gradients::Gradients;
+use super::parameter::Parameter;
 use super::state::{State, StateGradient};
 use crate::{Error, Result};
 
@@ -32,8 +34,9 @@ pub trait StageBlock: Send + Sync {
     /// Maps `x` (n, t, D), the t positions from `state` on, to (n, t, D) and moves the state on by t.
     ///
     /// Row i of the result may depend on rows 0…i and on the state. A slot of the state holds n sequences or 1 that all
-    /// share; afterwards it holds n.
-    fn forward(&self, x: &Tensor, state: &mut State) -> Result<Tensor>;
+    /// share; afterwards it holds n. `compute` is for the linear layers of built-in blocks; a block of tensor operations has no
+    /// use for it.
+    fn forward(&self, x: &Tensor, state: &mut State, compute: &Compute) -> Result<Tensor>;
 
     /// Whether training draws random numbers. The start row is shared only where it does not.
     fn has_dropout(&self) -> bool {
@@ -52,13 +55,13 @@ pub trait StageBlock: Send + Sync {
     }
 
     /// [`forward`](Self::forward) that also keeps what [`backward`](Self::backward) needs.
-    fn forward_train(&self, x: &Tensor, state: &mut State, pass: &Pass) -> Result<(Tensor, Saved)> {
+    fn forward_train(&self, x: &Tensor, state: &mut State, pass: &Pass, compute: &Compute) -> Result<(Tensor, Saved)> {
         let _ = pass;
         let inputs = Recomputed {
             x: x.detach(),
             state: state.detach(),
         };
-        let y = self.forward(&inputs.x, state)?.detach();
+        let y = self.forward(&inputs.x, state, compute)?.detach();
         *state = state.detach();
         Ok((y, Saved::new(inputs)))
     }
@@ -72,6 +75,7 @@ pub trait StageBlock: Send + Sync {
         saved: Saved,
         dy: &Tensor,
         d_state: &StateGradient,
+        compute: &Compute,
         gradients: &mut Gradients,
     ) -> Result<(Tensor, StateGradient)> {
         let inputs = saved.take::<Recomputed>()?;
@@ -83,7 +87,7 @@ pub trait StageBlock: Send + Sync {
             Ok(variable.as_tensor().clone())
         })?;
         let begin = state.clone();
-        let y = self.forward(x.as_tensor(), &mut state)?;
+        let y = self.forward(x.as_tensor(), &mut state, compute)?;
         let mut objective = (y * dy)?.sum_all()?;
         for slot in 0..state.slots() {
             if let (Some(last), Some(gradient)) = (state.get(slot), d_state.get(slot)) {

@@ -14,10 +14,12 @@ use mblm_ops::device::rows_at_once;
 use mblm_ops::widened;
 
 use super::backward::Chunking;
+use super::compute::Compute;
 use super::ids::Ids;
+use super::init::ParameterSource;
 use super::init::Seeded;
 use super::layers::Linear;
-use super::parameter::{Builder, ParameterSource, Parameters};
+use super::parameter::{Builder, Parameters};
 use super::registry::BlockRegistry;
 use super::stage::Stage;
 use super::state::State;
@@ -32,6 +34,7 @@ pub struct Mblm {
     parameters: Parameters,
     device: Device,
     dtype: DType,
+    compute: Compute,
 }
 
 /// Where the embedded tokens of each stage come from.
@@ -65,6 +68,7 @@ impl Mblm {
             parameters: builder.parameters(),
             device: device.clone(),
             dtype,
+            compute: Compute::default(),
         })
     }
 
@@ -93,9 +97,19 @@ impl Mblm {
         self.dtype
     }
 
+    /// How the model computes where it is only used; training passes bring their own.
+    pub fn compute(&self) -> &Compute {
+        &self.compute
+    }
+
+    /// Lets the model compute like that where it is only used; exactly at first.
+    pub fn set_compute(&mut self, compute: Compute) {
+        self.compute = compute;
+    }
+
     /// Logits (B, L, V) for ids (B, L) or (B, P1', P_2, …, P_N); row j predicts byte j + 1.
     pub fn logits(&self, ids: &Tensor) -> Result<Tensor> {
-        self.to_logits.forward(&self.hidden_states(ids)?)
+        self.to_logits.forward(&self.hidden_states(ids)?, &self.compute)
     }
 
     /// The outputs of the local stage (B, L, D_N), before the logits layer.
@@ -117,8 +131,8 @@ impl Mblm {
 
     /// Logits (V) of the first byte, which no input precedes.
     pub fn first_logits(&self) -> Result<Tensor> {
-        let (first, _) = self.local().begin()?;
-        Ok(self.to_logits.forward(&first)?.flatten_all()?)
+        let (first, _) = self.local().begin(&self.compute)?;
+        Ok(self.to_logits.forward(&first, &self.compute)?.flatten_all()?)
     }
 
     /// The loss in nats of each byte (B, L) given the bytes before it; padding and masks are not looked at.
@@ -136,7 +150,7 @@ impl Mblm {
                 .collect();
             let targets = Tensor::from_vec(targets, count, &self.device)?;
             pieces.push(cross_entropy::losses(
-                &widened(&self.to_logits.forward(&rows)?)?,
+                &widened(&self.to_logits.forward(&rows, &self.compute)?)?,
                 &targets,
             )?);
             Ok(())
@@ -165,7 +179,7 @@ impl Mblm {
             let sequences = dims[..dims.len() - 1].iter().product();
             let tokens = stage
                 .embedding
-                .tokens(&ids.sequences(0, sequences, positions, stage.bytes)?)?;
+                .tokens(&ids.sequences(0, sequences, positions, stage.bytes)?, &self.compute)?;
             let shape: Vec<usize> = dims.iter().copied().chain([stage.dim]).collect();
             embedded.push(tokens.reshape(shape)?);
         }
@@ -220,14 +234,14 @@ impl Mblm {
     }
 
     /// The output of a stage's start row (1, 1, D) and the state after it.
-    pub(crate) fn begin_stage(&self, stage: usize) -> Result<(Tensor, State)> {
-        self.stages[stage].begin()
+    pub(crate) fn begin_stage(&self, stage: usize, compute: &Compute) -> Result<(Tensor, State)> {
+        self.stages[stage].begin(compute)
     }
 
     /// The contexts (b, P, D) of a sequence of the stage after `stage`, from an output (b, 1, D); `None` after the last.
-    pub(crate) fn next_contexts(&self, stage: usize, output: &Tensor) -> Result<Option<Tensor>> {
+    pub(crate) fn next_contexts(&self, stage: usize, output: &Tensor, compute: &Compute) -> Result<Option<Tensor>> {
         match self.stages.get(stage + 1) {
-            Some(next) => self.stages[stage].contexts(&output.squeeze(1)?, next),
+            Some(next) => self.stages[stage].contexts(&output.squeeze(1)?, next, compute),
             None => Ok(None),
         }
     }
@@ -240,13 +254,14 @@ impl Mblm {
         start: usize,
         context: Option<&Tensor>,
         state: &mut State,
+        compute: &Compute,
     ) -> Result<Tensor> {
         let stage = &self.stages[stage];
-        let mut x = stage.embedding.forward(ids, start)?;
+        let mut x = stage.embedding.forward(ids, start, compute)?;
         if let Some(context) = context {
             x = x.broadcast_add(context)?;
         }
-        stage.forward(&x, state)
+        stage.forward(&x, state, compute)
     }
 
     /// Calls `visit(first row, rows)` for consecutive rows (rows, D_N) of the local stage over whole patches of the first stage:
@@ -256,6 +271,7 @@ impl Mblm {
         ids: &[u32],
         contexts: &Tensor,
         starts: &[(Tensor, State)],
+        compute: &Compute,
         visit: &mut dyn FnMut(usize, Tensor) -> Result<()>,
     ) -> Result<()> {
         let ids = Tensor::from_slice(ids, (1, ids.len()), &self.device)?;
@@ -266,14 +282,24 @@ impl Mblm {
             let count = group.min(sequences - first);
             let context = contexts.narrow(0, first, count)?;
             let tokens = Tokens::Ids(&ids);
-            self.stage_rows(1, first, count, positions, Some(&context), &tokens, starts, visit)?;
+            self.stage_rows(
+                1,
+                first,
+                count,
+                positions,
+                Some(&context),
+                &tokens,
+                starts,
+                compute,
+                visit,
+            )?;
         }
         Ok(())
     }
 
     /// Logits (…, V) from outputs of the local stage (…, D_N).
-    pub(crate) fn logits_of(&self, rows: &Tensor) -> Result<Tensor> {
-        self.to_logits.forward(rows)
+    pub(crate) fn logits_of(&self, rows: &Tensor, compute: &Compute) -> Result<Tensor> {
+        self.to_logits.forward(rows, compute)
     }
 
     pub(super) fn local(&self) -> &Stage {
@@ -311,7 +337,9 @@ impl Mblm {
         batch: usize,
         visit: &mut dyn FnMut(usize, Tensor) -> Result<()>,
     ) -> Result<()> {
-        let starts = self.stages.iter().map(Stage::begin).collect::<Result<Vec<_>>>()?;
+        let starts = (self.stages.iter())
+            .map(|stage| stage.begin(&self.compute))
+            .collect::<Result<Vec<_>>>()?;
         let positions = match tokens {
             Tokens::Ids(ids) => ids.padded / self.stages[0].bytes,
             Tokens::Embedded(embedded) => embedded[0].dim(1)?,
@@ -321,11 +349,11 @@ impl Mblm {
             let count = group.min(batch - first);
             let chunk = first_chunk(self.stages[0].bytes, &self.device);
             if positions <= chunk {
-                self.stage_rows(0, first, count, positions, None, tokens, &starts, visit)?;
+                self.stage_rows(0, first, count, positions, None, tokens, &starts, &self.compute, visit)?;
                 continue;
             }
             for sample in first..first + count {
-                self.rows_of_sample(sample, positions, chunk, tokens, &starts, visit)?;
+                self.rows_of_sample(sample, positions, chunk, tokens, &starts, &self.compute, visit)?;
             }
         }
         Ok(())
@@ -339,15 +367,25 @@ impl Mblm {
         chunk: usize,
         tokens: &Tokens<'_>,
         starts: &[(Tensor, State)],
+        compute: &Compute,
         visit: &mut dyn FnMut(usize, Tensor) -> Result<()>,
     ) -> Result<()> {
         let stage = &self.stages[0];
         let (mut before, mut state) = starts[0].clone();
         for from in (0..positions).step_by(chunk) {
             let count = chunk.min(positions - from);
-            let x = self.tokens_of(0, (sample, 1), positions, (from, count), tokens)?;
-            let y = stage.forward(&x, &mut state)?;
-            self.rows_behind(0, sample * positions + from, &before, &y, tokens, starts, visit)?;
+            let x = self.tokens_of(0, (sample, 1), positions, (from, count), tokens, compute)?;
+            let y = stage.forward(&x, &mut state, compute)?;
+            self.rows_behind(
+                0,
+                sample * positions + from,
+                &before,
+                &y,
+                tokens,
+                starts,
+                compute,
+                visit,
+            )?;
             before = y.narrow(1, count - 1, 1)?.copy()?;
         }
         Ok(())
@@ -361,18 +399,19 @@ impl Mblm {
         positions: usize,
         (from, count): (usize, usize),
         tokens: &Tokens<'_>,
+        compute: &Compute,
     ) -> Result<Tensor> {
         let stage = &self.stages[index];
         match tokens {
             Tokens::Ids(ids) => {
                 let ids = ids.sequences(first, sequences, positions, stage.bytes)?;
-                stage.embedding.forward(&ids.narrow(1, from, count)?, from)
+                stage.embedding.forward(&ids.narrow(1, from, count)?, from, compute)
             }
             Tokens::Embedded(embedded) => {
                 let tokens = embedded[index].narrow(0, first, sequences)?.narrow(1, from, count)?;
                 stage
                     .embedding
-                    .with_positions(&tokens.to_dtype(stage.activations())?, from)
+                    .with_positions(&tokens.to_dtype(stage.activations(compute))?, from)
             }
         }
     }
@@ -387,16 +426,17 @@ impl Mblm {
         context: Option<&Tensor>,
         tokens: &Tokens<'_>,
         starts: &[(Tensor, State)],
+        compute: &Compute,
         visit: &mut dyn FnMut(usize, Tensor) -> Result<()>,
     ) -> Result<()> {
         let stage = &self.stages[index];
-        let mut x = self.tokens_of(index, (first, count), positions, (0, positions), tokens)?; // (count, positions, D)
+        let mut x = self.tokens_of(index, (first, count), positions, (0, positions), tokens, compute)?; // (count, positions, D)
         if let Some(context) = context {
             x = (x + context)?;
         }
         let (start, state) = &starts[index];
-        let y = stage.forward(&x, &mut state.clone())?;
-        self.rows_behind(index, first * positions, start, &y, tokens, starts, visit)
+        let y = stage.forward(&x, &mut state.clone(), compute)?;
+        self.rows_behind(index, first * positions, start, &y, tokens, starts, compute, visit)
     }
 
     /// What follows from outputs `y` (n, t, D) of a stage, whose first row is number `first` among all rows of that stage; `before`
@@ -409,6 +449,7 @@ impl Mblm {
         y: &Tensor,
         tokens: &Tokens<'_>,
         starts: &[(Tensor, State)],
+        compute: &Compute,
         visit: &mut dyn FnMut(usize, Tensor) -> Result<()>,
     ) -> Result<()> {
         let stage = &self.stages[index];
@@ -420,7 +461,7 @@ impl Mblm {
         let group = even_groups(count * positions, group_size(next.positions, &self.device));
         for row in (0..count * positions).step_by(group) {
             let sequences = group.min(count * positions - row);
-            let context = stage.contexts(&feed.narrow(0, row, sequences)?, next)?;
+            let context = stage.contexts(&feed.narrow(0, row, sequences)?, next, compute)?;
             self.stage_rows(
                 index + 1,
                 first + row,
@@ -429,6 +470,7 @@ impl Mblm {
                 context.as_ref(),
                 tokens,
                 starts,
+                compute,
                 visit,
             )?;
         }

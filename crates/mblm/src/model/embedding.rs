@@ -12,9 +12,11 @@ use candle_core::Tensor;
 use mblm_ops::{embedding, layer_norm, positions, rope};
 
 use crate::config::{ModelConfig, PositionEmbedding};
+use crate::model::compute::Compute;
+use crate::model::gradients::Gradients;
 use crate::model::init::Init;
 use crate::model::layers::Linear;
-use crate::model::parameter::{Builder, Gradients, Parameter};
+use crate::model::parameter::{Builder, Parameter};
 use crate::{Error, Result};
 
 /// The token embedding of one stage.
@@ -137,19 +139,20 @@ impl TokenEmbedding {
     }
 
     /// Embeds `ids` (n, t, p) into (n, t, D), without positions.
-    pub(super) fn tokens(&self, ids: &Tensor) -> Result<Tensor> {
-        Ok(self.tokens_train(ids)?.0)
+    pub(super) fn tokens(&self, ids: &Tensor, compute: &Compute) -> Result<Tensor> {
+        Ok(self.tokens_train(ids, compute)?.0)
     }
 
-    fn tokens_train(&self, ids: &Tensor) -> Result<(Tensor, Option<SavedPatch>)> {
+    fn tokens_train(&self, ids: &Tensor, compute: &Compute) -> Result<(Tensor, Option<SavedPatch>)> {
         let (sequences, positions, bytes) = ids.dims3()?;
-        let rows = embedding::forward(ids, self.table.value(), self.table.activations())?; // (n, t, p, D_N)
+        let table = self.table.value();
+        let rows = embedding::forward(ids, table, compute.activations(table.dtype()))?; // (n, t, p, D_N)
         let flat = rows.reshape((sequences, positions, bytes * rows.dim(3)?))?; // (n, t, p·D_N)
         let Some(patch) = &self.patch else {
             return Ok((flat, None));
         };
         let (normed, norm_in) = patch.norm_in.forward(&flat)?;
-        let projected = patch.linear.forward(&normed)?; // (n, t, D)
+        let projected = patch.linear.forward(&normed, compute)?; // (n, t, D)
         let (tokens, norm_out) = patch.norm_out.forward(&projected)?;
         let saved = SavedPatch {
             bytes: flat,
@@ -181,13 +184,13 @@ impl TokenEmbedding {
     }
 
     /// Embeds `ids` (n, t, p), at positions `start` and on, into (n, t, D).
-    pub(super) fn forward(&self, ids: &Tensor, start: usize) -> Result<Tensor> {
-        self.with_positions(&self.tokens(ids)?, start)
+    pub(super) fn forward(&self, ids: &Tensor, start: usize, compute: &Compute) -> Result<Tensor> {
+        self.with_positions(&self.tokens(ids, compute)?, start)
     }
 
     /// [`forward`](Self::forward) that keeps what the backward pass needs.
-    pub(super) fn forward_train(&self, ids: &Tensor, start: usize) -> Result<(Tensor, Saved)> {
-        let (tokens, patch) = self.tokens_train(ids)?;
+    pub(super) fn forward_train(&self, ids: &Tensor, start: usize, compute: &Compute) -> Result<(Tensor, Saved)> {
+        let (tokens, patch) = self.tokens_train(ids, compute)?;
         let saved = Saved {
             ids: ids.clone(),
             start,
@@ -197,7 +200,13 @@ impl TokenEmbedding {
     }
 
     /// Adds the gradients of the tables and the projection, from that of the rows (n, t, D).
-    pub(super) fn backward(&self, saved: Saved, d_rows: &Tensor, gradients: &mut Gradients) -> Result<()> {
+    pub(super) fn backward(
+        &self,
+        saved: Saved,
+        d_rows: &Tensor,
+        compute: &Compute,
+        gradients: &mut Gradients,
+    ) -> Result<()> {
         let mut d_tokens = d_rows.clone();
         match &self.position {
             Position::None => {}
@@ -210,7 +219,7 @@ impl TokenEmbedding {
             let d_projected = patch
                 .norm_out
                 .backward(&saved.projected, &saved.norm_out, &d_tokens, gradients)?;
-            let d_normed = patch.linear.backward(&saved.normed, &d_projected, gradients)?;
+            let d_normed = patch.linear.backward(&saved.normed, &d_projected, compute, gradients)?;
             d_tokens = patch
                 .norm_in
                 .backward(&saved.bytes, &saved.norm_in, &d_normed, gradients)?;

@@ -11,12 +11,15 @@ use mblm_ops::{cross_entropy, widened};
 
 use super::backward::{Loss, TrainingPass, total};
 use super::block::Pass;
+use super::compute::Compute;
 use super::decoder::{even_groups, group_size, training_groups};
 use super::embedding::TokenEmbedding;
+use super::gradients::Gradients;
 use super::ids::Ids;
+use super::init::ParameterSource;
 use super::init::Seeded;
 use super::layers::Linear;
-use super::parameter::{Builder, Gradients, ParameterSource, Parameters};
+use super::parameter::{Builder, Parameters};
 use crate::blocks::Transformer;
 use crate::config::{BlockConfig, EncoderConfig, MaskReduce};
 use crate::{Error, Result};
@@ -29,6 +32,7 @@ pub struct MblmEncoder {
     parameters: Parameters,
     device: Device,
     dtype: DType,
+    compute: Compute,
 }
 
 struct EncoderStage {
@@ -115,6 +119,7 @@ impl MblmEncoder {
             parameters: builder.parameters(),
             device: device.clone(),
             dtype,
+            compute: Compute::default(),
         })
     }
 
@@ -138,9 +143,20 @@ impl MblmEncoder {
         &self.device
     }
 
+    /// How the model computes where it is only used; training passes bring their own.
+    pub fn compute(&self) -> &Compute {
+        &self.compute
+    }
+
+    /// Lets the model compute like that where it is only used; exactly at first.
+    pub fn set_compute(&mut self, compute: Compute) {
+        self.compute = compute;
+    }
+
     /// Logits (B, L, V) of the byte at each position.
     pub fn logits(&self, ids: &Tensor, attention_mask: Option<&Tensor>) -> Result<Tensor> {
-        self.to_logits.forward(&self.hidden_states(ids, attention_mask)?)
+        self.to_logits
+            .forward(&self.hidden_states(ids, attention_mask)?, &self.compute)
     }
 
     /// The outputs of the local stage (B, L, D_N), before the logits layer.
@@ -280,12 +296,12 @@ impl MblmEncoder {
     ) -> Result<()> {
         let stage = &self.stages[index];
         let ids = batch.ids.sequences(first, count, positions, stage.bytes)?;
-        let mut x = stage.embedding.forward(&ids, 0)?; // (count, positions, D)
+        let mut x = stage.embedding.forward(&ids, 0, &self.compute)?; // (count, positions, D)
         if let Some(context) = context {
             x = (x + context)?;
         }
         let visible = self.visible(batch, index, first, count, positions)?;
-        let y = stage.block.encode(&x, visible.as_ref())?;
+        let y = stage.block.encode(&x, visible.as_ref(), &self.compute)?;
         let feed = y.reshape((count * positions, stage.dim))?;
         let (Some(next), Some(to_next)) = (self.stages.get(index + 1), &stage.to_next) else {
             out.push(feed);
@@ -294,7 +310,7 @@ impl MblmEncoder {
         let group = even_groups(count * positions, group_size(next.positions, &self.device));
         for row in (0..count * positions).step_by(group) {
             let sequences = group.min(count * positions - row);
-            let context = to_next.forward(&feed.narrow(0, row, sequences)?)?;
+            let context = to_next.forward(&feed.narrow(0, row, sequences)?, &self.compute)?;
             let context = context.reshape((sequences, next.positions, next.dim))?;
             let first = first * positions + row;
             self.rows(batch, index + 1, first, sequences, next.positions, Some(&context), out)?;
@@ -342,14 +358,14 @@ impl<'a> Run<'a> {
         context: Option<&Tensor>,
         gradients: &mut Gradients,
     ) -> Result<Option<Tensor>> {
-        let model = self.model;
+        let (model, compute) = (self.model, &self.pass.compute.clone());
         let stage = &model.stages[index];
         let bytes = first * positions * stage.bytes..(first + count) * positions * stage.bytes;
         if self.weights[bytes].iter().all(|weight| *weight == 0.0) {
             return Ok(None);
         }
         let ids = self.batch.ids.sequences(first, count, positions, stage.bytes)?;
-        let (mut x, embedded) = stage.embedding.forward_train(&ids, 0)?; // (count, positions, D)
+        let (mut x, embedded) = stage.embedding.forward_train(&ids, 0, compute)?; // (count, positions, D)
         if let Some(context) = context {
             x = (x + context)?;
         }
@@ -359,30 +375,30 @@ impl<'a> Run<'a> {
             first_sequence: first,
             keeps_state: false,
         };
-        let (y, saved) = stage.block.encode_train(&x, visible.as_ref(), &pass)?;
+        let (y, saved) = stage.block.encode_train(&x, visible.as_ref(), &pass, compute)?;
         let rows = y.reshape((count * positions, stage.dim))?;
         let d_rows = self.below(index, first * positions, &rows, gradients)?;
         let d_y = d_rows.reshape((count, positions, stage.dim))?;
         let begun = Instant::now();
-        let dx = stage.block.encode_backward(saved, &d_y, gradients)?;
-        stage.embedding.backward(embedded, &dx, gradients)?;
+        let dx = stage.block.encode_backward(saved, &d_y, compute, gradients)?;
+        stage.embedding.backward(embedded, &dx, compute, gradients)?;
         self.backward += begun.elapsed();
         Ok(Some(dx))
     }
 
     /// The gradient of a group's outputs (rows, D), the first of which is row `first` of the stage.
     fn below(&mut self, index: usize, first: usize, rows: &Tensor, gradients: &mut Gradients) -> Result<Tensor> {
-        let model = self.model;
+        let (model, compute) = (self.model, &self.pass.compute.clone());
         let count = rows.dim(0)?;
         let (Some(next), Some(to_next)) = (model.stages.get(index + 1), &model.stages[index].to_next) else {
-            let logits = model.to_logits.forward(rows)?; // (rows, V)
+            let logits = model.to_logits.forward(rows, compute)?; // (rows, V)
             let labels = Tensor::from_slice(&self.labels[first..first + count], count, rows.device())?;
             let weights = Tensor::from_slice(&self.weights[first..first + count], count, rows.device())?;
             let scale = self.pass.scale / self.count as f64;
             let (loss, d_logits) = cross_entropy::loss_and_gradient(&logits, &labels, &weights, scale)?;
             self.losses.push(loss);
             let begun = Instant::now();
-            let d_rows = model.to_logits.backward(rows, &d_logits, gradients);
+            let d_rows = model.to_logits.backward(rows, &d_logits, compute, gradients);
             self.backward += begun.elapsed();
             return d_rows;
         };
@@ -391,7 +407,8 @@ impl<'a> Run<'a> {
         for row in (0..count).step_by(group) {
             let sequences = group.min(count - row);
             let feed = rows.narrow(0, row, sequences)?;
-            let context = to_next.forward(&feed)?.reshape((sequences, next.positions, next.dim))?;
+            let context = to_next.forward(&feed, compute)?;
+            let context = context.reshape((sequences, next.positions, next.dim))?;
             let d_context = self.stage(
                 index + 1,
                 first + row,
@@ -404,7 +421,7 @@ impl<'a> Run<'a> {
                 Some(d_context) => {
                     let d_context = d_context.reshape((sequences, next.positions * next.dim))?;
                     let begun = Instant::now();
-                    let d_feed = to_next.backward(&feed, &d_context, gradients)?;
+                    let d_feed = to_next.backward(&feed, &d_context, compute, gradients)?;
                     self.backward += begun.elapsed();
                     d_feed
                 }

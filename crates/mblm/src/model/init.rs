@@ -7,7 +7,6 @@ use candle_core::{DType, Device, Tensor};
 use rand_core::{Rng, SeedableRng};
 use rand_pcg::Pcg64Mcg;
 
-use super::parameter::ParameterSource;
 use crate::Result;
 
 /// How a parameter starts in a new model.
@@ -70,6 +69,12 @@ fn unit(rng: &mut Pcg64Mcg) -> f64 {
 fn normal(rng: &mut Pcg64Mcg) -> f64 {
     let radius = (-2.0 * libm::log(1.0 - unit(rng))).sqrt();
     radius * libm::cos(2.0 * std::f64::consts::PI * unit(rng))
+}
+
+/// Where the first values of parameters come from: a seed or a file.
+pub trait ParameterSource {
+    /// The tensor of this name and shape. `init` says how it starts in a new model.
+    fn tensor(&self, name: &str, shape: &[usize], init: Init, dtype: DType, device: &Device) -> Result<Tensor>;
 }
 
 /// New parameters from a seed.

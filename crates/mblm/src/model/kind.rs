@@ -6,9 +6,12 @@ use candle_core::{DType, Device, Tensor};
 use mblm_ops::cpu::on_workers;
 
 use super::backward::{Loss, TrainingPass};
+use super::compute::Compute;
 use super::decoder::Mblm;
 use super::encoder::{MaskedBatch, MblmEncoder};
-use super::parameter::{Gradients, ParameterSource, Parameters};
+use super::gradients::Gradients;
+use super::init::ParameterSource;
+use super::parameter::Parameters;
 use super::registry::BlockRegistry;
 use super::streaming::Watch;
 use crate::config::{Architecture, Precision};
@@ -67,11 +70,21 @@ impl Model {
         }
     }
 
+    /// How the model computes where it is only used: a learner has its own way.
+    pub fn compute(&self) -> &Compute {
+        match self {
+            Self::Decoder(model) => model.compute(),
+            Self::Encoder(model) => model.compute(),
+        }
+    }
+
     /// Sets the precision in which the model computes where it is only used, on a GPU; a learner has its own. On the CPU that is
     /// always float32, as at first on every device.
-    pub fn set_precision(&self, precision: Precision) {
-        if !self.device().is_cpu() {
-            self.parameters().round(precision.is_bf16(self.device()));
+    pub fn set_precision(&mut self, precision: Precision) {
+        let compute = Compute::for_use(precision, self.device());
+        match self {
+            Self::Decoder(model) => model.set_compute(compute),
+            Self::Encoder(model) => model.set_compute(compute),
         }
     }
 
@@ -81,7 +94,7 @@ impl Model {
     ///
     /// # Errors
     /// A failing device.
-    pub fn use_in(&self, precision: Precision) -> Result<()> {
+    pub fn use_in(&mut self, precision: Precision) -> Result<()> {
         self.set_precision(precision);
         match self.device().is_cpu() && precision == Precision::Bf16 {
             true => self.parameters().round_weights(),

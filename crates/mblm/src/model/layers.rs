@@ -4,8 +4,10 @@ use candle_core::Tensor;
 use mblm_ops::add_norm::{self, Norm};
 use mblm_ops::linear;
 
+use super::compute::Compute;
+use super::gradients::Gradients;
 use super::init::Init;
-use super::parameter::{Builder, Gradients, Parameter};
+use super::parameter::{Builder, Parameter};
 use crate::Result;
 
 /// y = x Wᵀ + b over the last dimension; W is `weight` (outputs, inputs), b is `bias` (outputs).
@@ -51,17 +53,23 @@ impl Linear {
     }
 
     /// (…, inputs) → (…, outputs).
-    pub(crate) fn forward(&self, x: &Tensor) -> Result<Tensor> {
+    pub(crate) fn forward(&self, x: &Tensor, compute: &Compute) -> Result<Tensor> {
         let (weight, bias) = (self.weight.weight_for(x)?, self.bias.as_ref().map(Parameter::value));
-        Ok(match self.weight.packed() {
-            Some(packed) => linear::forward_packed(x, &weight, &packed, bias)?,
-            None => linear::forward_with(self.weight.products(), x, &weight, bias)?,
+        Ok(match compute.packed_of(&self.weight) {
+            Some(packed) => linear::forward_packed(x, &weight, packed, bias)?,
+            None => linear::forward_with(compute.products(), x, &weight, bias)?,
         })
     }
 
     /// The gradient of `x`; those of weight and bias go to their buffers.
-    pub(crate) fn backward(&self, x: &Tensor, dy: &Tensor, gradients: &mut Gradients) -> Result<Tensor> {
-        self.backward_from(None, x, dy, gradients)
+    pub(crate) fn backward(
+        &self,
+        x: &Tensor,
+        dy: &Tensor,
+        compute: &Compute,
+        gradients: &mut Gradients,
+    ) -> Result<Tensor> {
+        self.backward_from(None, x, dy, compute, gradients)
     }
 
     /// The same, added to `sum`, which nobody else may hold: it may be overwritten.
@@ -70,12 +78,20 @@ impl Linear {
         sum: Tensor,
         x: &Tensor,
         dy: &Tensor,
+        compute: &Compute,
         gradients: &mut Gradients,
     ) -> Result<Tensor> {
-        self.backward_from(Some(sum), x, dy, gradients)
+        self.backward_from(Some(sum), x, dy, compute, gradients)
     }
 
-    fn backward_from(&self, sum: Option<Tensor>, x: &Tensor, dy: &Tensor, gradients: &mut Gradients) -> Result<Tensor> {
+    fn backward_from(
+        &self,
+        sum: Option<Tensor>,
+        x: &Tensor,
+        dy: &Tensor,
+        compute: &Compute,
+        gradients: &mut Gradients,
+    ) -> Result<Tensor> {
         let (d_weight, d_bias) = match &self.bias {
             Some(bias) => {
                 let [d_weight, d_bias] = gradients.of_each([&self.weight, bias]);
@@ -83,7 +99,8 @@ impl Linear {
             }
             None => (gradients.of(&self.weight), None),
         };
-        let (weight, products) = (self.weight.weight_for(x)?, self.weight.products());
+        let weight = self.weight.weight_for(x)?;
+        let products = compute.products();
         Ok(linear::backward_onto(products, sum, x, &weight, dy, d_weight, d_bias)?)
     }
 }

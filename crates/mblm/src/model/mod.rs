@@ -4,9 +4,11 @@
 
 mod backward;
 pub(crate) mod block;
+pub(crate) mod compute;
 mod decoder;
 mod embedding;
 mod encoder;
+pub(crate) mod gradients;
 mod ids;
 pub(crate) mod init;
 mod kernels;
@@ -22,14 +24,15 @@ mod streaming;
 
 pub use backward::{Chunking, Loss, TrainingPass};
 pub use block::{Pass, Saved, StageBlock};
+pub use compute::Compute;
 pub use decoder::Mblm;
 pub(crate) use decoder::{even_groups, sequences_in};
 pub use encoder::{MaskedBatch, MblmEncoder};
-pub use init::{Init, Seeded};
+pub use gradients::Gradients;
+pub use init::{Init, ParameterSource, Seeded};
 pub use kernels::without_kernels;
 pub use kind::{Model, ModelBatch};
-pub(crate) use parameter::PackedWeights;
-pub use parameter::{Builder, Gradients, Parameter, ParameterSource, Parameters};
+pub use parameter::{Builder, Parameter, Parameters};
 pub use recomputed::{Recomputed, SequenceBlock};
 pub use registry::{BlockArgs, BlockRegistry};
 pub(crate) use shards::{Shards, Split};

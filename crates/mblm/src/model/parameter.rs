@@ -1,25 +1,21 @@
-//! Parameters, where their first values come from, and the buffers of their gradients.
+//! Parameters, and the builder that makes them.
 //!
 //! A [`Parameter`] is a named tensor that is updated in place. Layers hold their own parameters; the model holds the list of
-//! all of them, in the order in which they were made, and a parameter's place in that list is its index in [`Gradients`].
+//! all of them, in the order in which they were made, and a parameter's place in that list is its index in
+//! [`Gradients`](super::Gradients).
 //!
-//! Decoding reads the weights of linear layers in a form of their own ([`linear::Packed`]). Whoever decodes holds it
-//! ([`Parameters::pack`]); the parameter only knows where it is, and stops to use it once its values have changed. How the linear
-//! layers multiply is the same for all of a model ([`Parameters::multiply`]). On a CUDA device, products rounded to bfloat16 mean
-//! activations in bfloat16, and each weight keeps a rounded copy of itself until it changes.
+//! The weight of a linear layer counts the changes of its values, so that copies made of them ([`Compute`](super::Compute)) know
+//! when they are out of date. For activations of another type than its own, as on a GPU, it keeps a rounded copy of itself until it
+//! changes.
 
 use std::cell::RefCell;
 use std::rc::Rc;
-use std::sync::atomic::{AtomicBool, Ordering};
-use std::sync::{Arc, Mutex, PoisonError, RwLock, Weak};
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Arc, Mutex, PoisonError};
 
 use candle_core::{DType, Device, Tensor, Var};
-use mblm_ops::GradBuffer;
-use mblm_ops::cpu::par_map;
-use mblm_ops::linear::{self, Products};
 
-use super::init::Init;
-use super::shards::ShardGradients;
+use super::init::{Init, ParameterSource};
 use crate::{Error, Result};
 
 /// A named tensor of the model that training changes in place.
@@ -29,36 +25,24 @@ pub struct Parameter {
     index: usize,
     var: Var,
     value: Tensor,
-    /// Whether products round to bfloat16; one for the whole model.
-    rounded: Arc<AtomicBool>,
     /// What a linear layer's weight knows besides.
     linear: Option<LinearWeight>,
 }
 
 #[derive(Clone, Debug, Default)]
 struct LinearWeight {
-    /// Where the packed form is, while somebody holds it.
-    packed: Arc<RwLock<Weak<linear::Packed>>>,
+    /// How often the values have changed.
+    changes: Arc<AtomicU64>,
     /// The values in the type of activations, from their first use until they change.
     shadow: Arc<Mutex<Option<Tensor>>>,
 }
 
-/// As long as this lives, the linear layers of a model multiply as [`Parameters::multiply`] was told.
-pub(crate) struct Multiplying {
-    rounded: Option<Arc<AtomicBool>>,
-    before: bool,
+/// Which weight, and which values of it, a copy was made of.
+#[derive(Debug)]
+pub(super) struct WeightVersion {
+    weight: Arc<AtomicU64>,
+    changes: u64,
 }
-
-impl Drop for Multiplying {
-    fn drop(&mut self) {
-        if let Some(rounded) = &self.rounded {
-            rounded.store(self.before, Ordering::Relaxed);
-        }
-    }
-}
-
-/// Holds the packed weights of a model: as long as this lives, its linear layers read them.
-pub(crate) struct PackedWeights(#[expect(dead_code, reason = "held, not read")] Vec<Arc<linear::Packed>>);
 
 impl Parameter {
     /// The name in model files, such as `stage_models.0.norm.g`.
@@ -78,30 +62,41 @@ impl Parameter {
 
     /// Replaces the values; every holder of the parameter sees them.
     pub fn set(&self, value: &Tensor) -> Result<()> {
+        let value = value.to_dtype(self.value.dtype())?.to_device(self.value.device())?;
+        self.var.set(&value)?;
         self.changed();
-        Ok(self
-            .var
-            .set(&value.to_dtype(self.value.dtype())?.to_device(self.value.device())?)?)
+        Ok(())
     }
 
     /// Says that the values have been changed in place, in another way than by [`set`](Self::set).
     pub fn changed(&self) {
         if let Some(weight) = &self.linear {
-            // a lock that a panicking thread held still guards a whole `Weak`
-            *weight.packed.write().unwrap_or_else(PoisonError::into_inner) = Weak::new();
+            weight.changes.fetch_add(1, Ordering::Release);
             *weight.shadow.lock().unwrap_or_else(PoisonError::into_inner) = None;
         }
     }
 
-    /// The type of the activations that this parameter meets.
-    pub(super) fn activations(&self) -> DType {
-        match self.value.device().is_cuda() && self.rounded.load(Ordering::Relaxed) {
-            true => DType::BF16,
-            false => self.value.dtype(),
-        }
+    /// The place in the list of the model's parameters.
+    pub(super) fn index(&self) -> usize {
+        self.index
     }
 
-    /// The values of a linear layer's weight in the type of its input.
+    /// What a copy of a linear layer's weight remembers of it.
+    pub(super) fn weight_version(&self) -> Option<WeightVersion> {
+        self.linear.as_ref().map(|weight| WeightVersion {
+            weight: weight.changes.clone(),
+            changes: weight.changes.load(Ordering::Acquire),
+        })
+    }
+
+    /// Whether this is the weight that `version` is of, with the same values still.
+    pub(super) fn has_version(&self, version: &WeightVersion) -> bool {
+        self.linear.as_ref().is_some_and(|weight| {
+            Arc::ptr_eq(&weight.changes, &version.weight) && weight.changes.load(Ordering::Acquire) == version.changes
+        })
+    }
+
+    /// The values of a linear layer's weight in the type of its input `x`.
     pub(super) fn weight_for(&self, x: &Tensor) -> Result<Tensor> {
         let Some(weight) = self.linear.as_ref().filter(|_| x.dtype() != self.value.dtype()) else {
             return Ok(self.value.clone());
@@ -110,20 +105,6 @@ impl Parameter {
         match &*shadow {
             Some(shadow) if shadow.dtype() == x.dtype() => Ok(shadow.clone()),
             _ => Ok(shadow.insert(self.value.to_dtype(x.dtype())?).clone()),
-        }
-    }
-
-    /// The packed form of the values, where somebody holds it.
-    pub(super) fn packed(&self) -> Option<Arc<linear::Packed>> {
-        let weight = self.linear.as_ref()?;
-        weight.packed.read().unwrap_or_else(PoisonError::into_inner).upgrade()
-    }
-
-    /// How a linear layer multiplies with this weight.
-    pub(super) fn products(&self) -> Products {
-        match self.rounded.load(Ordering::Relaxed) {
-            true => Products::Bf16,
-            false => Products::Exact,
         }
     }
 }
@@ -158,24 +139,6 @@ impl Parameters {
         self.iter().find(|parameter| parameter.name() == name)
     }
 
-    /// The packed form of every linear layer's weight, shared with whoever holds them already.
-    pub(crate) fn pack(&self) -> Result<PackedWeights> {
-        let mut held = Vec::new();
-        for parameter in self.iter() {
-            let Some(weight) = &parameter.linear else { continue };
-            let mut place = weight.packed.write().unwrap_or_else(PoisonError::into_inner);
-            let packed = match place.upgrade() {
-                Some(packed) => Some(packed),
-                None => linear::pack(&parameter.value)?.map(Arc::new),
-            };
-            if let Some(packed) = packed {
-                *place = Arc::downgrade(&packed);
-                held.push(packed);
-            }
-        }
-        Ok(PackedWeights(held))
-    }
-
     /// Rounds the weights of all linear layers to bfloat16, for good; their packed forms take half the memory then.
     pub(crate) fn round_weights(&self) -> Result<()> {
         let weights = self.iter().filter(|parameter| parameter.linear.is_some());
@@ -183,24 +146,6 @@ impl Parameters {
             parameter.set(&parameter.value.to_dtype(DType::BF16)?)?;
         }
         Ok(())
-    }
-
-    /// Whether the model's linear layers round from now on.
-    pub(crate) fn round(&self, rounded: bool) {
-        if let Some(parameter) = self.0.first() {
-            parameter.rounded.store(rounded, Ordering::Relaxed);
-        }
-    }
-
-    /// Lets the model's linear layers multiply like that, for as long as the result lives; then as before.
-    pub(crate) fn multiply(&self, products: Products) -> Multiplying {
-        // one flag for the whole model
-        let rounded = self.0.first().map(|parameter| parameter.rounded.clone());
-        let before = match &rounded {
-            Some(rounded) => rounded.swap(products == Products::Bf16, Ordering::Relaxed),
-            None => false,
-        };
-        Multiplying { rounded, before }
     }
 
     /// Names and values, as a model file holds them.
@@ -211,75 +156,6 @@ impl Parameters {
     }
 }
 
-/// One gradient buffer for each parameter of a model.
-#[derive(Debug)]
-pub struct Gradients {
-    buffers: Vec<GradBuffer>,
-    /// Of the shards of a training pass that adds to these.
-    shards: ShardGradients,
-}
-
-impl Gradients {
-    /// Buffers of zeros.
-    pub fn zeros(parameters: &Parameters) -> Result<Self> {
-        let buffers = parameters
-            .iter()
-            .map(|parameter| GradBuffer::zeros_like(parameter.value()))
-            .collect::<candle_core::Result<_>>()?;
-        Ok(Self {
-            buffers,
-            shards: ShardGradients::default(),
-        })
-    }
-
-    /// The buffer of one parameter.
-    pub fn of(&mut self, parameter: &Parameter) -> &mut GradBuffer {
-        &mut self.buffers[parameter.index]
-    }
-
-    /// The buffers of several different parameters at once.
-    pub fn of_each<const N: usize>(&mut self, parameters: [&Parameter; N]) -> [&mut GradBuffer; N] {
-        self.buffers
-            .get_disjoint_mut(parameters.map(|parameter| parameter.index))
-            .expect("a builder gives each of its parameters another index")
-    }
-
-    /// The buffers in the order of the parameters.
-    pub fn iter(&self) -> std::slice::Iter<'_, GradBuffer> {
-        self.buffers.iter()
-    }
-
-    pub(super) fn iter_mut(&mut self) -> std::slice::IterMut<'_, GradBuffer> {
-        self.buffers.iter_mut()
-    }
-
-    /// Those of shards, out of here while they are added to.
-    pub(super) fn take_shards(&mut self) -> ShardGradients {
-        std::mem::take(&mut self.shards)
-    }
-
-    pub(super) fn keep_shards(&mut self, shards: ShardGradients) {
-        self.shards = shards;
-    }
-
-    /// Sets every gradient to zero, to begin the next step.
-    pub fn clear(&mut self) -> Result<()> {
-        let on_cpu = self.buffers.iter().all(|buffer| buffer.tensor().device().is_cpu());
-        let cleared = par_map(
-            self.buffers.iter_mut().collect(),
-            on_cpu,
-            |_, buffer: &mut GradBuffer| buffer.clear(),
-        );
-        Ok(cleared.into_iter().collect::<candle_core::Result<()>>()?)
-    }
-}
-
-/// Where the first values of parameters come from: a seed or a file.
-pub trait ParameterSource {
-    /// The tensor of this name and shape. `init` says how it starts in a new model.
-    fn tensor(&self, name: &str, shape: &[usize], init: Init, dtype: DType, device: &Device) -> Result<Tensor>;
-}
-
 /// Makes the parameters of a model and keeps the list of them; scopes make up the names.
 #[derive(Clone)]
 pub struct Builder<'a> {
@@ -288,8 +164,6 @@ pub struct Builder<'a> {
     device: Device,
     prefix: String,
     made: Rc<RefCell<Vec<Parameter>>>,
-    /// Whether the products of the linear layers round; shared by all of them.
-    rounded: Arc<AtomicBool>,
 }
 
 impl<'a> Builder<'a> {
@@ -301,7 +175,6 @@ impl<'a> Builder<'a> {
             device: device.clone(),
             prefix: String::new(),
             made: Rc::default(),
-            rounded: Arc::default(),
         }
     }
 
@@ -352,7 +225,6 @@ impl<'a> Builder<'a> {
             index: made.len(),
             value: var.as_detached_tensor(),
             var,
-            rounded: self.rounded.clone(),
             linear,
         };
         made.push(parameter.clone());

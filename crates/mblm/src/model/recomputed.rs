@@ -7,6 +7,7 @@
 use candle_core::Tensor;
 
 use super::block::StageBlock;
+use super::compute::Compute;
 use super::parameter::Parameter;
 use super::state::State;
 use crate::Result;
@@ -35,7 +36,7 @@ impl<B: SequenceBlock> StageBlock for Recomputed<B> {
         State::empty(1)
     }
 
-    fn forward(&self, x: &Tensor, state: &mut State) -> Result<Tensor> {
+    fn forward(&self, x: &Tensor, state: &mut State, _compute: &Compute) -> Result<Tensor> {
         let (sequences, positions, width) = x.dims3()?;
         let all = match state.get(INPUT) {
             Some(past) => {

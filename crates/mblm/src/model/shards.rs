@@ -8,11 +8,6 @@
 //! How many shards there are depends on the model and the batch alone, never on the number of threads, and so do the sums. Shards
 //! are for small models, whose operations are short; a GPU has none.
 
-use mblm_ops::cpu::par_map;
-
-use super::parameter::{Gradients, Parameters};
-use crate::Result;
-
 /// Most shards.
 const MOST: usize = 4;
 /// Fewest bytes of a shard: the gradients of fewer would take as long to add as to compute.
@@ -84,29 +79,6 @@ impl Shards {
             true => self.sequences,
             false => 1,
         }
-    }
-}
-
-/// The gradients of all shards but the first, which adds to the caller's: kept from pass to pass, and zero between passes.
-#[derive(Debug, Default)]
-pub(super) struct ShardGradients(Vec<Gradients>);
-
-impl ShardGradients {
-    /// Those of so many shards but the first.
-    pub(super) fn of_others(&mut self, shards: usize, parameters: &Parameters) -> Result<&mut [Gradients]> {
-        while self.0.len() + 1 < shards {
-            self.0.push(Gradients::zeros(parameters)?);
-        }
-        Ok(&mut self.0[..shards.saturating_sub(1)])
-    }
-
-    /// Adds the gradients of all shards to `sums`, in order, and is zero again.
-    pub(super) fn drain_to(&mut self, sums: &mut Gradients) -> Result<()> {
-        self.0.iter_mut().try_for_each(|shard| {
-            let buffers: Vec<_> = shard.iter_mut().zip(sums.iter_mut()).collect();
-            let drained = par_map(buffers, true, |_, (shard, sum)| shard.drain_to(sum));
-            Ok(drained.into_iter().collect::<candle_core::Result<()>>()?)
-        })
     }
 }
 

@@ -3,10 +3,12 @@
 use candle_core::{DType, Tensor};
 
 use super::block::{Pass, Saved, StageBlock};
+use super::compute::Compute;
 use super::embedding::TokenEmbedding;
+use super::gradients::Gradients;
 use super::init::Init;
 use super::layers::Linear;
-use super::parameter::{Builder, Gradients, Parameter};
+use super::parameter::{Builder, Parameter};
 use super::registry::BlockRegistry;
 use super::state::{State, StateGradient};
 use crate::Result;
@@ -60,14 +62,14 @@ impl Stage {
     }
 
     /// The start token as a row (1, 1, D).
-    pub(super) fn start_row(&self) -> Result<Tensor> {
+    pub(super) fn start_row(&self, compute: &Compute) -> Result<Tensor> {
         let row = self.start.value().reshape((1, 1, self.dim))?;
-        Ok(row.to_dtype(self.activations())?)
+        Ok(row.to_dtype(self.activations(compute))?)
     }
 
     /// The type of the rows that go into the block and come out of it.
-    pub(super) fn activations(&self) -> DType {
-        self.start.activations()
+    pub(super) fn activations(&self, compute: &Compute) -> DType {
+        compute.activations(self.start.value().dtype())
     }
 
     /// Rows as the block takes them: in the type of its parameters, unless it takes fewer bits too.
@@ -81,22 +83,28 @@ impl Stage {
     /// The output of the start row, (1, 1, D), and the state after it, which every sequence of the stage shares.
     ///
     /// A start token gets nothing from the stage above and blocks are causal, so both are the same for all sequences.
-    pub(super) fn begin(&self) -> Result<(Tensor, State)> {
+    pub(super) fn begin(&self, compute: &Compute) -> Result<(Tensor, State)> {
         let mut state = self.block.initial_state();
-        let y = self.forward(&self.start_row()?, &mut state)?;
+        let y = self.forward(&self.start_row(compute)?, &mut state, compute)?;
         Ok((y, state))
     }
 
     /// The block's forward pass outside every autograd graph, which a custom block's tracked parameters would start.
-    pub(super) fn forward(&self, x: &Tensor, state: &mut State) -> Result<Tensor> {
-        let y = self.block.forward(&self.for_block(x)?, state)?.detach();
+    pub(super) fn forward(&self, x: &Tensor, state: &mut State, compute: &Compute) -> Result<Tensor> {
+        let y = self.block.forward(&self.for_block(x)?, state, compute)?.detach();
         *state = state.detach();
         Ok(y.to_dtype(x.dtype())?)
     }
 
     /// [`forward`](Self::forward) that keeps what [`backward`](Self::backward) needs.
-    pub(super) fn forward_train(&self, x: &Tensor, state: &mut State, pass: &Pass) -> Result<(Tensor, Saved)> {
-        let (y, saved) = self.block.forward_train(&self.for_block(x)?, state, pass)?;
+    pub(super) fn forward_train(
+        &self,
+        x: &Tensor,
+        state: &mut State,
+        pass: &Pass,
+        compute: &Compute,
+    ) -> Result<(Tensor, Saved)> {
+        let (y, saved) = self.block.forward_train(&self.for_block(x)?, state, pass, compute)?;
         Ok((y.to_dtype(x.dtype())?, saved))
     }
 
@@ -106,9 +114,11 @@ impl Stage {
         saved: Saved,
         dy: &Tensor,
         d_state: &StateGradient,
+        compute: &Compute,
         gradients: &mut Gradients,
     ) -> Result<(Tensor, StateGradient)> {
-        let (dx, d_begin) = self.block.backward(saved, &self.for_block(dy)?, d_state, gradients)?;
+        let dy_of_block = self.for_block(dy)?;
+        let (dx, d_begin) = self.block.backward(saved, &dy_of_block, d_state, compute, gradients)?;
         Ok((dx.to_dtype(dy.dtype())?, d_begin))
     }
 
@@ -130,11 +140,11 @@ impl Stage {
     }
 
     /// The contexts (m, P_{n+1}, D_{n+1}) of the next stage's sequences from rows (m, D) of the feed.
-    pub(super) fn contexts(&self, feed: &Tensor, next: &Stage) -> Result<Option<Tensor>> {
+    pub(super) fn contexts(&self, feed: &Tensor, next: &Stage, compute: &Compute) -> Result<Option<Tensor>> {
         let Some(to_next) = &self.to_next else {
             return Ok(None);
         };
-        let contexts = to_next.forward(feed)?;
+        let contexts = to_next.forward(feed, compute)?;
         Ok(Some(contexts.reshape((feed.dim(0)?, next.positions, next.dim))?))
     }
 }

@@ -85,7 +85,7 @@ impl Run<'_> {
 
     /// The forward sweep: what is known before each chunk.
     fn borders(&self, sample: usize, (positions, chunk): (usize, usize), parts: &Parts) -> Result<Vec<Border>> {
-        let stage = &self.model.stages[0];
+        let (stage, compute) = (&self.model.stages[0], &self.pass.compute);
         let Some(start) = &self.starts[0] else {
             return Ok(Vec::new());
         };
@@ -98,8 +98,8 @@ impl Run<'_> {
         // the last chunk is followed by nothing
         for from in (0..positions.saturating_sub(chunk)).step_by(chunk) {
             self.go_on(sample, borders.len() - 1, parts.all())?;
-            let x = stage.embedding.forward(&ids.narrow(1, from, chunk)?, from)?;
-            let y = stage.forward(&x, &mut state)?;
+            let x = stage.embedding.forward(&ids.narrow(1, from, chunk)?, from, compute)?;
+            let y = stage.forward(&x, &mut state, compute)?;
             borders.push(Border {
                 state: state.apart()?,
                 before: y.narrow(1, chunk - 1, 1)?.copy()?,
@@ -143,11 +143,12 @@ impl Run<'_> {
         d_state: StateGradient,
         sums: &mut Sums,
     ) -> Result<(Option<Tensor>, StateGradient)> {
-        let stage = &self.model.stages[0];
+        let (stage, compute) = (&self.model.stages[0], &self.pass.compute);
         let ids = self.ids.sequences(sample, 1, positions, stage.bytes)?;
-        let (x, embedded) = stage.embedding.forward_train(&ids.narrow(1, from, count)?, from)?;
+        let ids = ids.narrow(1, from, count)?;
+        let (x, embedded) = stage.embedding.forward_train(&ids, from, compute)?;
         let mut state = border.state.clone();
-        let (y, saved) = stage.forward_train(&x, &mut state, &self.pass_of(0, sample))?;
+        let (y, saved) = stage.forward_train(&x, &mut state, &self.pass_of(0, sample), compute)?;
         drop(x);
         let below = self.below(0, sample * positions + from, &border.before, &y, sums)?;
         let (d_before, mut d_y) = match below {
@@ -163,8 +164,8 @@ impl Run<'_> {
         }
         let begun = Instant::now();
         let d_state = d_state.in_types_of(&state)?;
-        let (dx, d_state) = stage.backward(saved, &d_y, &d_state, sums.gradients)?;
-        stage.embedding.backward(embedded, &dx, sums.gradients)?;
+        let (dx, d_state) = stage.backward(saved, &d_y, &d_state, compute, sums.gradients)?;
+        stage.embedding.backward(embedded, &dx, compute, sums.gradients)?;
         sums.backward += begun.elapsed();
         Ok((d_before, d_state))
     }

@@ -5,13 +5,12 @@ use std::time::{Duration, Instant};
 
 use candle_core::Tensor;
 use mblm_ops::cpu::on_workers;
-use mblm_ops::linear::Products;
 use serde::{Deserialize, Serialize};
 
 use super::optimizer::{GradientNorm, LoadTensor, Optimizer};
 use super::recipe::Recipe;
 use super::trainable::{TimedLoss, Trainable};
-use crate::model::{Gradients, Loss, ModelBatch, TrainingPass, Watch};
+use crate::model::{Compute, Gradients, Loss, ModelBatch, TrainingPass, Watch};
 use crate::{Error, Result};
 
 /// A model in training, with its optimizer and the gradients accumulated so far.
@@ -171,12 +170,8 @@ impl Learner {
                 .seed
                 .wrapping_add(self.batches.wrapping_mul(0x9e37_79b9_7f4a_7c15)),
             chunking: self.recipe.chunking,
+            compute: Compute::for_training(self.recipe.precision, self.model.device()),
         };
-        let products = match self.recipe.precision.is_bf16(self.model.device()) {
-            true => Products::Bf16,
-            false => Products::Exact,
-        };
-        let multiplying = self.model.parameters().multiply(products);
         let begun = Instant::now();
         let found = (self.model).differentiate(batch, pass, &mut self.gradients, Watch { stop, ..watch });
         if matches!(found, Err(Error::Stopped { .. })) {
@@ -184,7 +179,6 @@ impl Learner {
         }
         let TimedLoss { loss, backward } = found?;
         let forward = begun.elapsed().saturating_sub(backward);
-        drop(multiplying);
         self.batches += 1;
         self.pending += 1;
         self.predictions += loss.count;

@@ -9,7 +9,7 @@ use std::process::ExitCode;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use anyhow::Result;
+use anyhow::{Context as _, Result};
 use candle_core::Device;
 use clap::{ArgMatches, Args};
 use indicatif::ProgressBar;
@@ -27,6 +27,8 @@ use crate::memory;
 use crate::output::{self, grouped};
 use crate::{config, device};
 
+/// What a decoder is needed for.
+const GENERATION: &str = "measuring generation";
 /// Streams that generate together.
 const STREAMS: usize = 8;
 
@@ -64,14 +66,17 @@ fn run(args: &BenchArgs, context: &Context) -> Result<ExitCode> {
     let train = args.what != BenchWhat::Generate;
     let generate = args.what != BenchWhat::Train;
     context.blocks().check(architecture.model())?;
-    let model = Arc::new(Model::new(&architecture, context.blocks(), &Seeded(0), &device)?);
+    let mut model = Model::new(&architecture, context.blocks(), &Seeded(0), &device)?;
     let precision = Precision::from(args.precision);
     if train {
         config::warn_of_precision(precision, &device);
     }
     config::warn_of_kernels(architecture.model(), &device);
     model.set_precision(precision);
-    let decoder = generate.then(|| model.decoder("measuring generation")).transpose()?;
+    let model = Arc::new(model);
+    if generate {
+        model.decoder(GENERATION)?;
+    }
     let mut report = json!({
         "model": name,
         "parameters": architecture.parameter_counts().total,
@@ -111,10 +116,12 @@ fn run(args: &BenchArgs, context: &Context) -> Result<ExitCode> {
         report["train"]["first_stage_portion"] = json!(work.chunking.positions);
         report["train"]["estimated_bytes"] = json!(estimate.total());
     }
-    if let Some(decoder) = decoder {
+    if generate {
         bar.set_message("generation");
         bar.tick();
+        let mut model = Arc::into_inner(model).context("the learner has let go of the model")?;
         model.use_in(precision)?;
+        let decoder = model.decoder(GENERATION)?;
         let most = args.context.unwrap_or(len);
         let prompt = (most / 2).max(1);
         let count = (most - most / 2).saturating_sub(1).clamp(1, 512);

@@ -54,7 +54,7 @@ fn run(args: &EvalArgs, context: &Context) -> Result<ExitCode> {
         Some(path) => Some(config::read(path, &[], context)?),
         None => None,
     };
-    let model = Model::open(&args.model.model, context.blocks(), &device)?;
+    let mut model = Model::open(&args.model.model, context.blocks(), &device)?;
     model.use_in(args.compute.precision.into())?;
     if args.files.is_empty() {
         let experiment = split_experiment(args, experiment, &model)?;

@@ -59,7 +59,7 @@ fn run(args: &GenerateArgs, context: &Context) -> Result<ExitCode> {
     check_together(args)?;
     let prompt = prompt(args)?;
     let device = device::open(&args.compute.device)?;
-    let model = Model::open(&args.model.model, context.blocks(), &device)?;
+    let mut model = Model::open(&args.model.model, context.blocks(), &device)?;
     model.use_in(args.compute.precision.into())?;
     let model = model.decoder("mblm generate")?;
     rules.check(model.config().num_tokens)?;

@@ -66,7 +66,7 @@ fn run(args: &NeedleArgs, context: &Context) -> Result<ExitCode> {
     let experiment = experiment(args, context)?;
     let options = options(args, experiment.as_ref())?;
     let task = Task::new(options)?;
-    let model = Model::open(&args.model.model, context.blocks(), &device)?;
+    let mut model = Model::open(&args.model.model, context.blocks(), &device)?;
     model.use_in(args.compute.precision.into())?;
     let model = model.decoder("mblm needle")?;
     let (haystack, text) = haystack(args, experiment.as_ref(), &task, context)?;

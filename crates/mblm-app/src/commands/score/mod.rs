@@ -51,7 +51,7 @@ impl Command for ScoreCommand {
 
 fn run(args: &ScoreArgs, context: &Context) -> Result<ExitCode> {
     let device = device::open(&args.compute.device)?;
-    let model = Model::open(&args.model.model, context.blocks(), &device)?;
+    let mut model = Model::open(&args.model.model, context.blocks(), &device)?;
     model.use_in(args.compute.precision.into())?;
     let model = model.decoder("mblm score")?;
     let (mut input, size) = open(&args.file)?;

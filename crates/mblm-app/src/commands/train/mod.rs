@@ -75,8 +75,9 @@ fn run(args: &TrainArgs, context: &Context) -> Result<ExitCode> {
     let state = found.as_ref().and_then(|folder| folder.state.as_ref());
     let source = first_values(&experiment, state)?;
     let model = Model::new(&experiment.params.architecture, context.blocks(), &*source, &device);
-    let model = Arc::new(explain_memory(model, &experiment, &device, chunking)?);
+    let mut model = explain_memory(model, &experiment, &device, chunking)?;
     model.set_precision(experiment.train.precision);
+    let model = Arc::new(model);
     let folder = match found {
         Some(folder) => folder,
         None => run_folder::create(&experiment.io, &experiment.to_yaml_string()?)?,

@@ -83,7 +83,7 @@ fn run(args: &GenerateArgs, pictures: &PicturesArgs, folder: &Path, context: &Co
     let config = run_folder::config_of(&args.model.model, pictures.config.as_deref(), "how pictures become ids")?;
     let experiment = config::read(&config, &[], context)?;
     let device = device::open(&args.compute.device)?;
-    let model = Model::open(&args.model.model, context.blocks(), &device)?;
+    let mut model = Model::open(&args.model.model, context.blocks(), &device)?;
     model.use_in(args.compute.precision.into())?;
     config::check_trained(&experiment, &model, PICTURES, "--pictures")?;
     let layout = Layout::new(&dataset_args(&experiment, Split::Train, None))?;

@@ -99,7 +99,7 @@ fn run(args: &VqaEvalArgs, context: &Context) -> Result<ExitCode> {
 fn answers(args: &VqaEvalArgs, config: &Path, split: Split, signals: &Signals, context: &Context) -> Result<Found> {
     let device = device::open(&args.compute.device)?;
     let mut experiment = config::read(config, &[], context)?;
-    let model = Model::open(&args.model.model, context.blocks(), &device)?;
+    let mut model = Model::open(&args.model.model, context.blocks(), &device)?;
     model.use_in(args.compute.precision.into())?;
     config::check_trained(&experiment, &model, CLEVR, "mblm vqa eval")?;
     if let Some(data) = &args.data {

@@ -20,9 +20,11 @@ use mblm_ops::selective_scan::{self, Inputs};
 use crate::Result;
 use crate::config::MambaConfig;
 use crate::model::block::{Pass, Saved, StageBlock};
+use crate::model::compute::Compute;
+use crate::model::gradients::Gradients;
 use crate::model::init::Init;
 use crate::model::layers::{AddNorm, Linear, SavedNorm};
-use crate::model::parameter::{Builder, Gradients, Parameter};
+use crate::model::parameter::{Builder, Parameter};
 use crate::model::state::{State, StateGradient};
 
 /// Slots of the state that one layer has.
@@ -108,11 +110,12 @@ impl Mamba1 {
         x: &Tensor,
         delta: Option<&Tensor>,
         state: &mut State,
+        compute: &Compute,
     ) -> Result<(Tensor, Tensor, SavedLayer)> {
         let slot = SLOTS * index;
         let part = |from: &Tensor, start: usize, width: usize| readable(from.narrow(D::Minus1, start, width)?);
         let a = layer.norm.forward(x, delta, None)?;
-        let projected = layer.in_proj.forward(&a.out)?; // (n, t, 2i)
+        let projected = layer.in_proj.forward(&a.out, compute)?; // (n, t, 2i)
         let convolution_input = part(&projected, 0, self.inner)?;
         let z = part(&projected, self.inner, self.inner)?;
         let tail = state.get(slot + CONVOLUTION).cloned();
@@ -122,11 +125,11 @@ impl Mamba1 {
             layer.conv_bias.value(),
             tail.as_ref(),
         )?;
-        let selected = layer.x_proj.forward(&u)?; // (n, t, rank + 2N)
+        let selected = layer.x_proj.forward(&u, compute)?; // (n, t, rank + 2N)
         let low_rank = part(&selected, 0, self.rank)?;
         let b = part(&selected, self.rank, self.states)?;
         let c = part(&selected, self.rank + self.states, self.states)?;
-        let delta = layer.dt_proj.forward(&low_rank)?; // (n, t, i)
+        let delta = layer.dt_proj.forward(&low_rank, compute)?; // (n, t, i)
         let initial = state.get(slot + SCAN).cloned();
         let scanned = selective_scan::forward(&Inputs {
             u: &u,
@@ -138,7 +141,7 @@ impl Mamba1 {
             z: &z,
             initial: initial.as_ref(),
         })?;
-        let added = layer.out_proj.forward(&scanned.y)?; // (n, t, d)
+        let added = layer.out_proj.forward(&scanned.y, compute)?; // (n, t, d)
         state.set(slot + CONVOLUTION, new_tail);
         state.set(slot + SCAN, scanned.last);
         let residual = a.saved.residual.clone();
@@ -168,10 +171,11 @@ impl Mamba1 {
         d_out: &Tensor,
         d_state: &StateGradient,
         d_begin: &mut StateGradient,
+        compute: &Compute,
         gradients: &mut Gradients,
     ) -> Result<Tensor> {
         let slot = SLOTS * index;
-        let d_y = layer.out_proj.backward(&saved.y, d_out, gradients)?;
+        let d_y = layer.out_proj.backward(&saved.y, d_out, compute, gradients)?;
         let [d_a_log, d_d] = gradients.of_each([&layer.a_log, &layer.d]);
         let scanned = selective_scan::backward(
             &Inputs {
@@ -191,9 +195,11 @@ impl Mamba1 {
             d_d,
         )?;
         d_begin.set(slot + SCAN, scanned.d_initial);
-        let d_low_rank = layer.dt_proj.backward(&saved.low_rank, &scanned.d_delta, gradients)?;
+        let d_low_rank = layer
+            .dt_proj
+            .backward(&saved.low_rank, &scanned.d_delta, compute, gradients)?;
         let d_selected = Tensor::cat(&[&d_low_rank, &scanned.d_b, &scanned.d_c], D::Minus1)?;
-        let d_from_selected = layer.x_proj.backward(&saved.u, &d_selected, gradients)?;
+        let d_from_selected = layer.x_proj.backward(&saved.u, &d_selected, compute, gradients)?;
         let [d_conv, d_conv_bias] = gradients.of_each([&layer.conv, &layer.conv_bias]);
         let (d_convolution_input, d_tail) = conv_silu::backward(
             &saved.convolution_input,
@@ -207,19 +213,25 @@ impl Mamba1 {
         )?;
         d_begin.set(slot + CONVOLUTION, d_tail);
         let d_projected = Tensor::cat(&[&d_convolution_input, &scanned.d_z], D::Minus1)?;
-        let d_input = layer.in_proj.backward(&saved.input, &d_projected, gradients)?;
+        let d_input = layer.in_proj.backward(&saved.input, &d_projected, compute, gradients)?;
         let a = layer
             .norm
             .backward(&saved.norm, &d_input, Some(d_out), None, gradients)?;
         Ok(a.d_x)
     }
 
-    fn run(&self, x: &Tensor, state: &mut State, mut keep: impl FnMut(SavedLayer)) -> Result<Tensor> {
+    fn run(
+        &self,
+        x: &Tensor,
+        state: &mut State,
+        compute: &Compute,
+        mut keep: impl FnMut(SavedLayer),
+    ) -> Result<Tensor> {
         let positions = x.dim(1)?;
         let mut x = x.clone();
         let mut delta = None;
         for (index, layer) in self.layers.iter().enumerate() {
-            let (residual, added, saved) = self.layer(layer, index, &x, delta.as_ref(), state)?;
+            let (residual, added, saved) = self.layer(layer, index, &x, delta.as_ref(), state, compute)?;
             (x, delta) = (residual, Some(added));
             keep(saved);
         }
@@ -248,17 +260,17 @@ impl StageBlock for Mamba1 {
         State::empty(SLOTS * self.layers.len())
     }
 
-    fn forward(&self, x: &Tensor, state: &mut State) -> Result<Tensor> {
-        self.run(x, state, drop)
+    fn forward(&self, x: &Tensor, state: &mut State, compute: &Compute) -> Result<Tensor> {
+        self.run(x, state, compute, drop)
     }
 
     fn takes_half_precision(&self) -> bool {
         true
     }
 
-    fn forward_train(&self, x: &Tensor, state: &mut State, _pass: &Pass) -> Result<(Tensor, Saved)> {
+    fn forward_train(&self, x: &Tensor, state: &mut State, _pass: &Pass, compute: &Compute) -> Result<(Tensor, Saved)> {
         let mut layers = Vec::with_capacity(self.layers.len());
-        let y = self.run(x, state, |saved| layers.push(saved))?;
+        let y = self.run(x, state, compute, |saved| layers.push(saved))?;
         Ok((y, Saved::new(layers)))
     }
 
@@ -267,13 +279,14 @@ impl StageBlock for Mamba1 {
         saved: Saved,
         dy: &Tensor,
         d_state: &StateGradient,
+        compute: &Compute,
         gradients: &mut Gradients,
     ) -> Result<(Tensor, StateGradient)> {
         let layers = saved.take::<Vec<SavedLayer>>()?;
         let mut d_begin = StateGradient::none();
         let mut d_x = dy.clone();
         for (index, (layer, saved)) in self.layers.iter().zip(layers).enumerate().rev() {
-            d_x = self.layer_backward(layer, index, saved, &d_x, d_state, &mut d_begin, gradients)?;
+            d_x = self.layer_backward(layer, index, saved, &d_x, d_state, &mut d_begin, compute, gradients)?;
         }
         Ok((d_x, d_begin))
     }

@@ -21,9 +21,11 @@ use mblm_ops::{conv_silu, gated_norm};
 use crate::Result;
 use crate::config::MambaConfig;
 use crate::model::block::{Pass, Saved, StageBlock};
+use crate::model::compute::Compute;
+use crate::model::gradients::Gradients;
 use crate::model::init::Init;
 use crate::model::layers::{AddNorm, Linear, Normed, SavedNorm};
-use crate::model::parameter::{Builder, Gradients, Parameter};
+use crate::model::parameter::{Builder, Parameter};
 use crate::model::state::{State, StateGradient};
 
 /// Positions that the scan takes at once through matrix products.
@@ -131,11 +133,12 @@ impl Mamba2 {
         x: &Tensor,
         delta: Option<&Tensor>,
         state: &mut State,
+        compute: &Compute,
     ) -> Result<(Tensor, Tensor, SavedLayer)> {
         let slot = SLOTS * index;
         let mixed = self.inner + 2 * self.scan.state;
         let a = layer.norm.forward(x, delta, None)?;
-        let projected = layer.in_proj.forward(&a.out)?; // (n, t, i + (i + 2N) + H)
+        let projected = layer.in_proj.forward(&a.out, compute)?; // (n, t, i + (i + 2N) + H)
         let z = readable(projected.narrow(D::Minus1, 0, self.inner)?)?;
         let convolution_input = readable(projected.narrow(D::Minus1, self.inner, mixed)?)?;
         let dt = readable(projected.narrow(D::Minus1, self.inner + mixed, self.scan.heads)?)?;
@@ -149,7 +152,7 @@ impl Mamba2 {
         let initial = state.get(slot + SCAN).cloned();
         let scanned = ssd::forward(&self.scan, &inputs(layer, &xbc, &dt, initial.as_ref()))?;
         let (output, gated) = gated_norm::forward(&scanned.y, &z, layer.gated_norm.value())?;
-        let added = layer.out_proj.forward(&output)?; // (n, t, d)
+        let added = layer.out_proj.forward(&output, compute)?; // (n, t, d)
         state.set(slot + CONVOLUTION, new_tail);
         state.set(slot + SCAN, scanned.last);
         let residual = a.saved.residual.clone();
@@ -179,10 +182,11 @@ impl Mamba2 {
         d_added: &Tensor,
         d_state: &StateGradient,
         d_begin: &mut StateGradient,
+        compute: &Compute,
         gradients: &mut Gradients,
     ) -> Result<Tensor> {
         let slot = SLOTS * index;
-        let d_output = layer.out_proj.backward(&saved.output, d_added, gradients)?;
+        let d_output = layer.out_proj.backward(&saved.output, d_added, compute, gradients)?;
         let (d_y, d_z) = gated_norm::backward(
             &saved.y,
             &saved.z,
@@ -214,7 +218,7 @@ impl Mamba2 {
         )?;
         d_begin.set(slot + CONVOLUTION, d_tail);
         let d_projected = Tensor::cat(&[&d_z, &d_convolution_input, &scanned.d_dt], D::Minus1)?;
-        let d_input = layer.in_proj.backward(&saved.input, &d_projected, gradients)?;
+        let d_input = layer.in_proj.backward(&saved.input, &d_projected, compute, gradients)?;
         let a = layer
             .norm
             .backward(&saved.norm, &d_input, Some(d_residual), None, gradients)?;
@@ -222,11 +226,17 @@ impl Mamba2 {
     }
 
     /// All layers: the residual stream and the last mixer's output, still to be added to it.
-    fn run(&self, x: &Tensor, state: &mut State, mut keep: impl FnMut(SavedLayer)) -> Result<(Tensor, Option<Tensor>)> {
+    fn run(
+        &self,
+        x: &Tensor,
+        state: &mut State,
+        compute: &Compute,
+        mut keep: impl FnMut(SavedLayer),
+    ) -> Result<(Tensor, Option<Tensor>)> {
         let positions = x.dim(1)?;
         let (mut x, mut delta) = (x.clone(), None);
         for (index, layer) in self.layers.iter().enumerate() {
-            let (residual, added, saved) = self.layer(layer, index, &x, delta.as_ref(), state)?;
+            let (residual, added, saved) = self.layer(layer, index, &x, delta.as_ref(), state, compute)?;
             (x, delta) = (residual, Some(added));
             keep(saved);
         }
@@ -278,8 +288,8 @@ impl StageBlock for Mamba2 {
         State::empty(SLOTS * self.layers.len())
     }
 
-    fn forward(&self, x: &Tensor, state: &mut State) -> Result<Tensor> {
-        let (x, delta) = self.run(x, state, drop)?;
+    fn forward(&self, x: &Tensor, state: &mut State, compute: &Compute) -> Result<Tensor> {
+        let (x, delta) = self.run(x, state, compute, drop)?;
         Ok(self.finish(&x, delta, None)?.out)
     }
 
@@ -291,10 +301,10 @@ impl StageBlock for Mamba2 {
         self.dropout > 0.0
     }
 
-    fn forward_train(&self, x: &Tensor, state: &mut State, pass: &Pass) -> Result<(Tensor, Saved)> {
+    fn forward_train(&self, x: &Tensor, state: &mut State, pass: &Pass, compute: &Compute) -> Result<(Tensor, Saved)> {
         let (_, positions, dim) = x.dims3()?;
         let mut layers = Vec::with_capacity(self.layers.len());
-        let (x, delta) = self.run(x, state, |saved| layers.push(saved))?;
+        let (x, delta) = self.run(x, state, compute, |saved| layers.push(saved))?;
         let dropout = self.has_dropout().then(|| Dropout {
             probability: self.dropout,
             key: pass.key(self.layers.len(), 0),
@@ -310,6 +320,7 @@ impl StageBlock for Mamba2 {
         saved: Saved,
         dy: &Tensor,
         d_state: &StateGradient,
+        compute: &Compute,
         gradients: &mut Gradients,
     ) -> Result<(Tensor, StateGradient)> {
         let saved = saved.take::<SavedStack>()?;
@@ -321,7 +332,17 @@ impl StageBlock for Mamba2 {
             None => d_x.clone(),
         };
         for (index, (layer, saved)) in self.layers.iter().zip(saved.layers).enumerate().rev() {
-            d_x = self.layer_backward(layer, index, saved, &d_x, &d_added, d_state, &mut d_begin, gradients)?;
+            d_x = self.layer_backward(
+                layer,
+                index,
+                saved,
+                &d_x,
+                &d_added,
+                d_state,
+                &mut d_begin,
+                compute,
+                gradients,
+            )?;
             d_added = d_x.clone();
         }
         Ok((d_x, d_begin))

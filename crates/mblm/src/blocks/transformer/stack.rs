@@ -23,9 +23,11 @@ use mblm_ops::gelu;
 use crate::Result;
 use crate::config::TransformerConfig;
 use crate::model::block::{Pass, Saved, StageBlock};
+use crate::model::compute::Compute;
+use crate::model::gradients::Gradients;
 use crate::model::init::Init;
 use crate::model::layers::{AddNorm, Linear, Normed, SavedNorm};
-use crate::model::parameter::{Builder, Gradients, Parameter};
+use crate::model::parameter::{Builder, Parameter};
 use crate::model::state::{State, StateGradient};
 
 /// Slots of the state that one layer of the decoder has.
@@ -146,25 +148,44 @@ impl Transformer {
     }
 
     /// Maps `x` (n, t, d) to (n, t, d), every position seeing all positions that `visible` (n, t) `u8` does not hide.
-    pub fn encode(&self, x: &Tensor, visible: Option<&Tensor>) -> Result<Tensor> {
-        let (x, delta) = self.run(x, &mut self.initial_state(), visible, None, drop)?;
+    pub fn encode(&self, x: &Tensor, visible: Option<&Tensor>, compute: &Compute) -> Result<Tensor> {
+        let (x, delta) = self.run(x, &mut self.initial_state(), visible, None, compute, drop)?;
         Ok(self.norm.forward(&x, delta.as_ref(), None)?.out)
     }
 
     /// [`encode`](Self::encode) that keeps what the backward pass needs.
-    pub fn encode_train(&self, x: &Tensor, visible: Option<&Tensor>, pass: &Pass) -> Result<(Tensor, Saved)> {
-        self.train(x, &mut self.initial_state(), visible, pass)
+    pub fn encode_train(
+        &self,
+        x: &Tensor,
+        visible: Option<&Tensor>,
+        pass: &Pass,
+        compute: &Compute,
+    ) -> Result<(Tensor, Saved)> {
+        self.train(x, &mut self.initial_state(), visible, pass, compute)
     }
 
     /// The gradient of the input of [`encode_train`](Self::encode_train), from that of its result.
-    pub fn encode_backward(&self, saved: Saved, dy: &Tensor, gradients: &mut Gradients) -> Result<Tensor> {
-        Ok(self.backward(saved, dy, &StateGradient::none(), gradients)?.0)
+    pub fn encode_backward(
+        &self,
+        saved: Saved,
+        dy: &Tensor,
+        compute: &Compute,
+        gradients: &mut Gradients,
+    ) -> Result<Tensor> {
+        Ok(self.backward(saved, dy, &StateGradient::none(), compute, gradients)?.0)
     }
 
-    fn train(&self, x: &Tensor, state: &mut State, visible: Option<&Tensor>, pass: &Pass) -> Result<(Tensor, Saved)> {
+    fn train(
+        &self,
+        x: &Tensor,
+        state: &mut State,
+        visible: Option<&Tensor>,
+        pass: &Pass,
+        compute: &Compute,
+    ) -> Result<(Tensor, Saved)> {
         let start = state.position();
         let mut layers = Vec::with_capacity(self.layers.len());
-        let (x, delta) = self.run(x, state, visible, Some(pass), |saved| layers.push(saved))?;
+        let (x, delta) = self.run(x, state, visible, Some(pass), compute, |saved| layers.push(saved))?;
         let Normed { out, saved: norm } = self.norm.forward(&x, delta.as_ref(), None)?;
         let saved = SavedStack {
             layers,
@@ -183,12 +204,14 @@ impl Transformer {
         state: &mut State,
         visible: Option<&Tensor>,
         pass: Option<&Pass>,
+        compute: &Compute,
         mut keep: impl FnMut(SavedLayer),
     ) -> Result<(Tensor, Option<Tensor>)> {
         let positions = x.dim(1)?;
         let (mut x, mut delta) = (x.clone(), None);
         for (index, layer) in self.layers.iter().enumerate() {
-            let (residual, added, saved) = self.layer(layer, index, &x, delta.as_ref(), state, visible, pass)?;
+            let (residual, added, saved) =
+                self.layer(layer, index, &x, delta.as_ref(), state, visible, pass, compute)?;
             (x, delta) = (residual, Some(added));
             keep(saved);
         }
@@ -286,27 +309,28 @@ impl Transformer {
         state: &mut State,
         visible: Option<&Tensor>,
         pass: Option<&Pass>,
+        compute: &Compute,
     ) -> Result<(Tensor, Tensor, SavedLayer)> {
         let slot = SLOTS * index;
         let positions = x.dim(1)?;
         let shift = self.shift_row(state, slot + ATTENTION_SHIFT, x)?;
         let a = layer.attention_norm.forward(x, delta, shift)?;
-        let q = layer.to_q.forward(&a.out)?; // (n, t, h·d_h)
-        let kv = layer.to_kv.forward(&a.out)?; // (n, t, 2·h·d_h)
+        let q = layer.to_q.forward(&a.out, compute)?; // (n, t, h·d_h)
+        let kv = layer.to_kv.forward(&a.out, compute)?; // (n, t, 2·h·d_h)
         let past = state.get(slot + KEYS_VALUES).cloned();
         let keys = positions + past.as_ref().map_or(Ok(0), |past| past.dim(1))?;
         let settings = self.attention_for(index, pass, positions, keys);
         let attended = attention::forward(&settings, &q, &kv, past.as_ref(), state.position(), visible)?;
-        let out = layer.to_out.forward(&attended.out)?; // (n, t, d)
+        let out = layer.to_out.forward(&attended.out, compute)?; // (n, t, d)
 
         let shift = self.shift_row(state, slot + FEED_FORWARD_SHIFT, x)?;
         let f = layer.feed_forward_norm.forward(&a.saved.residual, Some(&out), shift)?;
-        let inner = layer.inner.forward(&f.out)?; // (n, t, m·d)
+        let inner = layer.inner.forward(&f.out, compute)?; // (n, t, m·d)
         let mut activated = gelu::forward(&inner, Some(layer.inner_bias.value()))?;
         if let Some(dropout) = self.feed_forward_dropout(index, pass, &activated)? {
             activated = dropout::apply(&activated, &dropout)?;
         }
-        let added = layer.outer.forward(&activated)?;
+        let added = layer.outer.forward(&activated, compute)?;
 
         if self.attention.causal && pass.is_none_or(|pass| pass.keeps_state) {
             let last = |rows: &Tensor| rows.narrow(1, positions - 1, 1)?.contiguous();
@@ -343,11 +367,12 @@ impl Transformer {
         d_added: &Tensor,
         d_state: &StateGradient,
         d_begin: &mut StateGradient,
+        compute: &Compute,
         gradients: &mut Gradients,
     ) -> Result<Tensor> {
         let (start, pass, visible) = stack;
         let slot = SLOTS * index;
-        let mut d_activated = layer.outer.backward(&saved.activated, d_added, gradients)?;
+        let mut d_activated = layer.outer.backward(&saved.activated, d_added, compute, gradients)?;
         if let Some(dropout) = self.feed_forward_dropout(index, Some(pass), &d_activated)? {
             d_activated = dropout::apply(&d_activated, &dropout)?;
         }
@@ -357,7 +382,9 @@ impl Transformer {
             &d_activated,
             Some(gradients.of(&layer.inner_bias)),
         )?;
-        let d_input = layer.inner.backward(&saved.feed_forward_input, &d_inner, gradients)?;
+        let d_input = layer
+            .inner
+            .backward(&saved.feed_forward_input, &d_inner, compute, gradients)?;
         let d_last = d_state.get(slot + FEED_FORWARD_SHIFT);
         let f = layer.feed_forward_norm.backward(
             &saved.feed_forward_norm,
@@ -368,7 +395,7 @@ impl Transformer {
         )?;
         d_begin.set(slot + FEED_FORWARD_SHIFT, f.d_previous);
 
-        let d_attended = layer.to_out.backward(&saved.attended, &f.d_x, gradients)?;
+        let d_attended = layer.to_out.backward(&saved.attended, &f.d_x, compute, gradients)?;
         let positions = saved.q.dim(1)?;
         let before = saved.past.as_ref().map_or(Ok(0), |past| past.dim(1))?;
         let settings = self.attention_for(index, Some(pass), positions, before + positions);
@@ -400,10 +427,13 @@ impl Transformer {
             });
         }
         d_begin.set(slot + KEYS_VALUES, d_past);
-        let d_from_q = layer.to_q.backward(&saved.attention_input, &attended.d_q, gradients)?;
-        let d_input = layer
-            .to_kv
-            .backward_onto(d_from_q, &saved.attention_input, &attended.d_kv, gradients)?;
+        let d_from_q = layer
+            .to_q
+            .backward(&saved.attention_input, &attended.d_q, compute, gradients)?;
+        let d_input =
+            layer
+                .to_kv
+                .backward_onto(d_from_q, &saved.attention_input, &attended.d_kv, compute, gradients)?;
         let d_last = d_state.get(slot + ATTENTION_SHIFT);
         let a = layer
             .attention_norm
@@ -431,11 +461,11 @@ impl StageBlock for Transformer {
         State::empty(SLOTS * self.layers.len())
     }
 
-    fn forward(&self, x: &Tensor, state: &mut State) -> Result<Tensor> {
+    fn forward(&self, x: &Tensor, state: &mut State, compute: &Compute) -> Result<Tensor> {
         if let Some(y) = self.step(x, state)? {
             return Ok(y);
         }
-        let (x, delta) = self.run(x, state, None, None, drop)?;
+        let (x, delta) = self.run(x, state, None, None, compute, drop)?;
         Ok(self.norm.forward(&x, delta.as_ref(), None)?.out)
     }
 
@@ -447,8 +477,8 @@ impl StageBlock for Transformer {
         self.attention_dropout > 0.0 || self.feed_forward_dropout > 0.0
     }
 
-    fn forward_train(&self, x: &Tensor, state: &mut State, pass: &Pass) -> Result<(Tensor, Saved)> {
-        self.train(x, state, None, pass)
+    fn forward_train(&self, x: &Tensor, state: &mut State, pass: &Pass, compute: &Compute) -> Result<(Tensor, Saved)> {
+        self.train(x, state, None, pass, compute)
     }
 
     fn backward(
@@ -456,6 +486,7 @@ impl StageBlock for Transformer {
         saved: Saved,
         dy: &Tensor,
         d_state: &StateGradient,
+        compute: &Compute,
         gradients: &mut Gradients,
     ) -> Result<(Tensor, StateGradient)> {
         let saved = saved.take::<SavedStack>()?;
@@ -465,7 +496,18 @@ impl StageBlock for Transformer {
         let mut d_x = last.d_x;
         let stack = (saved.start, &saved.pass, saved.visible.as_ref());
         for (index, (layer, saved)) in self.layers.iter().zip(saved.layers).enumerate().rev() {
-            d_x = self.layer_backward(layer, index, saved, stack, &d_x, &d_x, d_state, &mut d_begin, gradients)?;
+            d_x = self.layer_backward(
+                layer,
+                index,
+                saved,
+                stack,
+                &d_x,
+                &d_x,
+                d_state,
+                &mut d_begin,
+                compute,
+                gradients,
+            )?;
         }
         Ok((d_x, d_begin))
     }
