@@ -10,7 +10,7 @@
 use candle_core::{D, Device, Tensor};
 use mblm::config::ModelConfig;
 use mblm::model::{
-    BlockArgs, BlockRegistry, Builder, Compute, Gradients, Init, Mblm, Parameter, Seeded, StageBlock, State,
+    BlockArgs, BlockRegistry, Builder, Compute, Gradients, Ids, Init, Mblm, Parameter, Seeded, StageBlock, State,
     TrainingPass,
 };
 use mblm::train::{Adam, OptimizerSpec};
@@ -147,16 +147,16 @@ pub(crate) fn train(model: &Mblm, steps: usize) -> Result<(f64, f64)> {
         .take(4 * 256)
         .map(u32::from)
         .collect();
-    let ids = Tensor::from_vec(text, (4, 256), &Device::Cpu)?;
+    let ids = Ids::new(&text, 4, 256);
     let mut gradients = Gradients::zeros(model.parameters())?;
     let mut optimizer = Adam::default().build(model.parameters())?;
-    let before = model.loss(&ids, None)?.mean;
+    let before = model.loss(ids, None)?.mean;
     for _ in 0..steps {
-        model.loss_and_gradients(&ids, None, TrainingPass::default(), &mut gradients)?;
+        model.loss_and_gradients(ids, None, TrainingPass::default(), &mut gradients)?;
         optimizer.step(&gradients, 3e-3, Some(1.0))?;
         gradients.clear()?;
     }
-    Ok((before, model.loss(&ids, None)?.mean))
+    Ok((before, model.loss(ids, None)?.mean))
 }
 
 #[allow(dead_code, reason = "the tests include this file for its block, not its main")]

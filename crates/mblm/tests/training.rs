@@ -101,11 +101,7 @@ fn a_pass_in_chunks_can_be_stopped() {
             rows: None,
         });
         let mut learner = Learner::new(model.clone(), recipe).expect("a learner");
-        let batch = ModelBatch {
-            ids: support::ids(2, 12, 256, 1),
-            loss_mask: None,
-            labels: None,
-        };
+        let batch = support::ids(2, 12, 256, 1);
         if stopped {
             let stop = AtomicBool::new(true);
             let told = AtomicUsize::new(0);
@@ -152,17 +148,10 @@ fn bfloat16_products_learn_nearly_the_same_and_only_while_learning() {
         let mut learner = Learner::new(model.clone(), recipe).expect("a learner");
         let ids = support::ids(8, 12, 256, 1);
         let losses: Vec<f64> = (0..10)
-            .map(|step| {
-                let batch = ModelBatch {
-                    ids: ids.clone(),
-                    loss_mask: None,
-                    labels: None,
-                };
-                learner.learn(&batch, step).expect("a step").loss.mean
-            })
+            .map(|step| learner.learn(&ids, step).expect("a step").loss.mean)
             .collect();
         let decoder = model.decoder("the test").expect("a decoder");
-        let logits = |ids: &Tensor| {
+        let logits = |ids: &ModelBatch| {
             decoder
                 .logits(ids)
                 .expect("logits")
@@ -170,7 +159,7 @@ fn bfloat16_products_learn_nearly_the_same_and_only_while_learning() {
                 .expect("three dimensions")
         };
         // many rows and few, which are never rounded, agree outside of training
-        let (all, alone) = (logits(&ids), logits(&ids.narrow(0, 0, 1).expect("a row")));
+        let (all, alone) = (logits(&ids), logits(&support::sample(&ids, 0)));
         for (found, expected) in all[0].iter().flatten().zip(alone[0].iter().flatten()) {
             assert!((found - expected).abs() < 1e-4, "{found} against {expected}");
         }
@@ -192,23 +181,15 @@ fn accumulated_batches_equal_one_large_batch() {
         model(&experiment, &BlockRegistry::default()),
     );
     let recipe = |grad_accum| recipe(1e-3, Precision::Float32).with_grad_accum(grad_accum);
-    let batch = |rows: usize, seed: u64| ModelBatch {
-        ids: support::ids(rows, 12, 256, seed),
-        loss_mask: None,
-        labels: None,
-    };
+    let batch = |rows: usize, seed: u64| support::ids(rows, 12, 256, seed);
     let (mut by_four, mut at_once) = (
         Learner::new(small.clone(), recipe(4)).expect("a learner"),
         Learner::new(large.clone(), recipe(1)).expect("a learner"),
     );
     for step in 0..5 {
         let parts: Vec<ModelBatch> = (0..4).map(|part| batch(3, step * 4 + part)).collect();
-        let ids: Vec<&Tensor> = parts.iter().map(|part| &part.ids).collect();
-        let whole = ModelBatch {
-            ids: Tensor::cat(&ids, 0).expect("equal widths"),
-            loss_mask: None,
-            labels: None,
-        };
+        let ids = parts.iter().flat_map(|part| part.ids.clone()).collect();
+        let whole = ModelBatch::new(ids, 12, 12);
         let mut mean = 0.0;
         let mut norm = None;
         for (part, index) in parts.iter().zip(step * 4..) {

@@ -147,7 +147,6 @@ fn the_model_with_state_answers_as_a_whole_pass_does() {
         for index in 2..7 {
             let hidden = test.sample(len, 0.4, index).unwrap();
             let ids = ids_from_bytes(&hidden.bytes);
-            let ids = Tensor::from_vec(ids, (1, len), &Device::Cpu).unwrap();
             let losses = to_host(&model.losses(&ids).unwrap()).unwrap();
             // row j predicts id j + 1
             let logits = model

@@ -59,12 +59,9 @@ impl<'a> SplitScores<'a> {
     }
 
     fn scores(&self, batch: &Batch) -> Result<Vec<ByteScore>> {
-        let tensors = model_batch(batch)?;
-        let losses = to_host(&self.model.losses(&tensors)?)?;
-        let weights: Option<Vec<f32>> = match &tensors.loss_mask {
-            Some(weights) => Some(to_host(weights)?),
-            None => None,
-        };
+        let given = model_batch(batch);
+        let losses = to_host(&self.model.losses(&given)?)?;
+        let weights = given.loss_mask;
         let ids = batch.labels.as_ref().unwrap_or(&batch.ids);
         let mut scores = Vec::with_capacity(ids.len());
         for (index, (id, nats)) in ids.iter().zip(losses).enumerate() {

@@ -7,10 +7,8 @@ use std::fs::File;
 use std::io::Read;
 use std::path::{Path, PathBuf};
 
-use candle_core::Tensor;
-
 use super::{ByteScore, EvalOptions, to_host};
-use crate::model::Mblm;
+use crate::model::{Ids, Mblm};
 use crate::{Error, Result};
 
 /// The scores of all bytes of a reader in order, an iterator over batches of windows. After an error it ends.
@@ -119,8 +117,7 @@ impl<'a, R: Read> Windows<'a, R> {
             .flat_map(|window| &self.buffer[window * stride..window * stride + context])
             .map(|byte| u32::from(*byte))
             .collect();
-        let ids = Tensor::from_vec(ids, (windows, context), self.model.device())?;
-        to_host(&self.model.losses(&ids)?)
+        to_host(&self.model.losses(Ids::new(&ids, windows, context))?)
     }
 
     /// The scores of a window's bytes from position `first` on; the window begins at `begin` of the buffer.

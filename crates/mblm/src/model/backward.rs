@@ -29,7 +29,7 @@ use super::block::{Pass, Saved};
 use super::compute::Compute;
 use super::decoder::{Mblm, even_groups, training_groups};
 use super::gradients::Gradients;
-use super::ids::{Ids, Targets};
+use super::ids::{Ids, PaddedIds, Targets};
 use super::layers::Linear;
 use super::shards::{Shards, Split};
 use super::stage::{Stage, zero_rows};
@@ -129,7 +129,7 @@ impl StartGradient {
 /// One training pass: the batch, and what its groups share.
 pub(super) struct Run<'a> {
     pub(super) model: &'a Mblm,
-    pub(super) ids: Ids,
+    pub(super) ids: PaddedIds,
     pub(super) targets: Targets,
     /// Predicted ids and weights of all rows, (B · L'), on the device.
     device_targets: (Tensor, Tensor),
@@ -165,8 +165,9 @@ impl<'g> Sums<'g> {
 }
 
 impl Mblm {
-    /// The loss of a batch of ids (B, L), weighed with `mask` (B, L), without gradients.
-    pub fn loss(&self, ids: &Tensor, mask: Option<&Tensor>) -> Result<Loss> {
+    /// The loss of a batch of ids (B, L), weighed with `mask`, one weight for each id, without gradients.
+    pub fn loss<'a>(&self, ids: impl Into<Ids<'a>>, mask: Option<&[f32]>) -> Result<Loss> {
+        let ids = ids.into();
         let checked = self.checked(ids)?;
         let targets = Targets::new(&self.config, &checked, mask)?;
         let losses: Vec<f32> = self
@@ -187,24 +188,25 @@ impl Mblm {
         Ok(Loss::mean(sum, targets.count))
     }
 
-    /// The loss of a batch of ids (B, L), weighed with `mask` (B, L); adds its gradients, times `pass.scale`, to `gradients`.
-    pub fn loss_and_gradients(
+    /// The loss of a batch of ids (B, L), weighed with `mask`, one weight for each id; adds its gradients, times `pass.scale`,
+    /// to `gradients`.
+    pub fn loss_and_gradients<'a>(
         &self,
-        ids: &Tensor,
-        mask: Option<&Tensor>,
+        ids: impl Into<Ids<'a>>,
+        mask: Option<&[f32]>,
         pass: TrainingPass,
         gradients: &mut Gradients,
     ) -> Result<Loss> {
         Ok(self
-            .timed_loss_and_gradients(ids, mask, pass, gradients, Watch::default())?
+            .timed_loss_and_gradients(ids.into(), mask, pass, gradients, Watch::default())?
             .0)
     }
 
     /// The same, with the time spent in backward passes; `watch` is for passes in chunks.
     pub(super) fn timed_loss_and_gradients(
         &self,
-        ids: &Tensor,
-        mask: Option<&Tensor>,
+        ids: Ids<'_>,
+        mask: Option<&[f32]>,
         pass: TrainingPass,
         gradients: &mut Gradients,
         watch: Watch<'_>,
@@ -253,7 +255,12 @@ impl Loss {
 
 impl<'a> Run<'a> {
     /// A pass, and what its start rows keep for their backward passes.
-    fn new(model: &'a Mblm, ids: Ids, targets: Targets, pass: TrainingPass) -> Result<(Self, Vec<Option<Saved>>)> {
+    fn new(
+        model: &'a Mblm,
+        ids: PaddedIds,
+        targets: Targets,
+        pass: TrainingPass,
+    ) -> Result<(Self, Vec<Option<Saved>>)> {
         let positions = ids.padded / model.stages[0].bytes;
         let sizes = (ids.host.len(), positions);
         let groups = training_groups(&model.config, sizes, pass.chunking, model.device());

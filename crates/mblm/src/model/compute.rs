@@ -129,7 +129,7 @@ mod tests {
     use std::sync::atomic::{AtomicBool, Ordering};
 
     use super::*;
-    use crate::model::{Gradients, Mblm, TrainingPass};
+    use crate::model::{Gradients, Ids, Mblm, TrainingPass};
 
     fn model() -> Mblm {
         let config = serde_json::from_value(serde_json::json!({
@@ -145,17 +145,17 @@ mod tests {
     fn an_evaluation_beside_a_rounded_training_pass_is_exact() {
         let model = model();
         let bytes: Vec<u32> = (0..400).map(|byte| byte * 37 % 251).collect();
-        let ids = candle_core::Tensor::from_vec(bytes, (2, 200), &Device::Cpu).unwrap();
+        let ids = Ids::new(&bytes, 2, 200);
         let train = |precision| {
             let pass = TrainingPass {
                 compute: Compute::for_training(precision, &Device::Cpu),
                 ..TrainingPass::default()
             };
             let mut gradients = Gradients::zeros(model.parameters()).unwrap();
-            model.loss_and_gradients(&ids, None, pass, &mut gradients).unwrap().mean
+            model.loss_and_gradients(ids, None, pass, &mut gradients).unwrap().mean
         };
         let evaluate = || {
-            let losses = model.losses(&ids).unwrap().flatten_all().unwrap();
+            let losses = model.losses(ids).unwrap().flatten_all().unwrap();
             losses.to_vec1::<f32>().unwrap()
         };
         let alone = (train(Precision::Bf16), evaluate());

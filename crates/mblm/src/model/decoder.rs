@@ -15,7 +15,7 @@ use mblm_ops::widened;
 
 use super::backward::Chunking;
 use super::compute::Compute;
-use super::ids::Ids;
+use super::ids::{Ids, PaddedIds};
 use super::init::ParameterSource;
 use super::init::Seeded;
 use super::layers::Linear;
@@ -39,7 +39,7 @@ pub struct Mblm {
 
 /// Where the embedded tokens of each stage come from.
 enum Tokens<'a> {
-    Ids(&'a Ids),
+    Ids(&'a PaddedIds),
     /// One tensor (sequences, positions, D_n) a stage.
     Embedded(Vec<Tensor>),
 }
@@ -107,14 +107,17 @@ impl Mblm {
         self.compute = compute;
     }
 
-    /// Logits (B, L, V) for ids (B, L) or (B, P1', P_2, …, P_N); row j predicts byte j + 1.
-    pub fn logits(&self, ids: &Tensor) -> Result<Tensor> {
+    /// Logits (B, L, V) of ids (B, L); row j predicts byte j + 1.
+    ///
+    /// # Errors
+    /// Ids outside the vocabulary, and more than a fixed position table of the first stage allows.
+    pub fn logits<'a>(&self, ids: impl Into<Ids<'a>>) -> Result<Tensor> {
         self.to_logits.forward(&self.hidden_states(ids)?, &self.compute)
     }
 
     /// The outputs of the local stage (B, L, D_N), before the logits layer.
-    pub fn hidden_states(&self, ids: &Tensor) -> Result<Tensor> {
-        let ids = self.checked(ids)?;
+    pub fn hidden_states<'a>(&self, ids: impl Into<Ids<'a>>) -> Result<Tensor> {
+        let ids = self.checked(ids.into())?;
         let local_dim = self.local().dim;
         if ids.batch == 0 || ids.len == 0 {
             return Ok(Tensor::zeros(
@@ -136,8 +139,8 @@ impl Mblm {
     }
 
     /// The loss in nats of each byte (B, L) given the bytes before it; padding and masks are not looked at.
-    pub fn losses(&self, ids: &Tensor) -> Result<Tensor> {
-        let ids = self.checked(ids)?;
+    pub fn losses<'a>(&self, ids: impl Into<Ids<'a>>) -> Result<Tensor> {
+        let ids = self.checked(ids.into())?;
         if ids.batch == 0 || ids.len == 0 {
             return Ok(Tensor::zeros((ids.batch, ids.len), self.dtype, &self.device)?);
         }
@@ -167,8 +170,8 @@ impl Mblm {
 
     /// The embedded tokens of each stage, from the most global to the local one, without positions: stage n has
     /// (B, P1', P_2, …, P_n, D_n).
-    pub fn embed(&self, ids: &Tensor) -> Result<Vec<Tensor>> {
-        let ids = self.checked(ids)?;
+    pub fn embed<'a>(&self, ids: impl Into<Ids<'a>>) -> Result<Vec<Tensor>> {
+        let ids = self.checked(ids.into())?;
         let mut dims = vec![ids.batch, ids.padded / self.stages[0].bytes];
         let mut embedded = Vec::with_capacity(self.stages.len());
         for (index, stage) in self.stages.iter().enumerate() {
@@ -274,8 +277,7 @@ impl Mblm {
         compute: &Compute,
         visit: &mut dyn FnMut(usize, Tensor) -> Result<()>,
     ) -> Result<()> {
-        let ids = Tensor::from_slice(ids, (1, ids.len()), &self.device)?;
-        let ids = Ids::new(&self.config, &ids, &self.device)?;
+        let ids = PaddedIds::new(&self.config, ids.into(), &self.device)?;
         let (sequences, positions, _) = contexts.dims3()?;
         let group = even_groups(sequences, group_size(positions, &self.device));
         for first in (0..sequences).step_by(group) {
@@ -307,8 +309,8 @@ impl Mblm {
     }
 
     /// Checks and pads ids, and that the first stage has room for them.
-    pub(super) fn checked(&self, ids: &Tensor) -> Result<Ids> {
-        let ids = Ids::new(&self.config, ids, &self.device)?;
+    pub(super) fn checked(&self, ids: Ids<'_>) -> Result<PaddedIds> {
+        let ids = PaddedIds::new(&self.config, ids, &self.device)?;
         let (patches, bytes) = (ids.padded / self.stages[0].bytes, self.stages[0].bytes);
         match self.stages[0].embedding.max_positions() {
             Some(rows) if patches > rows => Err(Error::input(format!(

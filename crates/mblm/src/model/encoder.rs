@@ -15,7 +15,7 @@ use super::compute::Compute;
 use super::decoder::{even_groups, group_size, training_groups};
 use super::embedding::TokenEmbedding;
 use super::gradients::Gradients;
-use super::ids::Ids;
+use super::ids::{Ids, PaddedIds};
 use super::init::ParameterSource;
 use super::init::Seeded;
 use super::layers::Linear;
@@ -48,18 +48,18 @@ struct EncoderStage {
 #[derive(Clone, Copy, Debug)]
 pub struct MaskedBatch<'a> {
     /// Ids (B, L) as the model reads them, some replaced by the mask id.
-    pub ids: &'a Tensor,
-    /// Which ids may be seen (B, L), any integer type, 0 = hidden; `None` = all.
-    pub attention_mask: Option<&'a Tensor>,
-    /// The original ids (B, L).
-    pub labels: &'a Tensor,
-    /// Weight of the loss at each position (B, L); 0 where nothing is to be restored.
-    pub loss_mask: &'a Tensor,
+    pub ids: Ids<'a>,
+    /// Which ids may be seen, one for each; `None` = all.
+    pub attention_mask: Option<&'a [bool]>,
+    /// The original ids, one for each.
+    pub labels: &'a [u32],
+    /// Weight of the loss at each id; 0 where nothing is to be restored.
+    pub loss_mask: &'a [f32],
 }
 
 /// A batch with its masks on the host.
 struct Checked {
-    ids: Ids,
+    ids: PaddedIds,
     /// Visibility of each byte, (B · padded).
     visible: Vec<bool>,
 }
@@ -154,14 +154,14 @@ impl MblmEncoder {
     }
 
     /// Logits (B, L, V) of the byte at each position.
-    pub fn logits(&self, ids: &Tensor, attention_mask: Option<&Tensor>) -> Result<Tensor> {
+    pub fn logits<'a>(&self, ids: impl Into<Ids<'a>>, attention_mask: Option<&[bool]>) -> Result<Tensor> {
         self.to_logits
             .forward(&self.hidden_states(ids, attention_mask)?, &self.compute)
     }
 
     /// The outputs of the local stage (B, L, D_N), before the logits layer.
-    pub fn hidden_states(&self, ids: &Tensor, attention_mask: Option<&Tensor>) -> Result<Tensor> {
-        let batch = self.checked(ids, attention_mask)?;
+    pub fn hidden_states<'a>(&self, ids: impl Into<Ids<'a>>, attention_mask: Option<&[bool]>) -> Result<Tensor> {
+        let batch = self.checked(ids.into(), attention_mask)?;
         let dim = self.stages[self.stages.len() - 1].dim;
         let (samples, len, padded) = (batch.ids.batch, batch.ids.len, batch.ids.padded);
         if samples == 0 || len == 0 {
@@ -245,14 +245,10 @@ impl MblmEncoder {
         Ok((Loss::mean(total(&run.losses)?, run.count), run.backward))
     }
 
-    fn checked(&self, ids: &Tensor, attention_mask: Option<&Tensor>) -> Result<Checked> {
-        let ids = Ids::new(&self.config.mblm_config, ids, &self.device)?;
+    fn checked(&self, ids: Ids<'_>, attention_mask: Option<&[bool]>) -> Result<Checked> {
+        let ids = PaddedIds::new(&self.config.mblm_config, ids, &self.device)?;
         let visible = match attention_mask {
-            Some(mask) => ids
-                .per_byte("attention mask", mask)?
-                .iter()
-                .map(|visible| *visible != 0.0)
-                .collect(),
+            Some(mask) => ids.per_byte("attention mask", mask, false)?,
             None => (0..ids.batch * ids.padded)
                 .map(|byte| byte % ids.padded < ids.len)
                 .collect(),
@@ -322,14 +318,8 @@ impl MblmEncoder {
 impl<'a> Run<'a> {
     fn new(model: &'a MblmEncoder, batch: &MaskedBatch<'_>, pass: TrainingPass) -> Result<Self> {
         let checked = model.checked(batch.ids, batch.attention_mask)?;
-        let labels = Ids::new(&model.config.mblm_config, batch.labels, &model.device)?;
-        if (labels.batch, labels.len) != (checked.ids.batch, checked.ids.len) {
-            return Err(Error::input(format!(
-                "labels: expected one for each of ({}, {}) ids, found ({}, {})",
-                checked.ids.batch, checked.ids.len, labels.batch, labels.len
-            )));
-        }
-        let weights = checked.ids.per_byte("loss mask", batch.loss_mask)?;
+        let labels = checked.ids.labels(&model.config.mblm_config, batch.labels)?;
+        let weights = checked.ids.per_byte("loss mask", batch.loss_mask, 0.0)?;
         Ok(Self {
             model,
             groups: training_groups(
@@ -340,7 +330,7 @@ impl<'a> Run<'a> {
             ),
             count: weights.iter().filter(|weight| **weight != 0.0).count(),
             batch: checked,
-            labels: labels.host,
+            labels,
             weights,
             pass,
             losses: Vec::new(),

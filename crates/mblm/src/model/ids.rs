@@ -1,15 +1,121 @@
-//! A batch of byte ids, checked, padded to whole patches, and with what each row predicts.
+//! A batch of byte ids: as given, checked and padded to whole patches, and with what each row predicts.
 
-use candle_core::{DType, Device, Tensor};
+use candle_core::{Device, Tensor};
 
 use crate::config::ModelConfig;
 use crate::{Error, Result};
 
-/// Ids that are converted at once.
-const PIECE: usize = 1 << 20;
+/// Ids of some samples of the same length, one sample after the other, on the host.
+///
+/// ```
+/// use mblm::model::Ids;
+///
+/// let text: Vec<u32> = "two samples!".bytes().map(u32::from).collect();
+/// let two = Ids::new(&text, 2, 6); // "two sa" and "mples!"
+/// let one = Ids::from(&text);
+/// # let _ = (two, one);
+/// ```
+///
+/// A model checks the shape and the ids when it is given them.
+#[derive(Clone, Copy, Debug)]
+pub struct Ids<'a> {
+    ids: &'a [u32],
+    batch: usize,
+    len: usize,
+}
 
-/// Ids of a batch: (B, L) padded on the right with the padding id to a multiple of the bytes of a stage-1 patch.
-pub(super) struct Ids {
+impl<'a> Ids<'a> {
+    /// `ids` as `batch` samples of `len` ids each.
+    pub fn new(ids: &'a [u32], batch: usize, len: usize) -> Self {
+        Self { ids, batch, len }
+    }
+}
+
+impl<'a> From<&'a [u32]> for Ids<'a> {
+    /// One sample.
+    fn from(ids: &'a [u32]) -> Self {
+        Self {
+            ids,
+            batch: 1,
+            len: ids.len(),
+        }
+    }
+}
+
+impl<'a> From<&'a Vec<u32>> for Ids<'a> {
+    /// One sample.
+    fn from(ids: &'a Vec<u32>) -> Self {
+        Self::from(ids.as_slice())
+    }
+}
+
+impl<'a, const N: usize> From<&'a [u32; N]> for Ids<'a> {
+    /// One sample.
+    fn from(ids: &'a [u32; N]) -> Self {
+        Self::from(ids.as_slice())
+    }
+}
+
+/// A batch for a model of either kind, on the host: samples of the same length, one after the other.
+///
+/// ```
+/// use mblm::model::ModelBatch;
+///
+/// let text = "abcabc".bytes().map(u32::from).collect();
+/// let batch = ModelBatch::new(text, 2, 3).with_loss_mask(vec![0.0, 1.0, 1.0, 0.0, 1.0, 1.0]);
+/// # let _ = batch;
+/// ```
+#[derive(Clone, Debug)]
+pub struct ModelBatch {
+    /// Ids as the model reads them, (batch · len).
+    pub ids: Vec<u32>,
+    /// Samples.
+    pub batch: usize,
+    /// Ids of a sample.
+    pub len: usize,
+    /// Weights of the loss, one for each id; required by an encoder, where they mark the bytes to restore.
+    pub loss_mask: Option<Vec<f32>>,
+    /// For an encoder: the original ids.
+    pub labels: Option<Vec<u32>>,
+}
+
+impl ModelBatch {
+    /// `batch` samples of `len` ids each, whose predictions all count.
+    pub fn new(ids: Vec<u32>, batch: usize, len: usize) -> Self {
+        Self {
+            ids,
+            batch,
+            len,
+            loss_mask: None,
+            labels: None,
+        }
+    }
+
+    /// The same with a weight of the loss for each id.
+    pub fn with_loss_mask(self, loss_mask: Vec<f32>) -> Self {
+        Self {
+            loss_mask: Some(loss_mask),
+            ..self
+        }
+    }
+
+    /// The same with the original ids, which an encoder is to restore.
+    pub fn with_labels(self, labels: Vec<u32>) -> Self {
+        Self {
+            labels: Some(labels),
+            ..self
+        }
+    }
+}
+
+impl<'a> From<&'a ModelBatch> for Ids<'a> {
+    fn from(batch: &'a ModelBatch) -> Self {
+        Self::new(&batch.ids, batch.batch, batch.len)
+    }
+}
+
+/// Checked ids, padded on the right with the padding id to a multiple of the bytes of a stage-1 patch.
+pub(super) struct PaddedIds {
     /// All ids, (B · padded), on the model's device.
     pub(super) tensor: Tensor,
     pub(super) host: Vec<u32>,
@@ -20,44 +126,19 @@ pub(super) struct Ids {
     pub(super) padded: usize,
 }
 
-impl Ids {
-    /// Takes ids of any integer type, flat (B, L) or nested (B, P1', P_2, …, P_N).
-    pub(super) fn new(config: &ModelConfig, ids: &Tensor, device: &Device) -> Result<Self> {
-        let stages = config.num_stages();
-        let dims = ids.dims();
-        let nested = dims.len() == stages + 1 && stages > 1;
-        if dims.len() != 2 && !nested {
+impl PaddedIds {
+    /// Checks and pads ids, and copies them to the device.
+    pub(super) fn new(config: &ModelConfig, ids: Ids<'_>, device: &Device) -> Result<Self> {
+        let Ids { ids, batch, len } = ids;
+        if batch.checked_mul(len) != Some(ids.len()) {
             return Err(Error::input(format!(
-                "ids: expected shape (batch, length) or (batch, patches, {}), found {dims:?}",
-                join(&config.seq_lens[1..])
+                "ids: expected {batch} samples of {len} ids, found {} ids",
+                ids.len()
             )));
         }
-        if nested && dims[2..] != config.seq_lens[1..] {
-            return Err(Error::input(format!(
-                "nested ids: expected (batch, patches, {}), found {dims:?}; give (batch, length) to have them padded",
-                join(&config.seq_lens[1..])
-            )));
-        }
-        if !ids.dtype().is_int() {
-            return Err(Error::input(format!("ids: expected integers, found {:?}", ids.dtype())));
-        }
-        let batch = dims[0];
-        let len: usize = dims[1..].iter().product();
-        let given = ids.to_device(&Device::Cpu)?.flatten_all()?;
+        check(config, ids, len)?;
         let padded = len.next_multiple_of(config.patch_bytes(0));
-        let mut host = Vec::with_capacity(batch * padded);
-        for sample in 0..batch {
-            for from in (0..len).step_by(PIECE) {
-                let piece = given.narrow(0, sample * len + from, PIECE.min(len - from))?;
-                for (at, id) in piece.to_dtype(DType::I64)?.to_vec1::<i64>()?.into_iter().enumerate() {
-                    match u32::try_from(id) {
-                        Ok(id) if (id as usize) < config.num_tokens => host.push(id),
-                        _ => return Err(out_of_range(id, sample, from + at, config.num_tokens)),
-                    }
-                }
-            }
-            host.resize(host.len() + padded - len, config.pad_token_id);
-        }
+        let host = spread(ids, len, padded, config.pad_token_id);
         Ok(Self {
             tensor: Tensor::from_slice(&host, host.len(), device)?,
             host,
@@ -76,40 +157,51 @@ impl Ids {
             .reshape((count, positions, bytes))?)
     }
 
-    /// A tensor (B, L) of one number a byte, with 0 for the bytes that padding added: (B · padded).
-    pub(super) fn per_byte(&self, what: &str, values: &Tensor) -> Result<Vec<f32>> {
+    /// The original ids of masked ones, (B · L), checked and padded: (B · padded).
+    pub(super) fn labels(&self, config: &ModelConfig, labels: &[u32]) -> Result<Vec<u32>> {
+        let padded = self.per_byte("labels", labels, config.pad_token_id)?;
+        check(config, labels, self.len)?;
+        Ok(padded)
+    }
+
+    /// One value for each id as given, (B · L), with `padding` for the ids that padding added: (B · padded).
+    pub(super) fn per_byte<T: Copy>(&self, what: &str, values: &[T], padding: T) -> Result<Vec<T>> {
         let (batch, len) = (self.batch, self.len);
-        if values.elem_count() != batch * len || values.dims().first() != Some(&batch) {
+        if values.len() != batch * len {
             return Err(Error::input(format!(
-                "{what}: expected one value for each of ({batch}, {len}) ids, found shape {:?}",
-                values.dims()
+                "{what}: expected one value for each of ({batch}, {len}) ids, found {}",
+                values.len()
             )));
         }
-        let values: Vec<f32> = values
-            .to_device(&Device::Cpu)?
-            .to_dtype(DType::F32)?
-            .flatten_all()?
-            .to_vec1()?;
-        let mut spread = Vec::with_capacity(batch * self.padded);
-        for row in values.chunks(len.max(1)) {
-            spread.extend_from_slice(row);
-            spread.resize(spread.len() + self.padded - len, 0.0);
-        }
-        Ok(spread)
+        Ok(spread(values, len, self.padded, padding))
     }
 }
 
-fn out_of_range(id: i64, sample: usize, position: usize, num_tokens: usize) -> Error {
-    Error::input(format!(
-        "id {id} at position {position} of sample {sample} is outside the model's vocabulary of {num_tokens} \
-         (0 to {}); does the data belong to this model?",
-        num_tokens - 1
-    ))
+/// Rows of `len` values, each followed by as much padding as makes it `padded` long.
+fn spread<T: Copy>(values: &[T], len: usize, padded: usize, padding: T) -> Vec<T> {
+    let rows = values.chunks(len.max(1));
+    let mut spread = Vec::with_capacity(rows.len() * padded);
+    for row in rows {
+        spread.extend_from_slice(row);
+        spread.resize(spread.len() + padded - len, padding);
+    }
+    spread
 }
 
-fn join(numbers: &[usize]) -> String {
-    let numbers: Vec<String> = numbers.iter().map(usize::to_string).collect();
-    numbers.join(", ")
+/// Fails for an id outside the vocabulary, in samples of `len` ids.
+fn check(config: &ModelConfig, ids: &[u32], len: usize) -> Result<()> {
+    let tokens = config.num_tokens;
+    match ids.iter().position(|id| *id as usize >= tokens) {
+        Some(at) => Err(Error::input(format!(
+            "id {} at position {} of sample {} is outside the model's vocabulary of {tokens} (0 to {}); does the data \
+             belong to this model?",
+            ids[at],
+            at % len,
+            at / len,
+            tokens - 1
+        ))),
+        None => Ok(()),
+    }
 }
 
 /// What each row of the local stage predicts, and with which weight.
@@ -127,9 +219,9 @@ pub(super) struct Targets {
 }
 
 impl Targets {
-    /// Targets of all ids that are not padding, weighed with `mask`, which has the shape of the ids as they were given.
-    pub(super) fn new(config: &ModelConfig, ids: &Ids, mask: Option<&Tensor>) -> Result<Self> {
-        let mask = mask.map(|mask| ids.per_byte("loss mask", mask)).transpose()?;
+    /// Targets of all ids that are not padding, weighed with `mask`, one weight for each id as given.
+    pub(super) fn new(config: &ModelConfig, ids: &PaddedIds, mask: Option<&[f32]>) -> Result<Self> {
+        let mask = mask.map(|mask| ids.per_byte("loss mask", mask, 0.0)).transpose()?;
         let mut targets = Self {
             ids: Vec::with_capacity(ids.host.len()),
             weights: Vec::with_capacity(ids.host.len()),

@@ -10,6 +10,7 @@ use super::compute::Compute;
 use super::decoder::Mblm;
 use super::encoder::{MaskedBatch, MblmEncoder};
 use super::gradients::Gradients;
+use super::ids::ModelBatch;
 use super::init::ParameterSource;
 use super::parameter::Parameters;
 use super::registry::BlockRegistry;
@@ -23,17 +24,6 @@ pub enum Model {
     Decoder(Box<Mblm>),
     /// Restores masked bytes from those around them.
     Encoder(Box<MblmEncoder>),
-}
-
-/// A batch for a model of either kind; tensors (B, L).
-#[derive(Clone, Debug)]
-pub struct ModelBatch {
-    /// Ids as the model reads them.
-    pub ids: Tensor,
-    /// Weights of the loss; required by an encoder, where they mark the bytes to restore.
-    pub loss_mask: Option<Tensor>,
-    /// For an encoder: the original ids.
-    pub labels: Option<Tensor>,
 }
 
 impl Model {
@@ -123,16 +113,16 @@ impl Model {
     /// The loss of a batch without gradients.
     pub fn loss(&self, batch: &ModelBatch) -> Result<Loss> {
         on_workers(|| match self {
-            Self::Decoder(model) => model.loss(&batch.ids, batch.loss_mask.as_ref()),
-            Self::Encoder(model) => model.loss(&batch.masked()?),
+            Self::Decoder(model) => model.loss(batch, batch.loss_mask.as_deref()),
+            Self::Encoder(model) => model.loss(&masked(batch)?),
         })
     }
 
     /// The loss in nats of each id of a batch (B, L), unweighted; an encoder's where nothing is masked too.
     pub fn losses(&self, batch: &ModelBatch) -> Result<Tensor> {
         on_workers(|| match self {
-            Self::Decoder(model) => model.losses(&batch.ids),
-            Self::Encoder(model) => model.losses(&batch.masked()?),
+            Self::Decoder(model) => model.losses(batch),
+            Self::Encoder(model) => model.losses(&masked(batch)?),
         })
     }
 
@@ -158,26 +148,25 @@ impl Model {
     ) -> Result<(Loss, Duration)> {
         on_workers(|| match self {
             Self::Decoder(model) => {
-                model.timed_loss_and_gradients(&batch.ids, batch.loss_mask.as_ref(), pass, gradients, watch)
+                model.timed_loss_and_gradients(batch.into(), batch.loss_mask.as_deref(), pass, gradients, watch)
             }
-            Self::Encoder(model) => model.timed_loss_and_gradients(&batch.masked()?, pass, gradients),
+            Self::Encoder(model) => model.timed_loss_and_gradients(&masked(batch)?, pass, gradients),
         })
     }
 }
 
-impl ModelBatch {
-    fn masked(&self) -> Result<MaskedBatch<'_>> {
-        match (&self.labels, &self.loss_mask) {
-            (Some(labels), Some(loss_mask)) => Ok(MaskedBatch {
-                ids: &self.ids,
-                attention_mask: None,
-                labels,
-                loss_mask,
-            }),
-            _ => Err(Error::input(
-                "an encoder trains on masked bytes: expected labels and a loss mask in the batch; use a masked data \
-                 set such as pg19masked",
-            )),
-        }
+/// A batch as an encoder takes it.
+fn masked(batch: &ModelBatch) -> Result<MaskedBatch<'_>> {
+    match (&batch.labels, &batch.loss_mask) {
+        (Some(labels), Some(loss_mask)) => Ok(MaskedBatch {
+            ids: batch.into(),
+            attention_mask: None,
+            labels,
+            loss_mask,
+        }),
+        _ => Err(Error::input(
+            "an encoder trains on masked bytes: expected labels and a loss mask in the batch; use a masked data set such as \
+             pg19masked",
+        )),
     }
 }

@@ -131,7 +131,7 @@ impl TrainingRun<'_> {
     /// Learns from a batch; `None` when the run was asked to stop in the middle of it.
     fn learn(&mut self, batch: &Batch) -> Result<Option<LearnedBatch>> {
         let cum_batch = self.state.counts.batches;
-        let model_batch = model_batch(batch)?;
+        let model_batch = model_batch(batch);
         let on_chunk = self.observer.on_chunk();
         let percent = AtomicUsize::new(0);
         let progress = |done: usize, of: usize| {

@@ -3,8 +3,6 @@
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 
-use candle_core::{Device, Tensor};
-
 use super::observer::{Event, Observer};
 use super::trainable::{Metric, Trainable};
 use crate::Result;
@@ -49,7 +47,7 @@ impl<'a> Evaluator<'a> {
                 return Ok(None);
             }
             let batch = batch?;
-            let found = self.model.evaluate(&model_batch(&batch)?)?;
+            let found = self.model.evaluate(&model_batch(&batch))?;
             // a batch without a prediction that counts adds nothing, whatever its mean
             if found.loss.count > 0 {
                 sum += found.loss.mean * found.loss.count as f64;
@@ -107,24 +105,20 @@ pub(crate) fn sample_order(shuffle: bool, seed: u64) -> Order {
     }
 }
 
-/// A batch of a data set as tensors; on the CPU, where the model checks and pads them.
-pub fn model_batch(batch: &Batch) -> Result<ModelBatch> {
-    let (device, shape) = (&Device::Cpu, (batch.rows, batch.len));
-    let ids = |ids: &[u32]| -> Result<Tensor> { Ok(Tensor::from_slice(ids, shape, device)?) };
+/// A batch of a data set as a model takes it: masked bytes alone count, where there are any.
+pub fn model_batch(batch: &Batch) -> ModelBatch {
     let masked: Option<Vec<f32>> = batch
         .masked
         .as_ref()
         .map(|masked| masked.iter().map(|masked| f32::from(u8::from(*masked))).collect());
-    let weights = match (&batch.loss_weights, masked) {
+    let loss_mask = match (&batch.loss_weights, masked) {
         (Some(weights), Some(masked)) => Some(weights.iter().zip(masked).map(|(w, m)| w * m).collect()),
         (Some(weights), None) => Some(weights.clone()),
         (None, masked) => masked,
     };
-    Ok(ModelBatch {
-        ids: ids(&batch.ids)?,
-        loss_mask: weights
-            .map(|weights: Vec<f32>| Tensor::from_vec(weights, shape, device))
-            .transpose()?,
-        labels: batch.labels.as_deref().map(ids).transpose()?,
-    })
+    ModelBatch {
+        loss_mask,
+        labels: batch.labels.clone(),
+        ..ModelBatch::new(batch.ids.clone(), batch.rows, batch.len)
+    }
 }

@@ -7,7 +7,7 @@ use candle_core::{DType, Device, Tensor};
 use safetensors::SafeTensors;
 use serde::de::DeserializeOwned;
 
-use crate::model::{Init, ParameterSource};
+use crate::model::{Init, ModelBatch, ParameterSource};
 use crate::{Error, Result};
 
 /// A fixture file in memory.
@@ -76,6 +76,18 @@ impl Fixture {
     /// The elements of a tensor as numbers.
     pub fn numbers(&self, name: &str) -> Result<Vec<f64>> {
         Ok(self.tensor(name)?.to_dtype(DType::F64)?.flatten_all()?.to_vec1()?)
+    }
+
+    /// A tensor of ids or of whole numbers, without its shape.
+    pub fn ids(&self, name: &str) -> Result<Vec<u32>> {
+        Ok(self.numbers(name)?.into_iter().map(|id| id as u32).collect())
+    }
+
+    /// A tensor of ids (B, L) or nested (B, P_1, P_2, …), as samples: the ids, B and L.
+    pub fn samples(&self, name: &str) -> Result<ModelBatch> {
+        let (ids, batch) = (self.ids(name)?, self.tensor(name)?.dims().first().copied().unwrap_or(0));
+        let len = ids.len() / batch.max(1);
+        Ok(ModelBatch::new(ids, batch, len))
     }
 
     /// The parameters that are stored under a prefix such as `param.`.

@@ -15,10 +15,10 @@ const PROMPT: usize = 20;
 pub(super) fn decoder(fixture: &Fixture, registry: &BlockRegistry, device: &Device) -> Result<Vec<Comparison>> {
     let config = fixture.json("config")?;
     let model = Mblm::new(&config, registry, &fixture.parameters("param."), DType::F32, device)?;
-    let ids = fixture.tensor("input_ids")?.to_device(device)?;
-    let mask = fixture.tensor("loss_mask")?;
+    let ids = fixture.samples("input_ids")?;
+    let mask = floats(fixture, "loss_mask")?;
     let mut gradients = Gradients::zeros(model.parameters())?;
-    let loss = model.loss_and_gradients(&ids, Some(mask), TrainingPass::default(), &mut gradients)?;
+    let loss = model.loss_and_gradients(&ids, Some(&mask), TrainingPass::default(), &mut gradients)?;
     Ok(vec![
         scalar(fixture, "loss", loss.mean)?,
         tensor(fixture, "logits", &model.logits(&ids)?)?,
@@ -35,24 +35,28 @@ pub(super) fn encoder(fixture: &Fixture, device: &Device) -> Result<Vec<Comparis
         ));
     };
     let model = MblmEncoder::new(&config, &fixture.parameters("param."), DType::F32, device)?;
-    let ids = fixture.tensor("input_ids")?.to_device(device)?;
-    let visible = fixture.tensor("attention_mask")?;
+    let ids = fixture.samples("input_ids")?;
+    let bools = |name| -> Result<Vec<bool>> { Ok(fixture.numbers(name)?.iter().map(|seen| *seen != 0.0).collect()) };
+    let visible = bools("attention_mask")?;
     // the fixture's loss uses one mask for both purposes
-    let masked = fixture.tensor("mlm_mask")?;
     let batch = MaskedBatch {
-        ids: &ids,
-        attention_mask: Some(masked),
-        labels: fixture.tensor("labels")?,
-        loss_mask: masked,
+        ids: (&ids).into(),
+        attention_mask: Some(&bools("mlm_mask")?),
+        labels: &fixture.ids("labels")?,
+        loss_mask: &floats(fixture, "mlm_mask")?,
     };
     let mut gradients = Gradients::zeros(model.parameters())?;
     let loss = model.loss_and_gradients(&batch, TrainingPass::default(), &mut gradients)?;
     Ok(vec![
         scalar(fixture, "loss_with_mlm_mask_as_attention", loss.mean)?,
-        tensor(fixture, "logits", &model.logits(&ids, Some(visible))?)?,
-        tensor(fixture, "hidden_state", &model.hidden_states(&ids, Some(visible))?)?,
+        tensor(fixture, "logits", &model.logits(&ids, Some(&visible))?)?,
+        tensor(fixture, "hidden_state", &model.hidden_states(&ids, Some(&visible))?)?,
         all_gradients(fixture, model.parameters(), &gradients)?,
     ])
+}
+
+fn floats(fixture: &Fixture, name: &str) -> Result<Vec<f32>> {
+    Ok(fixture.numbers(name)?.into_iter().map(|number| number as f32).collect())
 }
 
 fn scalar(fixture: &Fixture, name: &str, found: f64) -> Result<Comparison> {

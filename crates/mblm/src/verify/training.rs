@@ -55,21 +55,14 @@ pub(super) fn run(fixture: &Fixture, registry: &BlockRegistry, device: &Device) 
         device,
     )?);
     let mut learner = Learner::new(model.clone(), given.recipe())?;
-    let shape = (given.batch_iterations as usize, given.batch_size, given.input_seq_len);
-    let data = fixture
-        .tensor("data")?
-        .reshape(shape)?
-        .to_dtype(DType::U32)?
-        .to_device(device)?;
+    let data = fixture.ids("data")?;
     let (losses, rates) = (fixture.numbers("losses")?, fixture.numbers("lrs")?);
     let norms = fixture.numbers("grad_norms")?;
     let (mut loss_errors, mut rate_errors, mut norm_errors) = (Vec::new(), Vec::new(), Vec::new());
-    for index in 0..shape.0 {
-        let batch = ModelBatch {
-            ids: data.get(index)?,
-            loss_mask: None,
-            labels: None,
-        };
+    for index in 0..given.batch_iterations as usize {
+        let of_batch = given.batch_size * given.input_seq_len;
+        let ids = data[index * of_batch..(index + 1) * of_batch].to_vec();
+        let batch = ModelBatch::new(ids, given.batch_size, given.input_seq_len);
         let learned = learner.learn(&batch, index as u64)?;
         let place = format!("batch {index}");
         loss_errors.push((place.clone(), (learned.loss.mean - losses[index]).abs()));

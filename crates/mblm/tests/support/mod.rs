@@ -4,23 +4,29 @@
 
 use candle_core::{Device, Tensor};
 use mblm::generate::Generator;
-use mblm::model::{Gradients, Mblm, TrainingPass};
+use mblm::model::{Gradients, Mblm, ModelBatch, TrainingPass};
 use mblm_ops::testing::{relative_error, uniform};
 
 /// Reproducible ids below `tokens`, (batch, len).
-pub(crate) fn ids(batch: usize, len: usize, tokens: usize, seed: u64) -> Tensor {
+pub(crate) fn ids(batch: usize, len: usize, tokens: usize, seed: u64) -> ModelBatch {
     let noise: Vec<f64> = uniform(&[batch * len], seed)
         .and_then(|t| t.to_vec1())
         .expect("a small tensor");
     let ids: Vec<u32> = noise.iter().map(|x| ((x + 1.0) / 2.0 * tokens as f64) as u32).collect();
-    Tensor::from_vec(ids, (batch, len), &Device::Cpu).expect("ids of that shape")
+    ModelBatch::new(ids, batch, len)
+}
+
+/// One of the samples of a batch.
+pub(crate) fn sample(batch: &ModelBatch, index: usize) -> ModelBatch {
+    let ids = batch.ids[index * batch.len..(index + 1) * batch.len].to_vec();
+    ModelBatch::new(ids, 1, batch.len)
 }
 
 /// The logits of a whole forward pass equal those of every given split into a prefill and single steps.
 pub(crate) fn check_splits(model: &Mblm, len: usize, splits: &[usize]) {
     let ids = ids(2, len, 256, 11);
     let whole = model.logits(&ids).expect("logits");
-    let rows: Vec<Vec<u32>> = ids.to_vec2().expect("ids");
+    let rows: Vec<Vec<u32>> = ids.ids.chunks(len).map(<[u32]>::to_vec).collect();
     let generator = Generator::new(model).expect("a generator");
     for &split in splits {
         let mut state = generator.begin(2);
@@ -49,8 +55,8 @@ pub(crate) fn check_gradients(model: &Mblm, samples: usize) {
     const STEP: f64 = 1e-5;
     let per_patch = model.config().patch_bytes(0);
     let ids = ids(2, 3 * per_patch + 1, 256, 5);
-    let weights = uniform(ids.dims(), 6)
-        .and_then(|w| w.affine(0.5, 0.6))
+    let weights: Vec<f32> = uniform(&[ids.ids.len()], 6)
+        .and_then(|w| w.affine(0.5, 0.6)?.to_dtype(candle_core::DType::F32)?.to_vec1())
         .expect("weights");
     let mut gradients = Gradients::zeros(model.parameters()).expect("buffers");
     model

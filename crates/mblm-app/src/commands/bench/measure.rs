@@ -9,7 +9,7 @@ use std::time::{Duration, Instant};
 
 use crate::ceilings::{Product, Spread};
 use anyhow::Result;
-use candle_core::{DType, Device, Tensor};
+use candle_core::DType;
 use mblm::config::Precision;
 use mblm::generate::{Generator, GeneratorState, ShardThreads};
 use mblm::model::{Chunking, Mblm, Model, ModelBatch};
@@ -66,11 +66,7 @@ pub(super) fn training(
     let (mut steps, mut limit) = (Vec::new(), Vec::new());
     let mut begun = Instant::now();
     for index in 0.. {
-        let batch = ModelBatch {
-            ids: Tensor::from_vec(noise.ids(rows * len), (rows, len), &Device::Cpu)?,
-            loss_mask: None,
-            labels: None,
-        };
+        let batch = ModelBatch::new(noise.ids(rows * len), rows, len);
         let speed = product.run()?;
         let start = Instant::now();
         learner.learn(&batch, index)?;

@@ -541,13 +541,15 @@ mod tests {
             assert!(error < 1e-12, "{error:.2e}");
         };
         let mut start = block.initial_state();
-        block.forward(&uniform(&[1, 3, 16], 1).unwrap(), &mut start).unwrap();
+        block
+            .forward(&uniform(&[1, 3, 16], 1).unwrap(), &mut start, &Compute::default())
+            .unwrap();
         for before in [block.initial_state(), start] {
             let (mut at_once, mut by_one) = (before.clone(), before);
             for position in 0..3 {
                 let x = uniform(&[2, 1, 16], 2 + position).unwrap();
                 let found = block.step_at_once(&x, &mut at_once).unwrap();
-                close(&found, &block.forward(&x, &mut by_one).unwrap());
+                close(&found, &block.forward(&x, &mut by_one, &Compute::default()).unwrap());
                 assert_eq!(at_once.position(), by_one.position());
                 for slot in 0..2 * SLOTS {
                     close(at_once.get(slot).unwrap(), by_one.get(slot).unwrap());

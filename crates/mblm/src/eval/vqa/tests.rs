@@ -2,7 +2,7 @@
 
 use std::path::Path;
 
-use candle_core::{Device, Tensor};
+use candle_core::Device;
 use serde_json::{Value, json};
 
 use super::*;
@@ -50,9 +50,8 @@ fn ask(model: &Mblm, data: &Clevr, batch_size: usize) -> Vec<Answered> {
 /// The logits after `ids`, by a pass over all of them.
 fn logits(model: &Mblm, ids: &[u32]) -> Vec<f32> {
     let len = ids.len();
-    let ids = Tensor::from_slice(ids, (1, len), &Device::Cpu).unwrap();
     model
-        .logits(&ids)
+        .logits(ids)
         .unwrap()
         .get(0)
         .unwrap()
