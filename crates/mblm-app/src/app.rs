@@ -25,7 +25,11 @@ use crate::usage::Usage;
 
 /// Train, run and evaluate hierarchical language models over raw bytes.
 #[derive(Debug, Args)]
-#[command(version, about, propagate_version = true, max_term_width = 110)]
+#[command(
+    version,
+    about = "Train, run and evaluate hierarchical language models over raw bytes"
+)]
+#[command(propagate_version = true, max_term_width = 110)]
 #[command(subcommand_required = true, arg_required_else_help = true)]
 #[command(after_help = "\
 Examples:

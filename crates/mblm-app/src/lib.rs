@@ -26,7 +26,6 @@
 
 mod app;
 mod architecture;
-mod ceilings;
 pub mod command;
 mod commands;
 pub mod config;
@@ -38,7 +37,6 @@ pub mod output;
 mod position_table;
 pub mod progress;
 pub mod run_folder;
-mod sampling;
 pub mod signals;
 mod surprisal;
 mod usage;
@@ -47,5 +45,6 @@ pub mod vision;
 pub use app::App;
 pub use command::{Command, Context, parse};
 pub use commands::generate::args::GenerateArgs;
+pub use commands::generate::rules::GenerateRules;
 pub use commands::train::args::TrainArgs;
 pub use usage::Usage;

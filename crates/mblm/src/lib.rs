@@ -9,6 +9,7 @@
 //! | [`data`] | data sets, and batches prepared ahead |
 //! | [`train`] | schedule, optimizer, training runs |
 //! | [`generate`] | decoding with state, sampling |
+//! | [`machine`] | the machine's memory and speed |
 //! | [`eval`] | the loss of each byte of files and data sets |
 //! | [`classifier`] | the CNN + LSTM that byte models are compared with in questions about pictures |
 //! | [`checkpoint`] | model folders, safetensors, the Python package's `.pth` |
@@ -22,6 +23,7 @@ pub mod config;
 pub mod data;
 pub mod eval;
 pub mod generate;
+pub mod machine;
 pub mod model;
 pub mod train;
 pub mod verify;

@@ -26,7 +26,7 @@ fn its_gradients_equal_finite_differences() {
 
 #[test]
 fn forward_equals_prefill_and_steps() {
-    support::check_splits(&model(DType::F64), 100, &[1, 7, 8, 9, 63, 64, 99]);
+    support::check_splits(&model(DType::F64).into(), 100, &[1, 7, 8, 9, 63, 64, 99]);
 }
 
 #[test]

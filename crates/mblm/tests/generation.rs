@@ -2,10 +2,16 @@
 
 mod support;
 
+use std::sync::Arc;
+
 use candle_core::{DType, Device, Tensor};
 use mblm::Result;
+use mblm::bytes::Format;
 use mblm::config::{ModelConfig, Precision};
-use mblm::generate::{Generator, GeneratorState, ShardThreads};
+use mblm::generate::{
+    Completion, End, Generator, GeneratorState, Sampling, SamplingParams, ShardThreads, Start, StopReason, StopRules,
+    complete,
+};
 use mblm::model::{BlockArgs, BlockRegistry, Init, Mblm, Model, Parameter, Recomputed, Seeded, SequenceBlock};
 use serde_json::{Value, json};
 
@@ -17,18 +23,20 @@ fn mamba(kind: &str) -> Value {
     json!({"block_type": kind, "d_state": 4, "d_conv": 3, "expand": 2, "headdim": 4, "pos_emb_type": null})
 }
 
-fn build(blocks: &Value, seq_lens: &[usize], registry: &BlockRegistry, seed: u64) -> Mblm {
+fn build(blocks: &Value, seq_lens: &[usize], registry: &BlockRegistry, seed: u64) -> Arc<Mblm> {
     let stages = seq_lens.len();
     let config: ModelConfig = serde_json::from_value(json!({
         "num_tokens": 257, "pad_token_id": 256, "hidden_dims": vec![8; stages], "num_layers": vec![2; stages],
         "seq_lens": seq_lens, "train_checkpoint_chunks": null, "block": blocks,
     }))
     .expect("a valid configuration");
-    Mblm::new(&config, registry, &Seeded(seed), DType::F32, &Device::Cpu).expect("the model builds")
+    Mblm::new(&config, registry, &Seeded(seed), DType::F32, &Device::Cpu)
+        .expect("the model builds")
+        .into()
 }
 
 /// One to four stages, every kind of block, all without an end to their positions.
-fn models() -> Vec<(&'static str, Mblm)> {
+fn models() -> Vec<(&'static str, Arc<Mblm>)> {
     let registry = BlockRegistry::default();
     let model = |blocks: Value, lens: &[usize]| build(&blocks, lens, &registry, 1);
     vec![
@@ -87,7 +95,7 @@ fn losses_by_pieces_are_those_of_the_whole() {
             .losses(&ids)
             .and_then(|t| Ok(t.flatten_all()?.to_vec1()?))
             .expect("losses");
-        let generator = Generator::new(&model).expect("a generator");
+        let generator = Generator::new(model.clone()).expect("a generator");
         for pieces in [vec![150], vec![1, 149], vec![7, 50, 93], vec![24, 24, 102], vec![5; 30]] {
             let mut state = generator.begin(1);
             let mut logits = generator.first_logits(1).expect("logits");
@@ -115,7 +123,7 @@ fn losses_by_pieces_are_those_of_the_whole() {
 #[test]
 fn streams_out_of_step_give_what_each_gives_alone() {
     for (name, model) in models() {
-        let generator = Generator::new(&model).expect("a generator");
+        let generator = Generator::new(model.clone()).expect("a generator");
         let prompts: Vec<Vec<u32>> = [0, 1, 4, 5, 5, 23, 24]
             .iter()
             .map(|len| ids(*len, 40 + *len as u64))
@@ -151,7 +159,7 @@ fn streams_out_of_step_give_what_each_gives_alone() {
 #[test]
 fn a_fork_goes_on_like_streams_that_read_the_prompt_themselves() {
     for (name, model) in models() {
-        let generator = Generator::new(&model).expect("a generator");
+        let generator = Generator::new(model.clone()).expect("a generator");
         for len in [3, 12, 29] {
             let prompt = ids(len, 5);
             let mut one = generator.begin(1);
@@ -209,7 +217,7 @@ fn a_state_goes_to_a_file_and_back() {
     let folder = tempfile::tempdir().expect("a folder");
     let path = folder.path().join("state.safetensors");
     for (name, model) in models() {
-        let generator = Generator::new(&model).expect("a generator");
+        let generator = Generator::new(model.clone()).expect("a generator");
         for len in [1, 11, 12, 31] {
             let (one, two) = (ids(len, 8), ids(len, 9));
             let mut state = generator.begin(2);
@@ -234,13 +242,13 @@ fn a_file_that_is_no_state_of_this_model_is_an_error() {
     let blocks = json!([mamba("mamba2"), transformer(Some("fixed"))]);
     let [one, other] = [1, 2].map(|seed| build(&blocks, &[16, 4], &BlockRegistry::default(), seed));
     let (one, other) = (
-        Generator::new(&one).expect("one"),
-        Generator::new(&other).expect("another"),
+        Generator::new(one).expect("one"),
+        Generator::new(other).expect("another"),
     );
     let mut state = one.begin(1);
     let logits = one.prefill(&mut state, &[&ids(10, 1)]).expect("prefill");
     one.save_state(&state, &logits, &path).expect("a file");
-    let message = |generator: &Generator<'_>| generator.load_state(&path).expect_err("an error").to_string();
+    let message = |generator: &Generator| generator.load_state(&path).expect_err("an error").to_string();
     assert!(
         message(&other).contains("expected a state of this model, found that of another"),
         "{}",
@@ -315,6 +323,7 @@ fn a_block_that_knows_whole_sequences_only_trains_and_decodes() {
         }))
         .expect("a valid configuration");
         let model = Mblm::new(&config, &registry, &Seeded(3), DType::F64, &Device::Cpu).expect("the model builds");
+        let model = Arc::new(model);
         support::check_splits(&model, 36, &[1, 3, 4, 5, 35]);
         support::check_gradients(&model, 3);
     }
@@ -327,7 +336,7 @@ fn rounded_weights_are_those_of_the_whole_too() {
         let sequence = ids(50, 4);
         let whole = |model: &Mblm| rows(&model.logits(&sequence).and_then(|t| Ok(t.squeeze(0)?)).expect("logits"));
         let before = whole(&exact);
-        let mut model = Model::Decoder(Box::new(exact));
+        let mut model = Model::Decoder(exact);
         model.use_in(Precision::Float32).expect("nothing to do");
         let decoder = |model: &Model| whole(model.decoder("the test").expect("a decoder"));
         assert_eq!(decoder(&model), before, "{name}: float32 changes nothing");
@@ -339,7 +348,7 @@ fn rounded_weights_are_those_of_the_whole_too() {
             .fold(0.0, f32::max);
         assert!(largest > 1e-5 && largest < 5e-2, "{name}: {largest}");
 
-        let generator = Generator::new(decoder).expect("a generator");
+        let generator = Generator::new(decoder.clone()).expect("a generator");
         let (prompt, rest) = sequence.split_at(21);
         let mut state = generator.begin(1);
         let mut logits = generator.prefill(&mut state, &[prompt]).expect("prefill");
@@ -370,9 +379,9 @@ fn steps_on_cuda_are_those_of_the_whole() {
     let on = |device: &Device| Mblm::new(&config, &registry, &Seeded(1), DType::F32, device).expect("the model builds");
     let exact = on(&Device::Cpu);
     let device = mblm_ops::device::open("cuda").expect("a CUDA device");
-    let mut model = Model::Decoder(Box::new(on(&device)));
-    model.set_precision(Precision::Bf16);
-    let generator = Generator::new(model.decoder("the test").expect("a decoder")).expect("a generator");
+    let mut model = Model::Decoder(Arc::new(on(&device)));
+    model.set_precision(Precision::Bf16).expect("it is not shared");
+    let generator = Generator::new(model.decoder("the test").expect("a decoder").clone()).expect("a generator");
 
     let (prompt, len) = (29, 110);
     let sequences: Vec<Vec<u32>> = (0..3)
@@ -418,5 +427,88 @@ fn steps_on_cuda_are_those_of_the_whole() {
             let logits = generator.step(state, &next[sequence..=sequence]).expect("a step");
             check(&logits, 0, sequence, position);
         }
+    }
+}
+
+fn completed(generator: &Generator, params: &SamplingParams, stop: &StopRules) -> Vec<(Vec<u8>, Option<End>)> {
+    let mut samples = vec![(Vec::new(), None); params.samples];
+    for piece in complete(generator, b"Once", params, stop).expect("samples") {
+        let piece = piece.expect("a piece");
+        samples[piece.sample].0.extend(piece.bytes);
+        samples[piece.sample].1 = piece.end;
+    }
+    samples
+}
+
+#[test]
+fn completions_do_not_depend_on_their_company() {
+    let (_, model) = models().remove(3);
+    let generator = Generator::new(model).expect("a generator");
+    let stop = StopRules::default();
+    let mut params = SamplingParams::new(20);
+    (params.samples, params.seed, params.format) = (5, 7, Format::Raw);
+    let together = completed(&generator, &params, &stop);
+    params.samples = 1;
+    for (number, sample) in together.iter().enumerate() {
+        params.first_sample = number as u64;
+        assert_eq!(
+            completed(&generator, &params, &stop),
+            [sample.clone()],
+            "sample {number}"
+        );
+        assert_eq!((sample.0.len(), sample.1), (20, Some(End::Length)));
+    }
+}
+
+#[test]
+fn a_completion_goes_on_from_where_another_ended() {
+    let (_, model) = models().remove(3);
+    let generator = Generator::new(model).expect("a generator");
+    let mut params = SamplingParams::new(24);
+    (params.sampling, params.format) = (Sampling::greedy(), Format::Raw);
+    let [(whole, _)] = &completed(&generator, &params, &StopRules::default())[..] else {
+        panic!("one sample")
+    };
+    // held back while it could be the stop text, which is longer than what is left
+    let stop = StopRules {
+        strings: vec![[&whole[6..10], b"no such text"].concat()],
+        ..StopRules::default()
+    };
+    params.max_bytes = 10;
+    let mut first = complete(&generator, b"Once", &params, &stop).expect("a sample");
+    let begun: Vec<u8> = first.by_ref().flat_map(|piece| piece.expect("a piece").bytes).collect();
+    assert_eq!(begun, whole[..10]);
+    let start = Start {
+        cursor: Some(first.into_cursor().expect("a cursor")),
+        ..Start::default()
+    };
+    params.max_bytes = 14;
+    let rest = Completion::new(&generator, start, &params, &StopRules::default()).expect("a sample");
+    let rest: Vec<u8> = rest.flat_map(|piece| piece.expect("a piece").bytes).collect();
+    assert_eq!(rest, whole[10..]);
+}
+
+#[test]
+fn completions_end_by_a_stop_and_by_an_interrupt() {
+    let (_, model) = models().remove(3);
+    let generator = Generator::new(model).expect("a generator");
+    let mut params = SamplingParams::new(24);
+    (params.sampling, params.format, params.echo) = (Sampling::greedy(), Format::Raw, true);
+    let [(whole, _)] = &completed(&generator, &params, &StopRules::default())[..] else {
+        panic!("one sample")
+    };
+    assert_eq!((&whole[..4], whole.len()), (&b"Once"[..], 28));
+    let mut stop = StopRules {
+        strings: vec![whole[4..7].to_vec()],
+        ..StopRules::default()
+    };
+    let end = Some(End::Stop(StopReason::String(0)));
+    assert_eq!(completed(&generator, &params, &stop), [(b"Once".to_vec(), end)]);
+    stop.keep = true;
+    assert_eq!(completed(&generator, &params, &stop), [(whole[..7].to_vec(), end)]);
+    for samples in [1, 2] {
+        (params.samples, params.interrupt) = (samples, Some(Arc::new(true.into())));
+        let expected = vec![(b"Once".to_vec(), Some(End::Interrupted)); samples];
+        assert_eq!(completed(&generator, &params, &StopRules::default()), expected);
     }
 }

@@ -2,6 +2,8 @@
 
 mod support;
 
+use std::sync::Arc;
+
 use candle_core::{DType, Device, Tensor};
 use mblm::config::ModelConfig;
 use mblm::model::{BlockRegistry, Chunking, Gradients, Loss, Mblm, ModelBatch, Seeded, TrainingPass};
@@ -78,17 +80,19 @@ fn with_dropout(mut block: Value) -> Value {
     block
 }
 
-fn build(blocks: &Value, seq_lens: &[usize], chunks: Option<Vec<usize>>, dtype: DType) -> Mblm {
+fn build(blocks: &Value, seq_lens: &[usize], chunks: Option<Vec<usize>>, dtype: DType) -> Arc<Mblm> {
     let stages = seq_lens.len();
     let config: ModelConfig = serde_json::from_value(json!({
         "num_tokens": 257, "pad_token_id": 256, "hidden_dims": vec![8; stages], "num_layers": vec![2; stages],
         "seq_lens": seq_lens, "train_checkpoint_chunks": chunks, "block": blocks,
     }))
     .expect("a valid configuration");
-    Mblm::new(&config, &BlockRegistry::default(), &Seeded(1), dtype, &Device::Cpu).expect("the model builds")
+    Mblm::new(&config, &BlockRegistry::default(), &Seeded(1), dtype, &Device::Cpu)
+        .expect("the model builds")
+        .into()
 }
 
-fn models(dtype: DType) -> Vec<(&'static str, Mblm)> {
+fn models(dtype: DType) -> Vec<(&'static str, Arc<Mblm>)> {
     let configs = configs().into_iter();
     configs
         .map(|(name, blocks, seq_lens)| (name, build(&blocks, &seq_lens, None, dtype)))
@@ -117,7 +121,7 @@ fn prefill_in_pieces_equals_prefill_at_once() {
     use mblm::generate::Generator;
     for (name, model) in models(DType::F64) {
         let row = support::ids(1, 70, 256, 2).ids;
-        let generator = Generator::new(&model).expect("a generator");
+        let generator = Generator::new(model.clone()).expect("a generator");
         let mut once = generator.begin(1);
         let expected = generator.prefill(&mut once, &[&row]).expect("prefill");
         for piece in [1, 3, 5, 17, 64] {

@@ -133,6 +133,13 @@ impl<W: Write> ByteStream<W> {
     }
 }
 
+impl ByteStream<Vec<u8>> {
+    /// What has been written to memory so far, which is then empty. A character that is not complete yet is kept.
+    pub fn take(&mut self) -> Vec<u8> {
+        std::mem::take(&mut self.out)
+    }
+}
+
 fn special_id(id: u32) -> Error {
     Error::input(format!(
         "id {id} is not a byte: expected 0 to {}; skip special ids, or allow only bytes to be generated",

@@ -92,7 +92,7 @@ mod tests {
 
     fn saved(folder: &Path) -> crate::model::Model {
         let model = Mblm::seeded(&config(257, 256), 1, &Device::Cpu).unwrap();
-        let model = crate::model::Model::Decoder(Box::new(model));
+        let model = crate::model::Model::Decoder(std::sync::Arc::new(model));
         model.save(folder).unwrap();
         model
     }

@@ -18,6 +18,7 @@ mod needle;
 mod needle_tests;
 mod positions;
 mod split;
+mod stream;
 #[cfg(test)]
 mod tests;
 pub mod vqa;
@@ -30,6 +31,7 @@ use crate::{Error, Result};
 pub use needle::{Found, ModelReader, NeedleTest, Reader};
 pub use positions::{Buckets, ByPosition};
 pub use split::SplitScores;
+pub use stream::StreamScores;
 pub use windows::Windows;
 
 /// How files are scored.

@@ -40,13 +40,13 @@ pub trait Reader {
 
 /// A model as it decodes: prompts in pieces of bounded size, then a byte at a time.
 pub struct ModelReader<'a> {
-    generator: &'a Generator<'a>,
+    generator: &'a Generator,
     state: GeneratorState,
 }
 
 impl<'a> ModelReader<'a> {
     /// Reads with this model.
-    pub fn new(generator: &'a Generator<'a>) -> Self {
+    pub fn new(generator: &'a Generator) -> Self {
         Self {
             generator,
             state: generator.begin(1),

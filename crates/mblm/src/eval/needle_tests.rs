@@ -123,7 +123,7 @@ fn the_samples_of_a_cell_have_their_needle_at_neighbouring_places() {
 }
 
 /// Three stages with a Mamba2 on top, patches of 6 and 2 bytes.
-fn model() -> Mblm {
+fn model() -> std::sync::Arc<Mblm> {
     let attention =
         json!({ "attn_head_dims": 4, "attn_num_heads": 2, "attn_use_rot_embs": true, "pos_emb_type": null });
     let config: ModelConfig = serde_json::from_value(json!({
@@ -134,13 +134,13 @@ fn model() -> Mblm {
         ]
     }))
     .unwrap();
-    Mblm::seeded(&config, 3, &Device::Cpu).unwrap()
+    Mblm::seeded(&config, 3, &Device::Cpu).unwrap().into()
 }
 
 #[test]
 fn the_model_with_state_answers_as_a_whole_pass_does() {
     let (model, test) = (model(), test(json!({"needles": 2})));
-    let generator = Generator::new(&model).unwrap();
+    let generator = Generator::new(model.clone()).unwrap();
     for len in [100, 103, 240] {
         let found = test.read(&mut ModelReader::new(&generator), len, 0.4, 2..7).unwrap();
         let (mut right, mut hits, mut nats) = (0, 0, 0.0);

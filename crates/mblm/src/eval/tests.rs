@@ -158,7 +158,7 @@ fn a_split_scores_as_the_same_bytes_in_a_file() {
     std::fs::write(&path, &bytes).unwrap();
     let mut args = DatasetArgs::new(&path, Split::Train, 12);
     args.options.insert("held_out".into(), json!(0));
-    let model = Model::Decoder(Box::new(decoder()));
+    let model = Model::Decoder(std::sync::Arc::new(decoder()));
     let split = |batch_size, max_samples| -> Vec<ByteScore> {
         let dataset = Registry::default().open("bytes", &args).unwrap().unwrap();
         let groups = SplitScores::new(&model, dataset, batch_size, max_samples).unwrap();
@@ -244,7 +244,7 @@ fn weights_padding_and_masks_count_as_in_training() {
     let masked: Arc<dyn Dataset> = Arc::new(crate::data::Masked::new(Arc::new(inner), &masked).unwrap());
     for (model, dataset) in [
         (
-            Model::Decoder(Box::new(decoder())),
+            Model::Decoder(std::sync::Arc::new(decoder())),
             Arc::new(Weighted) as Arc<dyn Dataset>,
         ),
         (encoder(), masked),

@@ -11,6 +11,8 @@
 //!
 //! Shapes: b streams at the same position; logits (b, V); contexts (b, P_n, D_n) of the open sequence of stage n.
 
+use std::sync::Arc;
+
 use candle_core::{DType, Tensor};
 use mblm_ops::cpu::on_workers;
 use mblm_ops::{cross_entropy, widened};
@@ -23,8 +25,8 @@ const PREFILL_PATCHES: usize = 1024;
 
 /// A model ready to decode: its constant start rows are computed once, and its linear layers' weights held a second time in the
 /// form that few rows read fastest. Made for the parameters as they are: once they have changed, another is needed.
-pub struct Generator<'a> {
-    model: &'a Mblm,
+pub struct Generator {
+    model: Arc<Mblm>,
     /// The model's way, reading packed copies of its weights.
     compute: Compute,
     /// The output (1, 1, D) of the start row of each stage, and the state after it.
@@ -99,9 +101,10 @@ impl GeneratorState {
     }
 }
 
-impl<'a> Generator<'a> {
+impl Generator {
     /// Prepares `model` for decoding.
-    pub fn new(model: &'a Mblm) -> Result<Self> {
+    pub fn new(model: impl Into<Arc<Mblm>>) -> Result<Self> {
+        let model = model.into();
         let compute = model.compute().with_packed(model.parameters())?;
         let mut starts = Vec::with_capacity(model.stage_count());
         let mut start_contexts = vec![None];
@@ -117,18 +120,19 @@ impl<'a> Generator<'a> {
                  the longer it is; implement StageBlock with a state to avoid that"
             );
         }
+        let first_logits = model.first_logits()?;
         Ok(Self {
             model,
             compute,
             starts,
             start_contexts,
-            first_logits: model.first_logits()?,
+            first_logits,
         })
     }
 
     /// The model.
-    pub fn model(&self) -> &'a Mblm {
-        self.model
+    pub fn model(&self) -> &Arc<Mblm> {
+        &self.model
     }
 
     /// How it computes.

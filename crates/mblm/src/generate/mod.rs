@@ -2,6 +2,7 @@
 //!
 //! | file | holds |
 //! |---|---|
+//! | [`mod@complete`] | completions of a prompt, piece by piece as they come |
 //! | [`generator`] | the model with state: prefill, then a byte at a time |
 //! | `shards` | many streams from one state, side by side: [`GeneratorState::fork_shards`], [`ShardThreads`] |
 //! | `saved` | the state in a file: [`Generator::save_state`], [`Generator::load_state`] |
@@ -11,16 +12,23 @@
 //! | [`constraint`] | what may come next for the stream to stay valid UTF-8 |
 //! | [`stop`] | where a stream ends: stop strings and stop ids |
 
+pub mod complete;
 pub mod constraint;
+mod cursor;
+mod draft;
 pub mod generator;
 pub mod sample;
 mod saved;
 mod shards;
+mod side_by_side;
 pub mod stop;
 mod streams;
 pub mod token_set;
 
+pub use complete::{Completion, Piece, SamplingParams, Start, complete};
 pub use constraint::Utf8Only;
+pub use cursor::Cursor;
+pub use draft::End;
 pub use generator::{Generator, GeneratorState};
 pub use sample::{Sampler, Sampling};
 pub use shards::ShardThreads;

@@ -34,7 +34,7 @@ struct Document {
     slots: Vec<usize>,
 }
 
-impl Generator<'_> {
+impl Generator {
     /// Writes `state`, and the logits (b, V) of the next id, to a file.
     ///
     /// # Errors

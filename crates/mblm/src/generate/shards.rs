@@ -43,7 +43,7 @@ impl GeneratorState {
 ///
 /// ```no_run
 /// # use mblm::generate::{Generator, GeneratorState, ShardThreads};
-/// # fn example(generator: &Generator<'_>, state: &GeneratorState) -> mblm::Result<()> {
+/// # fn example(generator: &Generator, state: &GeneratorState) -> mblm::Result<()> {
 /// let mut shards = state.fork_shards(16)?;
 /// let threads = ShardThreads::new(shards.len())?;
 /// threads.side_by_side(&mut shards, |shard| generator.step(shard, &vec![b'a'.into(); shard.streams()]));

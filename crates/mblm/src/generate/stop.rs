@@ -17,6 +17,8 @@ pub struct StopRules {
     pub strings: Vec<Vec<u8>>,
     /// Ids, bytes or special.
     pub ids: Vec<u32>,
+    /// Whether what ends a completion belongs to it.
+    pub keep: bool,
 }
 
 /// Why a stream ended.
@@ -189,7 +191,11 @@ mod tests {
             prop::collection::vec(string, 0..4),
             prop::collection::vec(4u32..300, 0..2),
         )
-            .prop_map(|(strings, ids)| StopRules { strings, ids })
+            .prop_map(|(strings, ids)| StopRules {
+                strings,
+                ids,
+                keep: false,
+            })
     }
 
     fn stream() -> impl Strategy<Value = Vec<u32>> {
@@ -231,6 +237,7 @@ mod tests {
         let rules = StopRules {
             strings: vec![b"ab".to_vec()],
             ids: vec![],
+            keep: false,
         };
         let ids = [u32::from(b'a'), 256 + u32::from(b'b'), u32::from(b'b')];
         assert_eq!(scan(&mut StopScanner::new(&rules).unwrap(), &ids), (ids.to_vec(), None));
@@ -241,6 +248,7 @@ mod tests {
         let rules = StopRules {
             strings: vec![b"END".to_vec()],
             ids: vec![257],
+            keep: false,
         };
         let found = scan(&mut StopScanner::new(&rules).unwrap(), &[69, 78, 257, 69]);
         assert_eq!(found, (vec![69, 78], Some(StopReason::Id(257))));
@@ -251,6 +259,7 @@ mod tests {
         let rules = StopRules {
             strings: vec![b"a".to_vec(), vec![]],
             ids: vec![],
+            keep: false,
         };
         let message = StopScanner::new(&rules).unwrap_err().to_string();
         assert!(message.contains("stop string 2 is empty"), "{message}");

@@ -13,7 +13,7 @@ use super::generator::{Generator, GeneratorState, OpenSequence};
 use crate::model::State;
 use crate::{Error, Result};
 
-impl Generator<'_> {
+impl Generator {
     /// Reads a prompt for each stream: states of one stream each, and the logits (b, V) of their next ids. An empty prompt is
     /// fine.
     ///

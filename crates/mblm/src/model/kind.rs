@@ -1,5 +1,6 @@
 //! A model of either kind, decoder or encoder, behind the calls that training and evaluation need.
 
+use std::sync::Arc;
 use std::time::Duration;
 
 use candle_core::{DType, Device, Tensor};
@@ -21,7 +22,7 @@ use crate::{Error, Result};
 /// A decoder or an encoder.
 pub enum Model {
     /// Predicts each byte from the bytes before it.
-    Decoder(Box<Mblm>),
+    Decoder(Arc<Mblm>),
     /// Restores masked bytes from those around them.
     Encoder(Box<MblmEncoder>),
 }
@@ -36,7 +37,7 @@ impl Model {
     ) -> Result<Self> {
         Ok(match architecture {
             Architecture::Decoder(config) => {
-                Self::Decoder(Box::new(Mblm::new(config, registry, source, DType::F32, device)?))
+                Self::Decoder(Arc::new(Mblm::new(config, registry, source, DType::F32, device)?))
             }
             Architecture::Encoder(config) => {
                 Self::Encoder(Box::new(MblmEncoder::new(config, source, DType::F32, device)?))
@@ -70,12 +71,23 @@ impl Model {
 
     /// Sets the precision in which the model computes where it is only used, on a GPU; a learner has its own. On the CPU that is
     /// always float32, as at first on every device.
-    pub fn set_precision(&mut self, precision: Precision) {
+    ///
+    /// # Errors
+    /// A decoder that others hold as well: they would compute otherwise all of a sudden.
+    pub fn set_precision(&mut self, precision: Precision) -> Result<()> {
         let compute = Compute::for_use(precision, self.device());
         match self {
-            Self::Decoder(model) => model.set_compute(compute),
+            Self::Decoder(model) => match Arc::get_mut(model) {
+                Some(model) => model.set_compute(compute),
+                None => {
+                    return Err(Error::input(
+                        "the model is shared: set its precision before a generator or another thread holds it",
+                    ));
+                }
+            },
             Self::Encoder(model) => model.set_compute(compute),
         }
+        Ok(())
     }
 
     /// Prepares a model that is only used for `precision`: on a GPU as [`set_precision`](Self::set_precision) does. On the CPU, where a
@@ -83,9 +95,9 @@ impl Model {
     /// else stays float32, so that it does not matter how many positions are computed at once.
     ///
     /// # Errors
-    /// A failing device.
+    /// As [`set_precision`](Self::set_precision), and a failing device.
     pub fn use_in(&mut self, precision: Precision) -> Result<()> {
-        self.set_precision(precision);
+        self.set_precision(precision)?;
         match self.device().is_cpu() && precision == Precision::Bf16 {
             true => self.parameters().round_weights(),
             false => Ok(()),
@@ -101,7 +113,7 @@ impl Model {
     }
 
     /// The decoder, or an error that says what needs one.
-    pub fn decoder(&self, purpose: &str) -> Result<&Mblm> {
+    pub fn decoder(&self, purpose: &str) -> Result<&Arc<Mblm>> {
         match self {
             Self::Decoder(model) => Ok(model),
             Self::Encoder(_) => Err(Error::input(format!(

@@ -3,6 +3,7 @@
 mod best;
 mod budget;
 mod data;
+mod forecast;
 mod learner;
 mod memory;
 mod observer;
@@ -22,6 +23,7 @@ mod validation;
 
 pub use budget::chunking_for;
 pub use data::{TrainingData, dataset_args, open_split};
+pub use forecast::{longest_context, memory_limit, seconds_per_batch};
 pub use learner::{LearnedBatch, Learner, LearnerCounts};
 pub use memory::{MemoryEstimate, Workload, estimate_memory, explain_memory};
 pub use observer::{BatchReport, Evaluation, EvaluationKind, Event, FileLengths, Observer, Observers, OnChunk};

@@ -2,6 +2,8 @@
 
 #![allow(dead_code, reason = "each test file uses some of the checks")]
 
+use std::sync::Arc;
+
 use candle_core::{Device, Tensor};
 use mblm::generate::Generator;
 use mblm::model::{Gradients, Mblm, ModelBatch, TrainingPass};
@@ -23,11 +25,11 @@ pub(crate) fn sample(batch: &ModelBatch, index: usize) -> ModelBatch {
 }
 
 /// The logits of a whole forward pass equal those of every given split into a prefill and single steps.
-pub(crate) fn check_splits(model: &Mblm, len: usize, splits: &[usize]) {
+pub(crate) fn check_splits(model: &Arc<Mblm>, len: usize, splits: &[usize]) {
     let ids = ids(2, len, 256, 11);
     let whole = model.logits(&ids).expect("logits");
     let rows: Vec<Vec<u32>> = ids.ids.chunks(len).map(<[u32]>::to_vec).collect();
-    let generator = Generator::new(model).expect("a generator");
+    let generator = Generator::new(model.clone()).expect("a generator");
     for &split in splits {
         let mut state = generator.begin(2);
         let prompts: Vec<&[u32]> = rows.iter().map(|row| &row[..split]).collect();

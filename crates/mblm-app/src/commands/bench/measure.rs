@@ -7,11 +7,11 @@
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use crate::ceilings::{Product, Spread};
 use anyhow::Result;
 use candle_core::DType;
 use mblm::config::Precision;
 use mblm::generate::{Generator, GeneratorState, ShardThreads};
+use mblm::machine::speed::{Product, Spread};
 use mblm::model::{Chunking, Mblm, Model, ModelBatch};
 use mblm::train::{Learner, Recipe};
 
@@ -100,12 +100,12 @@ pub(super) struct Generation {
 
 /// Reads `prompt` ids and goes on for `count` more, one stream and `streams` in turns, for about `time`.
 pub(super) fn generation(
-    model: &Mblm,
+    model: &Arc<Mblm>,
     (prompt, count, streams): (usize, usize, usize),
     time: Duration,
     tick: &dyn Fn(),
 ) -> Result<Generation> {
-    let generator = Generator::new(model)?;
+    let generator = Generator::new(model.clone())?;
     let mut noise = Noise::new();
     let ids = noise.ids(prompt);
     let (mut prefill, mut one, mut several) = (Vec::new(), Vec::new(), Vec::new());
@@ -138,7 +138,7 @@ pub(super) fn generation(
 }
 
 /// Bytes a second, all streams of all shards together. What the next byte is does not matter: a drawn one costs nothing.
-fn decode(generator: &Generator<'_>, mut shards: Vec<GeneratorState>, ids: &[u32]) -> Result<f64> {
+fn decode(generator: &Generator, mut shards: Vec<GeneratorState>, ids: &[u32]) -> Result<f64> {
     let streams: usize = shards.iter().map(GeneratorState::streams).sum();
     let threads = ShardThreads::new(shards.len())?;
     let start = Instant::now();

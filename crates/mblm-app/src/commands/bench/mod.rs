@@ -16,14 +16,12 @@ use indicatif::ProgressBar;
 use mblm::config::{Architecture, Precision};
 use mblm::model::{Chunking, Model, Seeded};
 use mblm::train::outputs::peak_resident;
-use mblm::train::{MemoryEstimate, Workload};
+use mblm::train::{MemoryEstimate, Workload, memory_limit};
 use serde_json::{Value, json};
 
 use self::args::{BenchArgs, BenchWhat};
 use self::measure::{Generation, Training};
-use crate::ceilings::Spread;
 use crate::command::{Command, Context, parse};
-use crate::memory;
 use crate::output::{self, grouped};
 use crate::{config, device};
 
@@ -72,7 +70,7 @@ fn run(args: &BenchArgs, context: &Context) -> Result<ExitCode> {
         config::warn_of_precision(precision, &device);
     }
     config::warn_of_kernels(architecture.model(), &device);
-    model.set_precision(precision);
+    model.set_precision(precision)?;
     let model = Arc::new(model);
     if generate {
         model.decoder(GENERATION)?;
@@ -106,7 +104,7 @@ fn run(args: &BenchArgs, context: &Context) -> Result<ExitCode> {
             gpu: !device.is_cpu(),
             chunking: Chunking::default(),
         }
-        .fitted(memory::limit(args.memory, &device)?)?;
+        .fitted(memory_limit(args.memory, &device)?)?;
         let recipe = (precision, work.chunking);
         let found = measure::training(&model, recipe, (args.batch_size, len), time, &|| tick("training"))?;
         let peak = peak_resident();
@@ -179,18 +177,6 @@ fn generation(found: &Generation, (prompt, count): (usize, usize), peak: Option<
         "streams_bytes_per_second": found.several,
         "peak_resident_bytes": peak,
     })
-}
-
-impl Spread {
-    /// `amount` by each value: speeds from times.
-    fn reciprocal(&self, amount: f64) -> Self {
-        Self {
-            median: amount / self.median,
-            smallest: amount / self.largest,
-            largest: amount / self.smallest,
-            repetitions: self.repetitions,
-        }
-    }
 }
 
 /// One line: a name, the median in units of `unit`, smallest and largest, and more.

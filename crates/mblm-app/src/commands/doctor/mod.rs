@@ -13,12 +13,12 @@ use candle_core::Device;
 use clap::{ArgMatches, Args};
 use indicatif::ProgressBar;
 use mblm::config::Precision;
+use mblm::machine::memory::MachineMemory;
+use mblm::machine::speed::{MemoryCopy, Product, Spread};
 use mblm::verify::{self, Comparison, Fixture};
 use serde_json::{Value, json};
-use sysinfo::{CpuRefreshKind, MemoryRefreshKind, RefreshKind, System};
 
 use self::args::DoctorArgs;
-use crate::ceilings::{Copy, Product, Spread};
 use crate::command::{self, Context, parse};
 use crate::output;
 use crate::usage::Usage;
@@ -108,19 +108,14 @@ fn devices(asked: Option<&str>) -> Result<(Vec<Device>, Option<String>)> {
 }
 
 fn processor() -> Value {
-    let system = System::new_with_specifics(
-        RefreshKind::nothing()
-            .with_cpu(CpuRefreshKind::nothing())
-            .with_memory(MemoryRefreshKind::nothing().with_ram()),
-    );
-    let name = system.cpus().first().map(|cpu| cpu.brand().trim().to_string());
+    let memory = MachineMemory::now();
     json!({
-        "name": name,
+        "name": mblm::machine::processor(),
         "threads": mblm::threads(),
         "instructions": mblm::device::instructions(),
         "bf16_products": mblm::bf16_is_fast(),
-        "memory_bytes": system.total_memory(),
-        "available_memory_bytes": system.available_memory(),
+        "memory_bytes": memory.total,
+        "available_memory_bytes": memory.available,
     })
 }
 
@@ -177,14 +172,14 @@ fn check(device: &Device, bar: &ProgressBar, context: &Context) -> Result<(Value
         found[key] = measured(speed);
     }
     bar.set_message(format!("{name}: copy"));
-    let speed = Copy::new(device).and_then(|mut copy| Spread::measure(REPETITIONS, || copy.run()));
+    let speed = MemoryCopy::new(device).and_then(|mut copy| Spread::measure(REPETITIONS, || copy.run()));
     found["copy_bytes_per_second"] = measured(speed);
     let right = failed.is_empty();
     Ok((found, right))
 }
 
 /// A speed, or why there is none, such as too little free memory.
-fn measured(speed: Result<Spread>) -> Value {
+fn measured(speed: mblm::Result<Spread>) -> Value {
     match speed {
         Ok(speed) => json!(speed),
         Err(error) => json!({ "error": error.to_string().lines().next().unwrap_or_default() }),

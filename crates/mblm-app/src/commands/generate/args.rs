@@ -27,6 +27,7 @@ BYTES are characters and ranges (a-z0-9 \\n), TEXT of --stop is text; both know 
 /// All arguments, those of `modes` before the ones that say how and in which form.
 pub(crate) fn arguments<'a>(command: Command, modes: impl Iterator<Item = &'a dyn GenerateMode>) -> Command {
     let mut command = GenerateArgs::augment_args(command);
+    let about = command.get_about().cloned().unwrap_or_default(); // deriving arguments also sets this
     for (place, name) in ["device", "precision", "json"].into_iter().enumerate() {
         command = command.mut_arg(name, |arg| arg.display_order(LAST + place));
     }
@@ -36,7 +37,7 @@ pub(crate) fn arguments<'a>(command: Command, modes: impl Iterator<Item = &'a dy
         examples += &format!("\n  {}", mode.example());
         notes += &format!("\n\n{}", mode.help());
     }
-    command.after_help(format!("{examples}\n\n{notes}"))
+    command.about(about).after_help(format!("{examples}\n\n{notes}"))
 }
 
 /// The first place, in the help, of the arguments that stand last, before those of every command.

@@ -9,16 +9,16 @@ use std::path::Path;
 use std::process::ExitCode;
 
 use anyhow::{Context as _, Result};
-use mblm::bytes::{ByteStream, Format, SpecialIds, ids_from_bytes};
-use mblm::generate::Generator;
+use mblm::bytes::ids_from_bytes;
 use mblm::generate::sample::MAX_REPETITION_WINDOW;
+use mblm::generate::{Completion, Cursor, Generator, Start};
 use rustyline::DefaultEditor;
 use rustyline::error::ReadlineError;
 
 use super::args::GenerateArgs;
+use super::rules::GenerateRules;
 use crate::command::Context;
 use crate::output::{grouped, note};
-use crate::sampling::{Place, Rules, Stream, extend};
 use crate::signals::Signals;
 
 /// Bytes of an answer unless another length is asked for.
@@ -39,20 +39,20 @@ an empty line   go on without reading anything
 pub(crate) fn run(
     args: &GenerateArgs,
     context: &Context,
-    generator: &Generator<'_>,
-    place: Place,
-    rules: Rules,
-    seed: u64,
+    generator: &Generator,
+    cursor: Cursor,
+    mut rules: GenerateRules,
     prompt: &[u8],
 ) -> Result<ExitCode> {
     let signals = Signals::listen_in_conversation()?;
+    rules.params.interrupt = Some(signals.stop.clone());
+    let seed = rules.params.seed;
     let mut conversation = Conversation {
         generator,
         signals: &signals,
-        place,
+        cursor,
         before: Vec::new(),
         rules,
-        seed,
         answers: 0,
         max_bytes: args.max_bytes.unwrap_or(ANSWER),
         newline: false,
@@ -117,13 +117,12 @@ impl Input {
 
 /// What has been said, and how answers are made.
 struct Conversation<'a> {
-    generator: &'a Generator<'a>,
+    generator: &'a Generator,
     signals: &'a Signals,
-    place: Place,
-    /// The last ids before the place, as many as a repetition penalty can ask for.
+    cursor: Cursor,
+    /// The last ids before the cursor, as many as a repetition penalty can ask for.
     before: Vec<u32>,
-    rules: Rules,
-    seed: u64,
+    rules: GenerateRules,
     answers: u64,
     max_bytes: usize,
     newline: bool,
@@ -156,19 +155,19 @@ impl Conversation<'_> {
             ("quit", "") => return Ok(false),
             ("help", "") => Ok(HELP.to_string()),
             ("reset", "") => {
-                self.place = Place::begin(self.generator)?;
+                self.cursor = Cursor::begin(self.generator)?;
                 self.before.clear();
                 Ok("nothing has been read".to_string())
             }
             ("seed", _) => parse(value, "a whole number").map(|seed| {
-                (self.seed, self.answers) = (seed, 0);
+                (self.rules.params.seed, self.answers) = (seed, 0);
                 format!("seed {seed}")
             }),
             ("temperature", _) => parse(value, "a number such as 0.8").and_then(|temperature| {
-                let mut sampling = self.rules.sampling.clone();
+                let mut sampling = self.rules.params.sampling.clone();
                 sampling.temperature = temperature;
                 sampling.validate().map_err(|error| error.to_string())?;
-                self.rules.sampling = sampling;
+                self.rules.params.sampling = sampling;
                 Ok(format!("temperature {temperature}"))
             }),
             ("bytes", _) => parse(value, "a whole number").map(|bytes| {
@@ -196,7 +195,7 @@ impl Conversation<'_> {
     }
 
     fn save(&self, path: &Path) -> Result<String, String> {
-        let saved = self.generator.save_state(&self.place.state, &self.place.logits, path);
+        let saved = self.cursor.save(self.generator, path);
         saved.map_err(|error| error.to_string())?;
         Ok(format!("saved to {}", path.display()))
     }
@@ -204,7 +203,7 @@ impl Conversation<'_> {
     /// The positions that are left, where the model has not any number of them.
     fn left(&self) -> Option<usize> {
         let longest = self.generator.model().config().longest_input()?;
-        Some(longest.saturating_sub(self.place.state.position()))
+        Some(longest.saturating_sub(self.cursor.position()))
     }
 
     /// Reads bytes without answering; whether they fit.
@@ -217,7 +216,7 @@ impl Conversation<'_> {
             return Ok(false);
         }
         let ids = ids_from_bytes(bytes);
-        if let Err(error) = self.place.read(self.generator, &ids) {
+        if let Err(error) = self.cursor.read(self.generator, &ids) {
             note(&format!("not read: {error:#}"));
             return Ok(false);
         }
@@ -228,27 +227,26 @@ impl Conversation<'_> {
     /// Generates an answer and writes it.
     fn answer(&mut self) -> Result<()> {
         let left = self.left();
-        let max_bytes = left.map_or(self.max_bytes, |left| left.min(self.max_bytes));
-        let mut out = ByteStream::new(io::stdout().lock(), Format::Utf8, SpecialIds::Skip);
-        let mut stream = Stream::new(&self.rules, self.seed, self.answers, &self.before)?;
-        let mut written = Vec::new();
-        let signals = self.signals;
-        let mut more = || !signals.stopped();
-        let mut write = |ids: &[u32]| {
-            written.extend_from_slice(ids);
-            out.write_ids(ids)?;
-            out.flush()
+        let mut params = self.rules.params.clone();
+        params.max_bytes = left.map_or(self.max_bytes, |left| left.min(self.max_bytes));
+        params.first_sample = self.answers;
+        // moved, as a second holder of a state makes the first step of the other copy it
+        let cursor = std::mem::replace(&mut self.cursor, Cursor::begin(self.generator)?);
+        let start = Start {
+            cursor: Some(cursor),
+            known: self.before.clone(),
+            prompt: Vec::new(),
         };
-        extend(
-            self.generator,
-            &mut self.place,
-            &mut stream,
-            max_bytes,
-            true,
-            &mut more,
-            &mut write,
-        )?;
-        let mut out = out.finish()?;
+        let mut answer = Completion::new(self.generator, start, &params, &self.rules.stop)?;
+        let mut out = io::stdout().lock();
+        let mut written = Vec::new();
+        for piece in answer.by_ref() {
+            let piece = piece?;
+            out.write_all(&piece.bytes)?;
+            out.flush()?;
+            written.extend(piece.ids);
+        }
+        self.cursor = answer.into_cursor()?;
         writeln!(out)?;
         out.flush()?;
         drop(out);
@@ -258,7 +256,7 @@ impl Conversation<'_> {
         if self.left() == Some(0) {
             note(&format!(
                 "the model's {} positions are used up; /reset begins anew",
-                grouped(self.place.state.position() as u64)
+                grouped(self.cursor.position() as u64)
             ));
         }
         Ok(())

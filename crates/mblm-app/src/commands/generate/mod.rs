@@ -18,16 +18,16 @@ use std::time::Instant;
 
 use anyhow::{Context as _, Result};
 use clap::ArgMatches;
-use mblm::bytes::{ByteStream, Format, SpecialIds, ids_from_bytes};
+use mblm::bytes::{Format, ids_from_bytes};
 use mblm::checkpoint::atomic;
 use mblm::config::ModelConfig;
-use mblm::generate::Generator;
+use mblm::generate::{Completion, Cursor, End, Generator, Start, StopReason};
 use mblm::model::Model;
 use serde_json::{Value, json};
 
 use self::args::GenerateArgs;
+use self::rules::GenerateRules;
 use crate::command::{Command, Context, parse};
-use crate::sampling::{Place, Rules, Stream, append, describe, extend, extend_all, seed_from_clock};
 use crate::signals::Signals;
 use crate::usage::Usage;
 use crate::{device, output};
@@ -55,7 +55,7 @@ impl Command for Generate {
 }
 
 fn run(args: &GenerateArgs, context: &Context) -> Result<ExitCode> {
-    let rules = rules::rules(args)?;
+    let mut rules = GenerateRules::new(args)?;
     check_together(args)?;
     let prompt = prompt(args)?;
     let device = device::open(&args.compute.device)?;
@@ -63,26 +63,26 @@ fn run(args: &GenerateArgs, context: &Context) -> Result<ExitCode> {
     model.use_in(args.compute.precision.into())?;
     let model = model.decoder("mblm generate")?;
     rules.check(model.config().num_tokens)?;
-    let generator = Generator::new(model)?;
-    let place = begin(args, &generator)?;
-    let seed = args.seed.unwrap_or_else(seed_from_clock);
+    let generator = Generator::new(model.clone())?;
+    let cursor = match &args.load_state {
+        Some(path) => Cursor::load(&generator, path)?,
+        None => Cursor::begin(&generator)?,
+    };
     if args.interactive {
-        return interactive::run(args, context, &generator, place, rules, seed, &prompt);
+        return interactive::run(args, context, &generator, cursor, rules, &prompt);
     }
-    let max_bytes = max_bytes(args.max_bytes, place.state.position() + prompt.len(), model.config())?;
     let signals = Signals::listen()?;
+    rules.params.max_bytes = max_bytes(args.max_bytes, cursor.position() + prompt.len(), model.config())?;
+    rules.params.interrupt = Some(signals.stop.clone());
     let job = Job {
         args,
         generator: &generator,
-        rules: &rules,
-        seed,
+        rules,
         prompt: &prompt,
-        max_bytes,
     };
-    let mut more = || !signals.stopped();
     match args.num_samples == 1 && !args.json && args.out.is_none() {
-        true => job.stream(place, &mut more)?,
-        false => job.collect(place, &mut more)?,
+        true => job.stream(cursor)?,
+        false => job.collect(cursor)?,
     }
     Ok(signals.exit_code().map_or(ExitCode::SUCCESS, ExitCode::from))
 }
@@ -107,135 +107,103 @@ fn check_together(args: &GenerateArgs) -> Result<()> {
     Ok(())
 }
 
-/// Where generation begins: before the first byte, or where an earlier one ended.
-fn begin(args: &GenerateArgs, generator: &Generator<'_>) -> Result<Place> {
-    let Some(path) = &args.load_state else {
-        return Place::begin(generator);
-    };
-    let (state, logits) = generator.load_state(path)?;
-    if state.streams() != 1 {
-        let message = format!("expected the state of one stream, found one of {}", state.streams());
-        return Err(mblm::Error::file(path, message).into());
-    }
-    Ok(Place { state, logits })
-}
-
 /// What to generate, and where to write it.
 struct Job<'a> {
     args: &'a GenerateArgs,
-    generator: &'a Generator<'a>,
-    rules: &'a Rules,
-    seed: u64,
+    generator: &'a Generator,
+    rules: GenerateRules,
     prompt: &'a [u8],
-    max_bytes: usize,
+}
+
+/// A sample, as far as it has come.
+#[derive(Clone, Default)]
+struct Sample {
+    bytes: Vec<u8>,
+    end: Option<End>,
 }
 
 impl Job<'_> {
-    /// The sample of this number, from 0.
-    fn sample(&self, index: usize) -> Result<Stream<'_>> {
-        let number = self.args.first_sample - 1 + index as u64;
-        Stream::new(self.rules, self.seed, number, &ids_from_bytes(self.prompt))
+    /// The samples that go on from `cursor`, in `format`.
+    fn samples(&self, cursor: Cursor, format: Format, echo: bool) -> Result<Completion<'_>> {
+        let mut params = self.rules.params.clone();
+        (params.format, params.echo) = (format, echo);
+        let start = Start {
+            cursor: Some(cursor),
+            prompt: ids_from_bytes(self.prompt),
+            ..Start::default()
+        };
+        Ok(Completion::new(self.generator, start, &params, &self.rules.stop)?)
     }
 
     /// Writes the prompt (unless raw) and the continuation to stdout as it comes.
-    fn stream(&self, mut place: Place, more: &mut dyn FnMut() -> bool) -> Result<()> {
+    fn stream(&self, cursor: Cursor) -> Result<()> {
         let raw = self.args.raw;
         let format = if raw { Format::Raw } else { Format::Utf8 };
-        let mut out = ByteStream::new(io::stdout().lock(), format, SpecialIds::Skip);
-        let prompt = ids_from_bytes(self.prompt);
-        if !raw {
-            out.write_ids(&prompt)?;
+        let mut out = io::stdout().lock();
+        let mut sample = self.samples(cursor, format, !raw)?;
+        for piece in sample.by_ref() {
+            out.write_all(&piece?.bytes)?;
             out.flush()?;
         }
-        place.read(self.generator, &prompt)?;
-        let keep = self.args.save_state.is_some();
-        let mut sample = self.sample(0)?;
-        extend(
-            self.generator,
-            &mut place,
-            &mut sample,
-            self.max_bytes,
-            keep,
-            more,
-            &mut |ids| {
-                out.write_ids(ids)?;
-                out.flush()
-            },
-        )?;
-        let mut out = out.finish()?;
         if !raw && io::stdout().is_terminal() {
             writeln!(out)?;
         }
         out.flush()?;
-        self.save(&place)
+        self.save(sample)
     }
 
     /// Generates all samples, then writes them.
-    fn collect(&self, mut place: Place, more: &mut dyn FnMut() -> bool) -> Result<()> {
+    fn collect(&self, cursor: Cursor) -> Result<()> {
         let started = Instant::now();
-        place.read(self.generator, &ids_from_bytes(self.prompt))?;
-        let mut samples = (0..self.args.num_samples)
-            .map(|index| self.sample(index))
-            .collect::<Result<Vec<_>>>()?;
-        let mut written = vec![Vec::new(); samples.len()]; // bytes of each
-        if let [sample] = &mut samples[..] {
-            let keep = self.args.save_state.is_some();
-            extend(
-                self.generator,
-                &mut place,
-                sample,
-                self.max_bytes,
-                keep,
-                more,
-                &mut |ids| {
-                    append(&mut written[0], ids);
-                    Ok(())
-                },
-            )?;
-        } else {
-            extend_all(
-                self.generator,
-                &place,
-                &mut samples,
-                self.max_bytes,
-                more,
-                &mut |index, ids| {
-                    append(&mut written[index], ids);
-                },
-            )?;
+        let mut samples = vec![Sample::default(); self.args.num_samples];
+        let mut completion = self.samples(cursor, Format::Raw, false)?;
+        for piece in completion.by_ref() {
+            let piece = piece?;
+            let sample = &mut samples[piece.sample];
+            sample.bytes.extend(piece.bytes);
+            sample.end = piece.end;
         }
         let seconds = started.elapsed().as_secs_f64();
-        let first = self.args.first_sample;
+        let numbered = samples.iter().zip(self.args.first_sample..);
         if self.args.json {
-            let samples = samples.iter().zip(&written).zip(first..);
-            let samples: Vec<Value> = samples
-                .map(|((sample, bytes), number)| {
-                    let (end, stop) = describe(sample.end(), self.rules);
-                    json!({
-                        "sample": number, "text": String::from_utf8_lossy(bytes), "bytes": bytes,
-                        "generated_bytes": bytes.len(), "end": end, "stop": stop,
-                    })
-                })
-                .collect();
+            let samples: Vec<Value> = numbered.map(|(sample, number)| self.describe(sample, number)).collect();
             self.print_json(&samples, seconds)?;
         } else if let Some(folder) = &self.args.out {
             atomic::make_folder(folder)?;
-            for (bytes, number) in written.iter().zip(first..) {
-                atomic::write(&folder.join(format!("sample_{number}")), |out| out.write_all(bytes))?;
+            for (sample, number) in numbered {
+                atomic::write(&folder.join(format!("sample_{number}")), |out| {
+                    out.write_all(&sample.bytes)
+                })?;
             }
         } else {
-            for (bytes, number) in written.iter().zip(first..) {
-                let text = [self.prompt, bytes].concat();
+            for (sample, number) in numbered {
+                let text = [self.prompt, &sample.bytes].concat();
                 output::line(&format!("== sample {number}\n{}", String::from_utf8_lossy(&text)))?;
             }
         }
-        self.save(&place)
+        self.save(completion)
+    }
+
+    /// A sample for `--json`.
+    fn describe(&self, sample: &Sample, number: u64) -> Value {
+        let (end, stop) = match sample.end {
+            Some(End::Interrupted) => ("interrupted", Value::Null),
+            Some(End::Stop(StopReason::Id(id))) => ("stop_id", json!(id)),
+            Some(End::Stop(StopReason::String(index))) => {
+                ("stop", json!(String::from_utf8_lossy(&self.rules.stop.strings[index])))
+            }
+            _ => ("length", Value::Null),
+        };
+        json!({
+            "sample": number, "text": String::from_utf8_lossy(&sample.bytes), "bytes": sample.bytes,
+            "generated_bytes": sample.bytes.len(), "end": end, "stop": stop,
+        })
     }
 
     /// One sample's fields stand at the top as well.
     fn print_json(&self, samples: &[Value], seconds: f64) -> Result<()> {
         let mut object = json!({
-            "prompt": String::from_utf8_lossy(self.prompt), "seed": self.seed, "seconds": seconds, "samples": samples,
+            "prompt": String::from_utf8_lossy(self.prompt), "seed": self.rules.params.seed, "seconds": seconds, "samples": samples,
         });
         if let [sample] = samples {
             for field in ["text", "bytes", "generated_bytes"] {
@@ -245,9 +213,9 @@ impl Job<'_> {
         Ok(output::json(object)?)
     }
 
-    fn save(&self, place: &Place) -> Result<()> {
+    fn save(&self, completion: Completion<'_>) -> Result<()> {
         match &self.args.save_state {
-            Some(path) => Ok(self.generator.save_state(&place.state, &place.logits, path)?),
+            Some(path) => Ok(completion.into_cursor()?.save(self.generator, path)?),
             None => Ok(()),
         }
     }

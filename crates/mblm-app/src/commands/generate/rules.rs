@@ -1,67 +1,108 @@
-//! What the options ask of a sample: how its bytes are chosen, which they may be, and what ends it.
+//! What the options ask of samples: how their bytes are chosen, which they may be, and what ends them.
 
-use anyhow::Result;
-use mblm::generate::{Sampling, StopRules, TokenSet, Utf8Only};
+use mblm::generate::{Sampling, SamplingParams, StopRules, TokenSet, Utf8Only};
 
 use super::args::{GenerateArgs, Only, SamplingArgs};
-use crate::sampling::Rules;
 use crate::usage::Usage;
 
-/// What the command line asks for.
-pub(crate) fn rules(args: &GenerateArgs) -> Result<Rules> {
-    let (bytes, utf8) = allowed(&args.sampling)?;
-    let stop: TokenSet = args.stop_id.iter().copied().collect();
-    if let Some(forbidden) = &args.sampling.forbid
-        && let Some(id) = args.stop_id.iter().find(|id| forbidden.contains(**id))
-    {
-        return Err(Usage(format!(
-            "--stop-id {id} never comes, as --forbid names it: leave it out of one of them"
-        ))
-        .into());
-    }
-    let given = &args.sampling;
-    let sampling = Sampling {
-        temperature: given.temperature,
-        top_k: given.top_k,
-        top_p: given.top_p,
-        min_p: given.min_p,
-        filter_thres: given.filter_thres,
-        repetition_penalty: given.repetition_penalty,
-        repetition_window: given.repetition_window,
-        allowed: bytes.union(&stop),
-    };
-    sampling.validate().map_err(|error| Usage(error.to_string()))?;
-    Ok(Rules {
-        sampling,
-        utf8,
-        stop: StopRules {
-            strings: args.stop.clone(),
-            ids: args.stop_id.clone(),
-        },
-        keep_stop: args.keep_stop,
-    })
+/// What the options of `mblm generate` ask of samples; checked.
+#[derive(Clone, Debug)]
+#[non_exhaustive]
+pub struct GenerateRules {
+    /// How samples are made; [`SamplingParams::max_bytes`] is still 0, and nothing interrupts them.
+    pub params: SamplingParams,
+    /// What ends them.
+    pub stop: StopRules,
 }
 
-/// The bytes that may be written, and whether they have to be UTF-8.
-fn allowed(args: &SamplingArgs) -> Result<(TokenSet, bool)> {
-    let (only, utf8) = match &args.only {
-        None => (TokenSet::bytes(), false),
-        Some(Only::Utf8) => (TokenSet::bytes(), true),
-        Some(Only::Bytes(set)) => (set.clone(), false),
-    };
-    let allowed = match &args.forbid {
-        Some(forbidden) => only.intersection(&forbidden.complement()),
-        None => only,
-    };
-    let first = match utf8 {
-        true => Utf8Only::default().allowed_among(&allowed, usize::MAX),
-        false => allowed.clone(),
-    };
-    if first.is_empty() {
-        return Err(Usage(
-            "--only and --forbid leave no byte that could be written: allow more, or forbid less".to_string(),
-        )
-        .into());
+impl GenerateRules {
+    /// What the command line asks for.
+    ///
+    /// # Errors
+    /// Options that leave nothing to write, or that are out of their range.
+    pub fn new(args: &GenerateArgs) -> Result<Self, Usage> {
+        let allowed = Allowed::new(&args.sampling)?;
+        if let Some(forbidden) = &args.sampling.forbid
+            && let Some(id) = args.stop_id.iter().find(|id| forbidden.contains(**id))
+        {
+            return Err(Usage(format!(
+                "--stop-id {id} never comes, as --forbid names it: leave it out of one of them"
+            )));
+        }
+        let given = &args.sampling;
+        let mut params = SamplingParams::new(0);
+        params.sampling = Sampling {
+            temperature: given.temperature,
+            top_k: given.top_k,
+            top_p: given.top_p,
+            min_p: given.min_p,
+            filter_thres: given.filter_thres,
+            repetition_penalty: given.repetition_penalty,
+            repetition_window: given.repetition_window,
+            allowed: allowed.bytes,
+        };
+        params.sampling.validate().map_err(|error| Usage(error.to_string()))?;
+        params.utf8 = allowed.utf8;
+        params.seed = args.seed.unwrap_or_else(seed_from_clock);
+        params.samples = args.num_samples;
+        params.first_sample = args.first_sample - 1;
+        Ok(Self {
+            params,
+            stop: StopRules {
+                strings: args.stop.clone(),
+                ids: args.stop_id.clone(),
+                keep: args.keep_stop,
+            },
+        })
     }
-    Ok((allowed, utf8))
+
+    /// Fails for a stop id that a model of `vocabulary` ids does not have.
+    ///
+    /// # Errors
+    /// Names the id.
+    pub fn check(&self, vocabulary: usize) -> Result<(), Usage> {
+        match self.stop.ids.iter().find(|id| **id as usize >= vocabulary) {
+            Some(id) => Err(Usage(format!(
+                "--stop-id {id}: the model has {vocabulary} ids; give one from 0 to {}",
+                vocabulary - 1
+            ))),
+            None => Ok(()),
+        }
+    }
+}
+
+/// The bytes that may be written.
+struct Allowed {
+    bytes: TokenSet,
+    /// Whether they have to be UTF-8.
+    utf8: bool,
+}
+
+impl Allowed {
+    fn new(args: &SamplingArgs) -> Result<Self, Usage> {
+        let (only, utf8) = match &args.only {
+            None => (TokenSet::bytes(), false),
+            Some(Only::Utf8) => (TokenSet::bytes(), true),
+            Some(Only::Bytes(set)) => (set.clone(), false),
+        };
+        let bytes = match &args.forbid {
+            Some(forbidden) => only.intersection(&forbidden.complement()),
+            None => only,
+        };
+        let first = match utf8 {
+            true => Utf8Only::default().allowed_among(&bytes, usize::MAX),
+            false => bytes.clone(),
+        };
+        match first.is_empty() {
+            true => Err(Usage(
+                "--only and --forbid leave no byte that could be written: allow more, or forbid less".to_string(),
+            )),
+            false => Ok(Self { bytes, utf8 }),
+        }
+    }
+}
+
+fn seed_from_clock() -> u64 {
+    let now = std::time::SystemTime::now().duration_since(std::time::UNIX_EPOCH);
+    now.map_or(0, |elapsed| elapsed.as_nanos() as u64)
 }

@@ -4,6 +4,7 @@ pub(crate) mod args;
 
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
+use std::sync::Arc;
 
 use anyhow::Result;
 use clap::{ArgMatches, Args};
@@ -227,14 +228,14 @@ impl Table<'_> {
     }
 
     /// Reads all samples, until a signal comes.
-    fn fill(&mut self, model: &Mblm, signals: &Signals, quiet: bool) -> Result<()> {
+    fn fill(&mut self, model: &Arc<Mblm>, signals: &Signals, quiet: bool) -> Result<()> {
         let of_lengths = self
             .lengths
             .iter()
             .fold(0, |sum: u64, len| sum.saturating_add(*len as u64));
         let samples = self.args.samples.saturating_mul(self.args.depths.len() as u64);
         let bar = progress::byte_bar(Some(of_lengths.saturating_mul(samples)), quiet);
-        let generator = Generator::new(model)?;
+        let generator = Generator::new(model.clone())?;
         let mut reader = ModelReader::new(&generator);
         for (row, length) in self.lengths.iter().enumerate() {
             for (column, depth) in self.args.depths.iter().enumerate() {

@@ -7,24 +7,15 @@ use std::process::ExitCode;
 use anyhow::Result;
 use candle_core::Device;
 use clap::{ArgMatches, Args};
-use mblm::config::Precision;
-use mblm::model::Chunking;
-use mblm::train::{MemoryEstimate, Workload, chunking_for};
+use mblm::machine::memory::MachineMemory;
+use mblm::train::{MemoryEstimate, Workload, longest_context, memory_limit, seconds_per_batch};
 use serde_json::json;
 
 use self::args::PlanArgs;
-use crate::ceilings::{Product, Spread};
 use crate::command::{Command, Context, parse};
 use crate::memory;
 use crate::output::{self, bytes, grouped};
 use crate::{config, device};
-
-/// The share of a plain matrix product's speed that a step reaches, for the predicted time.
-const SHARE_OF_PRODUCT: f64 = 0.5;
-/// Repetitions of the product.
-const REPETITIONS: usize = 3;
-/// Longest context that is looked for, in bytes.
-const LONGEST: usize = 1 << 40;
 
 /// `mblm plan`.
 pub(crate) struct PlanCommand;
@@ -56,14 +47,14 @@ fn run(args: &PlanArgs, context: &Context) -> Result<ExitCode> {
         gpu: args.gpu || !here.is_cpu(),
         ..Workload::of(&experiment, here)
     };
-    let limit = memory::limit(asked, here)?;
-    let memory = limit.unwrap_or_else(memory::available);
+    let limit = memory_limit(asked, here)?;
+    let memory = limit.unwrap_or_else(|| MachineMemory::now().available);
     let work = work.fitted(limit)?;
     let estimate = MemoryEstimate::of(&work);
     let batch = (work.batch_size * work.len).max(1) as u64;
     let per_byte = estimate.total().saturating_sub(estimate.parameters + estimate.driver) as f64 / batch as f64;
-    let longest = longest(&work, memory);
-    let seconds = device.as_ref().and_then(|device| seconds(&work, device));
+    let longest = longest_context(&work, memory);
+    let seconds = device.as_ref().and_then(|device| seconds_per_batch(&work, device));
     if args.json {
         let consumers: Vec<_> = estimate
             .consumers()
@@ -106,40 +97,4 @@ fn run(args: &PlanArgs, context: &Context) -> Result<ExitCode> {
         None => output::line("no longer context fits")?,
     }
     Ok(ExitCode::SUCCESS)
-}
-
-/// The longest context, in whole patches, that fits into `memory` bytes: the model's own where its positions end.
-fn longest(work: &Workload<'_>, memory: u64) -> Option<usize> {
-    let model = work.architecture.model();
-    let patch = model.patch_bytes(0).max(1);
-    let most = model.longest_input().unwrap_or(LONGEST).min(LONGEST) / patch;
-    let fits = |patches: usize| {
-        let longer = Workload {
-            batch_size: 1,
-            len: patches * patch,
-            chunking: Chunking::default(),
-            ..*work
-        };
-        chunking_for(&longer, Some(memory)).is_ok()
-    };
-    // `fits` holds below some length and not above
-    let (mut fitting, mut beyond) = (0, most + 1);
-    while beyond - fitting > 1 {
-        let middle = fitting + (beyond - fitting) / 2;
-        match fits(middle) {
-            true => fitting = middle,
-            false => beyond = middle,
-        }
-    }
-    (fitting > 0).then_some(fitting * patch)
-}
-
-/// Seconds of a batch, from the products of the weights alone.
-fn seconds(work: &Workload<'_>, device: &Device) -> Option<f64> {
-    let multiplications = work.architecture.multiplications_per_byte()?;
-    let width = work.architecture.model().hidden_dims.last().copied()?;
-    let product = Product::new(width, Precision::Auto, device).ok()?;
-    let speed = Spread::measure(REPETITIONS, || product.run()).ok()?.median;
-    let flops = 3.0 * 2.0 * multiplications * (work.batch_size * work.len) as f64;
-    Some(flops / speed / SHARE_OF_PRODUCT)
 }

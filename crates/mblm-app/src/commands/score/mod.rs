@@ -13,12 +13,10 @@ use std::process::ExitCode;
 use std::time::Instant;
 
 use anyhow::{Context as _, Result};
-use candle_core::Tensor;
 use clap::{ArgMatches, Args};
 use indicatif::ProgressBar;
-use mblm::bytes::ids_from_bytes;
-use mblm::eval::{Buckets, ByPosition, ByteScore, Score};
-use mblm::generate::{Generator, GeneratorState};
+use mblm::eval::{ByPosition, Score, StreamScores};
+use mblm::generate::Generator;
 use mblm::model::Model;
 use serde_json::json;
 
@@ -64,8 +62,12 @@ fn run(args: &ScoreArgs, context: &Context) -> Result<ExitCode> {
         false => progress::byte_bar(size, context.quiet()),
     };
     let signals = Signals::listen()?;
-    let generator = Generator::new(model)?;
-    let mut scorer = Scorer::begin(&generator, args.by_position)?;
+    let generator = Generator::new(model.clone())?;
+    let started = Instant::now();
+    let mut scores = StreamScores::begin(&generator)?;
+    if args.by_position {
+        scores = scores.by_position()?;
+    }
     let mut out = BufWriter::new(io::stdout().lock());
     let patch = model.config().seq_lens[1..].iter().product(); // bytes
     let mut piece = vec![0; PIECE.next_multiple_of(patch)];
@@ -77,10 +79,10 @@ fn run(args: &ScoreArgs, context: &Context) -> Result<ExitCode> {
             Err(error) => return Err(error).with_context(|| format!("cannot read {}", name(&args.file))),
         };
         if let Some(longest) = longest {
-            check_length(&args.file, scorer.bytes + read as u64, longest)?;
+            check_length(&args.file, scores.bytes() + read as u64, longest)?;
         }
-        let first = scorer.bytes;
-        let bits = scorer.score(&piece[..read]).map_err(|error| match error {
+        let first = scores.bytes();
+        let bits = scores.score(&piece[..read]).map_err(|error| match error {
             mblm::Error::Input(message) => mblm::Error::file(Path::new(&name(&args.file)), message),
             other => other,
         })?;
@@ -90,11 +92,11 @@ fn run(args: &ScoreArgs, context: &Context) -> Result<ExitCode> {
             }
             out.flush()?;
         }
-        bar.set_position(scorer.bytes);
+        bar.set_position(scores.bytes());
     }
     bar.finish_and_clear();
     drop(out);
-    scorer.report(args, context)?;
+    report(&scores, started.elapsed().as_secs_f64(), args, context)?;
     Ok(signals.exit_code().map_or(ExitCode::SUCCESS, ExitCode::from))
 }
 
@@ -132,87 +134,35 @@ fn check_length(path: &Path, bytes: u64, longest: usize) -> Result<()> {
     }
 }
 
-/// Scores one stream.
-struct Scorer<'a> {
-    generator: &'a Generator<'a>,
-    state: GeneratorState,
-    logits: Tensor,
-    bytes: u64,
-    bits: f64,
-    by_position: Option<ByPosition>,
-    started: Instant,
-}
-
-impl<'a> Scorer<'a> {
-    fn begin(generator: &'a Generator<'a>, by_position: bool) -> Result<Self> {
-        let by_position = by_position.then(|| ByPosition::new(usize::MAX, Buckets::Doubling));
-        Ok(Self {
-            generator,
-            state: generator.begin(1),
-            logits: generator.first_logits(1)?,
-            bytes: 0,
-            bits: 0.0,
-            by_position: by_position.transpose()?,
-            started: Instant::now(),
-        })
+/// Prints the sums, on stderr where stdout has the bytes.
+fn report(scores: &StreamScores<'_>, seconds: f64, args: &ScoreArgs, context: &Context) -> Result<()> {
+    if scores.bytes() == 0 {
+        let message = "is empty: there are no bytes to score";
+        return Err(mblm::Error::file(Path::new(&name(&args.file)), message).into());
     }
-
-    /// The surprisal of each of the next bytes, in bits.
-    fn score(&mut self, piece: &[u8]) -> mblm::Result<Vec<f64>> {
-        let ids = ids_from_bytes(piece);
-        let nats = self.generator.losses(&mut self.state, &mut self.logits, &ids)?;
-        let bits: Vec<f64> = nats
-            .iter()
-            .map(|nats| f64::from(*nats) / std::f64::consts::LN_2)
-            .collect();
-        if let Some(by_position) = &mut self.by_position {
-            for ((offset, id), nats) in (self.bytes..).zip(&ids).zip(&nats) {
-                by_position.count(&ByteScore {
-                    offset,
-                    id: *id,
-                    position: usize::try_from(offset).unwrap_or(usize::MAX),
-                    nats: f64::from(*nats),
-                    weight: 1.0,
-                });
-            }
+    let (bytes, bits, bits_per_byte) = (scores.bytes(), scores.bits(), scores.bits_per_byte());
+    let rows: Vec<(Range<usize>, Score)> = scores.positions().into_iter().flat_map(ByPosition::rows).collect();
+    if args.json {
+        let mut object = json!({
+            "file": args.file, "bytes": bytes, "bits": bits, "bits_per_byte": bits_per_byte, "seconds": seconds,
+            "bytes_per_second": bytes as f64 / seconds.max(1e-9),
+        });
+        if scores.positions().is_some() {
+            object["by_position"] = position_table::json(&rows);
         }
-        self.bytes += piece.len() as u64;
-        self.bits += bits.iter().sum::<f64>();
-        Ok(bits)
+        output::json(object)?;
+        return Ok(());
     }
-
-    /// Prints the sums, on stderr where stdout has the bytes.
-    fn report(&self, args: &ScoreArgs, context: &Context) -> Result<()> {
-        if self.bytes == 0 {
-            let message = "is empty: there are no bytes to score";
-            return Err(mblm::Error::file(Path::new(&name(&args.file)), message).into());
+    let summary = format!(
+        "{bytes} bytes, {bits_per_byte:.4} bits per byte, {bits:.1} bits in all, {:.0} bytes/s",
+        bytes as f64 / seconds.max(1e-9)
+    );
+    for line in std::iter::once(summary).chain(position_table::lines(&rows)) {
+        match (args.jsonl, context.quiet()) {
+            (false, _) => output::line(&line)?,
+            (true, false) => output::note(&line),
+            (true, true) => {}
         }
-        let seconds = self.started.elapsed().as_secs_f64();
-        let (bytes, bits) = (self.bytes, self.bits);
-        let bits_per_byte = bits / bytes as f64;
-        let rows: Vec<(Range<usize>, Score)> = self.by_position.iter().flat_map(ByPosition::rows).collect();
-        if args.json {
-            let mut object = json!({
-                "file": args.file, "bytes": bytes, "bits": bits, "bits_per_byte": bits_per_byte, "seconds": seconds,
-                "bytes_per_second": bytes as f64 / seconds.max(1e-9),
-            });
-            if self.by_position.is_some() {
-                object["by_position"] = position_table::json(&rows);
-            }
-            output::json(object)?;
-            return Ok(());
-        }
-        let summary = format!(
-            "{bytes} bytes, {bits_per_byte:.4} bits per byte, {bits:.1} bits in all, {:.0} bytes/s",
-            bytes as f64 / seconds.max(1e-9)
-        );
-        for line in std::iter::once(summary).chain(position_table::lines(&rows)) {
-            match (args.jsonl, context.quiet()) {
-                (false, _) => output::line(&line)?,
-                (true, false) => output::note(&line),
-                (true, true) => {}
-            }
-        }
-        Ok(())
     }
+    Ok(())
 }

@@ -11,7 +11,7 @@ use candle_core::Device;
 use clap::{ArgMatches, Args};
 use mblm::checkpoint::{Transfer, Weights};
 use mblm::config::{Architecture, Experiment, Preset, Summary};
-use mblm::generate::{Sampling, TokenSet};
+use mblm::generate::{Generator, Sampling, SamplingParams, StopRules, TokenSet, complete};
 use mblm::model::{Chunking, Model, ParameterSource, Seeded};
 use mblm::train::outputs::{RunFiles, RunFilesOptions, timestamp};
 use mblm::train::{
@@ -29,7 +29,6 @@ use crate::memory;
 use crate::output::{self, bytes, grouped};
 use crate::progress::{self, TrainingProgress};
 use crate::run_folder::{self, Resume, RunFolder};
-use crate::sampling;
 use crate::signals::Signals;
 use crate::usage::Usage;
 
@@ -76,7 +75,7 @@ fn run(args: &TrainArgs, context: &Context) -> Result<ExitCode> {
     let source = first_values(&experiment, state)?;
     let model = Model::new(&experiment.params.architecture, context.blocks(), &*source, &device);
     let mut model = explain_memory(model, &experiment, &device, chunking)?;
-    model.set_precision(experiment.train.precision);
+    model.set_precision(experiment.train.precision)?;
     let model = Arc::new(model);
     let folder = match found {
         Some(folder) => folder,
@@ -334,13 +333,18 @@ fn say_what_next(experiment: &Experiment, folder: &RunFolder, outcome: &Outcome,
 fn sample(args: &TrainArgs, model: &Path, context: &Context) -> Result<String> {
     let device = device::open(&args.device)?;
     let model = Model::open(model, context.blocks(), &device)?;
-    let sampling = Sampling {
+    let model = model.decoder("a sample")?;
+    let longest = model.config().longest_input().unwrap_or(usize::MAX);
+    let mut params = SamplingParams::new(args.sample_bytes.min(longest));
+    params.sampling = Sampling {
         temperature: 0.7,
         allowed: TokenSet::bytes(),
         ..Sampling::default()
     };
-    let model = model.decoder("a sample")?;
-    let longest = model.config().longest_input().unwrap_or(usize::MAX);
-    let bytes = sampling::sample(model, sampling, 0, args.sample_bytes.min(longest))?;
-    Ok(String::from_utf8_lossy(&bytes).into_owned())
+    let generator = Generator::new(model.clone())?;
+    let mut text = String::new();
+    for piece in complete(&generator, b"", &params, &StopRules::default())? {
+        text += &piece?.text();
+    }
+    Ok(text)
 }

@@ -11,10 +11,11 @@ use std::time::Instant;
 
 use anyhow::Result;
 use clap::{ArgMatches, Args};
+use mblm::bytes::Format as ByteFormat;
 use mblm::checkpoint::atomic;
 use mblm::data::Split;
 use mblm::data::pictures::{Form, Layout};
-use mblm::generate::Generator;
+use mblm::generate::{Completion, End, Generator, Start};
 use mblm::model::Model;
 use mblm::train::dataset_args;
 use serde_json::{Value, json};
@@ -22,9 +23,8 @@ use serde_json::{Value, json};
 use self::args::PicturesArgs;
 use crate::command::{Context, GenerateMode, parse};
 use crate::commands::generate::args::GenerateArgs;
-use crate::commands::generate::rules::rules;
+use crate::commands::generate::rules::GenerateRules;
 use crate::drawing::encode;
-use crate::sampling::{End, Place, Stream, append, extend_all, seed_from_clock};
 use crate::signals::Signals;
 use crate::usage::Usage;
 use crate::vision::tasks::PICTURES;
@@ -32,6 +32,13 @@ use crate::{config, device, output, progress, run_folder};
 
 /// The endings of what is written: pictures of pixels, JPEG files, pixels that are no whole picture.
 const ENDINGS: [&str; 3] = ["png", "jpg", "bytes"];
+
+/// A sample, as far as it has come.
+#[derive(Clone, Default)]
+struct Sample {
+    bytes: Vec<u8>,
+    end: Option<End>,
+}
 
 /// What became of a sample.
 struct Picture {
@@ -73,7 +80,7 @@ may be damaged. Each that does not decode is named, with the reason; all are wri
 }
 
 fn run(args: &GenerateArgs, pictures: &PicturesArgs, folder: &Path, context: &Context) -> Result<ExitCode> {
-    let rules = rules(args)?;
+    let mut rules = GenerateRules::new(args)?;
     let files = Files {
         args,
         folder,
@@ -88,34 +95,38 @@ fn run(args: &GenerateArgs, pictures: &PicturesArgs, folder: &Path, context: &Co
     config::check_trained(&experiment, &model, PICTURES, "--pictures")?;
     let layout = Layout::new(&dataset_args(&experiment, Split::Train, None))?;
     let model = model.decoder("mblm generate")?;
-    let rules = rules.ending_at(&layout.ends());
-    let seed = args.seed.unwrap_or_else(seed_from_clock);
+    rules.stop.ids.extend(layout.ends());
     let prompt = layout.prompt();
     let left = model.config().context().saturating_sub(prompt.len());
     let most = layout.form().bytes().unwrap_or(left).min(left);
-    let generator = Generator::new(model)?;
-    let mut place = Place::begin(&generator)?;
-    place.read(&generator, &prompt)?;
-    let mut samples = (0..args.num_samples)
-        .map(|index| Stream::new(&rules, seed, files.number(index) - 1, &prompt))
-        .collect::<Result<Vec<_>>>()?;
-    let mut written = vec![Vec::new(); samples.len()]; // bytes of each
+    let generator = Generator::new(model.clone())?;
     let signals = Signals::listen()?;
     let started = Instant::now();
+    let mut params = rules.params;
+    params.max_bytes = most;
+    params.format = ByteFormat::Raw;
+    params.interrupt = Some(signals.stop.clone());
+    let start = Start {
+        prompt,
+        ..Start::default()
+    };
+    let mut samples = vec![Sample::default(); args.num_samples];
     let bar = progress::byte_bar(Some((samples.len() * most) as u64), context.quiet());
-    let mut more = || !signals.stopped();
-    extend_all(&generator, &place, &mut samples, most, &mut more, &mut |index, ids| {
-        bar.inc(ids.len() as u64);
-        append(&mut written[index], ids);
-    })?;
+    for piece in Completion::new(&generator, start, &params, &rules.stop)? {
+        let piece = piece?;
+        bar.inc(piece.ids.len() as u64);
+        let sample = &mut samples[piece.sample];
+        sample.bytes.extend(piece.bytes);
+        sample.end = piece.end;
+    }
     bar.finish_and_clear();
     let seconds = started.elapsed().as_secs_f64();
     atomic::make_folder(folder)?;
-    let pictures = samples.iter().zip(&written).enumerate();
+    let pictures = samples.iter().enumerate();
     let pictures: Vec<Picture> = pictures
-        .map(|(index, (sample, bytes))| files.write(index, bytes, layout.form(), sample.end()))
+        .map(|(index, sample)| files.write(index, &sample.bytes, layout.form(), sample.end))
         .collect::<Result<_>>()?;
-    report(args, &pictures, seed, seconds)?;
+    report(args, &pictures, params.seed, seconds)?;
     Ok(signals.exit_code().map_or(ExitCode::SUCCESS, ExitCode::from))
 }
 

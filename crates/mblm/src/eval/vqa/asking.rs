@@ -5,6 +5,7 @@
 //! the same state.
 
 use std::collections::{BTreeMap, VecDeque};
+use std::sync::Arc;
 
 use candle_core::DType;
 use rayon::prelude::*;
@@ -81,7 +82,7 @@ struct Asked {
 /// The answers of a model to the questions of a split, an iterator over batches. Within a window of batches questions of the same
 /// length are together; [`Answered::index`] has their place.
 pub struct Asking<'a> {
-    generator: Generator<'a>,
+    generator: Generator,
     data: &'a Clevr,
     answers: Answers,
     /// What ends an answer: the id of the end of a part. Without one nothing does.
@@ -100,7 +101,7 @@ impl<'a> Asking<'a> {
     ///
     /// # Errors
     /// A batch size of 0, a model that cannot be prepared.
-    pub fn new(model: &'a Mblm, data: &'a Clevr, batch_size: usize, limit: Option<usize>) -> Result<Self> {
+    pub fn new(model: &Arc<Mblm>, data: &'a Clevr, batch_size: usize, limit: Option<usize>) -> Result<Self> {
         if batch_size == 0 {
             return Err(Error::input("0 questions at once: expected at least 1"));
         }
@@ -110,7 +111,7 @@ impl<'a> Asking<'a> {
             .into_iter()
             .map(|answer| (answer, data.answer_bytes(answer)));
         Ok(Self {
-            generator: Generator::new(model)?,
+            generator: Generator::new(model.clone())?,
             data,
             answers: Answers::new(answers, end.unwrap_or(pad)),
             end,

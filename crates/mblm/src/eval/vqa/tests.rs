@@ -1,6 +1,7 @@
 //! Answers against what they must be by definition: the best of whole passes over sample and answer.
 
 use std::path::Path;
+use std::sync::Arc;
 
 use candle_core::Device;
 use serde_json::{Value, json};
@@ -11,14 +12,14 @@ use crate::data::clevr::{ANSWERS, Clevr, QuestionType, Questions};
 use crate::data::{Dataset, DatasetArgs, Split};
 use crate::model::Mblm;
 
-fn model() -> Mblm {
+fn model() -> Arc<Mblm> {
     let config: ModelConfig = serde_json::from_value(json!({
         "num_tokens": 260, "pad_token_id": 256, "train_checkpoint_chunks": null,
         "seq_lens": [64, 8], "hidden_dims": [16, 16], "num_layers": [1, 1],
         "block": {"attn_head_dims": 8, "attn_num_heads": 2, "attn_use_rot_embs": true, "pos_emb_type": "fixed"}
     }))
     .unwrap();
-    Mblm::seeded(&config, 3, &Device::Cpu).unwrap()
+    Mblm::seeded(&config, 3, &Device::Cpu).unwrap().into()
 }
 
 /// The fixture's three questions.
@@ -40,7 +41,7 @@ fn data(options: Value) -> Clevr {
     Clevr::open(&args).unwrap().unwrap()
 }
 
-fn ask(model: &Mblm, data: &Clevr, batch_size: usize) -> Vec<Answered> {
+fn ask(model: &Arc<Mblm>, data: &Clevr, batch_size: usize) -> Vec<Answered> {
     let batches = Asking::new(model, data, batch_size, None).unwrap();
     let mut answered: Vec<Answered> = batches.flat_map(Result::unwrap).collect();
     answered.sort_by_key(|answered| answered.index);

@@ -1,9 +1,10 @@
 //! How much memory the process uses, in bytes; on a GPU, how much of the GPU's is in use.
 //!
-//! On Linux the kernel keeps all of it, the peaks included (`/proc/self/status`, `/proc/meminfo`). Elsewhere the peaks are the
-//! largest readings so far and the machine's memory is not known.
+//! On Linux the kernel keeps the peaks; elsewhere they are the largest readings so far.
 
 use candle_core::Device;
+
+use crate::machine::memory::{MachineMemory, ProcessMemory};
 
 /// A reading; `None` is not known.
 #[derive(Clone, Copy, Debug, Default)]
@@ -43,38 +44,16 @@ impl Usage {
     }
 
     /// A new reading; `before` is the one before it.
-    #[cfg(target_os = "linux")]
     pub(super) fn read(before: &Self) -> Self {
-        use procfs::{Current, Meminfo, process::Process};
-        let bytes = |kibibytes: Option<u64>| kibibytes.map(|kibibytes| kibibytes * 1024);
-        let Ok(status) = Process::myself().and_then(|process| process.status()) else {
+        let Some(now) = ProcessMemory::now() else {
             return *before;
         };
         Self {
-            resident: bytes(status.vmrss),
-            // the kernel may note a peak a little below what it reports elsewhere
-            resident_peak: bytes(status.vmhwm.max(status.vmrss)).max(before.resident_peak),
-            reserved: bytes(status.vmsize),
-            reserved_peak: bytes(status.vmpeak.max(status.vmsize)).max(before.reserved_peak),
-            total: before
-                .total
-                .or_else(|| Meminfo::current().ok().map(|memory| memory.mem_total)),
-        }
-    }
-
-    /// A new reading; `before` is the one before it.
-    #[cfg(not(target_os = "linux"))]
-    pub(super) fn read(before: &Self) -> Self {
-        let Some(now) = memory_stats::memory_stats() else {
-            return *before;
-        };
-        let (resident, reserved) = (now.physical_mem as u64, now.virtual_mem as u64);
-        Self {
-            resident: Some(resident),
-            resident_peak: before.resident_peak.max(Some(resident)),
-            reserved: Some(reserved),
-            reserved_peak: before.reserved_peak.max(Some(reserved)),
-            total: None,
+            resident: Some(now.resident),
+            resident_peak: before.resident_peak.max(Some(now.resident_peak)),
+            reserved: Some(now.reserved),
+            reserved_peak: before.reserved_peak.max(Some(now.reserved_peak)),
+            total: before.total.or_else(|| Some(MachineMemory::now().total)),
         }
     }
 }
@@ -95,8 +74,6 @@ mod tests {
         assert!(during > before + (32 << 20), "{before} {during}");
         assert!(after.resident_peak.unwrap() >= during);
         assert!(after.reserved_peak >= after.reserved && after.reserved > after.resident);
-        if cfg!(target_os = "linux") {
-            assert!(after.total > after.resident, "{after:?}");
-        }
+        assert!(after.total > after.resident, "{after:?}");
     }
 }

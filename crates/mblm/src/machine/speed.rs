@@ -1,14 +1,15 @@
-//! What a machine can do at most: the speed of a plain matrix product and of a copy, by the clock.
+//! How fast a machine is at most: the speed of a plain matrix product and of a copy, by the clock.
 //!
 //! The product is (R, D) · (D, 4·D): float32 with R = 4096 on the CPU, on a GPU in the asked precision with 65,536. The copy reads
 //! and writes 1 GiB on a GPU, 256 MiB on the CPU with a thread a core, and both directions count.
 
 use std::time::Instant;
 
-use anyhow::Result;
 use candle_core::{DType, Device, Tensor};
-use mblm::config::Precision;
 use serde::Serialize;
+
+use crate::config::Precision;
+use crate::{Result, threads};
 
 /// Rows of the product.
 const PRODUCT_ROWS: usize = 4096;
@@ -21,42 +22,64 @@ const COPIED_ON_GPU: usize = 1 << 30;
 
 /// Values of repetitions.
 #[derive(Clone, Debug, Serialize)]
-pub(crate) struct Spread {
-    pub(crate) median: f64,
-    pub(crate) smallest: f64,
-    pub(crate) largest: f64,
-    pub(crate) repetitions: usize,
+pub struct Spread {
+    /// The value in the middle.
+    pub median: f64,
+    /// The smallest.
+    pub smallest: f64,
+    /// The largest.
+    pub largest: f64,
+    /// How many there are.
+    pub repetitions: usize,
 }
 
 impl Spread {
-    /// Of at least one value.
-    pub(crate) fn of(mut values: Vec<f64>) -> Self {
+    /// Of these values; not a number for none.
+    pub fn of(mut values: Vec<f64>) -> Self {
         values.sort_by(f64::total_cmp);
         let count = values.len();
+        let at = |index: usize| values.get(index).copied().unwrap_or(f64::NAN);
         Self {
-            median: (values[(count - 1) / 2] + values[count / 2]) / 2.0,
-            smallest: values[0],
-            largest: values[count - 1],
+            median: (at(count.saturating_sub(1) / 2) + at(count / 2)) / 2.0,
+            smallest: at(0),
+            largest: at(count.saturating_sub(1)),
             repetitions: count,
         }
     }
 
+    /// `amount` by each value: speeds from times.
+    #[must_use]
+    pub fn reciprocal(&self, amount: f64) -> Self {
+        Self {
+            median: amount / self.median,
+            smallest: amount / self.largest,
+            largest: amount / self.smallest,
+            repetitions: self.repetitions,
+        }
+    }
+
     /// Of what `run` measures so many times, once more being for warming up.
-    pub(crate) fn measure(repetitions: usize, mut run: impl FnMut() -> Result<f64>) -> Result<Self> {
+    ///
+    /// # Errors
+    /// The first of `run`.
+    pub fn measure(repetitions: usize, mut run: impl FnMut() -> Result<f64>) -> Result<Self> {
         run()?;
         Ok(Self::of((0..repetitions).map(|_| run()).collect::<Result<_>>()?))
     }
 }
 
 /// A matrix product (R, D) · (D, 4·D).
-pub(crate) struct Product {
+pub struct Product {
     x: Tensor,
     weight: Tensor,
 }
 
 impl Product {
     /// Of D = `width`, in `precision`, where a GPU computes.
-    pub(crate) fn new(width: usize, precision: Precision, device: &Device) -> Result<Self> {
+    ///
+    /// # Errors
+    /// A failing device.
+    pub fn new(width: usize, precision: Precision, device: &Device) -> Result<Self> {
         let (rows, dtype) = match device.is_cpu() {
             true => (PRODUCT_ROWS, DType::F32),
             false if precision.is_bf16(device) => (PRODUCT_ROWS_OF_GPU, DType::BF16),
@@ -70,7 +93,10 @@ impl Product {
     }
 
     /// FLOP/s of one product.
-    pub(crate) fn run(&self) -> Result<f64> {
+    ///
+    /// # Errors
+    /// A failing device.
+    pub fn run(&self) -> Result<f64> {
         let (rows, inputs) = self.x.dims2()?;
         let outputs = self.weight.dim(0)?;
         self.x.device().synchronize()?;
@@ -82,29 +108,36 @@ impl Product {
 }
 
 /// Copies from one piece of memory to another.
-pub(crate) struct Copy(Place);
+pub struct MemoryCopy(Copied);
 
-enum Place {
+enum Copied {
     Memory { from: Vec<u8>, to: Vec<u8> },
     Device(Tensor),
 }
 
-impl Copy {
-    pub(crate) fn new(device: &Device) -> Result<Self> {
+impl MemoryCopy {
+    /// Memory on `device`.
+    ///
+    /// # Errors
+    /// A failing device.
+    pub fn new(device: &Device) -> Result<Self> {
         Ok(Self(match device {
-            Device::Cpu => Place::Memory {
+            Device::Cpu => Copied::Memory {
                 from: vec![1; COPIED],
                 to: vec![0; COPIED],
             },
-            device => Place::Device(Tensor::ones(COPIED_ON_GPU / 4, DType::F32, device)?),
+            device => Copied::Device(Tensor::ones(COPIED_ON_GPU / 4, DType::F32, device)?),
         }))
     }
 
     /// Bytes a second, read and written, of one copy.
-    pub(crate) fn run(&mut self) -> Result<f64> {
+    ///
+    /// # Errors
+    /// A failing device.
+    pub fn run(&mut self) -> Result<f64> {
         let (bytes, begun) = match &mut self.0 {
-            Place::Memory { from, to } => {
-                let each = from.len().div_ceil(mblm::threads()).max(1);
+            Copied::Memory { from, to } => {
+                let each = from.len().div_ceil(threads()).max(1);
                 let begun = Instant::now();
                 std::thread::scope(|scope| {
                     for (from, to) in from.chunks(each).zip(to.chunks_mut(each)) {
@@ -113,7 +146,7 @@ impl Copy {
                 });
                 (from.len(), begun)
             }
-            Place::Device(tensor) => {
+            Copied::Device(tensor) => {
                 tensor.device().synchronize()?;
                 let begun = Instant::now();
                 tensor.copy()?;
@@ -134,12 +167,13 @@ mod tests {
         let spread = Spread::of(vec![3.0, 1.0, 2.0, 10.0]);
         assert_eq!((spread.median, spread.smallest, spread.largest), (2.5, 1.0, 10.0));
         assert_eq!(Spread::of(vec![5.0]).median, 5.0);
+        assert!(Spread::of(Vec::new()).median.is_nan());
     }
 
     #[test]
     fn a_product_and_a_copy_take_time() -> Result<()> {
         assert!(Product::new(8, Precision::Auto, &Device::Cpu)?.run()?.is_finite());
-        let speed = Copy::new(&Device::Cpu)?.run()?;
+        let speed = MemoryCopy::new(&Device::Cpu)?.run()?;
         assert!(speed.is_finite() && speed > 0.0);
         Ok(())
     }

@@ -1,0 +1,411 @@
+//! Completions of a prompt: samples, piece by piece as they come.
+//!
+//! ```
+//! use std::sync::Arc;
+//!
+//! use mblm::config::Preset;
+//! use mblm::generate::{Generator, SamplingParams, StopRules, complete};
+//! use mblm::model::{BlockRegistry, Model, Seeded};
+//!
+//! # fn main() -> mblm::Result<()> {
+//! let architecture = Preset::Tiny.experiment("".as_ref(), "".as_ref()).params.architecture;
+//! let device = candle_core::Device::Cpu;
+//! let model = Model::new(&architecture, &BlockRegistry::default(), &Seeded(0), &device)?;
+//! let generator = Generator::new(model.decoder("a completion")?.clone())?;
+//! for piece in complete(&generator, b"Once upon", &SamplingParams::new(5), &StopRules::default())? {
+//!     print!("{}", piece?.text());
+//! }
+//! # Ok(())
+//! # }
+//! ```
+//!
+//! One sample comes id by id, several come by turns ([`SideBySide`]). A stop text is known only when it is complete, so the model
+//! may have read more than a sample has; [`Completion::into_cursor`] leaves the place behind what was handed over.
+
+use std::borrow::Cow;
+use std::collections::VecDeque;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+
+use super::cursor::Cursor;
+use super::draft::{Draft, End, Rules};
+use super::generator::Generator;
+use super::sample::Sampling;
+use super::side_by_side::SideBySide;
+use super::stop::StopRules;
+use crate::bytes::{ByteStream, Format, SpecialIds, ids_from_bytes};
+use crate::{Error, Result};
+
+/// How samples are made, and how many.
+#[derive(Clone, Debug)]
+#[non_exhaustive]
+pub struct SamplingParams {
+    /// How the next id is chosen, and which may be; ids that end a sample may be in any case.
+    pub sampling: Sampling,
+    /// Whether samples are to be valid UTF-8 after what they go on from, no character cut.
+    pub utf8: bool,
+    /// Seed of the draws. What a sample becomes depends on this and its number, whatever the number of samples.
+    pub seed: u64,
+    /// The number of samples.
+    pub samples: usize,
+    /// The number of the first sample, from 0.
+    pub first_sample: u64,
+    /// The most ids of a sample.
+    pub max_bytes: usize,
+    /// The form of [`Piece::bytes`].
+    pub format: Format,
+    /// Whether the first pieces are the prompt.
+    pub echo: bool,
+    /// Ends all samples as soon as it is set.
+    pub interrupt: Option<Arc<AtomicBool>>,
+}
+
+impl SamplingParams {
+    /// One sample of at most `max_bytes` bytes as valid UTF-8, drawn from the model's own distribution with seed 0.
+    pub fn new(max_bytes: usize) -> Self {
+        Self {
+            sampling: Sampling::default(),
+            utf8: false,
+            seed: 0,
+            samples: 1,
+            first_sample: 0,
+            max_bytes,
+            format: Format::Utf8,
+            echo: false,
+            interrupt: None,
+        }
+    }
+}
+
+/// Where completions begin.
+#[derive(Clone, Debug, Default)]
+pub struct Start {
+    /// Where the model is; `None` is before the first byte.
+    pub cursor: Option<Cursor>,
+    /// The last ids that it has read there, as far as repetition and UTF-8 are to take them into account.
+    pub known: Vec<u32>,
+    /// Ids to read before anything is generated.
+    pub prompt: Vec<u32>,
+}
+
+/// What a sample goes on by.
+#[derive(Clone, Debug, PartialEq, Eq)]
+#[non_exhaustive]
+pub struct Piece {
+    /// Which sample, from 0.
+    pub sample: usize,
+    /// The ids that were generated; none for the prompt.
+    pub ids: Vec<u32>,
+    /// What there is to write. As [`Format::Utf8`] it is valid by itself: a character comes when its last byte has come, and
+    /// U+FFFD for what cannot be decoded. Ids above 255 are left out.
+    pub bytes: Vec<u8>,
+    /// Why the sample ended, with its last piece.
+    pub end: Option<End>,
+}
+
+impl Piece {
+    /// What there is to write, as text.
+    pub fn text(&self) -> Cow<'_, str> {
+        String::from_utf8_lossy(&self.bytes)
+    }
+}
+
+/// Completes a prompt.
+///
+/// # Errors
+/// Options out of their range, a stop text without bytes, a stop id that the model does not have.
+pub fn complete<'g>(
+    generator: &'g Generator,
+    prompt: &[u8],
+    params: &SamplingParams,
+    stop: &StopRules,
+) -> Result<Completion<'g>> {
+    let start = Start {
+        prompt: ids_from_bytes(prompt),
+        ..Start::default()
+    };
+    Completion::new(generator, start, params, stop)
+}
+
+/// Samples in the making, as an iterator over what they go on by. It ends after an error, and when all samples have ended.
+pub struct Completion<'g> {
+    generator: &'g Generator,
+    /// Behind the prompt, once that is read. For one sample, behind what is handed over but for `Single::since`.
+    cursor: Cursor,
+    prompt: Vec<u32>,
+    samples: Samples,
+    /// What makes bytes of each sample's ids; none once it has ended.
+    writers: Vec<Option<ByteStream<Vec<u8>>>>,
+    ready: VecDeque<Piece>,
+    /// Ids that every sample may still have.
+    remaining: usize,
+    echo: bool,
+    interrupt: Option<Arc<AtomicBool>>,
+}
+
+enum Samples {
+    /// The prompt is not read yet.
+    Begun(Vec<Draft>),
+    One(Box<Single>),
+    Several(SideBySide),
+    Done,
+}
+
+/// One sample, which the model may be ahead of.
+struct Single {
+    draft: Draft,
+    /// The id that was chosen last and that the model has not read.
+    unread: Option<u32>,
+    /// Where the model is, if it has read what is held back.
+    ahead: Option<Cursor>,
+    /// Ids that the completion's cursor is not behind yet.
+    since: Vec<u32>,
+    /// How many of them have been handed over.
+    handed_over: usize,
+}
+
+impl<'g> Completion<'g> {
+    /// Samples that begin at `start`.
+    ///
+    /// # Errors
+    /// As [`complete`].
+    pub fn new(generator: &'g Generator, start: Start, params: &SamplingParams, stop: &StopRules) -> Result<Self> {
+        let vocabulary = generator.model().config().num_tokens;
+        if let Some(id) = stop.ids.iter().find(|id| **id as usize >= vocabulary) {
+            return Err(Error::input(format!(
+                "stop id {id}: the model has {vocabulary} ids; give one from 0 to {}",
+                vocabulary - 1
+            )));
+        }
+        let mut sampling = params.sampling.clone();
+        sampling.allowed = sampling.allowed.union(&stop.ids.iter().copied().collect());
+        let rules = Arc::new(Rules {
+            sampling,
+            utf8: params.utf8,
+            stop: stop.clone(),
+        });
+        let before = [&*start.known, &start.prompt].concat();
+        let drafts = (0..params.samples as u64)
+            .map(|index| {
+                Draft::new(
+                    rules.clone(),
+                    params.seed,
+                    params.first_sample.wrapping_add(index),
+                    &before,
+                )
+            })
+            .collect::<Result<Vec<_>>>()?;
+        let writer = || ByteStream::new(Vec::new(), params.format, SpecialIds::Skip);
+        Ok(Self {
+            generator,
+            cursor: match start.cursor {
+                Some(cursor) => cursor,
+                None => Cursor::begin(generator)?,
+            },
+            prompt: start.prompt,
+            writers: drafts.iter().map(|_| Some(writer())).collect(),
+            samples: Samples::Begun(drafts),
+            ready: VecDeque::new(),
+            remaining: params.max_bytes,
+            echo: params.echo,
+            interrupt: params.interrupt.clone(),
+        })
+    }
+
+    /// The place behind all that one sample has handed over, for the price of a step or more; behind the prompt for several.
+    ///
+    /// # Errors
+    /// The model cannot read the prompt, or a failing device.
+    pub fn into_cursor(mut self) -> Result<Cursor> {
+        self.read_prompt()?;
+        if let Samples::One(single) = self.samples {
+            for id in single.since.into_iter().take(single.handed_over) {
+                self.cursor.step(self.generator, id)?;
+            }
+        }
+        Ok(self.cursor)
+    }
+
+    /// Makes pieces ready, at least one unless all samples have ended.
+    fn advance(&mut self) -> Result<()> {
+        while self.ready.is_empty() {
+            match &self.samples {
+                Samples::Done => return Ok(()),
+                Samples::Begun(_) if std::mem::take(&mut self.echo) => self.echo_prompt()?,
+                Samples::Begun(_) => self.read_prompt()?,
+                Samples::One(_) => self.advance_one()?,
+                Samples::Several(_) => self.advance_several()?,
+            }
+        }
+        Ok(())
+    }
+
+    fn echo_prompt(&mut self) -> Result<()> {
+        for (sample, writer) in self.writers.iter_mut().enumerate() {
+            let Some(writer) = writer else { continue };
+            writer.write_ids(&self.prompt).map_err(in_memory)?;
+            self.ready.push_back(Piece {
+                sample,
+                ids: Vec::new(),
+                bytes: writer.take(),
+                end: None,
+            });
+        }
+        Ok(())
+    }
+
+    fn read_prompt(&mut self) -> Result<()> {
+        let drafts = match std::mem::replace(&mut self.samples, Samples::Done) {
+            Samples::Begun(drafts) => drafts,
+            other => {
+                self.samples = other;
+                return Ok(());
+            }
+        };
+        self.cursor.read(self.generator, &self.prompt)?;
+        let mut drafts = drafts;
+        if self.remaining == 0 {
+            for (sample, draft) in drafts.iter_mut().enumerate() {
+                draft.end_early(End::Length);
+                self.hand_over(sample, Vec::new(), draft.end())?;
+            }
+            return Ok(());
+        }
+        self.samples = match drafts.len() {
+            0 => Samples::Done,
+            1 => Samples::One(Box::new(Single {
+                draft: drafts.remove(0),
+                unread: None,
+                ahead: None,
+                since: Vec::new(),
+                handed_over: 0,
+            })),
+            _ => Samples::Several(SideBySide::new(&self.cursor, drafts)?),
+        };
+        Ok(())
+    }
+
+    /// One id of the only sample.
+    fn advance_one(&mut self) -> Result<()> {
+        let interrupt = self.interrupt.clone();
+        let Samples::One(single) = &mut self.samples else {
+            return Ok(());
+        };
+        if single.draft.end().is_some() {
+            // `into_cursor` may still ask for it, so it stays
+            return Ok(());
+        }
+        if let Some(id) = single.unread.take() {
+            single.read(self.generator, &mut self.cursor, id)?;
+        }
+        if is_set(interrupt.as_ref()) {
+            single.draft.end_early(End::Interrupted);
+        } else {
+            let now = single.ahead.as_ref().unwrap_or(&self.cursor);
+            let id = single.draft.choose(&now.next()?, self.remaining)?;
+            self.remaining -= 1;
+            single.since.push(id);
+            single.unread = Some(id);
+        }
+        let (ids, end) = (single.draft.released().to_vec(), single.draft.end());
+        single.handed_over += ids.len();
+        self.hand_over(0, ids, end)
+    }
+
+    /// A turn of all samples.
+    fn advance_several(&mut self) -> Result<()> {
+        let interrupted = is_set(self.interrupt.as_ref());
+        let Samples::Several(all) = &mut self.samples else {
+            return Ok(());
+        };
+        if !interrupted {
+            self.remaining -= all.go_on(self.generator, self.remaining)?;
+        }
+        let mut written = Vec::new();
+        for stream in all.streams() {
+            if interrupted {
+                stream.draft.end_early(End::Interrupted);
+                stream.written.extend_from_slice(stream.draft.released());
+            }
+            written.push((std::mem::take(&mut stream.written), stream.draft.end()));
+        }
+        if written.iter().all(|(_, end)| end.is_some()) {
+            self.samples = Samples::Done;
+        }
+        for (sample, (ids, end)) in written.into_iter().enumerate() {
+            self.hand_over(sample, ids, end)?;
+        }
+        Ok(())
+    }
+
+    /// Makes a piece of a sample's next ids, if there is anything new.
+    fn hand_over(&mut self, sample: usize, ids: Vec<u32>, end: Option<End>) -> Result<()> {
+        let Some(writer) = &mut self.writers[sample] else {
+            return Ok(()); // it has ended before
+        };
+        writer.write_ids(&ids).map_err(in_memory)?;
+        let mut bytes = writer.take();
+        if end.is_some()
+            && let Some(writer) = self.writers[sample].take()
+        {
+            bytes.extend(writer.finish().map_err(in_memory)?);
+        }
+        if end.is_some() || !ids.is_empty() {
+            self.ready.push_back(Piece {
+                sample,
+                ids,
+                bytes,
+                end,
+            });
+        }
+        Ok(())
+    }
+
+    /// Whether all samples have ended and been handed over.
+    fn is_done(&self) -> bool {
+        self.writers.iter().all(Option::is_none)
+    }
+}
+
+impl Single {
+    /// Lets the model read an id, and `cursor` too as far as nothing is held back.
+    fn read(&mut self, generator: &Generator, cursor: &mut Cursor, id: u32) -> Result<()> {
+        if self.draft.holds_back() {
+            return self.ahead.get_or_insert_with(|| cursor.clone()).step(generator, id);
+        }
+        match self.ahead.take() {
+            Some(mut now) => {
+                now.step(generator, id)?;
+                *cursor = now;
+            }
+            None => cursor.step(generator, id)?,
+        }
+        self.since.clear();
+        self.handed_over = 0;
+        Ok(())
+    }
+}
+
+fn is_set(flag: Option<&Arc<AtomicBool>>) -> bool {
+    flag.is_some_and(|flag| flag.load(Ordering::Relaxed))
+}
+
+/// A writer into memory does not fail.
+fn in_memory(error: std::io::Error) -> Error {
+    Error::input(error.to_string())
+}
+
+impl Iterator for Completion<'_> {
+    type Item = Result<Piece>;
+
+    fn next(&mut self) -> Option<Result<Piece>> {
+        if self.ready.is_empty()
+            && !self.is_done()
+            && let Err(error) = self.advance()
+        {
+            self.writers.iter_mut().for_each(|writer| *writer = None);
+            return Some(Err(error));
+        }
+        self.ready.pop_front().map(Ok)
+    }
+}

@@ -1,0 +1,97 @@
+//! Where one stream is: the state after what it has read, and the logits of the id that comes next.
+
+use std::path::Path;
+
+use candle_core::{DType, Tensor};
+
+use super::generator::{Generator, GeneratorState};
+use crate::{Error, Result};
+
+/// The place of one stream in its text.
+#[derive(Clone, Debug)]
+pub struct Cursor {
+    state: GeneratorState,
+    /// (1, V).
+    logits: Tensor,
+}
+
+impl Cursor {
+    /// Before the first byte.
+    ///
+    /// # Errors
+    /// A failing device.
+    pub fn begin(generator: &Generator) -> Result<Self> {
+        Ok(Self {
+            state: generator.begin(1),
+            logits: generator.first_logits(1)?,
+        })
+    }
+
+    /// The place that [`save`](Self::save) wrote to a file.
+    ///
+    /// # Errors
+    /// As [`Generator::load_state`], and a state of several streams.
+    pub fn load(generator: &Generator, path: &Path) -> Result<Self> {
+        let (state, logits) = generator.load_state(path)?;
+        match state.streams() {
+            1 => Ok(Self { state, logits }),
+            streams => {
+                let message = format!("expected the state of one stream, found one of {streams}");
+                Err(Error::file(path, message))
+            }
+        }
+    }
+
+    /// Writes the place to a file.
+    ///
+    /// # Errors
+    /// The file cannot be written.
+    pub fn save(&self, generator: &Generator, path: &Path) -> Result<()> {
+        generator.save_state(&self.state, &self.logits, path)
+    }
+
+    /// How many ids have been read.
+    pub fn position(&self) -> usize {
+        self.state.position()
+    }
+
+    /// The state.
+    pub fn state(&self) -> &GeneratorState {
+        &self.state
+    }
+
+    /// The logits (1, V) of the next id.
+    pub fn logits(&self) -> &Tensor {
+        &self.logits
+    }
+
+    /// Moves on behind `ids`, which may be none; stays on an error.
+    ///
+    /// # Errors
+    /// As [`Generator::prefill`].
+    pub fn read(&mut self, generator: &Generator, ids: &[u32]) -> Result<()> {
+        if !ids.is_empty() {
+            self.logits = generator.prefill(&mut self.state, &[ids])?;
+        }
+        Ok(())
+    }
+
+    /// Moves on behind one id.
+    ///
+    /// # Errors
+    /// As [`Generator::step`].
+    pub fn step(&mut self, generator: &Generator, id: u32) -> Result<()> {
+        self.logits = generator.step(&mut self.state, &[id])?;
+        Ok(())
+    }
+
+    /// The logits (V) of the next id, on the host.
+    pub(super) fn next(&self) -> Result<Vec<f32>> {
+        row(&self.logits, 0)
+    }
+}
+
+/// One stream's logits (V) of those (b, V) of all.
+pub(super) fn row(logits: &Tensor, stream: usize) -> Result<Vec<f32>> {
+    Ok(logits.get(stream)?.to_dtype(DType::F32)?.to_vec1::<f32>()?)
+}

@@ -1,0 +1,96 @@
+//! Memory in bytes: the machine's, and what this process takes of it.
+//!
+//! On Linux the kernel keeps the peaks of a process (`/proc/self/status`); elsewhere only the present values are known.
+
+use sysinfo::{MemoryRefreshKind, Pid, ProcessRefreshKind, ProcessesToUpdate, RefreshKind, System};
+
+/// The machine's memory.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[non_exhaustive]
+pub struct MachineMemory {
+    /// All of it.
+    pub total: u64,
+    /// What can be taken without others losing theirs.
+    pub available: u64,
+}
+
+impl MachineMemory {
+    /// As it is now.
+    pub fn now() -> Self {
+        let kind = RefreshKind::nothing().with_memory(MemoryRefreshKind::nothing().with_ram());
+        let system = System::new_with_specifics(kind);
+        Self {
+            total: system.total_memory(),
+            available: system.available_memory(),
+        }
+    }
+}
+
+/// What this process takes.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[non_exhaustive]
+pub struct ProcessMemory {
+    /// Memory of the machine that it occupies.
+    pub resident: u64,
+    /// The most it has occupied, at least the present value.
+    pub resident_peak: u64,
+    /// Address space that it took.
+    pub reserved: u64,
+    /// The most it took, at least the present value.
+    pub reserved_peak: u64,
+}
+
+impl ProcessMemory {
+    /// As it is now; `None` where the system does not say.
+    pub fn now() -> Option<Self> {
+        let pid = Pid::from_u32(std::process::id());
+        let mut system = System::new();
+        let memory = ProcessRefreshKind::nothing().with_memory();
+        system.refresh_processes_specifics(ProcessesToUpdate::Some(&[pid]), false, memory);
+        let process = system.process(pid)?;
+        let (resident, reserved) = (process.memory(), process.virtual_memory());
+        let [resident_peak, reserved_peak] = peaks();
+        Some(Self {
+            resident,
+            // the kernel may note a peak a little below what it reports elsewhere
+            resident_peak: resident_peak.max(resident),
+            reserved,
+            reserved_peak: reserved_peak.max(reserved),
+        })
+    }
+}
+
+/// The peaks that the kernel has kept, resident and reserved; 0 where it keeps none.
+fn peaks() -> [u64; 2] {
+    let status = match cfg!(target_os = "linux") {
+        true => std::fs::read_to_string("/proc/self/status").unwrap_or_default(),
+        false => String::new(),
+    };
+    ["VmHWM:", "VmPeak:"].map(|key| kibibytes(&status, key) * 1024)
+}
+
+/// The number of a line such as `VmHWM:   12345 kB`.
+fn kibibytes(status: &str, key: &str) -> u64 {
+    let line = status.lines().find_map(|line| line.strip_prefix(key));
+    let number = line.and_then(|line| line.split_whitespace().next()?.parse().ok());
+    number.unwrap_or(0)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn peaks_are_read_from_the_lines_of_the_kernel() {
+        let status = "Name:\tmblm\nVmPeak:\t    2048 kB\nVmHWM:\t      10 kB\n";
+        assert_eq!((kibibytes(status, "VmPeak:"), kibibytes(status, "VmHWM:")), (2048, 10));
+        assert_eq!(kibibytes(status, "VmSwap:"), 0);
+    }
+
+    #[test]
+    fn a_process_takes_some_of_the_machine() {
+        let (machine, process) = (MachineMemory::now(), ProcessMemory::now().unwrap());
+        assert!(machine.available <= machine.total, "{machine:?}");
+        assert!(0 < process.resident && process.resident < machine.total, "{process:?}");
+    }
+}
