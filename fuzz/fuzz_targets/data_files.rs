@@ -1,7 +1,8 @@
 //! Data files through the data set `bytes`: the first byte says by which name, the others are the content.
 #![no_main]
 
-use mblm::data::{DatasetArgs, Registry, Split};
+use mblm::data::{DatasetArgs, Split};
+use mblm::task::TaskRegistry;
 
 const NAMES: [&str; 6] = ["a.txt", "a.gz", "a.zst", "a.jsonl", "a.jsonl.gz", "a.jsonl.zst"];
 const SAMPLE: usize = 3;
@@ -19,7 +20,7 @@ libfuzzer_sys::fuzz_target!(|data: &[u8]| {
         let mut args = DatasetArgs::new(&path, Split::Train, SAMPLE);
         args.options.insert("text_field".into(), "text".into());
         args.options.insert("held_out".into(), 0.5.into());
-        let registry = Registry::default();
+        let registry = TaskRegistry::default();
         for split in [Split::Train, Split::Validation, Split::Test] {
             let args = DatasetArgs { split, ..args.clone() };
             let Ok(Some(set)) = registry.open("bytes", &args) else {

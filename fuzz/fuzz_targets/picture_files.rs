@@ -1,7 +1,7 @@
 //! A PNG or JPEG file: its pixels, taken apart into channels and put together again.
 #![no_main]
 
-use mblm::data::image::Picture;
+use mblm_vision::image::Picture;
 
 /// Values of a picture that is small enough to be copied.
 const SMALL: usize = 1 << 20;

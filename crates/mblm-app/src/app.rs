@@ -14,8 +14,8 @@ use std::process::ExitCode;
 
 use anyhow::{Result, bail};
 use clap::{ArgMatches, Args, FromArgMatches};
-use mblm::data::Registry;
 use mblm::model::BlockRegistry;
+use mblm::task::TaskRegistry;
 use tracing_subscriber::EnvFilter;
 
 use crate::command::{Command, Context, Entry, GenerateMode, Group, RunKind, TaskCommands};
@@ -80,7 +80,7 @@ impl App {
             entries: commands::builtin(),
             context: Context {
                 blocks: BlockRegistry::default(),
-                tasks: Registry::default(),
+                tasks: TaskRegistry::default(),
                 task_commands: commands::task_commands(),
                 generate_modes: Vec::new(),
                 run_kinds: Vec::new(),
@@ -97,7 +97,7 @@ impl App {
     }
 
     /// Registers data sets.
-    pub fn tasks(mut self, register: impl FnOnce(&mut Registry)) -> Self {
+    pub fn tasks(mut self, register: impl FnOnce(&mut TaskRegistry)) -> Self {
         register(&mut self.context.tasks);
         self
     }

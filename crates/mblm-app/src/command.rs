@@ -3,7 +3,7 @@
 //! | trait | what it adds |
 //! |---|---|
 //! | [`Command`] | a command, or a subcommand of a [`Group`] |
-//! | [`TaskCommands`] | what the commands say and do about a data set: a next step after training, a check of its own |
+//! | [`TaskCommands`] | what the commands say and do about a data set: a next step after training, the help of a check |
 //! | [`GenerateMode`] | a way of its own to write what a model generates: options and code of `mblm generate` |
 //! | [`RunKind`] | runs of another kind than a byte model's, told by a key of their configuration |
 //!
@@ -15,9 +15,8 @@ use std::process::ExitCode;
 use anyhow::Result;
 use clap::{ArgMatches, FromArgMatches};
 use mblm::config::{IoConfig, has_key};
-use mblm::data::{DatasetArgs, Registry, Split};
 use mblm::model::BlockRegistry;
-use serde_json::Value;
+use mblm::task::TaskRegistry;
 
 use crate::commands::train::args::TrainArgs;
 
@@ -144,68 +143,26 @@ pub trait TaskCommands: Send + Sync {
         true
     }
 
-    /// How `mblm data check` looks at it, if it does not just read every sample.
-    fn check(&self) -> Option<&dyn DataCheck> {
+    /// What the help of `mblm data check` says of it.
+    fn check_help(&self) -> Option<CheckHelp> {
         None
     }
 }
 
-/// A check of a data set that knows what its files are.
-pub trait DataCheck: Send + Sync {
-    /// What is wrong with a split, with at most `limit` problems in words; `None` if there is no such split.
-    ///
-    /// # Errors
-    /// The data set cannot be looked at at all.
-    fn check(&self, dataset: &DatasetArgs, limit: usize) -> Result<Option<CheckedSplit>>;
-
-    /// A line of examples for the help of `mblm data check`.
-    fn example(&self) -> &str;
-
-    /// What it looks at, for that help: a sentence that ends with a full stop.
-    fn help(&self) -> &str;
-
-    /// Whether a folder without a configuration is taken for this data set; the one registered last is.
-    fn takes_folders(&self) -> bool {
-        false
-    }
-}
-
-/// [`DatasetArgs::sample_len`] where nothing bounds the ids of a sample: more than any has, and no number that overflows.
-pub const UNBOUNDED: usize = u32::MAX as usize;
-
-/// What is known of a split after a check.
-#[derive(Clone, Debug)]
+/// What the help of `mblm data check` says of a data set.
+#[derive(Clone, Copy, Debug)]
 #[non_exhaustive]
-pub struct CheckedSplit {
-    /// Which one.
-    pub split: Split,
-    /// How many samples it has.
-    pub samples: usize,
-    /// How many problems were found.
-    pub problems: usize,
-    /// What there is to say, problems included.
-    pub lines: Vec<String>,
-    /// The same for programs.
-    pub json: Value,
+pub struct CheckHelp {
+    /// A line of examples.
+    pub example: &'static str,
+    /// What is looked at: a sentence that ends with a full stop.
+    pub text: &'static str,
 }
 
-impl CheckedSplit {
-    /// A split that nothing is said of yet.
-    pub fn new(split: Split, samples: usize, problems: usize, json: Value) -> Self {
-        Self {
-            split,
-            samples,
-            problems,
-            lines: Vec::new(),
-            json,
-        }
-    }
-
-    /// With lines of text.
-    #[must_use]
-    pub fn with_lines(mut self, lines: Vec<String>) -> Self {
-        self.lines = lines;
-        self
+impl CheckHelp {
+    /// An example and a sentence.
+    pub const fn new(example: &'static str, text: &'static str) -> Self {
+        Self { example, text }
     }
 }
 
@@ -260,7 +217,7 @@ pub trait RunKind: Send + Sync {
 /// What was registered, and how much is to be said: what a command knows of the program that it is part of.
 pub struct Context {
     pub(crate) blocks: BlockRegistry,
-    pub(crate) tasks: Registry,
+    pub(crate) tasks: TaskRegistry,
     pub(crate) task_commands: Vec<Box<dyn TaskCommands>>,
     pub(crate) generate_modes: Vec<Box<dyn GenerateMode>>,
     pub(crate) run_kinds: Vec<Box<dyn RunKind>>,
@@ -275,7 +232,7 @@ impl Context {
     }
 
     /// The data sets by name.
-    pub fn tasks(&self) -> &Registry {
+    pub fn tasks(&self) -> &TaskRegistry {
         &self.tasks
     }
 

@@ -23,6 +23,7 @@
 //! | [`output`] | results to stdout, notes to stderr |
 //! | [`signals`] | Ctrl-C and termination |
 //! | [`device`] | from `--device` to a device |
+//! | [`drawing`] | letters and PNG files for drawings of one's own |
 
 mod app;
 mod architecture;
@@ -30,7 +31,7 @@ pub mod command;
 mod commands;
 pub mod config;
 pub mod device;
-mod drawing;
+pub mod drawing;
 mod memory;
 pub mod options;
 pub mod output;
@@ -40,7 +41,6 @@ pub mod run_folder;
 pub mod signals;
 mod surprisal;
 mod usage;
-pub mod vision;
 
 pub use app::App;
 pub use command::{Command, Context, parse};

@@ -2,6 +2,7 @@
 
 use std::io::{self, Write};
 
+pub use mblm::task::grouped;
 use serde_json::{Map, Value};
 
 /// The version of the JSON that `--json` prints; a change of meaning raises it.
@@ -29,19 +30,6 @@ pub fn note(text: &str) {
     let _ = writeln!(io::stderr().lock(), "{text}");
 }
 
-/// A number with thousands separators: 1_234_567.
-pub fn grouped(number: u64) -> String {
-    let digits = number.to_string();
-    let mut grouped = String::with_capacity(digits.len() * 4 / 3);
-    for (index, digit) in digits.chars().enumerate() {
-        if index > 0 && (digits.len() - index).is_multiple_of(3) {
-            grouped.push('_');
-        }
-        grouped.push(digit);
-    }
-    grouped
-}
-
 /// A number of bytes for people: 1.5 GiB.
 pub fn bytes(number: u64) -> String {
     indicatif::BinaryBytes(number).to_string()
@@ -55,17 +43,4 @@ pub fn listed(problems: impl ExactSizeIterator<Item = String>, all: usize) -> im
         more => Some(format!("{} more problems; --limit lists more", grouped(more as u64))),
     };
     problems.chain(more)
-}
-
-#[cfg(test)]
-mod tests {
-    use super::grouped;
-
-    #[test]
-    fn thousands_are_separated() {
-        assert_eq!(grouped(0), "0");
-        assert_eq!(grouped(999), "999");
-        assert_eq!(grouped(1000), "1_000");
-        assert_eq!(grouped(1_234_567), "1_234_567");
-    }
 }

@@ -4,5 +4,8 @@ pub use mblm_app::*;
 
 /// The application that the command runs: all that is built in.
 pub fn app() -> App {
-    mblm_app::vision::extend(App::new())
+    let app = App::new();
+    #[cfg(feature = "vision")]
+    let app = mblm_vision::commands::extend(app);
+    app
 }

@@ -11,8 +11,9 @@ use std::sync::atomic::AtomicBool;
 
 use candle_core::Device;
 use mblm::config::Experiment;
-use mblm::data::{Dataset, DatasetArgs, Registry, Sample, Split};
+use mblm::data::{Dataset, DatasetArgs, Sample, Split};
 use mblm::model::{BlockRegistry, Model, Seeded};
+use mblm::task::TaskRegistry;
 use mblm::train::{Event, Observer, Outcome, Trainer, TrainingData};
 use mblm::{Error, Result};
 
@@ -150,7 +151,7 @@ train:
 
 /// Trains the experiment of a configuration's text in `folder`, which is there.
 pub(crate) fn train(config: &str, folder: &Path, observer: &mut dyn Observer) -> Result<Outcome> {
-    let mut datasets = Registry::default();
+    let mut datasets = TaskRegistry::default();
     datasets.register("sums", Sums::open);
     let experiment = Experiment::from_yaml_str(config, "sums.yaml", &[])?;
     let data = TrainingData::open(&experiment, &datasets, None)?;

@@ -7,24 +7,24 @@
 //! | [`model`] | the hierarchy and its stages, forward and backward |
 //! | [`blocks`] | the built-in blocks, what stages are made of |
 //! | [`data`] | data sets, and batches prepared ahead |
+//! | [`task`] | what a data set is for, by its name |
 //! | [`train`] | schedule, optimizer, training runs |
 //! | [`generate`] | decoding with state, sampling |
 //! | [`machine`] | the machine's memory and speed |
 //! | [`eval`] | the loss of each byte of files and data sets |
-//! | [`classifier`] | the CNN + LSTM that byte models are compared with in questions about pictures |
 //! | [`checkpoint`] | model folders, safetensors, the Python package's `.pth` |
 //! | [`verify`] | known-good numbers, to check a machine with |
 
 pub mod blocks;
 pub mod bytes;
 pub mod checkpoint;
-pub mod classifier;
 pub mod config;
 pub mod data;
 pub mod eval;
 pub mod generate;
 pub mod machine;
 pub mod model;
+pub mod task;
 pub mod train;
 pub mod verify;
 

@@ -6,7 +6,8 @@ use std::fs::File;
 use std::io::{Seek, SeekFrom, Write};
 use std::time::{Duration, Instant};
 
-use mblm::data::{DatasetArgs, Loader, LoaderOptions, Order, Position, Registry, Split};
+use mblm::data::{DatasetArgs, Loader, LoaderOptions, Order, Position, Split};
+use mblm::task::TaskRegistry;
 
 /// The largest resident set that this process ever had, in bytes.
 fn peak_resident() -> u64 {
@@ -39,7 +40,7 @@ fn a_sparse_file_of_20_gb_opens_at_once_and_needs_little_memory() {
 
     let started = Instant::now();
     let args = DatasetArgs::new(&path, Split::Train, SAMPLE);
-    let set = Registry::default()
+    let set = TaskRegistry::default()
         .open("bytes", &args)
         .expect("it opens")
         .expect("it has this split");

@@ -16,7 +16,7 @@ use super::image::Draw;
 pub(super) const SIZE: (u32, u32) = (1000, 720);
 
 /// The name under which the font of labels is known to the drawing code.
-pub(crate) const FONT: &str = "sans-serif";
+pub const FONT: &str = "sans-serif";
 
 /// Colours that people who see colours differently can tell apart (Okabe and Ito).
 pub(super) const COLOURS: [RGBColor; 7] = [

@@ -67,14 +67,14 @@ impl Format {
 }
 
 /// Makes the letters known under the name [`FONT`].
-pub(crate) fn register_letters() -> Result<()> {
+pub fn register_letters() -> Result<()> {
     // the drawing library keeps fonts by name; the same one again changes nothing
     register_font(FONT, FontStyle::Normal, dejavu::sans::regular())
         .map_err(|_| anyhow!("the font that is in the program cannot be read"))
 }
 
 /// Pixels of three bytes as a PNG file.
-pub(crate) fn encode(pixels: &[u8], width: u32, height: u32) -> Result<Vec<u8>> {
+pub fn encode(pixels: &[u8], width: u32, height: u32) -> Result<Vec<u8>> {
     let mut file = Vec::new();
     let mut encoder = png::Encoder::new(&mut file, width, height);
     encoder.set_color(png::ColorType::Rgb);

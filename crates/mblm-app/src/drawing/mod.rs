@@ -15,8 +15,9 @@ mod curves;
 mod heat;
 mod image;
 
-pub(crate) use chart::{FONT, Figure};
+pub use chart::FONT;
+pub(crate) use chart::Figure;
 pub(crate) use curves::{Across, Curves, Unit};
 pub(crate) use heat::HeatMap;
 pub(crate) use image::Format;
-pub(crate) use image::{encode, register_letters};
+pub use image::{encode, register_letters};

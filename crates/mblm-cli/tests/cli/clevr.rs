@@ -6,7 +6,7 @@ use std::sync::OnceLock;
 
 use serde_json::Value;
 
-use crate::support::{Scratch, best_model, done, fails, finish, fixture, mblm, root, str, trained};
+use crate::support::{Scratch, best_model, done, fails, finish, mblm, root, str, trained};
 
 const CONFIG: &str = "\
 io:
@@ -58,7 +58,7 @@ impl Questions {
     fn new() -> Self {
         let scratch = Scratch::new();
         let data = scratch.path("clevr");
-        let from = fixture("clevr");
+        let from = root().join("crates/mblm-vision/tests/fixtures/clevr");
         for name in ["train", "val"] {
             let images = data.join("images").join(name);
             fs::create_dir_all(&images).unwrap();

@@ -4,7 +4,7 @@ use std::fs;
 use std::path::{Path, PathBuf};
 use std::sync::OnceLock;
 
-use mblm::data::image::Picture;
+use mblm_vision::image::Picture;
 use serde_json::Value;
 
 use crate::support::{Scratch, best_model, done, fails, finish, mblm, names_in, str, trained};

@@ -2,11 +2,12 @@
 //!
 //! | file | holds |
 //! |---|---|
-//! | `config.json` | `{"format": 1, "kind": "decoder", "encoder" or "cnn_lstm", "config": {the package's model keys}}` |
+//! | `config.json` | `{"format": 1, "kind": "decoder" or "encoder", "config": {the package's model keys}}` |
 //! | `model.safetensors` | the parameters as `f32`, under the names of the Python package |
 //! | `SHA256SUMS` | the checksums of both, checked where it is there |
 //!
-//! The folder of a training run stands for its best model.
+//! The folder of a training run stands for its best model. Folders of other kinds of models look the same, with a kind and a
+//! configuration of their own.
 
 use std::fs::File;
 use std::io::Read;
@@ -27,12 +28,13 @@ pub const FORMAT: u64 = 1;
 /// The longest configuration that is read, in bytes: as JSON's values it takes many times its length.
 const MAX_CONFIG: u64 = 1 << 20;
 
-const KINDS: [&str; 3] = ["decoder", "encoder", "cnn_lstm"];
+/// The kinds of models of bytes.
+const KINDS: [&str; 2] = ["decoder", "encoder"];
 
 /// An open model folder.
 #[derive(Debug)]
 pub struct Folder {
-    /// `decoder`, `encoder` or `cnn_lstm`.
+    /// `decoder` or `encoder`, or another kind of model, whose configuration has keys of its own.
     pub kind: String,
     /// The model's configuration, in the keys of the Python package.
     pub config: Value,
@@ -115,24 +117,23 @@ pub(super) fn read_config(path: &Path) -> Result<(String, Value)> {
         ));
     }
     let Document { kind, config } = serde_json::from_slice(&text).map_err(damaged)?;
-    check_kind(&kind).map_err(|message| Error::file(path, message))?;
     Ok((kind, config))
 }
 
-fn check_kind(kind: &str) -> Result<(), String> {
-    if KINDS.contains(&kind) {
-        return Ok(());
-    }
-    Err(format!(
-        "expected the kind `decoder`, `encoder` or `cnn_lstm`, found `{kind}`"
-    ))
+/// Whether a kind is that of a model of bytes.
+pub(super) fn is_of_bytes(kind: &str) -> bool {
+    KINDS.contains(&kind)
 }
 
-/// Writes a model folder, made if it is not there: floating-point tensors as `f32`, each name once.
+/// Writes the folder of a model of bytes, made if it is not there: floating-point tensors as `f32`, each name once.
 ///
 /// Each file is replaced in one step, the configuration last of the two: a new folder is complete when it has both.
 pub fn save(path: &Path, kind: &str, config: &Value, tensors: &[(String, Tensor)]) -> Result<()> {
-    check_kind(kind).map_err(Error::input)?;
+    if !is_of_bytes(kind) {
+        return Err(Error::input(format!(
+            "expected the kind `decoder` or `encoder`, found `{kind}`"
+        )));
+    }
     names::check_writable(tensors).map_err(|message| Error::file(path, message))?;
     std::fs::create_dir_all(path).map_err(|error| Error::file(path, format!("cannot make the folder: {error}")))?;
     // between two files the checksums would be those of neither model
@@ -140,8 +141,11 @@ pub fn save(path: &Path, kind: &str, config: &Value, tensors: &[(String, Tensor)
     atomic::fill_folder(path, |folder| fill(folder, kind, config, tensors))
 }
 
-/// Writes the files of a model into a folder in the making.
-pub(crate) fn fill(folder: &mut NewFolder, kind: &str, config: &Value, tensors: &[(String, Tensor)]) -> Result<()> {
+/// Writes the files of a model of any kind into a folder in the making.
+///
+/// # Errors
+/// Tensors that cannot be written, and what the disk refuses.
+pub fn fill(folder: &mut NewFolder, kind: &str, config: &Value, tensors: &[(String, Tensor)]) -> Result<()> {
     folder.write_tensors(WEIGHTS_FILE, tensors)?;
     let document = json!({"format": FORMAT, "kind": kind, "config": config});
     folder.write(CONFIG_FILE, |out| writeln!(out, "{document:#}"))
@@ -249,8 +253,16 @@ mod tests {
     fn other_formats_and_kinds_are_refused() {
         let message = error_with("{\"format\": 2, \"layout\": []}");
         assert!(message.contains("expected format 1, found format 2"), "{message}");
-        let message = error_with("{\"format\": 1, \"kind\": \"both\", \"config\": {}}");
-        assert!(message.contains("`encoder` or `cnn_lstm`, found `both`"), "{message}");
+        let other = saved();
+        let both = "{\"format\": 1, \"kind\": \"both\", \"config\": {}}";
+        std::fs::write(other.path().join(CONFIG_FILE), both).unwrap();
+        std::fs::remove_file(other.path().join(SUMS_FILE)).ok();
+        assert_eq!(Folder::open(other.path()).unwrap().kind, "both");
+        let message = super::super::architecture_of(other.path()).unwrap_err().to_string();
+        assert!(
+            message.contains("`decoder` or `encoder`, found the kind `both`"),
+            "{message}"
+        );
         let folder = tempfile::tempdir().unwrap();
         assert!(save(folder.path(), "both", &json!({}), &[]).is_err());
     }

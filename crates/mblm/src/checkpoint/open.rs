@@ -37,8 +37,8 @@ pub fn architecture_of(path: &Path) -> Result<Option<Architecture>> {
 }
 
 fn architecture(path: &Path, kind: &str, config: Value) -> Result<Architecture> {
-    if kind == "cnn_lstm" {
-        let message = "expected a model of bytes, found a CNN + LSTM that answers questions; `mblm vqa eval` asks it";
+    if !folder::is_of_bytes(kind) {
+        let message = format!("expected a model of bytes, of the kind `decoder` or `encoder`, found the kind `{kind}`");
         return Err(Error::file(path, message));
     }
     let architecture: Architecture = serde_json::from_value(config)

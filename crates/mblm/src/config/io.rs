@@ -16,7 +16,7 @@ pub struct IoConfig {
     pub output_dir: PathBuf,
     /// File or folder of the data set.
     pub dataset_dir: PathBuf,
-    /// Name of the data set's kind: `bytes`, `pg19`, `pg19masked`, `clevr`, `pictures`, `needle` or a registered one.
+    /// Name of the data set's kind: `bytes`, `pg19`, `pg19masked`, `needle` or a registered one.
     pub dataset_id: String,
     /// Options of the data set.
     #[serde(default)]
@@ -66,7 +66,11 @@ impl IoConfig {
         }
     }
 
-    pub(super) fn check(&self) -> Result<(), Problem> {
+    /// Checks the values.
+    ///
+    /// # Errors
+    /// The first that cannot be used.
+    pub fn check(&self) -> Result<(), Problem> {
         let empty = |key, what| Err(Problem::new(key, format!("expected {what}, found an empty text")));
         if self.name_model.is_empty() {
             return empty("name_model", "a name for the run's folder");

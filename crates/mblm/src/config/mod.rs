@@ -7,9 +7,9 @@
 //! | `train.rs`, `precision.rs`, `decayed.rs` | [`TrainConfig`]: how a model is trained |
 //! | `model.rs` | [`Architecture`], [`ModelConfig`], [`EncoderConfig`]: the hierarchy, in YAML and in a model's `config.json` |
 //! | `block.rs` | [`BlockConfig`]: what one stage computes |
-//! | `classifier.rs` | [`ClassifierExperiment`]: a run of the CNN + LSTM baseline |
 //! | `count.rs` | [`ParameterCounts`]: parameters of a model that does not exist yet |
 //! | `preset.rs` | [`Preset`]: ready-made experiments for training with no configuration file |
+//! | `document.rs` | [`Document`]: a configuration of somebody else's keys, read in the same way |
 //! | `yaml.rs`, `tree.rs` | text and overrides into a tree of values that know where they were written |
 //! | `suggest.rs` | the nearest known name to a misspelt one |
 //!
@@ -17,9 +17,9 @@
 //! the line and the key. All keys are those of the published Python package; this project's own are optional.
 
 mod block;
-mod classifier;
 mod count;
 mod decayed;
+mod document;
 mod experiment;
 mod io;
 mod model;
@@ -32,16 +32,16 @@ mod yaml;
 
 pub use block::{BlockConfig, CustomBlockConfig, MambaConfig, PositionEmbedding, TransformerConfig};
 pub use bytesize::ByteSize;
-pub(crate) use classifier::GROUP;
-pub use classifier::{ClassifierExperiment, CnnLstmConfig};
 pub use count::ParameterCounts;
 pub use decayed::DecayedParameters;
+pub use document::{Document, to_yaml};
 pub use experiment::{Experiment, Params, ResumeConfig, Summary};
 pub use io::IoConfig;
 pub use model::{Architecture, EncoderConfig, MaskReduce, ModelConfig};
 pub use precision::Precision;
 pub use preset::Preset;
 pub use train::{ElementCount, OptimizerKind, ScheduleKind, TrainConfig};
+pub use tree::Problem;
 pub use yaml::has_key;
 
 #[cfg(test)]

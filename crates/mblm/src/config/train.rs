@@ -181,7 +181,11 @@ impl TrainConfig {
         self.cooldown_steps_perc.unwrap_or(COOLDOWN_STEPS)
     }
 
-    pub(super) fn check(&self) -> Result<(), Problem> {
+    /// Checks the values.
+    ///
+    /// # Errors
+    /// The first that cannot be used.
+    pub fn check(&self) -> Result<(), Problem> {
         self.check_counts()?;
         finite("learning_rate", self.lr, "a finite number of at least 0", |lr| {
             lr >= 0.0

@@ -275,9 +275,9 @@ impl<'de> Visitor<'de> for ValueVisitor {
     }
 }
 
-/// Why a tree cannot be read as the configuration wanted.
+/// What is wrong with a value of a configuration: its key, as an override would give it, and a message.
 #[derive(Debug)]
-pub(super) struct Problem {
+pub struct Problem {
     at: Origin,
     path: String,
     kind: Kind,
@@ -292,7 +292,7 @@ enum Kind {
 
 impl Problem {
     /// A problem with the value at `path`.
-    pub(super) fn new(path: impl Into<String>, message: impl Into<String>) -> Self {
+    pub fn new(path: impl Into<String>, message: impl Into<String>) -> Self {
         Self {
             path: path.into(),
             ..Self::of_kind(Kind::Message(message.into()))
@@ -308,7 +308,7 @@ impl Problem {
     }
 
     /// The same problem seen from the map or list whose entry `key` has it.
-    pub(super) fn within(mut self, key: impl fmt::Display) -> Self {
+    pub fn within(mut self, key: impl fmt::Display) -> Self {
         self.path = match self.path.is_empty() {
             true => key.to_string(),
             false => format!("{key}.{}", self.path),
@@ -325,7 +325,7 @@ impl Problem {
     }
 
     /// The key the problem is about, as in an override.
-    pub(super) fn path(&self) -> &str {
+    pub fn path(&self) -> &str {
         &self.path
     }
 

@@ -9,7 +9,7 @@
 //! of which the first ⌈H/2⌉ are the validation split and the others the test split. Without held-out bytes there are neither.
 
 use std::ops::Range;
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 use std::sync::{Arc, Mutex, PoisonError, Weak};
 
 use serde::Deserialize;
@@ -18,10 +18,9 @@ use super::dataset::{Dataset, DatasetArgs, Split};
 use super::files::{Files, Reading};
 use super::sequential::{SequenceOptions, Sequential};
 use super::source::ByteSource;
+use super::splits::{DEFAULT_HELD_OUT, held_out_share, refuse_held_out, split_by_position};
 use super::walk::regular_files;
 use crate::{Error, Result};
-
-const DEFAULT_HELD_OUT: f64 = 0.05;
 
 #[derive(Debug, Default, Deserialize)]
 #[serde(default, deny_unknown_fields)]
@@ -34,7 +33,7 @@ struct Options {
 
 /// Opens splits. Splits by position of the same files share them, so that compressed data is decoded once.
 #[derive(Default)]
-pub(super) struct Opener {
+pub(crate) struct Opener {
     latest: Mutex<Option<(PathBuf, Reading, Weak<Files>)>>,
 }
 
@@ -46,7 +45,7 @@ pub(super) struct Part {
 
 impl Opener {
     /// The split that `args` ask for; `None` if the data has no such split.
-    pub(super) fn open(&self, args: &DatasetArgs) -> Result<Option<Arc<dyn Dataset>>> {
+    pub(crate) fn open(&self, args: &DatasetArgs) -> Result<Option<Arc<dyn Dataset>>> {
         let Options {
             held_out,
             text_field,
@@ -126,69 +125,20 @@ pub(super) fn too_short(error: Error, split: Split, held_out: Option<f64>) -> Er
     }
 }
 
-/// The share kept for validation and test.
-pub(super) fn held_out_share(held_out: Option<f64>) -> Result<f64> {
-    let held_out = held_out.unwrap_or(DEFAULT_HELD_OUT);
-    match (0.0..1.0).contains(&held_out) {
-        true => Ok(held_out),
-        false => Err(Error::config(format!(
-            "dataset_args: held_out is {held_out}: expected the share kept for validation and test, 0 or more and below 1"
-        ))),
-    }
-}
-
-/// Fails if a share is given for a folder that has a folder for each split, `validation` among them.
-pub(super) fn refuse_held_out(held_out: Option<f64>, dir: &Path, validation: &Path) -> Result<()> {
-    match held_out {
-        None => Ok(()),
-        Some(_) => Err(Error::config(format!(
-            "dataset_args: held_out splits data without splits of its own, but {} has the folders train and {}; remove held_out \
-             or those folders",
-            dir.display(),
-            validation.file_name().unwrap_or_default().display()
-        ))),
-    }
-}
-
-/// Which of `total` bytes, or files, belong to a split when the last share `held_out` is kept for validation and test.
-pub(super) fn split_by_position(total: u64, held_out: f64, split: Split) -> Range<u64> {
-    // exact below 2^53 bytes; never above the total, since held_out < 1
-    let held = ((total as f64 * held_out) as u64).min(total);
-    let validation = total - held;
-    let test = validation + held.div_ceil(2);
-    match split {
-        Split::Train => 0..validation,
-        Split::Validation => validation..test,
-        Split::Test => test..total,
-    }
-}
-
 #[cfg(test)]
 mod tests {
-    use super::*;
-    use crate::data::Registry;
-    use proptest::prelude::*;
-    use serde_json::json;
+    use std::path::Path;
 
-    proptest! {
-        #[test]
-        fn splits_by_position_are_neighbours(total in 0u64..1 << 50, held_out in 0.0..1.0) {
-            let [train, validation, test] =
-                [Split::Train, Split::Validation, Split::Test].map(|split| split_by_position(total, held_out, split));
-            prop_assert_eq!((train.start, test.end), (0, total));
-            prop_assert_eq!((train.end, validation.end), (validation.start, test.start));
-            let (validation, test) = (validation.end - validation.start, test.end - test.start);
-            prop_assert!(validation == test || validation == test + 1);
-            prop_assert!(((validation + test) as f64 - total as f64 * held_out).abs() <= 1.0);
-        }
-    }
+    use super::*;
+    use crate::task::TaskRegistry;
+    use serde_json::json;
 
     fn open(dir: &Path, split: Split, options: serde_json::Value) -> Result<Option<Arc<dyn Dataset>>> {
         let args = DatasetArgs {
             options: options.as_object().unwrap().clone(),
             ..DatasetArgs::new(dir, split, 4)
         };
-        Registry::default().open("bytes", &args)
+        TaskRegistry::default().open("bytes", &args)
     }
 
     fn failure(dir: &Path, split: Split, options: serde_json::Value) -> String {
@@ -250,14 +200,14 @@ mod tests {
             options: json!({"held_out": 0.0, "separator": 257}).as_object().unwrap().clone(),
             ..DatasetArgs::new(folder.path(), Split::Train, len)
         };
-        let set = Registry::default().open("bytes", &args(8)).unwrap().unwrap();
+        let set = TaskRegistry::default().open("bytes", &args(8)).unwrap().unwrap();
         assert_eq!(set.sample(0, 0).unwrap().ids, [97, 98, 257, 99, 257, 100, 101, 102]);
         assert!(
             set.describe().contains("6 bytes and 2 separators"),
             "{}",
             set.describe()
         );
-        let set = Registry::default().open("bytes", &args(4)).unwrap().unwrap();
+        let set = TaskRegistry::default().open("bytes", &args(4)).unwrap().unwrap();
         assert_eq!(set.sample(1, 0).unwrap().ids, [257, 100, 101, 102]);
         assert_eq!(set.sample(0, 1).unwrap().ids, [98, 257, 99, 257]);
     }

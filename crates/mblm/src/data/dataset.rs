@@ -70,7 +70,7 @@ pub trait Dataset: Send + Sync {
     /// One line for people: what it is, how large, which part of it this worker has.
     fn describe(&self) -> String;
 
-    /// Whether a sample takes so long to prepare, as a picture does, that threads should share the samples of a batch. What a
+    /// Whether a sample takes so long to prepare that threads should share the samples of a batch. What a
     /// sample is does not depend on it.
     fn is_costly(&self) -> bool {
         false
@@ -145,6 +145,9 @@ impl DatasetArgs {
         }
     }
 
+    /// Ids of a sample where nothing bounds them: more than any sample has, and no number that overflows.
+    pub const UNBOUNDED: usize = u32::MAX as usize;
+
     /// The options as a type of the data set's own; give it `#[serde(default, deny_unknown_fields)]`.
     ///
     /// # Errors
@@ -155,7 +158,7 @@ impl DatasetArgs {
     }
 
     /// Fails on what no data set can work with.
-    pub(super) fn check(&self) -> Result<()> {
+    pub(crate) fn check(&self) -> Result<()> {
         if self.sample_len == 0 {
             return Err(Error::config("input_seq_len is 0: a sample needs at least one byte"));
         }

@@ -3,14 +3,14 @@
 //! The mixing function is the finaliser of SplitMix64 (Steele, Lea, Flood 2014, constants of its variant 13 by Stafford).
 
 /// A bijection of 64 bits in which every input bit moves about half of the output bits.
-pub(super) fn mix(mut x: u64) -> u64 {
+pub fn mix(mut x: u64) -> u64 {
     x = (x ^ (x >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
     x = (x ^ (x >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
     x ^ (x >> 31)
 }
 
 /// One key from several numbers, their order included.
-pub(super) fn key(parts: &[u64]) -> u64 {
+pub fn key(parts: &[u64]) -> u64 {
     parts.iter().fold(0, |state: u64, part| {
         mix(state.wrapping_add(0x9e37_79b9_7f4a_7c15) ^ mix(part.wrapping_add(0x9e37_79b9_7f4a_7c15)))
     })

@@ -120,7 +120,7 @@ impl Batches {
             Order::Shuffled { seed } => {
                 let epoch = self.position.epoch;
                 let permutation = Permutation::new(self.dataset.len(epoch) as u64, seed, epoch as u64);
-                // an image is below the length, which is a usize
+                // a value is below the length, which is a usize
                 places.map(|place| permutation.at(place as u64) as usize).collect()
             }
         }

@@ -6,33 +6,27 @@
 //!           of bytes       worker          training      registry   thread
 //! ```
 //!
-//! Pictures are samples by themselves, with questions ([`clevr`]) or without ([`pictures`]).
-//!
 //! A [`Dataset`] gives sample `index` of epoch `epoch` and nothing else decides what that sample is: neither the order of
 //! calls nor the thread. So a run that resumes at an epoch and a batch sees exactly what it would have seen.
 //! [`needle`] hides pairs of a key and a value in text and asks for them.
-//! Data sets are opened by name through a [`Registry`], to which a program adds its own.
+//! Data sets are opened by name through a [`TaskRegistry`](crate::task::TaskRegistry), to which a program adds its own.
 
 mod batch;
 mod bytes;
-pub mod clevr;
-pub mod clevr_synth;
 mod dataset;
 mod decode;
 mod files;
-mod hash;
-pub mod image;
+pub mod hash;
 mod json_line;
 mod loader;
 mod masked;
 pub mod needle;
 mod permutation;
-mod pg19;
-pub mod pictures;
-mod registry;
+pub(crate) mod pg19;
 mod separators;
 mod sequential;
 mod source;
+pub mod splits;
 mod walk;
 
 pub use batch::{Batch, Position};
@@ -41,6 +35,8 @@ pub use files::{Files, Reading};
 pub use loader::{Loader, LoaderOptions, Order};
 pub use masked::Masked;
 pub use permutation::Permutation;
-pub use registry::Registry;
 pub use sequential::{Ranges, SequenceOptions, Sequential};
 pub use source::ByteSource;
+pub use walk::regular_files;
+
+pub(crate) use bytes::Opener;

@@ -33,12 +33,12 @@ impl Permutation {
         if index >= self.len {
             return index;
         }
-        let mut image = self.network(index);
+        let mut value = self.network(index);
         // ends: the network is a bijection, so the walk comes back to `index` at the latest, which is below len
-        while image >= self.len {
-            image = self.network(image);
+        while value >= self.len {
+            value = self.network(value);
         }
-        image
+        value
     }
 
     fn network(&self, x: u64) -> u64 {
@@ -60,9 +60,9 @@ mod tests {
         #[test]
         fn is_a_bijection(len in 0u64..3000, seed: u64, epoch: u64) {
             let permutation = Permutation::new(len, seed, epoch);
-            let mut images: Vec<u64> = (0..len).map(|index| permutation.at(index)).collect();
-            images.sort_unstable();
-            prop_assert_eq!(images, (0..len).collect::<Vec<_>>());
+            let mut values: Vec<u64> = (0..len).map(|index| permutation.at(index)).collect();
+            values.sort_unstable();
+            prop_assert_eq!(values, (0..len).collect::<Vec<_>>());
         }
 
         #[test]
@@ -85,16 +85,16 @@ mod tests {
 
     #[test]
     fn looks_shuffled() {
-        // the mean of |image − index| of a random permutation of n is n/3, the share of rising neighbours is a half
+        // the mean of |value − index| of a random permutation of n is n/3, the share of rising neighbours is a half
         const N: u64 = 100_000;
         let permutation = Permutation::new(N, 1, 0);
-        let images: Vec<u64> = (0..N).map(|index| permutation.at(index)).collect();
-        let moved: u64 = images
+        let values: Vec<u64> = (0..N).map(|index| permutation.at(index)).collect();
+        let moved: u64 = values
             .iter()
             .zip(0..N)
-            .map(|(image, index)| image.abs_diff(index))
+            .map(|(value, index)| value.abs_diff(index))
             .sum();
-        let rising = images.windows(2).filter(|pair| pair[0] < pair[1]).count();
+        let rising = values.windows(2).filter(|pair| pair[0] < pair[1]).count();
         assert!((moved as f64 / (N * N) as f64 - 1.0 / 3.0).abs() < 0.01, "{moved}");
         assert!((rising as f64 / N as f64 - 0.5).abs() < 0.01, "{rising}");
     }

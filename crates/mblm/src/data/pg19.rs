@@ -15,7 +15,7 @@ use super::walk::regular_files;
 use crate::{Error, Result};
 
 /// `pg19`: the split that `args` ask for; `None` if it is the test split and the folder has none.
-pub(super) fn open(args: &DatasetArgs) -> Result<Option<Arc<dyn Dataset>>> {
+pub(crate) fn open(args: &DatasetArgs) -> Result<Option<Arc<dyn Dataset>>> {
     let options: SequenceOptions = args.parse_options()?;
     let folder = args.dir.join(args.split.name());
     if !folder.is_dir() {
@@ -48,7 +48,7 @@ pub(super) fn open(args: &DatasetArgs) -> Result<Option<Arc<dyn Dataset>>> {
 }
 
 /// `pg19masked`: the same bytes, masked.
-pub(super) fn open_masked(args: &DatasetArgs) -> Result<Option<Arc<dyn Dataset>>> {
+pub(crate) fn open_masked(args: &DatasetArgs) -> Result<Option<Arc<dyn Dataset>>> {
     let Some(plain) = open(args)? else {
         return Ok(None);
     };
@@ -58,7 +58,8 @@ pub(super) fn open_masked(args: &DatasetArgs) -> Result<Option<Arc<dyn Dataset>>
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::data::{Masking, Registry};
+    use crate::data::Masking;
+    use crate::task::TaskRegistry;
 
     fn books() -> tempfile::TempDir {
         let folder = tempfile::tempdir().unwrap();
@@ -77,7 +78,7 @@ mod tests {
     #[test]
     fn the_books_of_a_split_are_one_sequence() {
         let folder = books();
-        let of = |split, len| Registry::default().open("pg19", &DatasetArgs::new(folder.path(), split, len));
+        let of = |split, len| TaskRegistry::default().open("pg19", &DatasetArgs::new(folder.path(), split, len));
         let train = of(Split::Train, 14).unwrap().unwrap();
         let ids = train.sample(0, 0).unwrap().ids;
         assert_eq!(ids, b"first. second.".map(u32::from));
@@ -99,7 +100,7 @@ mod tests {
             }),
             ..DatasetArgs::new(folder.path(), Split::Validation, 6)
         };
-        let sample = Registry::default()
+        let sample = TaskRegistry::default()
             .open("pg19masked", &args)
             .unwrap()
             .unwrap()

@@ -12,7 +12,7 @@ use crate::{Error, Result};
 ///
 /// # Errors
 /// The path is missing, is neither file nor folder, cannot be listed, or holds no file.
-pub(super) fn regular_files(root: &Path) -> Result<Vec<PathBuf>> {
+pub fn regular_files(root: &Path) -> Result<Vec<PathBuf>> {
     let metadata = root.metadata().map_err(|error| match error.kind() {
         std::io::ErrorKind::NotFound => Error::file(root, "no such file or folder; expected the data set here"),
         _ => Error::file(root, error),

@@ -10,7 +10,6 @@
 //! | `windows` | files and readers in windows that may overlap |
 //! | `split` | the samples of a data set, for decoders and encoders |
 //! | `positions` | the mean loss by position in the context |
-//! | `vqa` | questions about pictures: how often the answer is right |
 //! | `needle` | needles in haystacks: values found again, by length and depth |
 
 mod needle;
@@ -21,7 +20,6 @@ mod split;
 mod stream;
 #[cfg(test)]
 mod tests;
-pub mod vqa;
 mod windows;
 
 use std::f64::consts::LN_2;

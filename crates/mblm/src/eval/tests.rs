@@ -8,8 +8,9 @@ use serde_json::json;
 
 use super::*;
 use crate::config::{Architecture, ModelConfig};
-use crate::data::{Batch, Dataset, DatasetArgs, Loader, LoaderOptions, Masking, Order, Registry, Sample, Split};
+use crate::data::{Batch, Dataset, DatasetArgs, Loader, LoaderOptions, Masking, Order, Sample, Split};
 use crate::model::{BlockRegistry, Mblm, Model, Seeded};
+use crate::task::TaskRegistry;
 use crate::train::model_batch;
 
 /// Two stages of width 8 without a limit of positions, 12 bytes of context.
@@ -160,7 +161,7 @@ fn a_split_scores_as_the_same_bytes_in_a_file() {
     args.options.insert("held_out".into(), json!(0));
     let model = Model::Decoder(std::sync::Arc::new(decoder()));
     let split = |batch_size, max_samples| -> Vec<ByteScore> {
-        let dataset = Registry::default().open("bytes", &args).unwrap().unwrap();
+        let dataset = TaskRegistry::default().open("bytes", &args).unwrap().unwrap();
         let groups = SplitScores::new(&model, dataset, batch_size, max_samples).unwrap();
         groups.collect::<Result<Vec<_>>>().unwrap().concat()
     };

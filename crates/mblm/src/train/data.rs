@@ -3,7 +3,8 @@
 use std::sync::Arc;
 
 use crate::config::{Architecture, Experiment};
-use crate::data::{Dataset, DatasetArgs, Masking, OnOpening, Registry, Split};
+use crate::data::{Dataset, DatasetArgs, Masking, OnOpening, Split};
+use crate::task::TaskRegistry;
 use crate::{Error, Result};
 
 /// The data of a run.
@@ -22,7 +23,7 @@ impl TrainingData {
     ///
     /// # Errors
     /// An unknown data set, one that has nothing to train on or masks nothing for an encoder, and whatever it finds wrong.
-    pub fn open(experiment: &Experiment, registry: &Registry, on_opening: Option<OnOpening>) -> Result<Self> {
+    pub fn open(experiment: &Experiment, registry: &TaskRegistry, on_opening: Option<OnOpening>) -> Result<Self> {
         let id = &experiment.io.dataset_id;
         let open = |split| open_split(experiment, registry, split, on_opening.clone());
         let Some(train) = open(Split::Train)? else {
@@ -49,7 +50,7 @@ impl TrainingData {
 /// As [`TrainingData::open`].
 pub fn open_split(
     experiment: &Experiment,
-    registry: &Registry,
+    registry: &TaskRegistry,
     split: Split,
     on_opening: Option<OnOpening>,
 ) -> Result<Option<Arc<dyn Dataset>>> {

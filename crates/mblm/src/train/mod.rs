@@ -39,4 +39,3 @@ pub use trainable::{BatchEvaluation, Metric, TimedLoss, Trainable};
 pub use trainer::Trainer;
 pub use training_run::Outcome;
 pub use validation::model_batch;
-pub(crate) use validation::{EvaluationBatches, evaluation_batches, sample_order};

@@ -75,15 +75,15 @@ impl<'a> Evaluator<'a> {
 }
 
 /// The batches of an evaluation.
-pub(crate) struct EvaluationBatches<B> {
+struct EvaluationBatches<B> {
     /// The batches in order.
-    pub(crate) batches: B,
+    batches: B,
     /// How many there are.
-    pub(crate) count: usize,
+    count: usize,
 }
 
 /// The batches that an evaluation takes of `dataset` as the configuration says.
-pub(crate) fn evaluation_batches(
+fn evaluation_batches(
     train: &TrainConfig,
     dataset: Arc<dyn Dataset>,
 ) -> Result<EvaluationBatches<impl Iterator<Item = Result<Batch>>>> {
@@ -98,7 +98,7 @@ pub(crate) fn evaluation_batches(
 }
 
 /// The order of samples that the configuration's `shuffle_…` and `seed` mean.
-pub(crate) fn sample_order(shuffle: bool, seed: u64) -> Order {
+pub(super) fn sample_order(shuffle: bool, seed: u64) -> Order {
     match shuffle {
         true => Order::Shuffled { seed },
         false => Order::Sequential,

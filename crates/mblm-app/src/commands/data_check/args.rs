@@ -5,7 +5,7 @@ use std::path::PathBuf;
 use clap::{ArgGroup, Args, Command, ValueEnum};
 use mblm::data::Split;
 
-use crate::command::TaskCommands;
+use crate::command::{Context, TaskCommands};
 use crate::options::at_least_one;
 
 /// Examples of any data set.
@@ -17,18 +17,18 @@ Examples:
 /// The help of `--data`.
 const FOLDER: &str = "Folder of the data set [default: the configuration's io.dataset_dir]";
 
-/// All arguments, with what data sets that have a check of their own say of it.
-pub(crate) fn arguments<'a>(command: Command, tasks: impl Iterator<Item = &'a dyn TaskCommands>) -> Command {
+/// All arguments, with what the registered data sets say of it.
+pub(crate) fn arguments(command: Command, context: &Context) -> Command {
     let (mut examples, mut notes, mut folder) = (EXAMPLES.to_string(), String::new(), FOLDER.to_string());
-    for (task, check) in tasks.filter_map(|task| Some((task, task.check()?))) {
-        examples += &format!("\n  {}", check.example());
-        notes += &format!("{} ", check.help());
-        if check.takes_folders() {
-            folder = format!(
-                "{FOLDER}; without a configuration it is one of {}, whose samples may be of any length",
-                task.dataset()
-            );
-        }
+    for help in context.all_task_commands().filter_map(TaskCommands::check_help) {
+        examples += &format!("\n  {}", help.example);
+        notes += &format!("{} ", help.text);
+    }
+    if let Some(task) = context.tasks().without_configuration() {
+        folder = format!(
+            "{FOLDER}; without a configuration it is one of {}, whose samples may be of any length",
+            task.name()
+        );
     }
     let all = match notes.is_empty() {
         true => "The splits",

@@ -2,80 +2,78 @@
 
 pub(crate) mod args;
 
-use std::path::PathBuf;
+use std::ops::ControlFlow;
 use std::process::ExitCode;
 use std::sync::atomic::Ordering;
 
 use anyhow::Result;
 use clap::ArgMatches;
-use mblm::config::Experiment;
 use mblm::data::{DatasetArgs, Split};
-use mblm::train::{dataset_args, open_split};
-use serde_json::{Map, Value, json};
+use mblm::task::{CheckReport, Checking};
+use mblm::train::dataset_args;
+use serde_json::{Value, json};
 
 use self::args::CheckArgs;
-use crate::command::{CheckedSplit, Command, Context, DataCheck, TaskCommands, UNBOUNDED, parse};
+use crate::command::{Command, Context, parse};
 use crate::output::{self, grouped, listed};
 use crate::signals::Signals;
 use crate::usage::Usage;
 use crate::{config, progress};
 
-/// Whose data is looked at.
-enum Source<'a> {
-    /// That of a model of bytes.
-    Bytes(Box<Experiment>),
-    /// That of another kind of run or of a folder by itself, whose samples may be of any length.
-    Unbounded {
-        folder: PathBuf,
-        options: Map<String, Value>,
-        dataset: String,
-        check: &'a dyn DataCheck,
-    },
+/// The data that is looked at.
+struct Source {
+    /// The name of the data set.
+    dataset: String,
+    /// What it is opened with, split by split.
+    args: DatasetArgs,
 }
 
-impl<'a> Source<'a> {
-    fn new(args: &CheckArgs, context: &'a Context) -> Result<Self> {
-        let Some(path) = &args.config else {
-            let mut tasks: Vec<_> = context.all_task_commands().collect();
-            tasks.retain(|task| task.check().is_some_and(DataCheck::takes_folders));
-            let found = tasks.last().and_then(|task| Some((task.dataset(), task.check()?)));
-            let Some((dataset, check)) = found else {
-                return Err(Usage("--data: expected a configuration, which says what data set this is".into()).into());
-            };
-            return Ok(Self::Unbounded {
-                folder: args.data.clone().unwrap_or_default(),
-                options: Map::new(),
-                dataset: dataset.to_string(),
-                check,
-            });
+impl Source {
+    fn new(args: &CheckArgs, context: &Context) -> Result<Self> {
+        let mut source = match &args.config {
+            None => Self::folder(context)?,
+            Some(path) => match context.run_kind(path) {
+                Some(kind) => {
+                    let io = kind.data(path, &args.overrides)?;
+                    Self {
+                        dataset: io.dataset_id,
+                        args: DatasetArgs {
+                            options: io.dataset_args.unwrap_or_default(),
+                            ..DatasetArgs::new(io.dataset_dir, Split::Train, DatasetArgs::UNBOUNDED)
+                        },
+                    }
+                }
+                None => {
+                    let experiment = config::read(path, &args.overrides, context)?;
+                    Self {
+                        args: dataset_args(&experiment, Split::Train, None),
+                        dataset: experiment.io.dataset_id,
+                    }
+                }
+            },
         };
-        if let Some(kind) = context.run_kind(path) {
-            let io = kind.data(path, &args.overrides)?;
-            let Some(check) = context.task_commands(&io.dataset_id).and_then(TaskCommands::check) else {
-                let message = format!("{}: data set {} has no check of its own", path.display(), io.dataset_id);
-                return Err(Usage(message).into());
-            };
-            return Ok(Self::Unbounded {
-                folder: args.data.clone().unwrap_or(io.dataset_dir),
-                options: io.dataset_args.unwrap_or_default(),
-                dataset: io.dataset_id,
-                check,
-            });
-        }
-        let mut experiment = config::read(path, &args.overrides, context)?;
         if let Some(data) = &args.data {
-            experiment.io.dataset_dir.clone_from(data);
+            source.args.dir.clone_from(data);
         }
-        Ok(Self::Bytes(Box::new(experiment)))
+        Ok(source)
     }
 
-    /// The name of the data set.
-    fn dataset(&self) -> &str {
-        match self {
-            Self::Bytes(experiment) => &experiment.io.dataset_id,
-            Self::Unbounded { dataset, .. } => dataset,
+    /// A folder without a configuration, whose samples may be of any length.
+    fn folder(context: &Context) -> Result<Self> {
+        match context.tasks().without_configuration() {
+            Some(task) => Ok(Self {
+                dataset: task.name().to_string(),
+                args: DatasetArgs::new("", Split::Train, DatasetArgs::UNBOUNDED),
+            }),
+            None => Err(Usage("--data: expected a configuration, which says what data set this is".into()).into()),
         }
     }
+}
+
+/// What is known of a split.
+struct CheckedSplit {
+    split: Split,
+    report: CheckReport,
 }
 
 /// `mblm data check`.
@@ -91,7 +89,7 @@ impl Command for DataCheckCommand {
     }
 
     fn arguments(&self, command: clap::Command, context: &Context) -> clap::Command {
-        args::arguments(command, context.all_task_commands())
+        args::arguments(command, context)
     }
 
     fn run(&self, matches: &ArgMatches, context: &Context) -> Result<ExitCode> {
@@ -101,28 +99,27 @@ impl Command for DataCheckCommand {
 
 fn run(args: &CheckArgs, context: &Context) -> Result<ExitCode> {
     let signals = Signals::listen()?;
-    let source = Source::new(args, context)?;
-    let dataset = source.dataset();
+    let Source { dataset, args: opening } = Source::new(args, context)?;
     let mut checked = Vec::new();
     for &split in args.split.splits() {
-        let on_opening = progress::opening_bar(context.quiet());
-        let found = match &source {
-            Source::Bytes(experiment) => match context.task_commands(dataset).and_then(TaskCommands::check) {
-                Some(check) => check.check(&dataset_args(experiment, split, on_opening), args.limit)?,
-                None => samples(experiment, split, args.limit, context, &signals)?,
-            },
-            Source::Unbounded {
-                folder, options, check, ..
-            } => {
-                let dataset = DatasetArgs {
-                    options: options.clone(),
-                    on_opening,
-                    ..DatasetArgs::new(folder, split, UNBOUNDED)
-                };
-                check.check(&dataset, args.limit)?
-            }
+        let opening = DatasetArgs {
+            split,
+            on_opening: progress::opening_bar(context.quiet()),
+            ..opening.clone()
         };
-        checked.extend(found);
+        let bar = progress::byte_bar(Some(0), context.quiet());
+        let found = context
+            .tasks()
+            .check(&dataset, &opening, args.limit, &mut |checking: Checking| {
+                bar.set_length(checking.total);
+                bar.set_position(checking.done);
+                match signals.stop.load(Ordering::Relaxed) {
+                    true => ControlFlow::Break(()),
+                    false => ControlFlow::Continue(()),
+                }
+            });
+        bar.finish_and_clear();
+        checked.extend(found?.map(|report| CheckedSplit { split, report }));
         if signals.stop.load(Ordering::Relaxed) {
             break;
         }
@@ -130,26 +127,13 @@ fn run(args: &CheckArgs, context: &Context) -> Result<ExitCode> {
     if checked.is_empty() {
         return Err(Usage(format!("data set {dataset} has no such split; try another --split")).into());
     }
-    let problems: usize = checked.iter().map(|split| split.problems).sum();
-    if args.json {
-        let splits: Vec<&Value> = checked.iter().map(|split| &split.json).collect();
-        output::json(json!({"dataset": dataset, "problems": problems, "splits": splits}))?;
-    } else {
-        for split in &checked {
-            let found = match split.problems {
-                0 => "nothing is wrong".to_string(),
-                1 => "1 problem".to_string(),
-                count => format!("{} problems", grouped(count as u64)),
-            };
-            output::line(&format!(
-                "{}: {} samples, {found}",
-                split.split,
-                grouped(split.samples as u64)
-            ))?;
-            for line in &split.lines {
-                output::line(&format!("  {line}"))?;
-            }
+    let problems: usize = checked.iter().map(|split| split.report.problem_count).sum();
+    match args.json {
+        true => {
+            let splits: Vec<&Value> = checked.iter().map(|split| &split.report.json).collect();
+            output::json(json!({"dataset": dataset, "problems": problems, "splits": splits}))?;
         }
+        false => checked.into_iter().try_for_each(print)?,
     }
     match signals.exit_code() {
         Some(code) => Ok(ExitCode::from(code)),
@@ -158,45 +142,18 @@ fn run(args: &CheckArgs, context: &Context) -> Result<ExitCode> {
     }
 }
 
-/// A split of any other data set: opened, and each sample of the first epoch read.
-fn samples(
-    experiment: &Experiment,
-    split: Split,
-    limit: usize,
-    context: &Context,
-    signals: &Signals,
-) -> Result<Option<CheckedSplit>> {
-    let opened = open_split(
-        experiment,
-        context.tasks(),
-        split,
-        progress::opening_bar(context.quiet()),
-    )?;
-    let Some(dataset) = opened else { return Ok(None) };
-    let samples = dataset.len(0);
-    let bar = progress::byte_bar(Some(dataset.bytes()), context.quiet());
-    let (mut problems, mut count) = (Vec::new(), 0);
-    for index in 0..samples {
-        match dataset.sample(index, 0) {
-            Ok(sample) => bar.inc(sample.ids.len() as u64),
-            Err(error) => {
-                count += 1;
-                if problems.len() < limit {
-                    problems.push(error.to_string());
-                }
-            }
-        }
-        if signals.stop.load(Ordering::Relaxed) {
-            break;
-        }
-    }
-    bar.finish_and_clear();
-    let json = json!({
-        "split": split.name(), "samples": samples, "description": dataset.describe(), "problems": problems,
-        "problem_count": count,
-    });
-    let lines = std::iter::once(dataset.describe()).chain(listed(problems.into_iter(), count));
-    Ok(Some(
-        CheckedSplit::new(split, samples, count, json).with_lines(lines.collect()),
-    ))
+/// Prints what is known of a split, for people.
+fn print(CheckedSplit { split, report }: CheckedSplit) -> std::io::Result<()> {
+    let found = match report.problem_count {
+        0 => "nothing is wrong".to_string(),
+        1 => "1 problem".to_string(),
+        count => format!("{} problems", grouped(count as u64)),
+    };
+    output::line(&format!("{split}: {} samples, {found}", grouped(report.samples as u64)))?;
+    let problems = listed(report.problems.into_iter(), report.problem_count);
+    report
+        .notes
+        .into_iter()
+        .chain(problems)
+        .try_for_each(|line| output::line(&format!("  {line}")))
 }

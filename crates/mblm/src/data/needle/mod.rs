@@ -130,7 +130,7 @@ impl Haystack {
 }
 
 /// Opens the split that `args` ask for; `None` if the data has no such split.
-pub(super) fn open(args: &DatasetArgs, opener: &Opener) -> Result<Option<Arc<dyn Dataset>>> {
+pub(crate) fn open(args: &DatasetArgs, opener: &Opener) -> Result<Option<Arc<dyn Dataset>>> {
     let options: NeedleOptions = args.parse_options()?;
     let held_out = options.held_out;
     let Some(haystack) = Haystack::split(args, &options, opener)? else {

@@ -1,0 +1,92 @@
+//! Questions and pictures as a data set: a sample is the numbers of the question's words, the picture's values, channel after
+//! channel, and the number of the answer, in this order.
+
+use std::sync::Arc;
+
+use super::words::Words;
+use crate::clevr::{ANSWERS, Clevr};
+use mblm::data::{Dataset, Sample};
+use mblm::{Error, Result};
+
+/// A split of CLEVR for a classifier.
+pub struct PictureQuestions {
+    clevr: Arc<Clevr>,
+    words: Words,
+    values: usize,
+}
+
+impl PictureQuestions {
+    /// The questions of `clevr`, whose pictures have `values` values each.
+    ///
+    /// # Errors
+    /// Pictures of another size, or an answer that is none of CLEVR's.
+    pub fn new(clevr: Arc<Clevr>, words: Words, values: usize) -> Result<Self> {
+        let set = Self { clevr, words, values };
+        for index in 0..set.clevr.len(0) {
+            set.answer(index)?;
+        }
+        Ok(set)
+    }
+
+    /// The questions and pictures.
+    pub fn clevr(&self) -> &Clevr {
+        &self.clevr
+    }
+
+    fn answer(&self, index: usize) -> Result<u32> {
+        let answer = &self.clevr.question(index)?.answer;
+        match ANSWERS.iter().position(|known| **known == **answer) {
+            Some(number) => Ok(number as u32),
+            None => Err(Error::file(
+                self.clevr.questions_file(),
+                format!(
+                    "question {}: the answer {answer:?} is none of CLEVR's {}",
+                    self.clevr.number(index),
+                    ANSWERS.len()
+                ),
+            )),
+        }
+    }
+}
+
+impl Dataset for PictureQuestions {
+    fn len(&self, epoch: usize) -> usize {
+        self.clevr.len(epoch)
+    }
+
+    fn sample(&self, index: usize, _: usize) -> Result<Sample> {
+        let question = self.clevr.question(index)?;
+        let picture = self.clevr.image_bytes(index)?;
+        if picture.len() != self.values {
+            return Err(Error::file(
+                self.clevr.questions_file(),
+                format!(
+                    "question {}: its picture has {} values, others {}; a classifier needs pictures of one size: give resize_to_w and \
+                     resize_to_h in io.dataset_args",
+                    self.clevr.number(index),
+                    picture.len(),
+                    self.values
+                ),
+            ));
+        }
+        let mut ids = self.words.numbers(&question.text);
+        ids.extend(picture.iter().copied().map(u32::from));
+        ids.push(self.answer(index)?);
+        Ok(Sample {
+            ids,
+            ..Sample::default()
+        })
+    }
+
+    fn bytes(&self) -> u64 {
+        self.clevr.bytes()
+    }
+
+    fn describe(&self) -> String {
+        self.clevr.describe()
+    }
+
+    fn is_costly(&self) -> bool {
+        true
+    }
+}

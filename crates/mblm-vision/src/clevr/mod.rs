@@ -1,0 +1,46 @@
+//! Data set `clevr`: visual questions as bytes (Johnson et al. 2017, and folders of the same layout).
+//!
+//! A sample is question, image, question, answer, each between special ids, padded to one length; the image is pixels, channel
+//! after channel, or the bytes of a JPEG file. [`ClevrOptions`] are the keys of `dataset_args`, those of the Python package.
+//!
+//! ```text
+//! questions/CLEVR_val_questions.json ──▶ questions ─────────────────────────┐
+//! images/val/*.png ──▶ image: decoded, prepared, kept ──────────────────────┴──▶ layout ──▶ Sample
+//! ```
+//!
+//! | file | holds |
+//! |---|---|
+//! | `options` | the keys and their checks |
+//! | `questions`, `kinds`, `answers` | the questions' JSON, types of questions, categorical answers |
+//! | `layout` | the order of a sample's ids, and their weights |
+//! | `check` | what can be wrong with a split |
+//! | `dataset` | the data set |
+//! | `task` | the data set by its name, and the report of a check |
+//!
+//! What is done with the images is in [`image`](super::image).
+//!
+//! Against the package: fractional weights of the loss are kept (there they are cut to integers), padding weighs 0 (there its
+//! weight is the padding's id), quality 0 is a JPEG of quality 0 and a shift to 0 a shift to 0 (there both are as if not given).
+
+mod answers;
+mod check;
+mod dataset;
+#[cfg(test)]
+mod hostile;
+mod kinds;
+mod layout;
+mod options;
+mod questions;
+mod task;
+#[cfg(test)]
+mod testing;
+#[cfg(test)]
+mod tests;
+
+pub use answers::{ANSWERS, answer_of, class_of};
+pub use check::{Longest, Problem, Report, check};
+pub use dataset::Clevr;
+pub use kinds::QuestionType;
+pub use options::{ClevrOptions, TargetMode};
+pub use questions::{Question, Questions};
+pub use task::{ClevrTask, NAME};

@@ -1,0 +1,215 @@
+//! `mblm generate --pictures`: what a model of data set `pictures` draws, as files, and whether each of them is a picture.
+//!
+//! The run's configuration says what its bytes are: pixels become a PNG file, the bytes of a JPEG file are written as they are.
+//! That something is no picture is a result like any other: it is said, and written all the same.
+
+mod args;
+
+use std::path::{Path, PathBuf};
+use std::process::ExitCode;
+use std::time::Instant;
+
+use anyhow::Result;
+use clap::{ArgMatches, Args};
+use mblm::bytes::Format as ByteFormat;
+use mblm::checkpoint::atomic;
+use mblm::data::Split;
+use mblm::generate::{Completion, End, Generator, Start};
+use mblm::model::Model;
+use mblm::train::dataset_args;
+use mblm_app::command::{Context, GenerateMode, parse};
+use mblm_app::drawing::encode;
+use mblm_app::signals::Signals;
+use mblm_app::{GenerateArgs, GenerateRules, Usage, config, device, output, progress, run_folder};
+use serde_json::{Value, json};
+
+use self::args::PicturesArgs;
+use crate::commands::tasks::PICTURES;
+use crate::pictures::{Form, Layout};
+
+/// The endings of what is written: pictures of pixels, JPEG files, pixels that are no whole picture.
+const ENDINGS: [&str; 3] = ["png", "jpg", "bytes"];
+
+/// A sample, as far as it has come.
+#[derive(Clone, Default)]
+struct Sample {
+    bytes: Vec<u8>,
+    end: Option<End>,
+}
+
+/// What became of a sample.
+struct Picture {
+    file: PathBuf,
+    bytes: usize,
+    /// Why it is no picture.
+    problem: Option<String>,
+}
+
+/// `mblm generate --pictures`.
+pub(super) struct Pictures;
+
+impl GenerateMode for Pictures {
+    fn arguments(&self, command: clap::Command) -> clap::Command {
+        PicturesArgs::augment_args(command)
+    }
+
+    fn example(&self) -> &str {
+        "mblm generate -m RUN --pictures drawn --num-samples 8 --temperature 0.9"
+    }
+
+    fn help(&self) -> &str {
+        "\
+--pictures is for models of data set pictures. What such a model draws need not be a picture: pixels may end early, JPEG files
+may be damaged. Each that does not decode is named, with the reason; all are written."
+    }
+
+    fn is_asked(&self, matches: &ArgMatches) -> bool {
+        matches.contains_id("pictures")
+    }
+
+    fn run(&self, matches: &ArgMatches, context: &Context) -> Result<ExitCode> {
+        let (args, pictures): (GenerateArgs, PicturesArgs) = (parse(matches)?, parse(matches)?);
+        match &pictures.pictures {
+            Some(folder) => mblm::on_workers(|| run(&args, &pictures, folder, context)),
+            None => Ok(ExitCode::SUCCESS),
+        }
+    }
+}
+
+fn run(args: &GenerateArgs, pictures: &PicturesArgs, folder: &Path, context: &Context) -> Result<ExitCode> {
+    let mut rules = GenerateRules::new(args)?;
+    let files = Files {
+        args,
+        folder,
+        force: pictures.force,
+    };
+    files.check()?;
+    let config = run_folder::config_of(&args.model.model, pictures.config.as_deref(), "how pictures become ids")?;
+    let experiment = config::read(&config, &[], context)?;
+    let device = device::open(&args.compute.device)?;
+    let mut model = Model::open(&args.model.model, context.blocks(), &device)?;
+    model.use_in(args.compute.precision.into())?;
+    config::check_trained(&experiment, &model, PICTURES, "--pictures")?;
+    let layout = Layout::new(&dataset_args(&experiment, Split::Train, None))?;
+    let model = model.decoder("mblm generate")?;
+    rules.stop.ids.extend(layout.ends());
+    let prompt = layout.prompt();
+    let left = model.config().context().saturating_sub(prompt.len());
+    let most = layout.form().bytes().unwrap_or(left).min(left);
+    let generator = Generator::new(model.clone())?;
+    let signals = Signals::listen()?;
+    let started = Instant::now();
+    let mut params = rules.params;
+    params.max_bytes = most;
+    params.format = ByteFormat::Raw;
+    params.interrupt = Some(signals.stop.clone());
+    let start = Start {
+        prompt,
+        ..Start::default()
+    };
+    let mut samples = vec![Sample::default(); args.num_samples];
+    let bar = progress::byte_bar(Some((samples.len() * most) as u64), context.quiet());
+    for piece in Completion::new(&generator, start, &params, &rules.stop)? {
+        let piece = piece?;
+        bar.inc(piece.ids.len() as u64);
+        let sample = &mut samples[piece.sample];
+        sample.bytes.extend(piece.bytes);
+        sample.end = piece.end;
+    }
+    bar.finish_and_clear();
+    let seconds = started.elapsed().as_secs_f64();
+    atomic::make_folder(folder)?;
+    let pictures = samples.iter().enumerate();
+    let pictures: Vec<Picture> = pictures
+        .map(|(index, sample)| files.write(index, &sample.bytes, layout.form(), sample.end))
+        .collect::<Result<_>>()?;
+    report(args, &pictures, params.seed, seconds)?;
+    Ok(signals.exit_code().map_or(ExitCode::SUCCESS, ExitCode::from))
+}
+
+/// The files to write.
+struct Files<'a> {
+    args: &'a GenerateArgs,
+    folder: &'a Path,
+    /// Whether files of those names may be replaced.
+    force: bool,
+}
+
+impl Files<'_> {
+    /// The number of a sample, from 1.
+    fn number(&self, index: usize) -> u64 {
+        self.args.first_sample.saturating_add(index as u64)
+    }
+
+    fn path(&self, index: usize, ending: &str) -> PathBuf {
+        self.folder.join(format!("picture_{}.{ending}", self.number(index)))
+    }
+
+    /// Fails if one is there that may not be replaced.
+    fn check(&self) -> Result<(), Usage> {
+        let mut paths = (0..self.args.num_samples).flat_map(|index| ENDINGS.map(|ending| self.path(index, ending)));
+        match paths.find(|path| !self.force && path.exists()) {
+            None => Ok(()),
+            Some(path) => Err(Usage(format!(
+                "{}: is there already; give another folder, another --first-sample, or --force to replace it",
+                path.display()
+            ))),
+        }
+    }
+
+    /// Writes what a sample's bytes are, and removes what an earlier sample of that number was.
+    fn write(&self, index: usize, bytes: &[u8], form: Form, end: Option<End>) -> Result<Picture> {
+        let decoded = form.decode(bytes);
+        let (ending, content) = match (form, &decoded) {
+            (Form::Jpeg, _) => ("jpg", bytes.to_vec()),
+            (Form::Pixels { .. }, Ok(picture)) => {
+                let (width, height) = (picture.width as u32, picture.height as u32); // the options allow 65535
+                ("png", encode(&picture.rgb, width, height)?)
+            }
+            (Form::Pixels { .. }, Err(_)) => ("bytes", bytes.to_vec()),
+        };
+        let file = self.path(index, ending);
+        atomic::write(&file, |out| out.write_all(&content))?;
+        for other in ENDINGS.iter().filter(|other| **other != ending) {
+            let path = self.path(index, other);
+            if path.is_file() {
+                atomic::remove(&path)?;
+            }
+        }
+        let problem = decoded.err().map(|problem| match end {
+            Some(End::Interrupted) => format!("interrupted: {problem}"),
+            _ => problem,
+        });
+        Ok(Picture {
+            file,
+            bytes: bytes.len(),
+            problem,
+        })
+    }
+}
+
+/// Says which samples are pictures.
+fn report(args: &GenerateArgs, pictures: &[Picture], seed: u64, seconds: f64) -> Result<()> {
+    let decode = pictures.iter().filter(|picture| picture.problem.is_none()).count();
+    if args.json {
+        let list = pictures.iter().map(|picture| {
+            json!({
+                "file": picture.file, "bytes": picture.bytes, "decodes": picture.problem.is_none(),
+                "problem": picture.problem,
+            })
+        });
+        output::json(json!({
+            "seed": seed, "seconds": seconds, "decode": decode, "pictures": list.collect::<Vec<Value>>(),
+        }))?;
+        return Ok(());
+    }
+    for picture in pictures {
+        if let Some(problem) = &picture.problem {
+            output::line(&format!("{}: does not decode: {problem}", picture.file.display()))?;
+        }
+    }
+    Ok(output::line(&format!(
+        "{decode} of {} pictures decode",
+        pictures.len()
+    ))?)
+}

@@ -1,0 +1,49 @@
+//! What the commands say and do about the data sets of images.
+
+use mblm_app::command::{CheckHelp, NextStep, TaskCommands};
+
+/// The data set of questions about images.
+pub(super) const CLEVR: &str = "clevr";
+
+/// The data set of images.
+pub(super) const PICTURES: &str = "pictures";
+
+/// Of `clevr`.
+pub(super) struct Clevr;
+
+impl TaskCommands for Clevr {
+    fn dataset(&self) -> &str {
+        CLEVR
+    }
+
+    fn next_step(&self) -> NextStep {
+        NextStep::new("vqa eval", " --prior")
+    }
+
+    fn check_help(&self) -> Option<CheckHelp> {
+        Some(CheckHelp::new(
+            "mblm data check --data CLEVR_v1.0 --json",
+            "\
+Of clevr every question is read and every image decoded and prepared as the configuration says; missing, truncated and damaged
+images, answers outside the map and samples longer than input_seq_len are listed with file and question.",
+        ))
+    }
+}
+
+/// Of `pictures`.
+pub(super) struct Pictures;
+
+impl TaskCommands for Pictures {
+    fn dataset(&self) -> &str {
+        PICTURES
+    }
+
+    fn next_step(&self) -> NextStep {
+        NextStep::new("generate", " --pictures DIR")
+    }
+
+    // pixels say nothing as text
+    fn is_text(&self) -> bool {
+        false
+    }
+}

@@ -1,0 +1,144 @@
+//! The images of a split, prepared: made when they are asked for and kept in memory while there is room, or read from a
+//! folder of prepared ones.
+//!
+//! Which of these happens changes nothing in the bytes.
+
+use std::collections::HashSet;
+use std::path::{Path, PathBuf};
+use std::sync::{Arc, PoisonError, RwLock};
+
+use rayon::prelude::*;
+
+use super::cache::Cache;
+use super::picture::{Picture, inspect};
+use super::prepare::Preparation;
+use mblm::data::{OnOpening, Opening};
+use mblm::{Error, Result};
+
+/// Bytes of prepared images that are kept in memory: ten thousand of 64 × 64 pixels are 120 MB. What comes later is made anew
+/// each time; as every epoch asks for all of them, taking the place of others would gain nothing.
+const KEPT: usize = 512 << 20;
+/// Images between two reports of progress.
+pub(crate) const REPORT_EVERY: usize = 256;
+
+/// The images of a split by number.
+pub(crate) struct Images {
+    folder: PathBuf,
+    names: Vec<Box<str>>,
+    preparation: Preparation,
+    cache: Option<Cache>,
+    kept: RwLock<Kept>,
+}
+
+/// Prepared images in memory.
+struct Kept {
+    images: Vec<Option<Arc<[u8]>>>,
+    bytes: usize,
+}
+
+impl Images {
+    /// The images of these names in a folder.
+    pub(crate) fn new(folder: PathBuf, names: Vec<Box<str>>, preparation: Preparation) -> Self {
+        let kept = Kept {
+            images: vec![None; names.len()],
+            bytes: 0,
+        };
+        Self {
+            folder,
+            names,
+            preparation,
+            cache: None,
+            kept: RwLock::new(kept),
+        }
+    }
+
+    /// Takes prepared images from a folder from now on.
+    pub(crate) fn set_cache(&mut self, cache: Cache) {
+        self.cache = Some(cache);
+    }
+
+    pub(crate) fn folder(&self) -> &Path {
+        &self.folder
+    }
+
+    pub(crate) fn names(&self) -> &[Box<str>] {
+        &self.names
+    }
+
+    pub(crate) fn preparation(&self) -> &Preparation {
+        &self.preparation
+    }
+
+    pub(crate) fn path(&self, image: usize) -> PathBuf {
+        self.folder.join(&*self.names[image])
+    }
+
+    /// The image as it is in its file.
+    pub(crate) fn picture(&self, image: usize) -> Result<Picture> {
+        Picture::open(&self.path(image))
+    }
+
+    /// The bytes of the image part of a sample.
+    pub(crate) fn bytes(&self, image: usize) -> Result<Arc<[u8]>> {
+        // whoever panicked while it held the lock left at worst an image out of the count
+        let kept = self.kept.read().unwrap_or_else(PoisonError::into_inner).images[image].clone();
+        if let Some(bytes) = kept {
+            return Ok(bytes);
+        }
+        let bytes = match self.cache.as_ref().and_then(|cache| cache.get(image)) {
+            Some(bytes) => bytes,
+            None => self.preparation.read(&self.path(image))?,
+        };
+        let bytes: Arc<[u8]> = bytes.into();
+        let mut kept = self.kept.write().unwrap_or_else(PoisonError::into_inner);
+        if kept.images[image].is_none() && kept.bytes + bytes.len() <= KEPT {
+            kept.bytes += bytes.len();
+            kept.images[image] = Some(bytes.clone());
+        }
+        Ok(bytes)
+    }
+
+    /// Prepares images with all threads and keeps those that there is room for: the bytes that each became. `on_opening` hears how
+    /// far it is.
+    ///
+    /// # Errors
+    /// The first of them that cannot be read.
+    pub(crate) fn prepare(&self, images: &[usize], on_opening: Option<&OnOpening>) -> Result<Vec<usize>> {
+        let size = |image: &usize| self.path(*image).metadata().map_or(0, |metadata| metadata.len());
+        let total = images.par_iter().map(size).sum();
+        let mut done = 0;
+        let mut lens = Vec::with_capacity(images.len());
+        for group in images.chunks(REPORT_EVERY) {
+            let prepared: Vec<Result<usize>> = group.par_iter().map(|image| Ok(self.bytes(*image)?.len())).collect();
+            lens.extend(prepared.into_iter().collect::<Result<Vec<_>>>()?);
+            done += group.iter().map(size).sum::<u64>();
+            if let (Some(report), Some(last)) = (on_opening, group.last()) {
+                let path = &self.path(*last);
+                report(Opening { path, done, total });
+            }
+        }
+        Ok(lens)
+    }
+
+    /// The size in pixels of each image, from the first bytes of its file, or what is wrong with it; in order.
+    pub(crate) fn inspect(&self) -> Result<Vec<Result<(usize, usize)>>> {
+        let entries = std::fs::read_dir(&self.folder).map_err(|error| match error.kind() {
+            std::io::ErrorKind::NotFound => {
+                Error::file(&self.folder, "no such folder; expected the images of the split here")
+            }
+            _ => Error::file(&self.folder, error),
+        })?;
+        let mut present = HashSet::new();
+        for entry in entries {
+            let entry = entry.map_err(|error| Error::file(&self.folder, error))?;
+            present.extend(entry.file_name().into_string());
+        }
+        let images = self.names.par_iter().enumerate();
+        Ok(images
+            .map(|(image, name)| match present.contains(&**name) {
+                true => inspect(&self.path(image)),
+                false => Err(Error::file(self.path(image), "no such image")),
+            })
+            .collect())
+    }
+}

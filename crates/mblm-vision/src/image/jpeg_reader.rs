@@ -1,0 +1,127 @@
+//! Pixels of a JPEG file, strictly: what the decoder would only warn of, such as data that ends early or codes that do not exist,
+//! is an error here, because it fills the rest of such a picture with gray and calls it done.
+//!
+//! Baseline and progressive files of one or three channels are read. The C library reports errors by calling back; the callback
+//! unwinds through it, which it is built for, and is caught here.
+
+use std::any::Any;
+use std::fs::File;
+use std::io::Read;
+use std::mem::zeroed;
+use std::os::raw::c_int;
+use std::panic::{AssertUnwindSafe, catch_unwind, resume_unwind};
+use std::path::Path;
+
+use mozjpeg::Decompress;
+use mozjpeg_sys::{jpeg_common_struct, jpeg_error_mgr, jpeg_std_error};
+
+use super::picture::{Picture, sides};
+use mblm::Error;
+
+/// What is said of other files.
+const NO_JPEG: &str = "expected a JPEG file, which begins with the bytes FF D8";
+/// The first bytes of every JPEG file.
+pub(super) const START: [u8; 2] = [0xff, 0xd8];
+/// The last ones.
+const END: [u8; 2] = [0xff, 0xd9];
+/// Pixels that a byte of a file can stand for at most: a block of 8 × 8 takes at least one bit; twice that, as channels may be
+/// sampled coarsely.
+const MOST_PER_BYTE: usize = 2 * 64 * 8;
+/// Bytes of a message of the C library with the 0 at its end (`JMSG_LENGTH_MAX`).
+const MESSAGE: usize = 200;
+
+/// Reads the bytes of a JPEG file, or says what is wrong with them.
+pub(super) fn decode(bytes: &[u8]) -> Result<Picture, String> {
+    if !bytes.starts_with(&START) {
+        return Err(NO_JPEG.into());
+    }
+    catch_unwind(AssertUnwindSafe(|| decode_unwinding(bytes))).unwrap_or_else(|reason| Err(words(&*reason)))
+}
+
+/// The bytes of a JPEG file whose beginning is there; what follows it is not read.
+pub(crate) fn inspect(path: &Path) -> Result<usize, Error> {
+    let of = |error: std::io::Error| Error::file(path, error);
+    let mut start = Vec::new();
+    let mut file = File::open(path).map_err(of)?;
+    (&mut file)
+        .take(START.len() as u64)
+        .read_to_end(&mut start)
+        .map_err(of)?;
+    let len = file.metadata().map_err(of)?.len();
+    match start == START {
+        true => usize::try_from(len).map_err(|_| Error::file(path, "the file is too large")),
+        false => Err(Error::file(path, NO_JPEG)),
+    }
+}
+
+fn decode_unwinding(bytes: &[u8]) -> Result<Picture, String> {
+    let unreadable = |error: std::io::Error| format!("the JPEG file cannot be decoded: {error}");
+    let header = Decompress::with_err(strict()).from_mem(bytes).map_err(unreadable)?;
+    let (width, height) = header.size();
+    let (width, height) = sides(width, height)?;
+    if width * height / MOST_PER_BYTE > bytes.len() {
+        let found = bytes.len();
+        return Err(format!(
+            "the file is truncated: {found} bytes cannot hold {width} × {height} pixels"
+        ));
+    }
+    let mut pixels = header.rgb().map_err(unreadable)?;
+    let rgb: Vec<u8> = pixels.read_scanlines().map_err(unreadable)?;
+    let rest = pixels.finish_into_inner().map_err(unreadable)?.len();
+    // where the file lacks its end, the decoder makes one up without a word
+    if !bytes[..bytes.len() - rest].ends_with(&END) {
+        return Err("the file is truncated: a JPEG file ends with the bytes FF D9, this one does not".into());
+    }
+    match rgb.len() == width * height * 3 {
+        true => Ok(Picture { width, height, rgb }),
+        false => Err(format!("expected {width} × {height} pixels, found {}", rgb.len() / 3)),
+    }
+}
+
+/// Why it unwound.
+fn words(reason: &(dyn Any + Send)) -> String {
+    match reason.downcast_ref::<String>() {
+        Some(message) => format!("the JPEG file cannot be decoded: {message}"),
+        None => "the JPEG file cannot be decoded".into(),
+    }
+}
+
+/// What the C library calls with its errors and warnings: both end the decoding.
+fn strict() -> jpeg_error_mgr {
+    // SAFETY: the struct is plain data of C: numbers, pointers that may be null and functions that may be missing
+    let mut manager: jpeg_error_mgr = unsafe { zeroed() };
+    // SAFETY: it only writes the fields of the struct it is given, among them its tables of messages, which are static
+    unsafe { jpeg_std_error(&mut manager) };
+    manager.error_exit = Some(unwind);
+    manager.emit_message = Some(unwind_on_warning);
+    manager
+}
+
+extern "C-unwind" fn unwind(info: &mut jpeg_common_struct) {
+    // calls no panic hook: nothing is printed
+    resume_unwind(Box::new(message(info)));
+}
+
+/// Levels below 0 are warnings, the others tell of the file's structure.
+extern "C-unwind" fn unwind_on_warning(info: &mut jpeg_common_struct, level: c_int) {
+    if level < 0 {
+        unwind(info);
+    }
+}
+
+/// The C library's words for what it has found.
+fn message(info: &mut jpeg_common_struct) -> String {
+    /// The function as it is in C: it writes into the buffer.
+    type Format = unsafe extern "C-unwind" fn(&mut jpeg_common_struct, &mut [u8; MESSAGE]);
+    // SAFETY: the library calls back with the manager that it was given, which lives as long as the decompressor
+    let Some(format) = (unsafe { info.err.as_ref() }).and_then(|manager| manager.format_message) else {
+        return "unknown error".into();
+    };
+    let mut buffer = [0; MESSAGE];
+    // SAFETY: both types are the C function `void format_message(j_common_ptr, char *)`, which writes to its second argument
+    let format: Format = unsafe { std::mem::transmute(format) };
+    // SAFETY: it is the library's own function, given the structure it was called back with, and a buffer of the size it asks for
+    unsafe { format(info, &mut buffer) };
+    let end = buffer.iter().position(|byte| *byte == 0).unwrap_or(MESSAGE);
+    String::from_utf8_lossy(&buffer[..end]).into_owned()
+}

@@ -1,0 +1,93 @@
+//! From a picture file to the bytes of a sample's picture: decode, crop, resize, bin, shift, then JPEG if asked.
+
+use std::path::Path;
+
+use serde::Serialize;
+
+use super::channels::{Bins, shift};
+use super::jpeg::Jpeg;
+use super::picture::Picture;
+use super::resize::resize;
+use mblm::{Error, Result};
+
+/// What a picture becomes.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
+pub(crate) enum Output {
+    /// Its pixels, (3, H, W).
+    Pixels,
+    /// The bytes of a JPEG file.
+    Jpeg(Jpeg),
+    /// The bytes of its file, as they are.
+    File,
+}
+
+/// What is done with each image, in this order.
+#[derive(Clone, Debug, PartialEq, Serialize)]
+pub(crate) struct Preparation {
+    /// Shares of height and width that are cut from each side, below one half.
+    pub(crate) crop: Option<(f64, f64)>,
+    /// Width and height afterwards.
+    pub(crate) size: Option<(usize, usize)>,
+    pub(crate) bins: Option<Bins>,
+    pub(crate) shift: Option<u8>,
+    pub(crate) output: Output,
+}
+
+impl Preparation {
+    /// Files are read as they are.
+    pub(crate) fn none() -> Self {
+        Self {
+            crop: None,
+            size: None,
+            bins: None,
+            shift: None,
+            output: Output::File,
+        }
+    }
+
+    /// The bytes of an image: pixels (3, H, W), or a JPEG file.
+    pub(crate) fn read(&self, path: &Path) -> Result<Vec<u8>> {
+        if self.output == Output::File {
+            return std::fs::read(path).map_err(|error| Error::file(path, error));
+        }
+        let picture = Picture::open(path)?;
+        self.apply(picture).map_err(|message| Error::file(path, message))
+    }
+
+    fn apply(&self, mut picture: Picture) -> Result<Vec<u8>, String> {
+        let (left, top) = self.margins(picture.width, picture.height);
+        if (left, top) != (0, 0) {
+            picture = picture.cut(left, top);
+        }
+        if let Some((width, height)) = self.size {
+            picture = resize(&picture, width, height);
+        }
+        if let Some(bins) = &self.bins {
+            bins.apply(&mut picture.rgb);
+        }
+        if let Some(start) = self.shift {
+            shift(&mut picture.rgb, start)?;
+        }
+        match self.output {
+            Output::Jpeg(jpeg) => jpeg.encode(&picture),
+            Output::Pixels | Output::File => Ok(picture.channels()),
+        }
+    }
+
+    /// What is cut off each side: left and right, above and below. A picture of at least one pixel keeps at least one, because
+    /// the shares are below one half.
+    fn margins(&self, width: usize, height: usize) -> (usize, usize) {
+        let margin = |size: usize, share: f64| {
+            let size = size as f64;
+            (size * share).min(size / 2.0) as usize
+        };
+        self.crop.map_or((0, 0), |(h, w)| (margin(width, w), margin(height, h)))
+    }
+
+    /// How many bytes an image of this size becomes; `None` for what shows only in a file: one made or one that is there.
+    pub(crate) fn len(&self, (width, height): (usize, usize)) -> Option<usize> {
+        let (left, top) = self.margins(width, height);
+        let (width, height) = self.size.unwrap_or((width - 2 * left, height - 2 * top));
+        (self.output == Output::Pixels).then_some(width * height * 3)
+    }
+}

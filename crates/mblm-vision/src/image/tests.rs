@@ -1,0 +1,213 @@
+//! Pillow's pixels and bytes; files of all kinds, sound and damaged.
+
+use proptest::prelude::*;
+use sha2::{Digest, Sha256};
+
+use super::jpeg::Jpeg;
+use super::picture::Picture;
+use super::resize::resize;
+use super::testing::{noise, png};
+use mblm::checkpoint::hex;
+
+fn digest(bytes: &[u8]) -> String {
+    hex(&Sha256::digest(bytes)[..8])
+}
+
+#[test]
+fn resizing_gives_pillows_pixels() {
+    // SHA-256 of Image.resize((w, h), LANCZOS).tobytes() of the same pictures, Pillow 12.2
+    for (width, height, seed, w, h, expected) in [
+        (48, 32, 1, 13, 9, "26858b632bd54f73"),
+        (13, 9, 2, 48, 32, "b1295502a4424179"),
+        (17, 40, 3, 17, 11, "3ae8af3b8fb2f492"),
+        (17, 40, 4, 5, 40, "e0b9184ccc62764b"),
+        (1, 1, 5, 7, 3, "9b887cce6c168da1"),
+        (7, 5, 6, 1, 1, "d82fd3549acf1261"),
+        (64, 3, 7, 63, 64, "2dff97cae34cdde0"),
+    ] {
+        let resized = resize(&noise(width, height, seed), w, h);
+        assert_eq!((resized.width, resized.height), (w, h));
+        assert_eq!(digest(&resized.rgb), expected, "{width} × {height} to {w} × {h}");
+    }
+}
+
+#[test]
+fn jpeg_files_are_pillows() {
+    // SHA-256 of the files of all qualities one after the other, Pillow 12.2 with libjpeg-turbo
+    for (rgb, qualities, expected) in [
+        (true, 24..=95, JPEG_PINS[0]),
+        (false, 24..=95, JPEG_PINS[1]),
+        (true, 0..=23, JPEG_PINS[2]),
+        (false, 0..=23, JPEG_PINS[3]),
+    ] {
+        let encode = |quality| Jpeg { quality, rgb }.encode(&noise(37, 21, 8)).unwrap();
+        let files: Vec<u8> = qualities.clone().flat_map(encode).collect();
+        assert_eq!(digest(&files), expected, "rgb {rgb}, qualities {qualities:?}");
+    }
+}
+
+const JPEG_PINS: [&str; 4] = [
+    "e62dfe17a68521f0",
+    "f06679ea7447a6cd",
+    "5aa4f719adfa10f4",
+    "0dba1f059f15b67a",
+];
+
+#[test]
+fn gray_palette_and_transparent_pictures_are_read() {
+    let encode = |color, depth, palette: Option<&'static [u8]>, data: &[u8]| {
+        let mut bytes = Vec::new();
+        let mut encoder = png::Encoder::new(&mut bytes, 2, 1);
+        encoder.set_color(color);
+        encoder.set_depth(depth);
+        if let Some(palette) = palette {
+            encoder.set_palette(palette);
+        }
+        let mut writer = encoder.write_header().unwrap();
+        writer.write_image_data(data).unwrap();
+        writer.finish().unwrap();
+        Picture::decode(&bytes)
+    };
+    use png::{BitDepth, ColorType};
+    let rgb = |color, data: &[u8]| encode(color, BitDepth::Eight, None, data).unwrap().rgb;
+    assert_eq!(rgb(ColorType::Rgba, &[1, 2, 3, 4, 5, 6, 7, 8]), [1, 2, 3, 5, 6, 7]);
+    assert_eq!(rgb(ColorType::Grayscale, &[9, 8]), [9, 9, 9, 8, 8, 8]);
+    assert_eq!(rgb(ColorType::GrayscaleAlpha, &[9, 0, 8, 0]), [9, 9, 9, 8, 8, 8]);
+    let palette = encode(ColorType::Indexed, BitDepth::Eight, Some(&[1, 2, 3, 4, 5, 6]), &[1, 0]);
+    assert_eq!(palette.unwrap().rgb, [4, 5, 6, 1, 2, 3]);
+    let deep = encode(ColorType::Grayscale, BitDepth::Sixteen, None, &[1, 2, 3, 4]).unwrap_err();
+    assert!(deep.contains("expected 8 bits a channel, found 16"), "{deep}");
+    // the header of a picture of 8192 × 8192 pixels, and no room for them
+    let mut huge = png(&noise(2, 1, 1));
+    (huge[16..20]).copy_from_slice(&8192u32.to_be_bytes());
+    (huge[20..24]).copy_from_slice(&8192u32.to_be_bytes());
+    let mut sum = flate2::Crc::new();
+    sum.update(&huge[12..29]);
+    huge[29..33].copy_from_slice(&sum.sum().to_be_bytes());
+    assert!(
+        Picture::decode(&huge)
+            .unwrap_err()
+            .contains("cannot hold 8192 × 8192 pixels")
+    );
+    assert!(
+        Picture::decode(b"GIF89a")
+            .unwrap_err()
+            .contains("expected a PNG or JPEG file")
+    );
+}
+
+/// A JPEG file of 37 × 21 pixels, with every value of the channels.
+fn jpeg(quality: u8) -> Vec<u8> {
+    Jpeg { quality, rgb: true }.encode(&noise(37, 21, 8)).unwrap()
+}
+
+#[test]
+fn jpeg_files_are_read() {
+    let picture = noise(37, 21, 8);
+    // one value everywhere is its own mean: no rounding, whatever the quality
+    let plain = Picture {
+        rgb: vec![128; picture.rgb.len()],
+        ..picture.clone()
+    };
+    for rgb in [true, false] {
+        let file = Jpeg { quality: 20, rgb }.encode(&plain).unwrap();
+        assert_eq!(Picture::decode(&file).unwrap(), plain);
+        // a quantisation step at quality 95 is at most 12 of 255
+        let file = Jpeg { quality: 95, rgb }.encode(&picture).unwrap();
+        let read = Picture::decode(&file).unwrap();
+        assert_eq!((read.width, read.height), (37, 21));
+        let differences = read
+            .rgb
+            .iter()
+            .zip(&picture.rgb)
+            .map(|(a, b)| f64::from(a.abs_diff(*b)));
+        let mean = differences.sum::<f64>() / picture.rgb.len() as f64;
+        // halved chroma cannot follow noise
+        assert!(mean < if rgb { 3.0 } else { 60.0 }, "{mean}");
+    }
+    // what follows the end does not belong to the picture
+    let with_more = [&jpeg(50)[..], b"more"].concat();
+    assert_eq!(
+        Picture::decode(&with_more).unwrap(),
+        Picture::decode(&jpeg(50)).unwrap()
+    );
+}
+
+/// A gray picture of one value, 9 × 8 pixels, as others write it.
+fn gray_jpeg(progressive: bool) -> Vec<u8> {
+    let mut encoder = mozjpeg::Compress::new(mozjpeg::ColorSpace::JCS_GRAYSCALE);
+    encoder.set_size(9, 8);
+    match progressive {
+        true => encoder.set_progressive_mode(),
+        false => encoder.set_fastest_defaults(),
+    }
+    let mut encoder = encoder.start_compress(Vec::new()).unwrap();
+    encoder.write_scanlines(&[136; 72]).unwrap();
+    encoder.finish().unwrap()
+}
+
+#[test]
+fn gray_and_progressive_jpeg_files_are_read() {
+    for progressive in [false, true] {
+        let picture = Picture::decode(&gray_jpeg(progressive)).unwrap();
+        assert_eq!((picture.width, picture.height), (9, 8));
+        assert_eq!(picture.rgb, [136; 216]);
+    }
+}
+
+#[test]
+fn a_jpeg_file_that_ends_early_does_not_decode() {
+    let whole = jpeg(30);
+    for len in 0..whole.len() {
+        let message = Picture::decode_jpeg(&whole[..len]).unwrap_err();
+        assert!(
+            message.contains("JPEG file"),
+            "{len} of {} bytes: {message}",
+            whole.len()
+        );
+    }
+    let message = Picture::decode_jpeg(&whole[..whole.len() / 2]).unwrap_err();
+    assert!(message.contains("remature end"), "{message}");
+    let message = Picture::decode_jpeg(&png(&noise(2, 2, 1))).unwrap_err();
+    assert!(message.contains("begins with the bytes FF D8"), "{message}");
+    // a header of 16,384 × 4096 pixels, and no room for them
+    let mut huge = whole;
+    let frame = huge.windows(2).position(|pair| pair == [0xff, 0xc0]).unwrap();
+    huge[frame + 5..][..4].copy_from_slice(&[0x10, 0, 0x40, 0]);
+    let message = Picture::decode_jpeg(&huge).unwrap_err();
+    assert!(message.contains("cannot hold 16384 × 4096 pixels"), "{message}");
+}
+
+#[test]
+fn channels_are_put_together_again() {
+    let picture = noise(5, 3, 2);
+    assert_eq!(Picture::from_channels(5, 3, &picture.channels()).unwrap(), picture);
+    let message = Picture::from_channels(5, 3, &[0; 44]).unwrap_err();
+    assert!(
+        message.contains("expected 3 × 3 × 5 = 45 values, found 44"),
+        "{message}"
+    );
+    assert!(Picture::from_channels(0, 3, &[]).is_err());
+    assert!(Picture::from_channels(usize::MAX, 3, &[]).is_err());
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig::with_cases(512))]
+    #[test]
+    fn any_bytes_are_read_or_refused(
+        bytes in prop::collection::vec(any::<u8>(), 0..200), changes in prop::collection::vec(any::<(u16, u8)>(), 1..6),
+        cut: u16, quality in 0u8..=95
+    ) {
+        let _ = Picture::decode_jpeg(&bytes);
+        let _ = Picture::decode_jpeg(&[&[0xff, 0xd8, 0xff], &bytes[..]].concat());
+        let mut file = jpeg(quality);
+        for (place, value) in changes {
+            let place = usize::from(place) % file.len();
+            file[place] = value;
+        }
+        file.truncate(file.len() - usize::from(cut) % 40);
+        if let Ok(picture) = Picture::decode(&file) {
+            prop_assert_eq!(picture.rgb.len(), picture.width * picture.height * 3);
+        }
+    }
+}

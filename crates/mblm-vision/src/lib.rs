@@ -1,0 +1,44 @@
+//! Images for the Multiscale Byte Language Model: data sets of images, questions about images, and what byte models are compared
+//! with there.
+//!
+//! | module | holds |
+//! |---|---|
+//! | [`image`] | from image files to the bytes that a model reads |
+//! | [`clevr`] | the data set `clevr`: questions about images |
+//! | [`clevr_synth`] | a synthetic CLEVR: scenes, drawn images, questions |
+//! | [`pictures`] | the data set `pictures`: a folder of images |
+//! | [`vqa`] | how often a model's answer is the right one |
+//! | [`classifier`] | the CNN + LSTM that byte models are compared with |
+//!
+//! With the feature `cli` the module `commands` adds the commands about images to a program.
+//!
+//! [`register`] makes the data sets known by their names.
+
+pub mod classifier;
+pub mod clevr;
+pub mod clevr_synth;
+#[cfg(feature = "cli")]
+pub mod commands;
+pub mod image;
+pub mod pictures;
+pub mod vqa;
+
+#[cfg(test)]
+mod testing;
+
+use mblm::task::TaskRegistry;
+
+/// Adds the tasks `clevr` and `pictures`.
+///
+/// ```
+/// use mblm::task::TaskRegistry;
+///
+/// let mut tasks = TaskRegistry::default();
+/// mblm_vision::register(&mut tasks);
+/// assert_eq!(tasks.get("clevr")?.unit(), mblm::Unit::BYTE);
+/// # Ok::<(), mblm::Error>(())
+/// ```
+pub fn register(tasks: &mut TaskRegistry) {
+    tasks.add(clevr::ClevrTask);
+    tasks.register("pictures", pictures::open);
+}

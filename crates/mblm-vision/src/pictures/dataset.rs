@@ -1,0 +1,176 @@
+//! The data set: a picture a sample.
+//!
+//! Worker w of W owns the w-th of W equal ranges of the split's pictures, the remainder dropped. The samples of all epochs are
+//! the same.
+
+use std::path::PathBuf;
+use std::sync::Arc;
+
+use rayon::prelude::*;
+
+use super::files::{Found, find, is_jpeg};
+use super::layout::{Form, Layout};
+use super::options::PicturesOptions;
+use crate::image::cache::Cache;
+use crate::image::images::Images;
+use crate::image::{inspect_jpeg, inspect_png};
+use mblm::data::{Dataset, DatasetArgs, OnOpening, Sample, Split};
+use mblm::{Error, Result};
+
+/// A split of a folder of pictures, as one worker sees it.
+pub struct Pictures {
+    images: Images,
+    layout: Layout,
+    /// Pictures of the split, over all workers.
+    total: usize,
+    /// This worker's.
+    own: Vec<usize>,
+    description: String,
+}
+
+/// `pictures` for the registry.
+pub(crate) fn open(args: &DatasetArgs) -> Result<Option<Arc<dyn Dataset>>> {
+    Ok(Pictures::open(args)?.map(|pictures| Arc::new(pictures) as Arc<dyn Dataset>))
+}
+
+impl Pictures {
+    /// Opens the split that `args` ask for; `None` if there is none. Looks at the beginning of every picture file (and at the end
+    /// of PNG files), and at the length of every sample, for which JPEG files that are to be made are made here.
+    ///
+    /// # Errors
+    /// Options that make no sense; the first of whatever is wrong with the files.
+    pub fn open(args: &DatasetArgs) -> Result<Option<Self>> {
+        let options = PicturesOptions::read(args)?;
+        let Some(Found { folder, names, own }) = find(args, options.held_out, options.jpeg_files)? else {
+            return Ok(None);
+        };
+        let layout = Layout::of(&options, args)?;
+        if !layout.has_end() && args.split == Split::Train {
+            tracing::warn!(
+                "io.dataset_args has no eom_token_id: nothing tells the model where a JPEG file ends, so generated ones fill its \
+                 context"
+            );
+        }
+        let mut images = Images::new(folder, names, options.preparation()?);
+        let lens = lens(&mut images, &own, &options, layout.form(), args.on_opening.as_ref())?;
+        let misfits: Vec<(PathBuf, String)> = own
+            .iter()
+            .zip(lens)
+            .filter_map(|(picture, len)| Some((images.path(*picture), layout.misfit(len)?)))
+            .collect();
+        if let Some((path, message)) = misfits.first() {
+            let more = match misfits.len() {
+                1 => String::new(),
+                count => format!("; {} more pictures are too long", count - 1),
+            };
+            return Err(Error::file(path, format!("{message}{more}")));
+        }
+        let (total, workers) = (own.len(), args.workers);
+        let len = total / workers;
+        if len == 0 {
+            return Err(Error::file(
+                images.folder(),
+                format!("{total} pictures are too few for {workers} workers; expected one for each"),
+            ));
+        }
+        let what = match layout.form() {
+            Form::Pixels { width, height } => format!("as {width} × {height} pixels"),
+            Form::Jpeg => "as JPEG files".into(),
+        };
+        Ok(Some(Self {
+            images,
+            total,
+            own: own[args.worker * len..][..len].to_vec(),
+            description: format!(
+                "pictures ({} split of {}): {total} {what}, worker {} of {workers} reads {len} samples of {} ids",
+                args.split,
+                args.dir.display(),
+                args.worker,
+                layout.sample_len()
+            ),
+            layout,
+        }))
+    }
+
+    /// The file of sample `index`.
+    ///
+    /// # Errors
+    /// An index beyond the last sample.
+    pub fn path(&self, index: usize) -> Result<PathBuf> {
+        Ok(self.images.path(self.picture(index)?))
+    }
+
+    fn picture(&self, index: usize) -> Result<usize> {
+        self.own.get(index).copied().ok_or_else(|| {
+            Error::input(format!(
+                "{}: sample {index} of {}: samples are numbered from 0",
+                self.description,
+                self.own.len()
+            ))
+        })
+    }
+}
+
+/// The bytes that each picture of the split becomes. Those of a cache are prepared here, as are JPEG files.
+fn lens(
+    images: &mut Images,
+    own: &[usize],
+    options: &PicturesOptions,
+    form: Form,
+    on_opening: Option<&OnOpening>,
+) -> Result<Vec<usize>> {
+    let sizes: Vec<Result<usize>> = own
+        .par_iter()
+        .map(|picture| {
+            let path = images.path(*picture);
+            match is_jpeg(&path) {
+                true => inspect_jpeg(&path),
+                false => inspect_png(&path).map(|_| 0), // what it becomes does not depend on it
+            }
+        })
+        .collect();
+    let damaged = sizes.iter().filter(|size| size.is_err()).count();
+    let sizes = sizes.into_iter().collect::<Result<Vec<_>>>();
+    let sizes = sizes.map_err(|error| match damaged {
+        1 => error,
+        count => Error::input(format!("{error}; pictures that are damaged: {count}")),
+    })?;
+    if let Some(folder) = &options.cache_dir {
+        let cache = Cache::open(folder, images, on_opening)?;
+        let lens = own.iter().map(|picture| cache.len(*picture)).collect();
+        images.set_cache(cache);
+        return Ok(lens);
+    }
+    match form.bytes() {
+        Some(bytes) => Ok(vec![bytes; own.len()]),
+        None if options.jpeg_files => Ok(sizes),
+        None => images.prepare(own, on_opening),
+    }
+}
+
+impl Dataset for Pictures {
+    fn len(&self, _: usize) -> usize {
+        self.own.len()
+    }
+
+    fn sample(&self, index: usize, _: usize) -> Result<Sample> {
+        let picture = self.picture(index)?;
+        let bytes = self.images.bytes(picture)?;
+        match self.layout.misfit(bytes.len()) {
+            Some(message) => Err(Error::file(self.images.path(picture), message)),
+            None => Ok(self.layout.sample(&bytes)),
+        }
+    }
+
+    fn bytes(&self) -> u64 {
+        self.total as u64 * self.layout.sample_len() as u64
+    }
+
+    fn describe(&self) -> String {
+        self.description.clone()
+    }
+
+    fn is_costly(&self) -> bool {
+        true
+    }
+}

@@ -1,0 +1,111 @@
+//! Which files of a folder are pictures, and which of them belong to a split.
+
+use std::path::{Path, PathBuf};
+
+use sha2::{Digest, Sha256};
+
+use mblm::data::splits::{held_out_share, refuse_held_out, split_by_position};
+use mblm::data::{DatasetArgs, Split, regular_files};
+use mblm::{Error, Result};
+
+/// Pictures below a folder, and those of them that are a split.
+pub(super) struct Found {
+    pub(super) folder: PathBuf,
+    /// Paths in the folder, in the order of the names.
+    pub(super) names: Vec<Box<str>>,
+    /// The split's, in the same order.
+    pub(super) own: Vec<usize>,
+}
+
+/// The pictures of the split that `args` ask for; `None` if there is no such split. With `jpeg_only` PNG files are no pictures.
+pub(super) fn find(args: &DatasetArgs, held_out: Option<f64>, jpeg_only: bool) -> Result<Option<Found>> {
+    let dir = &args.dir;
+    if dir.is_file() {
+        return Err(Error::file(dir, "expected a folder of pictures, found a file"));
+    }
+    if let (Some(_), Some(validation)) = (folder(dir, Split::Train)?, folder(dir, Split::Validation)?) {
+        refuse_held_out(held_out, dir, &validation)?;
+        let Some(folder) = folder(dir, args.split)? else {
+            return Ok(None);
+        };
+        let names = pictures(&folder, jpeg_only, true)?;
+        let own = (0..names.len()).collect();
+        return Ok(Some(Found { folder, names, own }));
+    }
+    let share = held_out_share(held_out)?;
+    // said once, though every split looks
+    let names = pictures(dir, jpeg_only, args.split == Split::Train)?;
+    let range = split_by_position(names.len() as u64, share, args.split);
+    if range.is_empty() && args.split != Split::Train {
+        return Ok(None);
+    }
+    let mut order: Vec<usize> = (0..names.len()).collect();
+    order.sort_by_cached_key(|picture| (Sha256::digest(slashes(&names[*picture])), *picture));
+    // positions of a list in memory
+    let mut own = order[range.start as usize..range.end as usize].to_vec();
+    own.sort_unstable();
+    let folder = dir.clone();
+    Ok(Some(Found { folder, names, own }))
+}
+
+/// The folder of a split, if there is one.
+fn folder(dir: &Path, split: Split) -> Result<Option<PathBuf>> {
+    let there = |name: &str| Some(dir.join(name)).filter(|folder| folder.is_dir());
+    match (there(split.name()), there("val").filter(|_| split == Split::Validation)) {
+        (Some(_), Some(short)) => Err(Error::file(
+            short,
+            "expected one folder of the validation split, found validation beside val; remove or rename one of them",
+        )),
+        (long, short) => Ok(long.or(short)),
+    }
+}
+
+/// The pictures below a folder; with `warn` what else is there is counted in a warning.
+fn pictures(folder: &Path, jpeg_only: bool, warn: bool) -> Result<Vec<Box<str>>> {
+    let endings = match jpeg_only {
+        true => ".jpg or .jpeg",
+        false => ".png, .jpg or .jpeg",
+    };
+    let mut names = Vec::new();
+    let mut others = 0;
+    for path in regular_files(folder)? {
+        if !(is_jpeg(&path) || !jpeg_only && has_ending(&path, "png")) {
+            others += 1;
+            continue;
+        }
+        let name = path.strip_prefix(folder).ok().and_then(Path::to_str);
+        let name = name.ok_or_else(|| Error::file(&path, "expected a name in UTF-8; rename the file"))?;
+        names.push(name.into());
+    }
+    if names.is_empty() {
+        return Err(Error::file(
+            folder,
+            format!("expected pictures, files whose names end in {endings}, found none among {others} files"),
+        ));
+    }
+    if others > 0 && warn {
+        let others = match others {
+            1 => "1 other file is".to_string(),
+            count => format!("{count} other files are"),
+        };
+        tracing::warn!(
+            "{}: {others} left out: expected names that end in {endings}",
+            folder.display()
+        );
+    }
+    Ok(names)
+}
+
+/// Whether a file's name says that it is a JPEG file.
+pub(super) fn is_jpeg(path: &Path) -> bool {
+    has_ending(path, "jpg") || has_ending(path, "jpeg")
+}
+
+fn has_ending(path: &Path, ending: &str) -> bool {
+    path.extension().is_some_and(|found| found.eq_ignore_ascii_case(ending))
+}
+
+/// A path's name on every system.
+fn slashes(name: &str) -> String {
+    name.replace(std::path::MAIN_SEPARATOR, "/")
+}

@@ -1,0 +1,135 @@
+//! A picture's bytes as ids, and generated ids as a picture again.
+
+use super::options::PicturesOptions;
+use crate::image::Picture;
+use mblm::Result;
+use mblm::data::{DatasetArgs, Sample};
+
+/// The smallest id that is no byte.
+const SPECIAL: u32 = 256;
+
+/// What the bytes of a sample are.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Form {
+    /// Values of a picture of one size, all red ones, then all green, then all blue ones: (3, height, width).
+    Pixels {
+        /// Pixels across.
+        width: usize,
+        /// Pixels down.
+        height: usize,
+    },
+    /// A JPEG file of any length.
+    Jpeg,
+}
+
+impl Form {
+    /// Bytes of a picture; `None` where each has its own number.
+    pub fn bytes(self) -> Option<usize> {
+        match self {
+            Self::Pixels { width, height } => Some(3 * width * height),
+            Self::Jpeg => None,
+        }
+    }
+
+    /// The picture that bytes are.
+    ///
+    /// # Errors
+    /// Why they are none: too few or too many values, or what the decoder says of the file, whose warnings count.
+    pub fn decode(self, bytes: &[u8]) -> Result<Picture, String> {
+        match self {
+            Self::Pixels { width, height } if bytes.len() < 3 * width * height => {
+                Err(format!("ended after {} of {} bytes", bytes.len(), 3 * width * height))
+            }
+            Self::Pixels { width, height } => Picture::from_channels(width, height, bytes),
+            Self::Jpeg => Picture::decode_jpeg(bytes),
+        }
+    }
+}
+
+/// Which ids stand around a picture, and how long a sample is.
+#[derive(Clone, Debug)]
+pub struct Layout {
+    form: Form,
+    start: Option<u32>,
+    end: Option<u32>,
+    pad: u32,
+    sample_len: usize,
+}
+
+impl Layout {
+    /// That of samples that are opened with `args`.
+    ///
+    /// # Errors
+    /// Options that make no sense.
+    pub fn new(args: &DatasetArgs) -> Result<Self> {
+        Self::of(&PicturesOptions::read(args)?, args)
+    }
+
+    pub(super) fn of(options: &PicturesOptions, args: &DatasetArgs) -> Result<Self> {
+        Ok(Self {
+            form: options.form()?,
+            start: options.som_image_token_id,
+            end: options.eom_token_id,
+            pad: args.pad_token_id,
+            sample_len: args.sample_len,
+        })
+    }
+
+    /// What the bytes are.
+    pub fn form(&self) -> Form {
+        self.form
+    }
+
+    /// The ids before a picture's bytes; there may be none.
+    pub fn prompt(&self) -> Vec<u32> {
+        self.start.into_iter().collect()
+    }
+
+    /// The ids, other than bytes, that end a picture: the one after it, and padding.
+    pub fn ends(&self) -> Vec<u32> {
+        let pad = Some(self.pad).filter(|pad| *pad >= SPECIAL && Some(*pad) != self.end);
+        self.end.into_iter().chain(pad).collect()
+    }
+
+    /// Whether a sample says where its picture ends.
+    pub(super) fn has_end(&self) -> bool {
+        self.end.is_some() || self.form.bytes().is_some()
+    }
+
+    pub(super) fn sample_len(&self) -> usize {
+        self.sample_len
+    }
+
+    /// What is wrong with a picture of so many bytes, if it is too long.
+    pub(super) fn misfit(&self, bytes: usize) -> Option<String> {
+        let around = usize::from(self.start.is_some()) + usize::from(self.end.is_some());
+        let advice = match self.form {
+            Form::Pixels { .. } => "make pictures smaller (resize_to_w and resize_to_h)",
+            Form::Jpeg => "make files smaller (a lower quality, fewer pixels) or take them out",
+        };
+        (bytes + around > self.sample_len).then(|| {
+            format!(
+                "the sample has {} ids ({bytes} bytes of the picture, {around} special ids), but input_seq_len is {}; raise it or \
+                 {advice}",
+                bytes + around,
+                self.sample_len
+            )
+        })
+    }
+
+    /// The sample of a picture that fits.
+    pub(super) fn sample(&self, bytes: &[u8]) -> Sample {
+        let mut ids = Vec::with_capacity(self.sample_len);
+        ids.extend(self.start);
+        ids.extend(bytes.iter().copied().map(u32::from));
+        ids.extend(self.end);
+        let mut weights = vec![1.0; ids.len()];
+        weights.resize(self.sample_len, 0.0);
+        ids.resize(self.sample_len, self.pad);
+        Sample {
+            ids,
+            loss_weights: Some(weights),
+            ..Sample::default()
+        }
+    }
+}

@@ -1,0 +1,144 @@
+//! `dataset_args` of `pictures`: the keys of `clevr` that say what is done with a picture, and what a folder of them needs.
+
+use std::path::PathBuf;
+
+use serde::{Deserialize, Serialize};
+
+use super::layout::Form;
+use crate::image::keys::{ImageKeys, check_ids, wrong};
+use crate::image::prepare::Preparation;
+use mblm::Result;
+use mblm::data::DatasetArgs;
+
+/// Ids that are bytes, and so no special ones.
+const BYTES: u32 = 256;
+
+/// How pictures become ids.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct PicturesOptions {
+    /// Height of all pictures in pixels, after cropping; needed where samples are pixels.
+    pub resize_to_h: Option<u32>,
+    /// Width of all pictures in pixels, after cropping; needed where samples are pixels.
+    pub resize_to_w: Option<u32>,
+    /// Share of the height that is cut off above, and again below.
+    pub crop_h_perc: Option<f64>,
+    /// Share of the width that is cut off on the left, and again on the right.
+    pub crop_w_perc: Option<f64>,
+    /// Into how many equal bins the values of a channel fall; each becomes the mean of its bin's borders.
+    pub downsample_channels: Option<u32>,
+    /// The id before a picture.
+    pub som_image_token_id: Option<u32>,
+    /// The id after a picture.
+    pub eom_token_id: Option<u32>,
+    /// A sample is the bytes of a JPEG file of this quality, 0 to 95, instead of pixels.
+    pub enable_jpeg_stream_with_quality: Option<u8>,
+    /// That file holds RGB instead of YCbCr.
+    pub jpeg_in_rgb_color_space: bool,
+    /// A sample is the bytes of a JPEG file of the folder as they are; PNG files are no pictures then.
+    pub jpeg_files: bool,
+    /// A folder for prepared pictures, which are then made once, when the data set is opened.
+    pub cache_dir: Option<PathBuf>,
+    /// The share of pictures for validation and test, for a folder without splits of its own [default: 0.05].
+    pub held_out: Option<f64>,
+}
+
+impl Default for PicturesOptions {
+    fn default() -> Self {
+        Self {
+            resize_to_h: None,
+            resize_to_w: None,
+            crop_h_perc: None,
+            crop_w_perc: None,
+            downsample_channels: None,
+            som_image_token_id: None,
+            eom_token_id: None,
+            enable_jpeg_stream_with_quality: None,
+            jpeg_in_rgb_color_space: true,
+            jpeg_files: false,
+            cache_dir: None,
+            held_out: None,
+        }
+    }
+}
+
+impl PicturesOptions {
+    /// The options in `args`, if they make sense by themselves and for its vocabulary.
+    pub(super) fn read(args: &DatasetArgs) -> Result<Self> {
+        let options: Self = args.parse_options()?;
+        let ids = [
+            ("eom_token_id", options.eom_token_id),
+            ("som_image_token_id", options.som_image_token_id),
+        ];
+        check_ids(args, &ids)?;
+        for (name, id) in ids {
+            if let Some(id) = id.filter(|id| *id < BYTES) {
+                return wrong(name, "an id above 255, as those up to it are bytes", id);
+            }
+        }
+        options.preparation()?;
+        options.form()?;
+        Ok(options)
+    }
+
+    /// What is done with each picture.
+    pub(super) fn preparation(&self) -> Result<Preparation> {
+        if !self.jpeg_files {
+            return ImageKeys {
+                crop_h_perc: self.crop_h_perc,
+                crop_w_perc: self.crop_w_perc,
+                resize_to_h: self.resize_to_h,
+                resize_to_w: self.resize_to_w,
+                downsample_channels: self.downsample_channels,
+                shift_channels_start: None,
+                enable_jpeg_stream_with_quality: self.enable_jpeg_stream_with_quality,
+                jpeg_in_rgb_color_space: self.jpeg_in_rgb_color_space,
+            }
+            .preparation();
+        }
+        for (name, given) in [
+            ("resize_to_h", self.resize_to_h.is_some()),
+            ("resize_to_w", self.resize_to_w.is_some()),
+            ("crop_h_perc", self.crop_h_perc.is_some()),
+            ("crop_w_perc", self.crop_w_perc.is_some()),
+            ("downsample_channels", self.downsample_channels.is_some()),
+            (
+                "enable_jpeg_stream_with_quality",
+                self.enable_jpeg_stream_with_quality.is_some(),
+            ),
+            ("cache_dir", self.cache_dir.is_some()),
+        ] {
+            if given {
+                let found = format!("{name} beside it; remove one of them");
+                return wrong(
+                    "jpeg_files",
+                    "nothing that prepares pictures, as files are read as they are",
+                    found,
+                );
+            }
+        }
+        Ok(Preparation::none())
+    }
+
+    /// What the bytes of a sample are.
+    ///
+    /// # Errors
+    /// Pixels without a size.
+    pub fn form(&self) -> Result<Form> {
+        if self.jpeg_files || self.enable_jpeg_stream_with_quality.is_some() {
+            return Ok(Form::Jpeg);
+        }
+        match (self.resize_to_w, self.resize_to_h) {
+            (Some(width), Some(height)) => Ok(Form::Pixels {
+                width: width as usize,
+                height: height as usize,
+            }),
+            _ => wrong(
+                "resize_to_w, resize_to_h",
+                "the size of all pictures, which says how a sample's pixels lie (or enable_jpeg_stream_with_quality or \
+                 jpeg_files, for JPEG files of any size)",
+                "none",
+            ),
+        }
+    }
+}
