@@ -1,5 +1,11 @@
 //! What depends on the device beside the kernels: its name and memory, sizes of work, and sums that need more digits than the type
 //! of what is summed.
+//!
+//! ```
+//! let device = mblm_ops::device::open("cpu")?;
+//! assert!(mblm_ops::device::name(&device).starts_with("cpu"));
+//! # Ok::<(), candle_core::Error>(())
+//! ```
 
 use candle_core::{Device, Result, Tensor};
 
@@ -140,7 +146,8 @@ mod tests {
     use candle_core::DType;
 
     use super::*;
-    use crate::testing::{relative_error, uniform};
+    use crate::relative_error;
+    use crate::testing::uniform;
 
     #[test]
     fn sums_of_bfloat16_keep_their_digits() -> Result<()> {

@@ -48,8 +48,11 @@ pub mod positions;
 pub mod rope;
 pub mod selective_scan;
 pub mod ssd;
+#[cfg(any(test, feature = "testing"))]
 pub mod testing;
 
+#[cfg(test)]
+mod check;
 mod fallback;
 mod grad;
 mod indices;
@@ -57,4 +60,7 @@ mod precision;
 mod softplus;
 
 pub use grad::GradBuffer;
-pub use precision::widened;
+pub use precision::{relative_error, widened};
+
+#[cfg(test)]
+pub(crate) use check::op_test;

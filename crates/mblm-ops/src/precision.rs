@@ -1,6 +1,7 @@
-//! Half-precision tensors are computed with in `f32`: norms, exponentials and sums lose too much in their own type.
+//! Precision: half-precision tensors are computed with in `f32`, since norms, exponentials and sums lose too much in their own type; and
+//! how far two tensors are apart.
 
-use candle_core::{DType, Result, Tensor};
+use candle_core::{DType, Device, Result, Tensor};
 
 /// `tensor` in `f32` where its type is of half precision, as it is otherwise: what reference implementations compute in.
 pub fn widened(tensor: &Tensor) -> Result<Tensor> {
@@ -8,4 +9,29 @@ pub fn widened(tensor: &Tensor) -> Result<Tensor> {
         DType::F16 | DType::BF16 => tensor.to_dtype(DType::F32),
         _ => Ok(tensor.clone()),
     }
+}
+
+/// ‖found − expected‖ / ‖expected‖ in `f64`; the plain norm of the difference where the expected norm is below `floor`.
+///
+/// ```
+/// # use candle_core::{Device, Tensor};
+/// let (found, expected) = (Tensor::new(&[3f64, 4.0], &Device::Cpu)?, Tensor::new(&[3f64, 4.1], &Device::Cpu)?);
+/// assert!(mblm_ops::relative_error(&found, &expected, 0.0)? < 0.02);
+/// # Ok::<(), candle_core::Error>(())
+/// ```
+pub fn relative_error(found: &Tensor, expected: &Tensor, floor: f64) -> Result<f64> {
+    if found.dims() != expected.dims() {
+        candle_core::bail!("shapes differ: {:?} and {:?}", found.dims(), expected.dims());
+    }
+    let host = |tensor: &Tensor| -> Result<Vec<f64>> {
+        tensor
+            .to_device(&Device::Cpu)?
+            .to_dtype(DType::F64)?
+            .flatten_all()?
+            .to_vec1()
+    };
+    let (found, expected) = (host(found)?, host(expected)?);
+    let difference: f64 = found.iter().zip(&expected).map(|(f, e)| (f - e).powi(2)).sum();
+    let norm = expected.iter().map(|e| e.powi(2)).sum::<f64>().sqrt();
+    Ok(difference.sqrt() / if norm > floor { norm } else { 1.0 })
 }

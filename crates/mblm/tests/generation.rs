@@ -364,7 +364,7 @@ fn rounded_weights_are_those_of_the_whole_too() {
 #[cfg(feature = "cuda")]
 #[test]
 fn steps_on_cuda_are_those_of_the_whole() {
-    use mblm_ops::testing::relative_error;
+    use mblm_ops::relative_error;
 
     let block = |position: Option<&str>| {
         json!({"block_type": "transformer", "attn_head_dims": 16, "attn_num_heads": 4, "attn_use_rot_embs": true,

@@ -7,7 +7,7 @@ use std::sync::Arc;
 use candle_core::{DType, Device, Tensor};
 use mblm::config::ModelConfig;
 use mblm::model::{BlockRegistry, Chunking, Gradients, Loss, Mblm, ModelBatch, Seeded, TrainingPass};
-use mblm_ops::testing::relative_error;
+use mblm_ops::relative_error;
 use proptest::prelude::*;
 use serde_json::{Value, json};
 

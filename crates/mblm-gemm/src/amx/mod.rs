@@ -10,6 +10,8 @@
 //! Products of `f32` do not go this way: as three numbers of bfloat16 each they take six products (arXiv 1904.06376), which trained 1.2
 //! times as fast as vector instructions on one machine and at 0.8 of their speed on another.
 
+#[cfg(target_arch = "x86_64")]
+mod avx512;
 mod micro_kernel;
 mod pack;
 mod tile;

@@ -7,11 +7,30 @@
 //! ```
 //!
 //! Sources: arXiv 1412.6980 and, for the decay, arXiv 1711.05101; the same as torch.optim.Adam (AdamW).
+//!
+//! ```
+//! use candle_core::{DType, Device, Tensor};
+//! use mblm_ops::GradBuffer;
+//! use mblm_ops::adam::{self, Adam, Parameter};
+//!
+//! let value = Tensor::zeros(2, DType::F32, &Device::Cpu)?;
+//! let (m, v) = (value.zeros_like()?, value.zeros_like()?);
+//! let mut gradient = GradBuffer::zeros_like(&value)?;
+//! gradient.add(&Tensor::new(&[3f32, -4.0], &Device::Cpu)?)?;
+//! assert_eq!(adam::global_norm(&adam::sums(&[&gradient])?), 5.0);
+//!
+//! let adam = Adam { beta1: 0.9, beta2: 0.999, eps: 1e-8, weight_decay: 0.0 };
+//! let parameter = Parameter { value: &value, gradient: &gradient, m: &m, v: &v };
+//! adam::step(&adam, 0.1, 1, 1.0, &mut [parameter])?;
+//! let found: Vec<f32> = value.to_vec1()?;
+//! assert!((found[0] + 0.1).abs() < 1e-5 && (found[1] - 0.1).abs() < 1e-5); // the first step is lr against the sign
+//! # Ok::<(), candle_core::Error>(())
+//! ```
 
 mod cpu;
 #[cfg(feature = "cuda")]
 mod cuda;
-pub mod reference;
+pub(crate) mod reference;
 
 use candle_core::{DType, Result, Tensor};
 

@@ -3,7 +3,8 @@
 use candle_core::{Device, Result};
 
 use super::*;
-use crate::testing::{relative_error, uniform};
+use crate::relative_error;
+use crate::testing::uniform;
 
 const ADAM: Adam = Adam {
     beta1: 0.9,

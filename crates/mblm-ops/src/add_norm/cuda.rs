@@ -159,7 +159,7 @@ pub(super) fn backward(
     .float(clamped)
     .int(work.per_block)?
     .launch(work.blocks, work.threads, 0)?;
-    cuda::add_columns(&partial, d_gain)?;
+    cuda::add_columns(&partial, d_gain.touch())?;
     let d_previous = match (d_previous, &previous) {
         (Some(each), Some(previous)) if previous.dim(0)? != n => {
             Some(cuda::sum_sequences(&each)?.to_dtype(each.dtype())?)

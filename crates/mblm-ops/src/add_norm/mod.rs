@@ -9,11 +9,22 @@
 //! ```
 //!
 //! RMS norm: arXiv 1910.07467. Token shift lets each layer look one position back at no cost.
+//!
+//! ```
+//! use candle_core::{Device, Tensor};
+//! use mblm_ops::add_norm::{self, Norm};
+//!
+//! let x = Tensor::new(&[[[3f32, 4.0]]], &Device::Cpu)?; // (n, t, d) = (1, 1, 2)
+//! let gain = Tensor::new(&[1f32, 1.0], &Device::Cpu)?;
+//! let output = add_norm::forward(&x, Some(&x), &gain, Norm::Clamped, None)?;
+//! assert_eq!(output.residual.to_vec3::<f32>()?, [[[6.0, 8.0]]]);
+//! # Ok::<(), candle_core::Error>(())
+//! ```
 
 mod cpu;
 #[cfg(feature = "cuda")]
 mod cuda;
-pub mod reference;
+pub(crate) mod reference;
 
 use candle_core::{DType, Result, Tensor};
 

@@ -6,7 +6,7 @@ use super::{Norm, keep};
 use crate::precision::widened;
 
 /// The residual stream and its shifted and normed rows, differentiable by candle.
-pub fn forward(
+pub(crate) fn forward(
     x: &Tensor,
     delta: Option<&Tensor>,
     gain: &Tensor,

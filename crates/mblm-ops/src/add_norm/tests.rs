@@ -3,8 +3,9 @@
 use candle_core::{DType, Device, Result, Tensor};
 
 use super::*;
+use crate::check::Harness;
 use crate::op_test;
-use crate::testing::{Harness, uniform};
+use crate::testing::uniform;
 
 /// Inputs x, delta, gain, previous; outputs residual, normed, last row.
 macro_rules! shifted {

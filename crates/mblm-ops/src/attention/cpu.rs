@@ -51,7 +51,7 @@ impl Plan {
     /// The faster kernel for these sizes; `plain` attention neither hides nor drops.
     pub(super) fn for_sizes(sizes: &Sizes, plain: bool) -> Self {
         let pairs = sizes.queries * sizes.keys();
-        if plain && sizes.queries > 1 && sizes.sequences >= lanes::LANES && pairs <= DENSE {
+        if plain && sizes.queries > 1 && sizes.sequences >= rows::GROUP && pairs <= DENSE {
             return Self::Lanes;
         }
         if sizes.queries == 1 || pairs <= DENSE {
@@ -95,7 +95,7 @@ pub(super) fn forward<T: Real>(call: &Call, plan: Plan) -> Result<(Tensor, Tenso
         match plan {
             Plan::Lanes => {
                 let (out, present, weights) = lanes::forward(problem);
-                let weights = from_vec(weights, (n.div_ceil(lanes::LANES), heads, t, keys, lanes::LANES))?;
+                let weights = from_vec(weights, (n.div_ceil(rows::GROUP), heads, t, keys, rows::GROUP))?;
                 let (out, present) = tensors(out, present)?;
                 Ok((out, present, Saved::Lanes { weights }))
             }
@@ -136,7 +136,7 @@ pub(super) fn backward<T: Real>(
     } = call.sizes;
     let keys = call.sizes.keys();
     let (kept, expected) = match saved {
-        Saved::Lanes { weights } => (weights, vec![n.div_ceil(lanes::LANES), heads, t, keys, lanes::LANES]),
+        Saved::Lanes { weights } => (weights, vec![n.div_ceil(rows::GROUP), heads, t, keys, rows::GROUP]),
         Saved::Dense { weights } => (weights, vec![n, heads, t, keys]),
         Saved::Blocked { statistics, .. } => (statistics, vec![n, heads, t, 2]),
     };

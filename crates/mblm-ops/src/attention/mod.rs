@@ -12,11 +12,24 @@
 //!
 //! Sources: Vaswani et al., arXiv 1706.03762, §3.2; Su et al., arXiv 2104.09864 (rotary); the blocked form and its
 //! gradients: Dao, FlashAttention-2, arXiv 2307.08691, algorithms 1 and 2.
+//!
+//! ```
+//! use candle_core::{DType, Device, Tensor};
+//! use mblm_ops::attention::{self, Attention};
+//!
+//! let a = Attention { heads: 2, head_dim: 4, rotary: true, causal: true, dropout: None };
+//! let q = Tensor::zeros((1, 3, 8), DType::F32, &Device::Cpu)?; // (n, t, h·d_h)
+//! let kv = Tensor::ones((1, 3, 16), DType::F32, &Device::Cpu)?; // (n, t, 2·h·d_h)
+//! let output = attention::forward(&a, &q, &kv, None, 0, None)?;
+//! assert_eq!(output.out.dims(), [1, 3, 8]);
+//! assert_eq!(output.present.dims(), [1, 3, 16]); // the rotated keys, and the values, for a cache
+//! # Ok::<(), candle_core::Error>(())
+//! ```
 
 mod cpu;
 #[cfg(feature = "cuda")]
 mod cuda;
-pub mod reference;
+pub(crate) mod reference;
 
 use candle_core::{DType, Result, Tensor};
 

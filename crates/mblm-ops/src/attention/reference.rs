@@ -9,7 +9,7 @@ use crate::rope;
 
 /// `out` and `present` of [`attention::forward`](super::forward), differentiable by candle; memory is quadratic in t.
 /// Half precision is computed in `f32`.
-pub fn forward(
+pub(crate) fn forward(
     a: &Attention,
     q: &Tensor,
     kv: &Tensor,

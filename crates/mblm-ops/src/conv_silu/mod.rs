@@ -10,11 +10,24 @@
 //!
 //! Without a tail the rows before the first are zeros; a tail of batch 1 is shared by all sequences. Nothing is saved: the
 //! backward pass computes p again.
+//!
+//! ```
+//! use candle_core::{DType, Device, Tensor};
+//! use mblm_ops::conv_silu;
+//!
+//! let x = Tensor::ones((1, 5, 2), DType::F32, &Device::Cpu)?; // (n, t, d)
+//! let weight = Tensor::ones((2, 1, 4), DType::F32, &Device::Cpu)?; // (d, 1, taps)
+//! let bias = Tensor::zeros(2, DType::F32, &Device::Cpu)?;
+//! let (y, tail) = conv_silu::forward(&x, &weight, &bias, None)?;
+//! assert_eq!(y.dims(), [1, 5, 2]);
+//! assert_eq!(tail.dims(), [1, 3, 2]); // the last rows, for the next call
+//! # Ok::<(), candle_core::Error>(())
+//! ```
 
 mod cpu;
 #[cfg(feature = "cuda")]
 mod cuda;
-pub mod reference;
+pub(crate) mod reference;
 
 use candle_core::{DType, Result, Tensor};
 
@@ -122,7 +135,9 @@ fn check_gradients(x: &Tensor, weight: &Tensor, dy: &Tensor, d_new_tail: Option<
 mod tests {
     use candle_core::{DType, Device, Result, Tensor};
 
-    use crate::testing::{Harness, relative_error, uniform};
+    use crate::check::Harness;
+    use crate::relative_error;
+    use crate::testing::uniform;
     use crate::{GradBuffer, conv_silu, op_test};
 
     macro_rules! with_tail {

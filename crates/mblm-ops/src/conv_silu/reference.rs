@@ -3,7 +3,7 @@
 use candle_core::{Result, Tensor};
 
 /// y (n, t, c) and the new tail (n, k - 1, c), differentiable by candle.
-pub fn forward(x: &Tensor, weight: &Tensor, bias: &Tensor, tail: Option<&Tensor>) -> Result<(Tensor, Tensor)> {
+pub(crate) fn forward(x: &Tensor, weight: &Tensor, bias: &Tensor, tail: Option<&Tensor>) -> Result<(Tensor, Tensor)> {
     let (n, t, c) = x.dims3()?;
     let kernel = weight.dim(2)?;
     let extended = match tail {

@@ -1,4 +1,12 @@
 //! What the CPU kernels share: typed access to the data of tensors, and the products and loops of [`mblm_gemm`].
+//!
+//! ```
+//! use mblm_ops::cpu::{Slice, from_vec};
+//!
+//! let tensor = from_vec(vec![1f32, 2.0], 2)?;
+//! assert_eq!(Slice::<f32>::new(&tensor)?[..], [1.0, 2.0]);
+//! # Ok::<(), candle_core::Error>(())
+//! ```
 
 mod access;
 

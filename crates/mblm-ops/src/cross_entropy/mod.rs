@@ -8,11 +8,22 @@
 //!
 //! A weight of 0 ignores its row, whatever its target and logits. The caller normalises: `scale` is for instance
 //! 1 / (rows that count), which need not be known when the first rows are.
+//!
+//! ```
+//! use candle_core::{DType, Device, Tensor};
+//! use mblm_ops::cross_entropy;
+//!
+//! let logits = Tensor::zeros((1, 256), DType::F32, &Device::Cpu)?; // all ids alike
+//! let targets = Tensor::new(&[65u32], &Device::Cpu)?;
+//! let losses: Vec<f32> = cross_entropy::losses(&logits, &targets)?.to_vec1()?;
+//! assert!((losses[0] - 256f32.ln()).abs() < 1e-5);
+//! # Ok::<(), candle_core::Error>(())
+//! ```
 
 mod cpu;
 #[cfg(feature = "cuda")]
 mod cuda;
-pub mod reference;
+pub(crate) mod reference;
 
 use candle_core::{D, DType, Result, Tensor};
 

@@ -3,7 +3,7 @@
 use candle_core::{D, Result, Tensor};
 
 /// The loss of each row, differentiable by candle.
-pub fn losses(logits: &Tensor, targets: &Tensor) -> Result<Tensor> {
+pub(crate) fn losses(logits: &Tensor, targets: &Tensor) -> Result<Tensor> {
     if logits.dim(0)? == 0 {
         return logits.sum(D::Minus1);
     }

@@ -3,8 +3,10 @@
 use candle_core::{Device, Result};
 
 use super::*;
+use crate::check::Harness;
 use crate::op_test;
-use crate::testing::{Harness, relative_error, uniform};
+use crate::relative_error;
+use crate::testing::uniform;
 
 fn targets(rows: usize, vocabulary: usize) -> Result<Tensor> {
     let targets: Vec<u32> = (0..rows).map(|i| (i * i % vocabulary) as u32).collect();

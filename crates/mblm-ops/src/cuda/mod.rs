@@ -30,7 +30,7 @@ use candle_core::{D, DType, Device, Result, Shape, Tensor};
 
 pub(crate) use gemm::{Matrix, product, row_stride};
 pub(crate) use launch::{Kernel, Module, pointer};
-pub(crate) use rows::{RowBlocks, add_columns, add_rows, add_rows_to, add_to, sum_sequences};
+pub(crate) use rows::{RowBlocks, add_columns, add_rows, add_to, sum_sequences};
 
 /// The CUDA device of this number, with a stream of its own, ready for the operations of this crate.
 ///

@@ -3,7 +3,6 @@
 use candle_core::{D, DType, Result, Tensor};
 
 use super::launch::{Kernel, Module};
-use crate::GradBuffer;
 
 const SUMS: Module = module!(SUMS);
 
@@ -70,11 +69,7 @@ impl RowBlocks {
 }
 
 /// Adds the sum of the rows of `partial` (rows, d), which are few, to `sum` (d).
-pub(crate) fn add_columns(partial: &Tensor, sum: &mut GradBuffer) -> Result<()> {
-    add_columns_to(partial, sum.touch())
-}
-
-fn add_columns_to(partial: &Tensor, sum: &Tensor) -> Result<()> {
+pub(crate) fn add_columns(partial: &Tensor, sum: &Tensor) -> Result<()> {
     let d = partial.dim(D::Minus1)?;
     let rows = partial.elem_count() / d.max(1);
     let kernel = |name| {
@@ -90,13 +85,8 @@ fn add_columns_to(partial: &Tensor, sum: &Tensor) -> Result<()> {
     }
 }
 
-/// Adds the sum of the rows of `x` (…, d), however many there are, to `sum` (d).
-pub(crate) fn add_rows(x: &Tensor, sum: &mut GradBuffer) -> Result<()> {
-    add_rows_to(x, sum.touch())
-}
-
-/// The same, to a contiguous tensor of `d` elements.
-pub(crate) fn add_rows_to(x: &Tensor, sum: &Tensor) -> Result<()> {
+/// Adds the sum of the rows of `x` (…, d), however many there are, to `sum`, a contiguous tensor of d elements.
+pub(crate) fn add_rows(x: &Tensor, sum: &Tensor) -> Result<()> {
     if x.elem_count() == 0 {
         return Ok(());
     }
@@ -115,7 +105,7 @@ pub(crate) fn add_rows_to(x: &Tensor, sum: &Tensor) -> Result<()> {
         .int(rows.1)?
         .int(work.per_block)?
         .launch(work.grid(), work.threads(), 0)?;
-    add_columns_to(&partial, sum)
+    add_columns(&partial, sum)
 }
 
 /// Adds `x`, of as many elements, to `sum`.
@@ -135,7 +125,7 @@ pub(crate) fn sum_sequences(x: &Tensor) -> Result<Tensor> {
     let n = dims[0];
     dims[0] = 1;
     let flat = x.reshape((n, x.elem_count() / n.max(1)))?;
-    let mut sum = GradBuffer::zeros(dims.as_slice(), DType::F32, x.device())?;
-    add_rows(&flat, &mut sum)?;
-    Ok(sum.tensor().clone())
+    let sum = Tensor::zeros(dims.as_slice(), DType::F32, x.device())?;
+    add_rows(&flat, &sum)?;
+    Ok(sum)
 }

@@ -13,10 +13,21 @@
 //! there one cooperative kernel takes the position through all layers. A single launch needs every layer's tensors at once:
 //! [`Layer`] and [`LayerState`] are the kernel's arguments, and no layer of a model. The model that owns the layers asks
 //! [`takes`], and where the answer is no it calls the operations of its layers one by one.
+//!
+//! ```
+//! use candle_core::{DType, Device, Tensor};
+//! use mblm_ops::attention::Attention;
+//! use mblm_ops::decode;
+//!
+//! let attention = Attention { heads: 2, head_dim: 16, rotary: true, causal: true, dropout: None };
+//! let x = Tensor::zeros((1, 1, 32), DType::F32, &Device::Cpu)?;
+//! assert!(!decode::takes(&attention, &x, 64, 0)); // no kernel for the CPU
+//! # Ok::<(), candle_core::Error>(())
+//! ```
 
 #[cfg(feature = "cuda")]
 mod cuda;
-pub mod reference;
+pub(crate) mod reference;
 
 use candle_core::{D, Result, Tensor};
 

@@ -3,7 +3,8 @@
 use candle_core::{DType, Device, Result};
 
 use super::*;
-use crate::testing::{relative_error, uniform};
+use crate::relative_error;
+use crate::testing::uniform;
 
 /// A stack and where it is.
 #[derive(Clone, Copy, Debug)]

@@ -8,11 +8,22 @@
 //! with `fmix32` the finaliser of MurmurHash3 and `mix64` that of SplitMix64 (arXiv 1207.0580 for dropout itself). The
 //! mask is the same on every machine, thread count and device, nothing is saved for the backward pass, and a tensor
 //! computed in pieces gets the mask of the whole. Elements are multiplied, so that NaN stays NaN where dropped.
+//!
+//! ```
+//! use candle_core::{DType, Device, Tensor};
+//! use mblm_ops::dropout::{self, Dropout};
+//!
+//! let x = Tensor::ones(1000, DType::F32, &Device::Cpu)?;
+//! let dropout = Dropout { probability: 0.5, key: 7, first: 0 };
+//! let y: Vec<f32> = dropout::apply(&x, &dropout)?.to_vec1()?;
+//! assert!(y.iter().all(|y| *y == 0.0 || *y == 2.0));
+//! # Ok::<(), candle_core::Error>(())
+//! ```
 
 mod cpu;
 #[cfg(feature = "cuda")]
 mod cuda;
-pub mod reference;
+pub(crate) mod reference;
 
 use candle_core::{DType, Result, Tensor};
 
@@ -100,8 +111,9 @@ mod tests {
     use candle_core::{Device, Result};
 
     use super::*;
+    use crate::check::Harness;
     use crate::op_test;
-    use crate::testing::{Harness, uniform};
+    use crate::testing::uniform;
 
     fn dropout(probability: f64, key: u64, first: u64) -> Dropout {
         Dropout {

@@ -88,7 +88,7 @@ pub(super) fn backward(ids: &Tensor, dy: &Tensor, d_table: &mut GradBuffer, froz
         .long(run)
         .int(frozen)?
         .launch((strips, runs), STRIP, vocabulary * STRIP * size_of::<f32>())?;
-    cuda::add_columns(&partial, d_table)
+    cuda::add_columns(&partial, d_table.touch())
 }
 
 /// The matrix O (ids, V) of `ids`, without those that select no row or the frozen one.

@@ -4,11 +4,22 @@
 //! y[i] = table[ids[i]]                       ids (…) u32, table (V, d), y (…, d)
 //! d_table[r] += Σ_{i: ids[i] = r} dy[i]      except a frozen row, such as that of padding
 //! ```
+//!
+//! ```
+//! use candle_core::{DType, Device, Tensor};
+//! use mblm_ops::embedding;
+//!
+//! let table = Tensor::new(&[[1f32, 2.0], [3.0, 4.0]], &Device::Cpu)?; // (vocabulary, d)
+//! let ids = Tensor::new(&[[1u32, 0]], &Device::Cpu)?;
+//! let y = embedding::forward(&ids, &table, DType::F32)?;
+//! assert_eq!(y.to_vec3::<f32>()?, [[[3.0, 4.0], [1.0, 2.0]]]);
+//! # Ok::<(), candle_core::Error>(())
+//! ```
 
 mod cpu;
 #[cfg(feature = "cuda")]
 mod cuda;
-pub mod reference;
+pub(crate) mod reference;
 
 use candle_core::{DType, Result, Tensor};
 
@@ -72,8 +83,10 @@ mod tests {
     use candle_core::{Device, Result};
 
     use super::*;
+    use crate::check::Harness;
     use crate::op_test;
-    use crate::testing::{Harness, relative_error, uniform};
+    use crate::relative_error;
+    use crate::testing::uniform;
 
     fn ids(shape: &[usize], vocabulary: u32) -> Result<Tensor> {
         let count: usize = shape.iter().product();

@@ -129,7 +129,7 @@ pub(super) fn backward(
             .tensor(&d_z)?
             .tensor(&partial)?;
         work.launch(kernel, blocks)?;
-        cuda::add_columns(&partial, d_gain)?;
+        cuda::add_columns(&partial, d_gain.touch())?;
     }
     Ok((d_y, d_z))
 }

@@ -8,11 +8,22 @@
 //! ```
 //!
 //! Source: the norm with gate before the norm of arXiv 2405.21060. Only `f` is kept for the backward pass.
+//!
+//! ```
+//! use candle_core::{DType, Device, Tensor};
+//! use mblm_ops::gated_norm;
+//!
+//! let y = Tensor::ones((1, 1, 4), DType::F32, &Device::Cpu)?;
+//! let gain = Tensor::ones(4, DType::F32, &Device::Cpu)?;
+//! let (out, _) = gated_norm::forward(&y, &y, &gain)?;
+//! assert!(out.to_vec3::<f32>()?[0][0].iter().all(|x| (x - 1.0).abs() < 1e-4));
+//! # Ok::<(), candle_core::Error>(())
+//! ```
 
 mod cpu;
 #[cfg(feature = "cuda")]
 mod cuda;
-pub mod reference;
+pub(crate) mod reference;
 
 use candle_core::{D, DType, Result, Tensor};
 
@@ -87,8 +98,8 @@ mod tests {
     use candle_core::{Device, Result};
 
     use super::*;
+    use crate::check::Harness;
     use crate::op_test;
-    use crate::testing::Harness;
 
     /// Inputs y, z (moved to ±4, where silu bends) and gain.
     macro_rules! check {
@@ -151,7 +162,7 @@ mod tests {
                 Ok([out, d_y, d_z, d_gain.tensor().clone()])
             };
             for (part, copy) in run(&z)?.iter().zip(&run(&z.contiguous()?)?) {
-                assert!(crate::testing::relative_error(part, copy, 1e-6)? < 1e-6);
+                assert!(crate::relative_error(part, copy, 1e-6)? < 1e-6);
             }
         }
         Ok(())

@@ -5,7 +5,7 @@ use candle_core::{D, Result, Tensor};
 use crate::precision::widened;
 
 /// RMSNorm(y · silu(z)) · gain, differentiable by candle.
-pub fn forward(y: &Tensor, z: &Tensor, gain: &Tensor) -> Result<Tensor> {
+pub(crate) fn forward(y: &Tensor, z: &Tensor, gain: &Tensor) -> Result<Tensor> {
     let (wide_y, z) = (widened(y)?, widened(z)?);
     let sigmoid = (z.neg()?.exp()? + 1.0)?.recip()?;
     let u = ((wide_y * z)? * sigmoid)?;

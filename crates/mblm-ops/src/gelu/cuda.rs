@@ -48,7 +48,7 @@ pub(super) fn backward(
         .int(work.per_block)?
         .launch(work.grid(), work.threads(), 0)?;
     if let (Some(partial), Some(d_bias)) = (partial, d_bias) {
-        cuda::add_columns(&partial, d_bias)?;
+        cuda::add_columns(&partial, d_bias.touch())?;
     }
     Ok(dx)
 }

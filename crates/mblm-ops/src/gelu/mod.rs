@@ -7,11 +7,21 @@
 //! ```
 //!
 //! Source: arXiv 1606.08415; the form with the error function, not the one with tanh. Nothing is kept.
+//!
+//! ```
+//! use candle_core::{Device, Tensor};
+//! use mblm_ops::gelu;
+//!
+//! let x = Tensor::new(&[[0f32, 10.0, -10.0]], &Device::Cpu)?;
+//! let y = gelu::forward(&x, None)?.to_vec2::<f32>()?;
+//! assert!(y[0][0] == 0.0 && (y[0][1] - 10.0).abs() < 1e-5 && y[0][2].abs() < 1e-5);
+//! # Ok::<(), candle_core::Error>(())
+//! ```
 
 mod cpu;
 #[cfg(feature = "cuda")]
 mod cuda;
-pub mod reference;
+pub(crate) mod reference;
 
 use candle_core::{D, DType, Result, Tensor};
 
@@ -73,8 +83,8 @@ mod tests {
     use candle_core::{Device, Result};
 
     use super::*;
+    use crate::check::Harness;
     use crate::op_test;
-    use crate::testing::Harness;
 
     /// Inputs x (moved to ±5, the range where GELU bends and beyond) and bias.
     macro_rules! with_bias {

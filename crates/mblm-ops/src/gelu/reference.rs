@@ -5,7 +5,7 @@ use candle_core::{Result, Tensor};
 use crate::precision::widened;
 
 /// GELU(x + bias), differentiable by candle.
-pub fn forward(x: &Tensor, bias: Option<&Tensor>) -> Result<Tensor> {
+pub(crate) fn forward(x: &Tensor, bias: Option<&Tensor>) -> Result<Tensor> {
     let v = match bias {
         Some(bias) => widened(x)?.broadcast_add(&widened(bias)?)?,
         None => widened(x)?,

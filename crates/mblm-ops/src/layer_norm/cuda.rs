@@ -72,7 +72,7 @@ pub(super) fn backward(
         .int(d)?
         .int(work.per_block)?
         .launch(work.grid(), work.threads(), 0)?;
-    cuda::add_columns(&of_weight, d_weight)?;
-    cuda::add_columns(&of_bias, d_bias)?;
+    cuda::add_columns(&of_weight, d_weight.touch())?;
+    cuda::add_columns(&of_bias, d_bias.touch())?;
     Ok(dx)
 }

@@ -7,11 +7,23 @@
 //! ```
 //!
 //! Source: arXiv 1607.06450. Each row's mean and factor are kept for the backward pass.
+//!
+//! ```
+//! use candle_core::{DType, Device, Tensor};
+//! use mblm_ops::layer_norm;
+//!
+//! let x = Tensor::new(&[[1f32, 3.0]], &Device::Cpu)?;
+//! let (one, zero) = (Tensor::ones(2, DType::F32, &Device::Cpu)?, Tensor::zeros(2, DType::F32, &Device::Cpu)?);
+//! let (y, _) = layer_norm::forward(&x, &one, &zero)?;
+//! let y = y.to_vec2::<f32>()?;
+//! assert!((y[0][0] + 1.0).abs() < 1e-4 && (y[0][1] - 1.0).abs() < 1e-4);
+//! # Ok::<(), candle_core::Error>(())
+//! ```
 
 mod cpu;
 #[cfg(feature = "cuda")]
 mod cuda;
-pub mod reference;
+pub(crate) mod reference;
 
 use candle_core::{D, DType, Result, Tensor};
 
@@ -90,8 +102,8 @@ mod tests {
     use candle_core::{Device, Result};
 
     use super::*;
+    use crate::check::Harness;
     use crate::op_test;
-    use crate::testing::Harness;
 
     /// Inputs x (moved away from a mean of 0), weight and bias.
     macro_rules! check {

@@ -74,7 +74,7 @@ pub(super) fn backward(
         1.0,
     )?;
     if let Some(d_bias) = d_bias {
-        cuda::add_rows(&dy, d_bias)?;
+        cuda::add_rows(&dy, d_bias.touch())?;
     }
     Ok(dx)
 }

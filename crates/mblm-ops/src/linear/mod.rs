@@ -15,11 +15,27 @@
 //!
 //! so that its gradients are those of the exact layer, computed with rounded numbers: not those of the rounding, which has
 //! none.
+//!
+//! ```
+//! use candle_core::{Device, Tensor};
+//! use mblm_ops::{GradBuffer, linear};
+//!
+//! let x = Tensor::new(&[[1f32, 2.0]], &Device::Cpu)?;
+//! let weight = Tensor::new(&[[3f32, 4.0]], &Device::Cpu)?; // (out, in)
+//! let y = linear::forward(&x, &weight, None)?;
+//! assert_eq!(y.to_vec2::<f32>()?, [[11.0]]);
+//!
+//! let mut d_weight = GradBuffer::zeros_like(&weight)?;
+//! let dx = linear::backward(&x, &weight, &y.ones_like()?, &mut d_weight, None)?;
+//! assert_eq!(dx.to_vec2::<f32>()?, [[3.0, 4.0]]);
+//! assert_eq!(d_weight.tensor().to_vec2::<f32>()?, [[1.0, 2.0]]);
+//! # Ok::<(), candle_core::Error>(())
+//! ```
 
 mod cpu;
 #[cfg(feature = "cuda")]
 mod cuda;
-pub mod reference;
+pub(crate) mod reference;
 
 use candle_core::{DType, Result, Tensor};
 use half::bf16;
@@ -240,8 +256,10 @@ fn check(x: &Tensor, weight: &Tensor, bias: Option<&Tensor>) -> Result<()> {
 mod tests {
     use candle_core::{DType, Result, Tensor};
 
+    use crate::check::Harness;
     use crate::linear::Products;
-    use crate::testing::{Harness, relative_error, uniform};
+    use crate::relative_error;
+    use crate::testing::uniform;
     use crate::{GradBuffer, linear, op_test};
 
     /// The layer with bias on inputs of one shape.

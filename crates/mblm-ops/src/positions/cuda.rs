@@ -34,5 +34,5 @@ pub(super) fn forward(x: &Tensor, table: &Tensor, start: usize) -> Result<Tensor
 pub(super) fn backward(dy: &Tensor, start: usize, d_table: &mut GradBuffer) -> Result<()> {
     let (n, t, d) = dy.dims3()?;
     let rows = d_table.touch().narrow(0, start, t)?;
-    cuda::add_rows_to(&dy.reshape((n, t * d))?, &rows)
+    cuda::add_rows(&dy.reshape((n, t * d))?, &rows)
 }

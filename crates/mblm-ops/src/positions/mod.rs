@@ -4,11 +4,21 @@
 //! y[s, i] = x[s, i] + table[start + i]                    x, y (n, t, d), table (P, d), start + t ≤ P
 //! dx = dy;   d_table[start + i] += Σ_s dy[s, i]
 //! ```
+//!
+//! ```
+//! use candle_core::{Device, Tensor};
+//! use mblm_ops::positions;
+//!
+//! let x = Tensor::new(&[[[1f32], [2.0]]], &Device::Cpu)?; // (n, t, d) = (1, 2, 1)
+//! let table = Tensor::new(&[[10f32], [20.0], [30.0]], &Device::Cpu)?;
+//! assert_eq!(positions::forward(&x, &table, 1)?.to_vec3::<f32>()?, [[[21.0], [32.0]]]);
+//! # Ok::<(), candle_core::Error>(())
+//! ```
 
 mod cpu;
 #[cfg(feature = "cuda")]
 mod cuda;
-pub mod reference;
+pub(crate) mod reference;
 
 use candle_core::{DType, Result, Tensor};
 
@@ -62,8 +72,9 @@ mod tests {
     use candle_core::Result;
 
     use super::*;
+    use crate::check::Harness;
     use crate::op_test;
-    use crate::testing::{Harness, uniform};
+    use crate::testing::uniform;
 
     macro_rules! check {
         ($n:expr, $t:expr, $d:expr; $rows:expr, $start:expr) => {

@@ -6,12 +6,22 @@
 //! ```
 //!
 //! The rotation is orthogonal: its gradient is the rotation back. Source: Su et al., RoFormer, arXiv 2104.09864, §3.2.2.
+//!
+//! ```
+//! use candle_core::{Device, Tensor};
+//! use mblm_ops::rope;
+//!
+//! let x = Tensor::new(&[[[1f32, 0.0]]], &Device::Cpu)?; // (n, t, d) = (1, 1, 2)
+//! let y = rope::forward(&x, 1)?.to_vec3::<f32>()?;
+//! assert!((y[0][0][0] - 1f32.cos()).abs() < 1e-6 && (y[0][0][1] - 1f32.sin()).abs() < 1e-6);
+//! # Ok::<(), candle_core::Error>(())
+//! ```
 
 mod angles;
 mod cpu;
 #[cfg(feature = "cuda")]
 mod cuda;
-pub mod reference;
+pub(crate) mod reference;
 
 pub(crate) use angles::Angles;
 
@@ -50,7 +60,8 @@ fn rotate(x: &Tensor, start: usize, back: bool) -> Result<Tensor> {
 mod tests {
     use candle_core::{DType, Device, Result, Tensor};
 
-    use crate::testing::{Check, Harness, uniform};
+    use crate::check::{Check, Harness};
+    use crate::testing::uniform;
     use crate::{GradBuffer, op_test, rope};
 
     /// Positions `start..start + t` of n sequences of d channels.

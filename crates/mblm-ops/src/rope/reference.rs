@@ -17,7 +17,7 @@ pub(crate) fn tables(start: usize, rows: usize, d: usize, like: &Tensor) -> Resu
 
 /// Rotates the pairs of `x` (n, t, d) by the angles of positions `start..start + t`, or back when `back` is set;
 /// differentiable by candle. Half precision is computed in `f32`.
-pub fn forward(x: &Tensor, start: usize, back: bool) -> Result<Tensor> {
+pub(crate) fn forward(x: &Tensor, start: usize, back: bool) -> Result<Tensor> {
     let (n, t, d) = x.dims3()?;
     let pairs = widened(x)?.reshape((n, t, d / 2, 2))?; // (n, t, pair, member)
     let (cos, sin) = tables(start, t, d, &pairs)?;

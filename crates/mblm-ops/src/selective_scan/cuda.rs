@@ -204,8 +204,8 @@ pub(super) fn backward(
             .int(state)?
             .int(across)?
             .launch(cuda::blocks(n * t * 2 * state, 256).min(ENOUGH_BLOCKS * 4), 256, 0)?;
-        cuda::add_columns(&d_a, a_log)?;
-        cuda::add_columns(&d_skip, d)?;
+        cuda::add_columns(&d_a, a_log.touch())?;
+        cuda::add_columns(&d_skip, d.touch())?;
     }
     let d_initial = match (inputs.initial, d_begin) {
         (Some(initial), Some(d_begin)) if initial.dims()[0] != n => Some(cuda::sum_sequences(&d_begin)?),

@@ -9,12 +9,27 @@
 //!
 //! Source: Gu and Dao, arXiv 2312.00752, algorithm 2 with the simplified discretisation Δ B. The backward pass keeps the
 //! states at the borders of segments of positions and computes those between again.
+//!
+//! ```
+//! use candle_core::{DType, Device, Tensor};
+//! use mblm_ops::selective_scan::{self, Inputs};
+//!
+//! let (rows, states) = ((1, 5, 3), (1, 5, 2)); // n = 1, t = 5, d = 3, N = 2
+//! let ones = |dims: (usize, usize, usize)| Tensor::ones(dims, DType::F32, &Device::Cpu);
+//! let (u, b) = (ones(rows)?, ones(states)?);
+//! let a_log = Tensor::zeros((3, 2), DType::F32, &Device::Cpu)?;
+//! let d = Tensor::zeros(3, DType::F32, &Device::Cpu)?;
+//! let inputs = Inputs { u: &u, delta: &u, a_log: &a_log, b: &b, c: &b, d: &d, z: &u, initial: None };
+//! let output = selective_scan::forward(&inputs)?;
+//! assert_eq!((output.y.dims(), output.last.dims()), (&[1, 5, 3][..], &[1, 3, 2][..]));
+//! # Ok::<(), candle_core::Error>(())
+//! ```
 
 mod cpu;
 #[cfg(feature = "cuda")]
 mod cuda;
 mod gradient;
-pub mod reference;
+pub(crate) mod reference;
 #[cfg(test)]
 mod tests;
 

@@ -6,7 +6,7 @@ use super::Inputs;
 use crate::softplus::softplus;
 
 /// y (n, t, d_i) and the last state (n, d_i, N), differentiable by candle.
-pub fn forward(inputs: &Inputs) -> Result<(Tensor, Tensor)> {
+pub(crate) fn forward(inputs: &Inputs) -> Result<(Tensor, Tensor)> {
     let (n, t, channels) = inputs.u.dims3()?;
     let state = inputs.a_log.dim(1)?;
     let a = inputs.a_log.exp()?.neg()?; // (d_i, N)

@@ -3,7 +3,9 @@
 use candle_core::{DType, Device, Result, Tensor};
 
 use super::{Inputs, Output, Saved, backward, forward, reference};
-use crate::testing::{Harness, relative_error, uniform};
+use crate::check::Harness;
+use crate::relative_error;
+use crate::testing::uniform;
 use crate::{GradBuffer, op_test};
 
 /// u, delta, a_log, b, c, d, z and perhaps the initial state, as inputs.

@@ -285,6 +285,91 @@ fn heads_per_block(tasks: usize, heads: usize, at_once: usize, extra: usize) -> 
     heads.div_ceil(groups.unwrap_or(1))
 }
 
+/// What the chunks' gradients read: steps, and the states between chunks with their gradients.
+struct Borders {
+    steps: Steps,
+    states: Tensor,
+    gradients: Tensor,
+}
+
+impl Scan<'_> {
+    /// The gradients of the states between chunks; that of the initial states goes to `d_begin`.
+    fn gradient_at_borders(
+        &self,
+        saved: Saved,
+        dy: &Tensor,
+        d_last: Option<&Tensor>,
+        d_begin: Option<&Tensor>,
+    ) -> Result<Borders> {
+        let steps = self.steps()?;
+        let borders = match saved.borders {
+            Some(borders) if borders.dims() == self.border_dims() && borders.dtype() == self.xbc.dtype() => borders,
+            Some(_) => candle_core::bail!(
+                "ssd: what was saved is of another scan than these inputs; hand on what forward returned"
+            ),
+            None => self.borders(&steps, None)?,
+        };
+        let c = self.xbc.narrow(2, self.width() + self.s.state, self.s.state)?;
+        let d_borders = self.states("ssd_states_reverse", (dy, &c), &steps, d_last, d_begin)?;
+        Ok(Borders {
+            steps,
+            states: borders,
+            gradients: d_borders,
+        })
+    }
+
+    /// The gradients of the inputs, to `d_xbc` and `d_dt`, and of the parameters.
+    fn gradients_of_inputs(
+        &self,
+        at: &Borders,
+        dy: &Tensor,
+        d_xbc: &Tensor,
+        d_dt: &Tensor,
+        grads: ParameterGradients,
+    ) -> Result<()> {
+        let (rows, tasks, dtype) = (self.n * self.t, self.n * self.chunks, self.xbc.dtype());
+        let per_block = heads_per_block(tasks, self.s.heads, PROCESSORS, 3);
+        let groups = self.s.heads.div_ceil(per_block);
+        let partial = self.empty((groups, rows, 2 * self.s.state), DType::F32)?;
+        let by_chunk = || self.empty((tasks, self.s.heads), DType::F32);
+        let (d_a_log, d_d, d_dt_bias) = (by_chunk()?, by_chunk()?, by_chunk()?);
+        let kernel = self
+            .chunk_kernel("ssd_gradients")?
+            .rows(&self.xbc)?
+            .rows(dy)?
+            .tensor(&at.steps.delta)?
+            .tensor(&at.steps.sums)?
+            .tensor(&self.a_log)?
+            .tensor(&self.d)?
+            .tensor(&at.states)?
+            .tensor(&at.gradients)?
+            .tensor(d_xbc)?
+            .tensor(d_dt)?
+            .tensor(&partial)?
+            .tensor(&d_a_log)?
+            .tensor(&d_d)?
+            .tensor(&d_dt_bias)?
+            .int(per_block)?
+            .long(rows);
+        self.sizes(kernel, self.aligned(&[&self.xbc, dy]))?.launch(
+            (tasks, groups),
+            GRADIENT_THREADS,
+            tiles(dtype, padded(self.s), 3, 3),
+        )?;
+        self.kernel("ssd_fold")?
+            .tensor(&partial)?
+            .tensor(d_xbc)?
+            .long(rows)
+            .int(self.width())?
+            .int(2 * self.s.state)?
+            .int(groups)?
+            .launch(cuda::blocks(rows * 2 * self.s.state, 256).min(PROCESSORS * 16), 256, 0)?;
+        cuda::add_columns(&d_a_log, grads.a_log.touch())?;
+        cuda::add_columns(&d_d, grads.d.touch())?;
+        cuda::add_columns(&d_dt_bias, grads.dt_bias.touch())
+    }
+}
+
 pub(super) fn backward(
     s: &Ssd,
     inputs: &Inputs,
@@ -303,63 +388,9 @@ pub(super) fn backward(
         None => None,
     };
     if n > 0 {
-        let steps = scan.steps()?;
-        let borders = match saved.borders {
-            Some(borders) if borders.dims() == scan.border_dims() && borders.dtype() == dtype => borders,
-            Some(_) => candle_core::bail!(
-                "ssd: what was saved is of another scan than these inputs; hand on what forward returned"
-            ),
-            None => scan.borders(&steps, None)?,
-        };
-        let c = scan.xbc.narrow(2, scan.width() + s.state, s.state)?;
         let d_last = d_last.map(single).transpose()?;
-        let d_borders = scan.states(
-            "ssd_states_reverse",
-            (&dy, &c),
-            &steps,
-            d_last.as_ref(),
-            d_begin.as_ref(),
-        )?;
-        let tasks = n * scan.chunks;
-        let per_block = heads_per_block(tasks, s.heads, PROCESSORS, 3);
-        let groups = s.heads.div_ceil(per_block);
-        let partial = scan.empty((groups, n * t, 2 * s.state), DType::F32)?;
-        let by_chunk = || scan.empty((tasks, s.heads), DType::F32);
-        let (d_a_log, d_d, d_dt_bias) = (by_chunk()?, by_chunk()?, by_chunk()?);
-        let kernel = scan
-            .chunk_kernel("ssd_gradients")?
-            .rows(&scan.xbc)?
-            .rows(&dy)?
-            .tensor(&steps.delta)?
-            .tensor(&steps.sums)?
-            .tensor(&scan.a_log)?
-            .tensor(&scan.d)?
-            .tensor(&borders)?
-            .tensor(&d_borders)?
-            .tensor(&d_xbc)?
-            .tensor(&d_dt)?
-            .tensor(&partial)?
-            .tensor(&d_a_log)?
-            .tensor(&d_d)?
-            .tensor(&d_dt_bias)?
-            .int(per_block)?
-            .long(n * t);
-        scan.sizes(kernel, scan.aligned(&[&scan.xbc, &dy]))?.launch(
-            (tasks, groups),
-            GRADIENT_THREADS,
-            tiles(dtype, padded(s), 3, 3),
-        )?;
-        scan.kernel("ssd_fold")?
-            .tensor(&partial)?
-            .tensor(&d_xbc)?
-            .long(n * t)
-            .int(scan.width())?
-            .int(2 * s.state)?
-            .int(groups)?
-            .launch(cuda::blocks(n * t * 2 * s.state, 256).min(PROCESSORS * 16), 256, 0)?;
-        cuda::add_columns(&d_a_log, grads.a_log)?;
-        cuda::add_columns(&d_d, grads.d)?;
-        cuda::add_columns(&d_dt_bias, grads.dt_bias)?;
+        let borders = scan.gradient_at_borders(saved, &dy, d_last.as_ref(), d_begin.as_ref())?;
+        scan.gradients_of_inputs(&borders, &dy, &d_xbc, &d_dt, grads)?;
     }
     let d_initial = match (inputs.initial, d_begin) {
         (Some(initial), Some(d_begin)) if initial.dims()[0] != n => Some(cuda::sum_sequences(&d_begin)?),

@@ -16,13 +16,29 @@
 //! ```
 //!
 //! which is matrix products within a chunk and a recurrence over chunks. Source: Dao and Gu, arXiv 2405.21060, section 6.
+//!
+//! ```
+//! use candle_core::{DType, Device, Tensor};
+//! use mblm_ops::ssd::{self, Inputs, Ssd};
+//!
+//! let s = Ssd { heads: 2, head_dim: 4, state: 3, chunk: 8 };
+//! let xbc = Tensor::ones((1, 5, 2 * 4 + 2 * 3), DType::F32, &Device::Cpu)?; // (n, t, H·P + 2N)
+//! let dt = Tensor::zeros((1, 5, 2), DType::F32, &Device::Cpu)?; // (n, t, H)
+//! let by_head = Tensor::zeros(2, DType::F32, &Device::Cpu)?;
+//! let inputs = Inputs { xbc: &xbc, dt: &dt, a_log: &by_head, d: &by_head, dt_bias: &by_head, initial: None };
+//! let output = ssd::forward(&s, &inputs)?;
+//! assert_eq!((output.y.dims(), output.last.dims()), (&[1, 5, 8][..], &[1, 2, 4, 3][..]));
+//! # Ok::<(), candle_core::Error>(())
+//! ```
 
+mod chunk_gradient;
 mod cpu;
 #[cfg(feature = "cuda")]
 mod cuda;
 mod gradient;
 mod recurrence;
-pub mod reference;
+pub(crate) mod reference;
+mod scan;
 #[cfg(test)]
 mod tests;
 

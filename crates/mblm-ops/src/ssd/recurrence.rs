@@ -2,11 +2,8 @@
 
 use multiversion::multiversion;
 
-use super::cpu::Scan;
+use super::scan::Scan;
 use crate::cpu::{Real, dot, par_map, split};
-
-/// The most positions for which the recurrence beats the chunked form's matrix products.
-pub(super) const POSITIONS: usize = 4;
 
 /// State elements times positions below which waking other threads costs more than it saves.
 const PARALLEL: usize = 1 << 16;

@@ -6,7 +6,7 @@ use super::{Inputs, Ssd};
 use crate::softplus::softplus;
 
 /// y (n, t, H·P) and the last state (n, H, P, N), differentiable by candle.
-pub fn forward(s: &Ssd, inputs: &Inputs) -> Result<(Tensor, Tensor)> {
+pub(crate) fn forward(s: &Ssd, inputs: &Inputs) -> Result<(Tensor, Tensor)> {
     let (n, t, _) = inputs.xbc.dims3()?;
     let (heads, head_dim, state) = (s.heads, s.head_dim, s.state);
     let width = heads * head_dim;

@@ -1,7 +1,7 @@
 //! Fixtures of one forward and backward pass.
 
 use candle_core::{DType, Device, Tensor};
-use mblm_ops::testing::relative_error;
+use mblm_ops::relative_error;
 
 use super::{Comparison, Fixture, GRADIENT_FLOOR, VALUE_BOUND};
 use crate::config::Architecture;

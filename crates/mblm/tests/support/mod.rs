@@ -7,7 +7,8 @@ use std::sync::Arc;
 use candle_core::{Device, Tensor};
 use mblm::generate::Generator;
 use mblm::model::{Gradients, Mblm, ModelBatch, TrainingPass};
-use mblm_ops::testing::{relative_error, uniform};
+use mblm_ops::relative_error;
+use mblm_ops::testing::uniform;
 
 /// Reproducible ids below `tokens`, (batch, len).
 pub(crate) fn ids(batch: usize, len: usize, tokens: usize, seed: u64) -> ModelBatch {

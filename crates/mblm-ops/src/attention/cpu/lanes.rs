@@ -11,14 +11,8 @@ use multiversion::multiversion;
 use rayon::prelude::*;
 
 use super::problem::Problem;
-use super::rows::{Rows, Run};
+use super::rows::{GROUP, Lanes, Rows, Run};
 use crate::cpu::{Real, add_assign, zeroed};
-
-/// Sequences of a group: a vector register of 16 `f32`.
-pub(super) const LANES: usize = 16;
-
-/// One number of each sequence of a group.
-pub(super) type Lanes<T> = [T; LANES];
 
 /// The sequences of one group.
 #[derive(Clone, Copy)]
@@ -30,10 +24,10 @@ struct Group {
 impl Group {
     /// Group `index` of those of `sequences`.
     fn new(index: usize, sequences: usize) -> Self {
-        let first = index * LANES;
+        let first = index * GROUP;
         Self {
             first,
-            count: LANES.min(sequences - first),
+            count: GROUP.min(sequences - first),
         }
     }
 
@@ -46,12 +40,12 @@ impl Group {
 /// Output (n, t, h·d_h), present (n, t, 2·h·d_h) and weights (groups, h, t, s + t, lanes).
 pub(super) fn forward<T: Real>(p: &Problem<T>) -> (Vec<T>, Vec<T>, Vec<T>) {
     let (n, t, heads, width) = (p.sizes.sequences, p.sizes.queries, p.sizes.heads, p.sizes.width());
-    let (row, weights_of_group) = (t * width, heads * t * p.sizes.keys() * LANES);
-    let groups = n.div_ceil(LANES);
+    let (row, weights_of_group) = (t * width, heads * t * p.sizes.keys() * GROUP);
+    let groups = n.div_ceil(GROUP);
     let (mut out, mut present) = (Vec::with_capacity(n * row), Vec::with_capacity(2 * n * row));
     let mut weights = Vec::with_capacity(groups * weights_of_group);
-    (out.spare_capacity_mut()[..n * row].par_chunks_mut(LANES * row))
-        .zip(present.spare_capacity_mut()[..2 * n * row].par_chunks_mut(2 * LANES * row))
+    (out.spare_capacity_mut()[..n * row].par_chunks_mut(GROUP * row))
+        .zip(present.spare_capacity_mut()[..2 * n * row].par_chunks_mut(2 * GROUP * row))
         .zip(weights.spare_capacity_mut()[..groups * weights_of_group].par_chunks_mut(weights_of_group))
         .enumerate()
         .for_each(|(index, ((out, present), weights))| {
@@ -77,10 +71,10 @@ fn forward_group<T: Real>(p: &Problem<T>, group: Group, out: &mut [T], present: 
         }
     }
     let present = Rows::contiguous(present, t, 2 * width);
-    let mut q = vec![[T::zero(); LANES]; t * dh];
-    let (mut k, mut v) = (vec![[T::zero(); LANES]; keys * dh], vec![[T::zero(); LANES]; keys * dh]);
-    let mut row_out = vec![[T::zero(); LANES]; dh];
-    let (weights, _) = weights.as_chunks_mut::<LANES>();
+    let mut q = vec![[T::zero(); GROUP]; t * dh];
+    let (mut k, mut v) = (vec![[T::zero(); GROUP]; keys * dh], vec![[T::zero(); GROUP]; keys * dh]);
+    let mut row_out = vec![[T::zero(); GROUP]; dh];
+    let (weights, _) = weights.as_chunks_mut::<GROUP>();
     for (head, weights) in weights.chunks_exact_mut(t * keys).enumerate() {
         let channel = head * dh;
         queries(p, group, channel, &mut q);
@@ -92,7 +86,7 @@ fn forward_group<T: Real>(p: &Problem<T>, group: Group, out: &mut [T], present: 
             let weights = &mut weights[..p.limit(row)];
             dots(weights, q, &k);
             softmax(weights);
-            row_out.fill([T::zero(); LANES]);
+            row_out.fill([T::zero(); GROUP]);
             combine(&mut row_out, (weights, 1), &v, weights.len());
             for (lane, out) in out.chunks_exact_mut(t * width).enumerate() {
                 turn_back(&mut out[row * width + channel..][..dh], &row_out, lane);
@@ -136,11 +130,11 @@ fn turn_rows<'a, T: Real>(to: &mut [Lanes<T>], dh: usize, rows: impl Fn(usize) -
     if to.is_empty() {
         return;
     }
-    let rows: [Run<T>; LANES] = std::array::from_fn(rows);
+    let rows: [Run<T>; GROUP] = std::array::from_fn(rows);
     for (row, to) in to.chunks_exact_mut(dh).enumerate() {
-        let rows: [&[T]; LANES] = rows.map(|run| run.row(row, dh));
+        let rows: [&[T]; GROUP] = rows.map(|run| run.row(row, dh));
         for (channel, to) in to.iter_mut().enumerate() {
-            for lane in 0..LANES {
+            for lane in 0..GROUP {
                 to[lane] = rows[lane][channel];
             }
         }
@@ -164,12 +158,12 @@ fn dots<T: Real>(out: &mut [Lanes<T>], x: &[Lanes<T>], rows: &[Lanes<T>]) {
     let whole = 4 * blocks.len();
     for (block, out) in blocks.iter_mut().enumerate() {
         let [row_a, row_b, row_c, row_d] = [0, 1, 2, 3].map(|index| row(4 * block + index));
-        let [mut a, mut b, mut c, mut d] = [[T::zero(); LANES]; 4];
+        let [mut a, mut b, mut c, mut d] = [[T::zero(); GROUP]; 4];
         for channel in 0..dh {
             let x = &x[channel];
             let (row_a, row_b) = (&row_a[channel], &row_b[channel]);
             let (row_c, row_d) = (&row_c[channel], &row_d[channel]);
-            for lane in 0..LANES {
+            for lane in 0..GROUP {
                 a[lane] += x[lane] * row_a[lane];
                 b[lane] += x[lane] * row_b[lane];
                 c[lane] += x[lane] * row_c[lane];
@@ -179,7 +173,7 @@ fn dots<T: Real>(out: &mut [Lanes<T>], x: &[Lanes<T>], rows: &[Lanes<T>]) {
         *out = [a, b, c, d];
     }
     for (index, out) in rest.iter_mut().enumerate() {
-        let mut sum = [T::zero(); LANES];
+        let mut sum = [T::zero(); GROUP];
         for (x, y) in x.iter().zip(row(whole + index)) {
             add_product(&mut sum, x, y);
         }
@@ -199,7 +193,7 @@ fn combine<T: Real>(out: &mut [Lanes<T>], (weights, stride): (&[Lanes<T>], usize
             let weight = &weights[row * stride];
             let channels = &rows[row * dh + 4 * block..][..4];
             let (row_a, row_b, row_c, row_d) = (&channels[0], &channels[1], &channels[2], &channels[3]);
-            for lane in 0..LANES {
+            for lane in 0..GROUP {
                 a[lane] += weight[lane] * row_a[lane];
                 b[lane] += weight[lane] * row_b[lane];
                 c[lane] += weight[lane] * row_c[lane];
@@ -219,7 +213,7 @@ fn combine<T: Real>(out: &mut [Lanes<T>], (weights, stride): (&[Lanes<T>], usize
 
 #[inline(always)]
 fn add_product<T: Real>(sum: &mut Lanes<T>, a: &Lanes<T>, b: &Lanes<T>) {
-    for lane in 0..LANES {
+    for lane in 0..GROUP {
         sum[lane] += a[lane] * b[lane];
     }
 }
@@ -227,9 +221,9 @@ fn add_product<T: Real>(sum: &mut Lanes<T>, a: &Lanes<T>, b: &Lanes<T>) {
 /// Over the keys, in each lane.
 #[inline(always)]
 fn softmax<T: Real>(scores: &mut [Lanes<T>]) {
-    let mut greatest = [T::neg_infinity(); LANES];
+    let mut greatest = [T::neg_infinity(); GROUP];
     for score in scores.iter() {
-        for lane in 0..LANES {
+        for lane in 0..GROUP {
             greatest[lane] = if score[lane] > greatest[lane] {
                 score[lane]
             } else {
@@ -237,18 +231,18 @@ fn softmax<T: Real>(scores: &mut [Lanes<T>]) {
             };
         }
     }
-    let mut sum = [T::zero(); LANES];
+    let mut sum = [T::zero(); GROUP];
     for score in scores.iter_mut() {
-        for lane in 0..LANES {
+        for lane in 0..GROUP {
             score[lane] = (score[lane] - greatest[lane]).fast_exp();
         }
-        for lane in 0..LANES {
+        for lane in 0..GROUP {
             sum[lane] += score[lane];
         }
     }
     let inverse = sum.map(|sum| T::one() / sum);
     for score in scores {
-        for lane in 0..LANES {
+        for lane in 0..GROUP {
             score[lane] *= inverse[lane];
         }
     }
@@ -263,11 +257,11 @@ pub(super) fn backward<T: Real>(
 ) -> (Vec<T>, Vec<T>, Vec<T>) {
     let (n, t, heads, width) = (p.sizes.sequences, p.sizes.queries, p.sizes.heads, p.sizes.width());
     let (row, past) = (t * width, p.sizes.past * 2 * width);
-    let weights_of_group = heads * t * p.sizes.keys() * LANES;
+    let weights_of_group = heads * t * p.sizes.keys() * GROUP;
     let (mut d_q, mut d_kv) = (Vec::with_capacity(n * row), Vec::with_capacity(2 * n * row));
     let input = Input { p, d_out, d_present };
-    let d_pasts: Vec<Vec<T>> = (d_q.spare_capacity_mut()[..n * row].par_chunks_mut(LANES * row))
-        .zip(d_kv.spare_capacity_mut()[..2 * n * row].par_chunks_mut(2 * LANES * row))
+    let d_pasts: Vec<Vec<T>> = (d_q.spare_capacity_mut()[..n * row].par_chunks_mut(GROUP * row))
+        .zip(d_kv.spare_capacity_mut()[..2 * n * row].par_chunks_mut(2 * GROUP * row))
         .zip(weights.par_chunks(weights_of_group))
         .enumerate()
         .map(|(index, ((d_q, d_kv), weights))| {
@@ -311,13 +305,13 @@ fn backward_group<T: Real>(
     let p = input.p;
     let (t, past, dh) = (p.sizes.queries, p.sizes.past, p.sizes.head_dim);
     let (keys, width) = (p.sizes.keys(), p.sizes.width());
-    let lanes = |rows: usize| vec![[T::zero(); LANES]; rows * dh];
+    let lanes = |rows: usize| vec![[T::zero(); GROUP]; rows * dh];
     let (mut q, mut k, mut v, mut d_outs) = (lanes(t), lanes(keys), lanes(keys), lanes(t));
     let (mut d_k, mut d_v, mut d_q_row) = (lanes(keys), lanes(keys), lanes(1));
-    let mut d_scores = vec![[T::zero(); LANES]; t * keys];
+    let mut d_scores = vec![[T::zero(); GROUP]; t * keys];
     let d_out = Rows::contiguous(input.d_out, t, width);
     let d_present = input.d_present.map(|data| Rows::contiguous(data, t, 2 * width));
-    let (weights, _) = weights.as_chunks::<LANES>();
+    let (weights, _) = weights.as_chunks::<GROUP>();
     for (head, weights) in weights.chunks_exact(t * keys).enumerate() {
         let channel = head * dh;
         queries(p, group, channel, &mut q);
@@ -328,8 +322,8 @@ fn backward_group<T: Real>(
         for (row, k) in k[past * dh..].chunks_exact_mut(dh).enumerate() {
             p.rotate_lanes(k, row, T::one(), T::one());
         }
-        d_k.fill([T::zero(); LANES]);
-        d_v.fill([T::zero(); LANES]);
+        d_k.fill([T::zero(); GROUP]);
+        d_v.fill([T::zero(); GROUP]);
         if let Some(d_present) = d_present {
             let rows = |lane, part| d_present.run(group.sequence(lane), part * width + channel);
             turn_rows(&mut d_k[past * dh..], dh, |lane| rows(lane, 0));
@@ -340,7 +334,7 @@ fn backward_group<T: Real>(
             let (weights, d_scores) = (&weights[row * keys..][..seen], &mut d_scores[..seen]);
             dots(d_scores, &d_outs[row * dh..][..dh], &v);
             scores_gradient(d_scores, weights);
-            d_q_row.fill([T::zero(); LANES]);
+            d_q_row.fill([T::zero(); GROUP]);
             combine(&mut d_q_row, (d_scores, 1), &k, seen);
             p.rotate_lanes(&mut d_q_row, row, p.scale, -T::one());
             for (lane, d_q) in d_q.chunks_exact_mut(t * width).enumerate() {
@@ -380,12 +374,12 @@ fn backward_group<T: Real>(
 /// From the gradients of a query's weights to those of its scores: w (dw − Σ w dw).
 #[inline(always)]
 fn scores_gradient<T: Real>(gradients: &mut [Lanes<T>], weights: &[Lanes<T>]) {
-    let mut mean = [T::zero(); LANES];
+    let mut mean = [T::zero(); GROUP];
     for (gradient, weight) in gradients.iter().zip(weights) {
         add_product(&mut mean, gradient, weight);
     }
     for (gradient, weight) in gradients.iter_mut().zip(weights) {
-        for lane in 0..LANES {
+        for lane in 0..GROUP {
             gradient[lane] = weight[lane] * (gradient[lane] - mean[lane]);
         }
     }

@@ -2,8 +2,7 @@
 
 use multiversion::multiversion;
 
-use super::lanes::Lanes;
-use super::rows::{Rows, Run};
+use super::rows::{Lanes, Rows, Run};
 use crate::attention::{Attention, Call, Sizes};
 use crate::cpu::{Real, par_zeroed};
 use crate::rope::Angles;

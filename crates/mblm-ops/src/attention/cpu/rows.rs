@@ -7,6 +7,12 @@ use parking_lot::RwLockReadGuard;
 
 use crate::cpu::Real;
 
+/// Sequences of a group: a vector register of 16 `f32`.
+pub(super) const GROUP: usize = 16;
+
+/// One number of each sequence of a group.
+pub(super) type Lanes<T> = [T; GROUP];
+
 /// `tensor` itself when its last dimension is contiguous, else a copy of which that is true.
 pub(super) fn with_unit_stride(tensor: &Tensor) -> Result<Tensor> {
     match tensor.stride().last() {

@@ -516,7 +516,8 @@ impl StageBlock for Transformer {
 #[cfg(test)]
 mod tests {
     use candle_core::{DType, Device};
-    use mblm_ops::testing::{relative_error, uniform};
+    use mblm_ops::relative_error;
+    use mblm_ops::testing::uniform;
 
     use super::*;
     use crate::model::init::Seeded;
