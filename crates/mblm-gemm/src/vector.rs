@@ -51,7 +51,7 @@ pub fn dot<T: Real>(a: &[T], b: &[T]) -> T {
     total
 }
 
-/// Σ a[i]·b[i]·c[i], in a fixed order.
+/// `Σ a[i]·b[i]·c[i]`, in a fixed order.
 #[inline(always)]
 pub fn dot3<T: Real>(a: &[T], b: &[T], c: &[T]) -> T {
     let mut lanes = [T::zero(); LANES];

@@ -453,7 +453,7 @@ fn completions_do_not_depend_on_their_company() {
         params.first_sample = number as u64;
         assert_eq!(
             completed(&generator, &params, &stop),
-            [sample.clone()],
+            std::slice::from_ref(sample),
             "sample {number}"
         );
         assert_eq!((sample.0.len(), sample.1), (20, Some(End::Length)));

@@ -6,11 +6,11 @@
 //!
 //! There are three ways, chosen by the processor and the sizes:
 //!
-//! - Intel's processors with AMX multiply in tiles ([`TileUnit`]).
+//! - Intel's processors with AMX multiply in tiles (`amx`).
 //! - AMD's with AVX-512-BF16 multiply and add 32 VNNI pairs as fast as 16 `f32`. Rows of A whose steps along k lie one after
-//!   another are packed as they lie ([`vnni::pack_rows`]); any other A, and every B, is packed in micro-panels ([`vnni::MicroPanels`]).
+//!   another are packed as they lie (`vnni::pack_rows`); any other A, and every B, is packed in micro-panels (`vnni::MicroPanels`).
 //!   Each element of C is summed along k in an order that depends on k alone.
-//! - Elsewhere A and B are rounded ([`vnni::rounded`]), and the product is an exact one of `f32`.
+//! - Elsewhere A and B are rounded (`vnni::rounded`), and the product is an exact one of `f32`.
 //!
 //! ```
 //! use mblm_gemm::{Dims, Matrix, bf16};

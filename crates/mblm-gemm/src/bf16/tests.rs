@@ -8,10 +8,13 @@ fn at(matrix: Matrix<f32>, i: usize, j: usize) -> f64 {
     half::bf16::from_f32(matrix.data[i * matrix.row_stride + j * matrix.column_stride]).to_f64()
 }
 
+type NewProduct = fn(Option<&[f32]>, Dims, Matrix<f32>, Matrix<f32>) -> Vec<f32>;
+type AddProduct = fn(&mut [f32], Dims, Matrix<f32>, Matrix<f32>);
+
 /// One way of multiplying.
 struct Way {
-    product: fn(Option<&[f32]>, Dims, Matrix<f32>, Matrix<f32>) -> Vec<f32>,
-    add_product: fn(&mut [f32], Dims, Matrix<f32>, Matrix<f32>),
+    product: NewProduct,
+    add_product: AddProduct,
 }
 
 /// All ways of multiplying, those in vectors whatever this processor has.

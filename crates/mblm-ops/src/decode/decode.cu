@@ -10,6 +10,8 @@
 //
 // N is the number of sequences that a kernel takes, 1 or up to 8: as many rows of the tensor cores' left operand. The right one is
 // the weights.
+//
+// Longer than 450 lines: it is one kernel, whose steps share registers, shared memory and the words that blocks publish.
 
 #include "common.cuh"
 

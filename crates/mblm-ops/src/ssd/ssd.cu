@@ -10,6 +10,8 @@
 // Matrix products are of tiles in shared memory, by tensor cores for bf16 and by multiply-adds for f32, with sums in f32: a
 // warp computes 16 rows, and a thread owns the same elements whatever the type. Tiles are padded with zeros to Q positions, P
 // channels of a head and NT state entries.
+//
+// Longer than 450 lines: one file becomes one module for the driver, and its kernels share tiles and products.
 
 #include "common.cuh"
 

@@ -12,6 +12,8 @@
 // Weights of the backward pass are computed twice, once for each kind of block, so that every sum has one owner and one order.
 //
 // Source: arXiv 2307.08691, algorithms 1 and 2.
+//
+// Longer than 450 lines: the forward pass and both kinds of backward pass are templates over the same tiles.
 
 #pragma once
 

@@ -181,7 +181,7 @@ fn backward_strip<T: Real>(
     gradients
 }
 
-/// `to` (d_h, count) from the first `count` rows of a head: the form that products take without rearranging it themselves.
+/// `to` (d_h, count) from the first `count` rows of a head: the form that products take without packing it themselves.
 fn transpose<T: Real>(to: &mut [T], rows: Run<T>, count: usize, dh: usize) {
     for row in 0..count {
         for (to, value) in to[row..].iter_mut().step_by(count).zip(rows.row(row, dh)) {
