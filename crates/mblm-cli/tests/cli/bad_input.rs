@@ -1,7 +1,17 @@
-//! Mistakes: each gives one error that says where, what was expected and what was found, and the right exit code.
+//! Mistakes: each gives one error that says where, what was expected and what was found, and the right exit code. The whole texts
+//! are in `snapshots/`; `INSTA_UPDATE=always cargo test -p mblm-cli --test cli` writes them anew.
+//!
+//! Longer than 450 lines: one short test for each kind of mistake.
 
 use crate::convert::fixture_folder;
-use crate::support::{CONFIG, Scratch, assert_error, done, fails, finish, mblm, str, trained};
+use crate::snapshots;
+use crate::support::{self, CONFIG, Scratch, assert_error, done, finish, mblm, str, trained};
+
+/// Expects the command to fail as [`support::fails`] does, with the whole text of the error as it was last accepted.
+#[track_caller]
+fn fails(args: &[&str], code: i32, parts: &[&str]) {
+    snapshots::check_error(&support::fails(args, code, parts));
+}
 
 /// Trains with the usual configuration in which `from` is `to`; the error must hold `parts`.
 #[track_caller]

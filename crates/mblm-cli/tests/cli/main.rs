@@ -8,6 +8,7 @@ mod convert;
 mod doctor;
 mod eval;
 mod generate;
+mod help;
 mod inspect;
 mod interactive;
 mod needle;
@@ -20,6 +21,7 @@ mod resume;
 mod score;
 #[cfg(unix)]
 mod signals;
+mod snapshots;
 mod support;
 mod train;
 mod verify;

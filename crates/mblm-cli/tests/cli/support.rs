@@ -10,7 +10,10 @@ use tempfile::TempDir;
 /// The command, with nothing in its environment that changes what it does.
 pub(crate) fn mblm<S: AsRef<std::ffi::OsStr>>(args: impl IntoIterator<Item = S>) -> Command {
     let mut command = Command::cargo_bin("mblm").unwrap();
-    command.env_remove("RUST_LOG").env_remove("JOB_ID").args(args);
+    for variable in ["RUST_LOG", "JOB_ID", "RUST_BACKTRACE", "RUST_LIB_BACKTRACE"] {
+        command.env_remove(variable);
+    }
+    command.args(args);
     command
 }
 
@@ -52,13 +55,15 @@ pub(crate) fn done(args: &[&str]) -> Finished {
     finished
 }
 
-/// Runs the command and expects it to end with `code`, having printed no result, and one error that holds all `parts`.
+/// Runs the command and expects it to end with `code`, having printed no result, and one error that holds all `parts`: what
+/// it printed to stderr.
 #[track_caller]
-pub(crate) fn fails(args: &[&str], code: i32, parts: &[&str]) {
+pub(crate) fn fails(args: &[&str], code: i32, parts: &[&str]) -> String {
     let finished = finish(&mut mblm(args));
     assert_eq!(finished.code, code, "mblm {args:?}: {finished:?}");
     assert!(finished.stdout.is_empty(), "mblm {args:?}: {finished:?}");
     assert_error(&finished.stderr, parts);
+    finished.stderr
 }
 
 #[track_caller]
