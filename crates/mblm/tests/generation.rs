@@ -1,4 +1,6 @@
 //! Decoding with state beyond single streams: losses by pieces, streams out of step, forks, states in files, blocks without steps.
+//!
+//! Longer than 450 lines: the tests share the small models of every block.
 
 mod support;
 

@@ -7,6 +7,13 @@
 //! | `\` and an ASCII character that is no letter or digit | that character: `\\`, `\-` |
 //!
 //! Any other character stands for the bytes of its UTF-8.
+//!
+//! ```
+//! use mblm::bytes::escape::unescape;
+//!
+//! assert_eq!(unescape(r"a\n\x00")?, b"a\n\0");
+//! # Ok::<(), mblm::Error>(())
+//! ```
 
 use std::str::Chars;
 

@@ -9,6 +9,15 @@
 //! | [`patches`] | the arithmetic of the hierarchy: padded length, sequences and positions of every stage |
 //! | [`stream`] | ids as they are generated → raw bytes, text or integers |
 //! | [`utf8`] | which bytes may follow which in UTF-8 |
+//!
+//! ```
+//! use mblm::bytes::{ids_from_bytes, pad_to_multiple};
+//!
+//! let mut ids = ids_from_bytes(b"abc");
+//! pad_to_multiple(&mut ids, 4, 256)?;
+//! assert_eq!(ids, [97, 98, 99, 256]);
+//! # Ok::<(), mblm::Error>(())
+//! ```
 
 pub mod escape;
 pub mod patches;

@@ -7,6 +7,14 @@
 //!
 //! Byte j is at index (i_0, …, i_{N-1}) of that array; in stage n its patch is position i_n of the sequence whose
 //! number is (i_0, …, i_{n-1}) in row-major order, that is j / (patch bytes) split by P_n.
+//!
+//! ```
+//! use mblm::bytes::Patches;
+//!
+//! let patches = Patches::new(&[4, 8], 20)?; // 4 patches of 8 bytes, of which 20 bytes fill 3
+//! assert_eq!((patches.padded_length(), patches.positions()), (24, &[3, 8][..]));
+//! # Ok::<(), mblm::Error>(())
+//! ```
 
 use crate::{Error, Result};
 

@@ -2,6 +2,15 @@
 //!
 //! Text is decoded incrementally: a character is written when its last byte has come. What cannot be decoded becomes
 //! U+FFFD, one for each maximal part of a sequence, exactly as [`String::from_utf8_lossy`] of all the bytes.
+//!
+//! ```
+//! use mblm::bytes::{ByteStream, Format, SpecialIds};
+//!
+//! let mut stream = ByteStream::new(Vec::new(), Format::Utf8, SpecialIds::Skip);
+//! stream.write_ids(&[0xc3, 0xa9, 256])?;
+//! assert_eq!(stream.finish()?, "é".as_bytes());
+//! # Ok::<(), std::io::Error>(())
+//! ```
 
 use std::io::{self, Write};
 

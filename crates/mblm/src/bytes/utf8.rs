@@ -13,6 +13,14 @@
 //! | F0 | **90**–BF | 80–BF | 80–BF |
 //! | F1–F3 | 80–BF | 80–BF | 80–BF |
 //! | F4 | 80–**8F** | 80–BF | 80–BF |
+//!
+//! ```
+//! use mblm::bytes::Utf8State;
+//!
+//! let state = Utf8State::Boundary.next(0xc3).expect("C3 begins a character of two bytes");
+//! assert_eq!((state, state.missing()), (Utf8State::One, 1));
+//! assert_eq!(state.next(b'a'), None);
+//! ```
 
 use std::ops::RangeInclusive;
 

@@ -6,6 +6,16 @@
 //!
 //! With the feature `failpoints` every step that changes the disk passes the fail point `disk`, where tests let the disk be
 //! full or the process die.
+//!
+//! ```
+//! use mblm::checkpoint::atomic;
+//!
+//! let folder = tempfile::tempdir()?;
+//! let path = folder.path().join("numbers.txt");
+//! atomic::write(&path, |out| writeln!(out, "1 2 3"))?;
+//! assert_eq!(std::fs::read_to_string(&path)?, "1 2 3\n");
+//! # Ok::<(), Box<dyn std::error::Error>>(())
+//! ```
 
 use std::fs::{self, File};
 use std::io::{self, BufWriter, Write};

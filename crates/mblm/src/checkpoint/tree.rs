@@ -2,6 +2,19 @@
 //!
 //! The files go, from several threads if need be, into a folder with a temporary name beside the target. At the end all of them
 //! are flushed to the disk, and the folder is renamed; flushing each on its own as it is written would cost more than the files.
+//!
+//! ```
+//! use mblm::checkpoint::tree::NewTree;
+//!
+//! let parent = tempfile::tempdir()?;
+//! let path = parent.path().join("tree");
+//! let tree = NewTree::new(&path)?;
+//! tree.put("a.txt", b"a")?;
+//! assert!(!path.exists());
+//! tree.finish()?;
+//! assert!(path.join("a.txt").exists());
+//! # Ok::<(), Box<dyn std::error::Error>>(())
+//! ```
 
 use std::fs::{self, File};
 use std::io::{self, BufWriter, Write};

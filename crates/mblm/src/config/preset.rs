@@ -15,7 +15,7 @@ use crate::{Error, Result};
 /// A ready-made experiment.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Preset {
-    /// 1.2 M parameters, 512 bytes of context: a couple of minutes on two laptop cores.
+    /// 1.2 M parameters, 512 bytes of context: minutes on a laptop.
     Tiny,
     /// 5.5 M parameters, 2048 bytes of context: hours on a laptop.
     Small,

@@ -1,4 +1,10 @@
 //! The nearest known name to a misspelt one, by Damerau–Levenshtein distance.
+//!
+//! ```
+//! use mblm::config::suggest::nearest;
+//!
+//! assert_eq!(nearest("learning_rte", ["learning_rate", "batch_size"]), Some("learning_rate"));
+//! ```
 
 /// The known name nearest to `word`: at most two edits away, or a third of its length for long names.
 ///

@@ -11,6 +11,15 @@
 //! | `split` | the samples of a data set, for decoders and encoders |
 //! | `positions` | the mean loss by position in the context |
 //! | `needle` | needles in haystacks: values found again, by length and depth |
+//!
+//! ```
+//! use mblm::eval::{ByteScore, Score};
+//!
+//! let byte = ByteScore { offset: 0, id: 97, position: 0, nats: std::f64::consts::LN_2, weight: 1.0 };
+//! let mut score = Score::default();
+//! score.count(&byte);
+//! assert_eq!((score.bytes, score.bits_per_byte()), (1, 1.0));
+//! ```
 
 mod needle;
 #[cfg(test)]

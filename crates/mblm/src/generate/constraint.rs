@@ -2,6 +2,14 @@
 //!
 //! A constraint says which ids may come next ([`Utf8Only::allowed_next`]) and is told which one did
 //! ([`Utf8Only::advance`]). Its set goes to [`Sampler::next_among`](super::Sampler::next_among).
+//!
+//! ```
+//! use mblm::generate::Utf8Only;
+//!
+//! let utf8 = Utf8Only::after(b"caf\xc3");
+//! assert!(!utf8.is_complete());
+//! assert!(utf8.allowed_next().contains(0xa9) && !utf8.allowed_next().contains(u32::from(b'e')));
+//! ```
 
 use serde::{Deserialize, Serialize};
 

@@ -4,6 +4,18 @@
 //! it nor a stop id is part of the output, so ids are held back while they could still be the beginning of a stop
 //! string, and released as soon as they cannot. Each string is matched by Knuth, Morris and Pratt's automaton: a
 //! constant number of operations per id and string on average.
+//!
+//! ```
+//! use mblm::generate::{StopReason, StopRules, StopScanner};
+//!
+//! let rules = StopRules { strings: vec![b"\n\n".to_vec()], ..StopRules::default() };
+//! let (mut scanner, mut released) = (StopScanner::new(&rules)?, Vec::new());
+//! assert_eq!(scanner.push(u32::from(b'a'), &mut released), None);
+//! assert_eq!(scanner.push(u32::from(b'\n'), &mut released), None);
+//! assert_eq!(scanner.push(u32::from(b'\n'), &mut released), Some(StopReason::String(0)));
+//! assert_eq!(released, [u32::from(b'a')]);
+//! # Ok::<(), mblm::Error>(())
+//! ```
 
 use serde::{Deserialize, Serialize};
 

@@ -3,6 +3,14 @@
 //! A set is a sorted list of ranges that neither overlap nor touch, so that every set has one form, "all ids" needs no
 //! vocabulary size, and sets of any ids are small. In text (options, configs) a set is a list of numbers, ranges and
 //! names, separated by commas: `all`, `none`, `bytes` (0–255), `printable` (ASCII from space to `~`, newline and tab).
+//!
+//! ```
+//! use mblm::generate::TokenSet;
+//!
+//! let set: TokenSet = "0-127,200".parse()?;
+//! assert!(set.contains(200) && !set.contains(128));
+//! # Ok::<(), mblm::Error>(())
+//! ```
 
 use std::fmt;
 use std::str::FromStr;

@@ -1,6 +1,13 @@
 //! Memory in bytes: the machine's, and what this process takes of it.
 //!
 //! On Linux the kernel keeps the peaks of a process (`/proc/self/status`); elsewhere only the present values are known.
+//!
+//! ```
+//! use mblm::machine::memory::MachineMemory;
+//!
+//! let memory = MachineMemory::now();
+//! assert!(memory.available <= memory.total);
+//! ```
 
 use sysinfo::{MemoryRefreshKind, Pid, ProcessRefreshKind, ProcessesToUpdate, RefreshKind, System};
 

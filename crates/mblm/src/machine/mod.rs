@@ -4,6 +4,10 @@
 //! |---|---|
 //! | [`memory`] | what the machine has and what this process takes |
 //! | [`speed`] | a plain matrix product and a copy |
+//!
+//! ```
+//! println!("{}", mblm::machine::processor().unwrap_or_default());
+//! ```
 
 pub mod memory;
 pub mod speed;

@@ -2,6 +2,12 @@
 //!
 //! The product is (R, D) · (D, 4·D): float32 with R = 4096 on the CPU, on a GPU in the asked precision with 65,536. The copy reads
 //! and writes 1 GiB on a GPU, 256 MiB on the CPU with a thread a core, and both directions count.
+//!
+//! ```
+//! use mblm::machine::speed::Spread;
+//!
+//! assert_eq!(Spread::of(vec![3.0, 1.0, 2.0]).median, 2.0);
+//! ```
 
 use std::time::Instant;
 

@@ -7,6 +7,18 @@
 //! | decoder | `param.*`, `grad.*` (of `loss`), `input_ids` (B, L), `loss_mask`, `loss`, `logits`, `hidden_state`, `greedy` (20 bytes of sample 0 and 24 greedily generated ones) |
 //! | encoder | `param.*`, `grad.*`, `input_ids`, `labels`, `attention_mask`, `mlm_mask`, `logits`, `hidden_state`, `loss_with_mlm_mask_as_attention` |
 //! | train | metadata `recipe`; `init.*`, `data` (consecutive batches), `losses` and `lrs` a batch, `grad_norms` a step, `final.*` |
+//!
+//! ```
+//! use candle_core::Device;
+//! use mblm::model::BlockRegistry;
+//! use mblm::verify::{BUNDLED, Fixture, compare};
+//!
+//! let (name, bytes) = BUNDLED[0];
+//! let fixture = Fixture::from_bytes(bytes, name.as_ref())?;
+//! let found = compare(&fixture, &BlockRegistry::default(), &Device::Cpu)?;
+//! assert!(found.iter().all(|comparison| comparison.passes()));
+//! # Ok::<(), mblm::Error>(())
+//! ```
 
 mod fixture;
 mod model;

@@ -22,6 +22,12 @@
 //! |---|---|
 //! | `options` | options and their checks |
 //! | `hidden` | one sample: text, needles, queries |
+//!
+//! ```
+//! use mblm::data::needle::Haystack;
+//!
+//! assert_eq!(Haystack::from_bytes(b"any text".to_vec()).len(), 8);
+//! ```
 
 mod hidden;
 mod options;

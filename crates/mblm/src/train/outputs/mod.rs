@@ -12,6 +12,15 @@
 //! run that was killed and resumed are those of a run that never was, but for the clock's columns.
 //!
 //! All files belong to the worker of rank 0. Others write only their `loss_rankN.csv`, where they are asked to.
+//!
+//! ```
+//! use mblm::train::outputs::{RunFiles, RunFilesOptions};
+//!
+//! let folder = tempfile::tempdir()?;
+//! let mut files = RunFiles::create(folder.path(), RunFilesOptions::default())?;
+//! files.note("a line for train.log");
+//! # Ok::<(), Box<dyn std::error::Error>>(())
+//! ```
 
 mod clock;
 mod event_file;

@@ -1,4 +1,6 @@
 //! Runs that are written down, killed, resumed, and written on disks that are full.
+//!
+//! Longer than 450 lines: the tests share one made-up run and compare all of its files.
 
 use std::collections::BTreeMap;
 use std::path::Path;
