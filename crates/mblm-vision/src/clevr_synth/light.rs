@@ -6,12 +6,10 @@
 //!
 //! What can throw a shadow on a place of the ground is kept for tiles of the picture, so that most of the ground needs no ray.
 
-use multiversion::multiversion;
-
 use super::camera::View;
-use super::cones::{Cones, POINTS, PointSet, Points, Standing, standing_before};
+use super::cones::Cone;
 use super::scene::{Objects, Scene, members};
-use super::solids::{Ends, Solid};
+use super::solids::Solid;
 use super::vector::{Vec3, vec3};
 
 /// Pixels on a side of a tile.
@@ -36,7 +34,7 @@ struct Lamp {
     power: f32,
     radius: f32,
     /// Points on its disc, which faces the middle of the ground.
-    samples: Ends,
+    samples: Vec<Vec3>,
 }
 
 impl Lamp {
@@ -45,23 +43,20 @@ impl Lamp {
         let across = ahead.cross(vec3(0.0, 0.0, 1.0)).unit();
         let along = across.cross(ahead);
         // Vogel's spiral: equal areas, golden angle
-        let samples: Vec<Vec3> = (0..count)
-            .map(|index| {
-                let out = radius * ((index as f32 + 0.5) / count as f32).sqrt();
-                let angle = 2.399_963_1 * index as f32;
-                position + across * (out * libm::cosf(angle)) + along * (out * libm::sinf(angle))
-            })
-            .collect();
+        let sample = |index: usize| {
+            let out = radius * ((index as f32 + 0.5) / count as f32).sqrt();
+            let angle = 2.399_963_1 * index as f32;
+            position + across * (out * libm::cosf(angle)) + along * (out * libm::sinf(angle))
+        };
         Self {
             position,
             power,
             radius,
-            samples: Ends::new(&samples),
+            samples: (0..count).map(sample).collect(),
         }
     }
 
     /// What it gives to a surface without shadows.
-    #[inline(always)]
     fn on(&self, point: Vec3, normal: Vec3) -> f32 {
         let way = self.position - point;
         let squared = way.dot(way);
@@ -74,16 +69,18 @@ impl Lamp {
 pub(super) struct Lights {
     lamps: [Lamp; 3],
     pub(super) solids: Vec<Solid>,
-    cones: Cones,
     /// By object: the others that may stand between it and each lamp.
     between: Vec<[Objects; 3]>,
 }
+
+/// The objects that may shade a place from each lamp, and those near it.
+pub(super) type Shading = [Objects; 4];
 
 /// By tile: the objects that may shade its ground from each lamp, and those near it.
 pub(super) struct Tiles {
     pub(super) columns: usize,
     pub(super) rows: usize,
-    pub(super) shading: Vec<[Objects; 4]>,
+    pub(super) shading: Vec<Shading>,
 }
 
 impl Lights {
@@ -96,17 +93,19 @@ impl Lights {
             Lamp::new(fill, as_fill),
             Lamp::new(back, as_back),
         ];
-        let cones = Cones::new(&solids);
-        let all = ((1u32 << solids.len()) - 1) as Objects;
         let between = |(own, solid): (usize, &Solid)| {
-            let ball = (solid.center, solid.around + ABOVE);
-            let may = |lamp: &Lamp| cones.standing(ball, lamp.position - solid.center, lamp.radius).may;
-            lamps.each_ref().map(|lamp| may(lamp) & all & !(1 << own))
+            lamps.each_ref().map(|lamp| {
+                let cone = Cone::new(solid.center, solid.around + ABOVE, lamp.position, lamp.radius);
+                let others = solids
+                    .iter()
+                    .enumerate()
+                    .filter(|(index, other)| *index != own && cone.may_hold(other));
+                others.fold(0, |set, (index, _)| set | 1 << index)
+            })
         };
         Self {
             between: solids.iter().enumerate().map(between).collect(),
             lamps,
-            cones,
             solids,
         }
     }
@@ -127,10 +126,10 @@ impl Lights {
             let corners = solid.corners();
             for (what, lamp) in self.lamps.iter().enumerate() {
                 // the shadow of a convex body lies within the hull of its box's corners' shadows
-                let shadows = lamp.samples.points().flat_map(|from| {
+                let shadows = lamp.samples.iter().flat_map(|from| {
                     corners.iter().map(move |corner| {
                         let height = corner.z.max(0.0);
-                        from + (*corner - from) * (from.z / (from.z - height).max(0.1))
+                        *from + (*corner - *from) * (from.z / (from.z - height).max(0.1))
                     })
                 });
                 mark(what, &mut shadows.map(|point| vec3(point.x, point.y, 0.0)));
@@ -149,7 +148,7 @@ impl Lights {
     }
 
     /// Of what may shade a tile's ground, that which really may between these four of its points.
-    pub(super) fn reaching(&self, shading: [Objects; 4], corners: [Vec3; 4]) -> [Objects; 4] {
+    pub(super) fn reaching(&self, shading: Shading, corners: [Vec3; 4]) -> Shading {
         /// What no rounding reaches, in parts of the radius and in lengths.
         const ROOM: (f32, f32) = (1.01, 1e-3);
         let middle = corners.into_iter().fold(Vec3::default(), |sum, corner| sum + corner) * 0.25;
@@ -157,22 +156,21 @@ impl Lights {
             .map(|corner| (corner - middle).norm())
             .into_iter()
             .fold(0.0, f32::max);
-        let ball = (middle, far * ROOM.0 + ROOM.1);
+        let spread = far * ROOM.0 + ROOM.1;
         let [key, fill, back, near] = shading;
-        let lamp = |index: usize, objects: Objects| {
+        let shaded_from = |index: usize, objects: Objects| {
             let lamp = &self.lamps[index];
-            objects & self.cones.standing(ball, lamp.position - middle, lamp.radius).may
+            let cone = Cone::new(middle, spread, lamp.position, lamp.radius);
+            self.those(objects, |solid| cone.may_hold(solid))
         };
-        let is_near = |index: &usize| {
-            let solid = &self.solids[*index];
-            (solid.center - middle).norm() < NEAR * solid.radius + ball.1
-        };
-        let near = members(near).filter(is_near).fold(0, |set, index| set | 1 << index);
-        [lamp(0, key), lamp(1, fill), lamp(2, back), near]
+        let near = self.those(near, |solid| {
+            (solid.center - middle).norm() < NEAR * solid.radius + spread
+        });
+        [shaded_from(0, key), shaded_from(1, fill), shaded_from(2, back), near]
     }
 
     /// Light on the ground, by what may shade it from each lamp and from the even light.
-    pub(super) fn on_ground(&self, point: Vec3, [key, fill, back, near]: [Objects; 4]) -> f32 {
+    pub(super) fn on_ground(&self, point: Vec3, [key, fill, back, near]: Shading) -> f32 {
         let up = vec3(0.0, 0.0, 1.0);
         let mut light = AMBIENT * self.openness(point, near);
         for (lamp, objects) in self.lamps.iter().zip([key, fill, back]) {
@@ -181,58 +179,22 @@ impl Lights {
         light
     }
 
-    /// [`on_ground`](Self::on_ground) of several points.
-    pub(super) fn on_grounds(&self, points: &Points, [key, fill, back, near]: [Objects; 4]) -> [f32; POINTS] {
-        let mut light = std::array::from_fn(|index| AMBIENT * self.openness(points.get(index), near));
-        for (lamp, objects) in self.lamps.iter().zip([key, fill, back]) {
-            let direct = on_level(lamp, points);
-            let seen = self.seen_from(lamp, points, objects);
-            for (light, (direct, seen)) in light.iter_mut().zip(direct.into_iter().zip(seen)) {
-                *light += direct * seen;
-            }
-        }
-        light
-    }
-
-    /// [`seen`](Self::seen) from several points.
-    fn seen_from(&self, lamp: &Lamp, points: &Points, objects: Objects) -> [f32; POINTS] {
-        let mut standing = [Standing::default(); POINTS];
-        for index in members(objects) {
-            let (may, surely) = standing_before(&self.solids[index], points, lamp.position, lamp.radius);
-            for (point, standing) in standing.iter_mut().enumerate() {
-                let bit = |set: PointSet| ((set >> point & 1) as Objects) << index;
-                standing.may |= bit(may);
-                standing.surely |= bit(surely);
-            }
-        }
-        std::array::from_fn(|index| self.seen_past(lamp, points.get(index), standing[index]))
-    }
-
     /// The share of a lamp that is seen from a point past the objects.
     fn seen(&self, lamp: &Lamp, point: Vec3, objects: Objects) -> f32 {
+        let cone = Cone::new(point, 0.0, lamp.position, lamp.radius);
+        let objects = self.those(objects, |solid| cone.may_hold(solid));
         if objects == 0 {
             return 1.0;
         }
-        let Standing { may, surely } = self.cones.standing((point, 0.0), lamp.position - point, lamp.radius);
-        let of_these = Standing {
-            may: may & objects,
-            surely: surely & objects,
-        };
-        self.seen_past(lamp, point, of_these)
+        let is_hidden = |end: &&Vec3| members(objects).any(|index| self.solids[index].stands_between(point, **end));
+        let hidden = lamp.samples.iter().filter(is_hidden).count();
+        1.0 - hidden as f32 / lamp.samples.len() as f32
     }
 
-    /// The share of a lamp that is seen from a point past what may stand between.
-    #[inline]
-    fn seen_past(&self, lamp: &Lamp, point: Vec3, Standing { may, surely }: Standing) -> f32 {
-        if may == 0 {
-            return 1.0;
-        }
-        if may & surely != 0 {
-            return 0.0;
-        }
-        let blocked = |index: usize| self.solids[index].blocked(point, &lamp.samples);
-        let hidden = members(may).fold(0, |hidden, index| hidden | blocked(index));
-        1.0 - hidden.count_ones() as f32 / lamp.samples.count() as f32
+    /// The objects of a set for which something holds.
+    fn those(&self, objects: Objects, holds: impl Fn(&Solid) -> bool) -> Objects {
+        let held = members(objects).filter(|index| holds(&self.solids[*index]));
+        held.fold(0, |set, index| set | 1 << index)
     }
 
     /// Diffuse light on a surface, and what its lamps send towards a viewer as highlights: the sum over lamps of light · cosᵏ of
@@ -281,16 +243,6 @@ impl Lights {
             open * (1.0 - hidden.clamp(0.0, 0.9))
         })
     }
-}
-
-/// What a lamp gives to points of level ground without shadows.
-#[multiversion(targets("x86_64+avx512f+avx512vl", "x86_64+avx2"))]
-fn on_level(lamp: &Lamp, points: &Points) -> [f32; POINTS] {
-    let mut light = [0.0; POINTS];
-    for (index, light) in light.iter_mut().enumerate() {
-        *light = lamp.on(points.get(index), vec3(0.0, 0.0, 1.0));
-    }
-    light
 }
 
 /// xⁿ by squaring: the same on every machine.

@@ -4,12 +4,9 @@
 //! Where nothing shades the ground it is computed at the corners of 8 × 8 tiles and interpolated between. Light is linear until the
 //! end, where a table gives the bytes of sRGB.
 
-use multiversion::multiversion;
-
 use super::attributes::Look;
 use super::camera::View;
-use super::cones::Points;
-use super::light::{Lights, TILE, Tiles};
+use super::light::{Lights, Shading, TILE, Tiles};
 use super::raster::{GROUND, Raster};
 use super::scene::Scene;
 use super::vector::{Vec3, vec3};
@@ -82,12 +79,13 @@ impl Painter {
         vec3(red, green, blue)
     }
 
-    /// The bytes of a row of a tile, or of its beginning.
-    fn put(&self, light: &[Vec3; TILE], pixels: &mut [u8]) {
-        for (pixel, shades) in pixels.chunks_exact_mut(4).zip(shades(light)) {
-            let [red, green, blue] = shades.map(|shade| self.srgb[shade as usize]);
-            pixel.copy_from_slice(&[red, green, blue, 255]);
-        }
+    /// The bytes of a pixel.
+    fn bytes(&self, light: Vec3) -> [u8; 4] {
+        let byte = |part: f32| {
+            let shade = (part * (SHADES - 1) as f32 + 0.5).min((SHADES - 1) as f32);
+            self.srgb[shade as usize] // casts of floats clamp below
+        };
+        [byte(light.x), byte(light.y), byte(light.z), 255]
     }
 }
 
@@ -101,6 +99,14 @@ struct Painting<'a> {
     albedos: Vec<Vec3>,
 }
 
+/// What the ground of a tile needs to be lit.
+struct Tile {
+    /// The objects that may shade it.
+    shading: Shading,
+    /// Light on unshaded ground at its corners: upper left, upper right, lower left, lower right.
+    corners: [f32; 4],
+}
+
 impl Painting<'_> {
     fn pixels(&self) -> Vec<u8> {
         let (width, height) = (self.view.width, self.view.height);
@@ -108,41 +114,38 @@ impl Painting<'_> {
         let corners = self.corner_light();
         for row in 0..self.tiles.rows {
             for column in 0..self.tiles.columns {
-                let shading = self.shading(row, column);
                 let at = |down: usize, right: usize| corners[(row + down) * (self.tiles.columns + 1) + column + right];
-                let flat = [at(0, 0), at(0, 1), at(1, 0), at(1, 1)];
-                let columns = column * TILE..((column + 1) * TILE).min(width);
-                let pure = self
-                    .raster
-                    .is_ground(&columns, &(row * TILE..((row + 1) * TILE).min(height)));
+                let tile = Tile {
+                    shading: self.shading(row, column),
+                    corners: [at(0, 0), at(0, 1), at(1, 0), at(1, 1)],
+                };
                 for y in row * TILE..((row + 1) * TILE).min(height) {
-                    let first = y * width + columns.start;
-                    let ground = match self.raster.ids[first..first + columns.len()].contains(&GROUND) {
-                        true => self.ground_row(columns.start, y, shading, flat),
-                        false => [0.0; TILE],
-                    };
-                    let mut light = ground.map(|light| GROUND_ALBEDO * light);
-                    for x in columns.clone().take(if pure { 0 } else { TILE }) {
-                        let pixel = y * width + x;
-                        light[x % TILE] = match self.raster.ids[pixel] {
-                            _ if self.is_edge(x, y) => self.blend(x, y, shading),
-                            GROUND => light[x % TILE],
-                            id => {
-                                let ray = self.view.ray(x as f32 + 0.5, y as f32 + 0.5);
-                                self.object(usize::from(id), ray, self.raster.depths[pixel])
-                            }
-                        };
+                    for x in column * TILE..((column + 1) * TILE).min(width) {
+                        let bytes = self.painter.bytes(self.pixel(x, y, &tile));
+                        pixels[4 * (y * width + x)..][..4].copy_from_slice(&bytes);
                     }
-                    self.painter
-                        .put(&light, &mut pixels[4 * first..4 * (first + columns.len())]);
                 }
             }
         }
         pixels
     }
 
+    /// The light of a pixel.
+    fn pixel(&self, x: usize, y: usize, tile: &Tile) -> Vec3 {
+        if self.is_edge(x, y) {
+            return self.blend(x, y, tile.shading);
+        }
+        let pixel = y * self.view.width + x;
+        let ray = self.view.ray(x as f32 + 0.5, y as f32 + 0.5);
+        match self.raster.ids[pixel] {
+            GROUND if tile.shading == [0; 4] => GROUND_ALBEDO * between(tile.corners, x % TILE, y % TILE),
+            GROUND => self.ground(ray, tile.shading),
+            id => self.object(usize::from(id), ray, self.raster.depths[pixel]),
+        }
+    }
+
     /// What may shade the ground of a tile: of the objects in whose shadows' rectangles it lies, those that its corners leave.
-    fn shading(&self, row: usize, column: usize) -> [u16; 4] {
+    fn shading(&self, row: usize, column: usize) -> Shading {
         let shading = self.tiles.shading[row * self.tiles.columns + column];
         let corner = |down: usize, right: usize| {
             let (x, y) = ((column + right) * TILE, (row + down) * TILE);
@@ -167,24 +170,6 @@ impl Painting<'_> {
         (0..across * (self.tiles.rows + 1)).map(light).collect()
     }
 
-    /// Light on the ground along a row of a tile: between that at the corners where nothing shades it.
-    fn ground_row(&self, left: usize, y: usize, shading: [u16; 4], flat: [f32; 4]) -> [f32; TILE] {
-        if shading == [0; 4] {
-            return std::array::from_fn(|x| between(flat, x, y % TILE));
-        }
-        // a ray that meets no ground stands for one that does, and its light for none
-        let found: [Option<Vec3>; TILE] =
-            std::array::from_fn(|x| self.ground_point(self.view.ray((left + x) as f32 + 0.5, y as f32 + 0.5)));
-        let part = |part: fn(Vec3) -> f32| std::array::from_fn(|x| found[x].map_or(0.0, part));
-        let points = Points {
-            x: part(|point| point.x),
-            y: part(|point| point.y),
-            z: part(|point| point.z),
-        };
-        let light = self.lights.on_grounds(&points, shading);
-        std::array::from_fn(|x| found[x].map_or(0.0, |_| light[x]))
-    }
-
     /// Whether one of the pixels around shows something else.
     #[inline]
     fn is_edge(&self, x: usize, y: usize) -> bool {
@@ -198,7 +183,7 @@ impl Painting<'_> {
     }
 
     /// The mean over a grid of rays through a pixel, of which each may meet what the pixels around show.
-    fn blend(&self, x: usize, y: usize, shading: [u16; 4]) -> Vec3 {
+    fn blend(&self, x: usize, y: usize, shading: Shading) -> Vec3 {
         let (width, height) = (self.view.width, self.view.height);
         let mut candidates = 0u16;
         for y in y.saturating_sub(1)..(y + 2).min(height) {
@@ -240,7 +225,7 @@ impl Painting<'_> {
         (ray.z < -1e-3).then(|| eye + ray * depth)
     }
 
-    fn ground(&self, ray: Vec3, shading: [u16; 4]) -> Vec3 {
+    fn ground(&self, ray: Vec3, shading: Shading) -> Vec3 {
         match self.ground_point(ray) {
             Some(point) => GROUND_ALBEDO * self.lights.on_ground(point, shading),
             None => Vec3::default(),
@@ -289,18 +274,6 @@ impl Painting<'_> {
     }
 }
 
-/// The entries of the table of bytes for linear light.
-#[multiversion(targets("x86_64+avx512f+avx512vl", "x86_64+avx2"))]
-fn shades(light: &[Vec3; TILE]) -> [[u32; 3]; TILE] {
-    let mut shades = [[0; 3]; TILE];
-    for (shades, light) in shades.iter_mut().zip(light) {
-        // casts of floats clamp below
-        *shades =
-            [light.x, light.y, light.z].map(|part| (part * (SHADES - 1) as f32 + 0.5).min((SHADES - 1) as f32) as u32);
-    }
-    shades
-}
-
 /// Between the values at a tile's corners (upper left, upper right, lower left, lower right), at the middle of its pixel.
 #[inline]
 fn between([upper_left, upper_right, lower_left, lower_right]: [f32; 4], x: usize, y: usize) -> f32 {
@@ -336,8 +309,7 @@ mod tests {
                 let shading = tiles.shading[y / TILE * tiles.columns + x / TILE];
                 let ray = view.ray(x as f32 + 0.5, y as f32 + 0.5);
                 let point = view.camera.eye + ray * (-view.camera.eye.z / ray.z);
-                let mut expected = [0; 4];
-                painter.put(&[GROUND_ALBEDO * lights.on_ground(point, shading); TILE], &mut expected);
+                let expected = painter.bytes(GROUND_ALBEDO * lights.on_ground(point, shading));
                 let found = &pixels[4 * (y * 480 + x)..][..4];
                 let close = expected.iter().zip(found).all(|(one, other)| one.abs_diff(*other) <= 1);
                 assert!(close, "({x}, {y}): {expected:?} {found:?}");

@@ -1,8 +1,6 @@
 //! Which object each pixel shows: for every object, the rays through the pixels of the rectangle around it; the nearest hit stays.
 
-use std::ops::Range;
-
-use super::camera::{Bounds, View};
+use super::camera::View;
 use super::scene::Object;
 
 /// No object: the ground.
@@ -12,18 +10,15 @@ pub(super) const GROUND: u8 = u8::MAX;
 pub(super) struct Raster {
     pub(super) ids: Vec<u8>,
     pub(super) depths: Vec<f32>,
-    /// Around each object.
-    bounds: Vec<Bounds>,
 }
 
 impl Raster {
     pub(super) fn new(view: &View, objects: &[Object]) -> Self {
         let pixels = view.width * view.height;
         let (mut ids, mut depths) = (vec![GROUND; pixels], vec![f32::INFINITY; pixels]);
-        let around = |object: &Object| view.bounds(object.solid.corners().into_iter());
-        let bounds: Vec<Bounds> = objects.iter().map(around).collect();
-        for ((id, object), bounds) in (0..).zip(objects).zip(&bounds) {
+        for (id, object) in (0..).zip(objects) {
             let solid = &object.solid;
+            let bounds = view.bounds(solid.corners().into_iter());
             for y in bounds.top..bounds.bottom {
                 for x in bounds.left..bounds.right {
                     let ray = view.ray(x as f32 + 0.5, y as f32 + 0.5);
@@ -35,18 +30,7 @@ impl Raster {
                 }
             }
         }
-        Self { ids, depths, bounds }
-    }
-
-    /// Whether these pixels and those around them show the ground alone; false where it takes a closer look.
-    pub(super) fn is_ground(&self, columns: &Range<usize>, rows: &Range<usize>) -> bool {
-        let apart = |bounds: &Bounds| {
-            bounds.right < columns.start
-                || bounds.left > columns.end
-                || bounds.bottom < rows.start
-                || bounds.top > rows.end
-        };
-        self.bounds.iter().all(apart)
+        Self { ids, depths }
     }
 
     /// The visible pixels of each of the first `count` objects.

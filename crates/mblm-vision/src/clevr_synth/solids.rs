@@ -3,16 +3,11 @@
 //! A ray is o + t·d with d of any length. In the solid's own frame, turned about z so that a cube's faces face the axes, a
 //! sphere is |p| ≤ r, a cube max(|x|, |y|, |z|) ≤ r, a cylinder x² + y² ≤ r², |z| ≤ r.
 
-use multiversion::multiversion;
-
 use super::attributes::{Look, Shape};
 use super::vector::{Vec3, vec3};
 
 /// How wide the rounded-looking edges of cubes and cylinders are, as a share of r.
 const BEVEL: f32 = 0.12;
-
-/// Most ends of rays that are computed at once.
-pub(super) const ENDS: usize = 16;
 
 /// A solid of half height `radius`.
 #[derive(Clone, Copy, Debug)]
@@ -47,7 +42,7 @@ impl Solid {
         }
     }
 
-    #[inline(always)]
+    #[inline]
     fn inward(&self, v: Vec3) -> Vec3 {
         vec3(self.cos * v.x + self.sin * v.y, self.cos * v.y - self.sin * v.x, v.z)
     }
@@ -84,7 +79,7 @@ impl Solid {
         }
     }
 
-    #[inline(always)]
+    #[inline]
     fn sphere(&self, from: Vec3, direction: Vec3) -> (f32, f32) {
         // from the point of the ray that is nearest to the centre: no difference of large squares
         let squared = direction.dot(direction);
@@ -94,7 +89,7 @@ impl Solid {
         around(nearest, half)
     }
 
-    #[inline(always)]
+    #[inline]
     fn cube(&self, from: Vec3, direction: Vec3) -> (f32, f32) {
         let x = slab(from.x, direction.x, self.radius);
         let y = slab(from.y, direction.y, self.radius);
@@ -102,7 +97,7 @@ impl Solid {
         (x.0.max(y.0).max(z.0), x.1.min(y.1).min(z.1))
     }
 
-    #[inline(always)]
+    #[inline]
     fn cylinder(&self, from: Vec3, direction: Vec3) -> (f32, f32) {
         let squared = direction.x * direction.x + direction.y * direction.y;
         let (top, bottom) = slab(from.z, direction.z, self.radius);
@@ -136,9 +131,11 @@ impl Solid {
         beyond <= 0.0 || (along > 0.0 && along * along >= beyond * direction.dot(direction))
     }
 
-    /// Between which of the `ends` and a point it stands, a bit each.
-    pub(super) fn blocked(&self, point: Vec3, ends: &Ends) -> u32 {
-        blocked(self, point, ends)
+    /// Whether it stands between a point on or outside of it and the end of a ray.
+    #[inline]
+    pub(super) fn stands_between(&self, point: Vec3, end: Vec3) -> bool {
+        let (enter, leave) = self.span(point, end - point);
+        enter < leave && leave > 1e-4 && enter < 1.0
     }
 
     /// Whether a point lies inside, by the definition.
@@ -186,67 +183,12 @@ impl Solid {
     }
 }
 
-/// Points at which rays end: their parts by themselves, so that several are computed at once.
-pub(super) struct Ends {
-    x: [f32; ENDS],
-    y: [f32; ENDS],
-    z: [f32; ENDS],
-    /// How many there are; the rest repeat the last.
-    count: usize,
-}
-
-impl Ends {
-    /// Of 1 to [`ENDS`] points.
-    pub(super) fn new(points: &[Vec3]) -> Self {
-        let part = |part: fn(&Vec3) -> f32| std::array::from_fn(|index| part(&points[index.min(points.len() - 1)]));
-        Self {
-            x: part(|point| point.x),
-            y: part(|point| point.y),
-            z: part(|point| point.z),
-            count: points.len(),
-        }
-    }
-
-    pub(super) fn count(&self) -> usize {
-        self.count
-    }
-
-    pub(super) fn points(&self) -> impl Iterator<Item = Vec3> {
-        (0..self.count).map(|index| vec3(self.x[index], self.y[index], self.z[index]))
-    }
-
-    /// Which ends a solid hides from `point`, by where rays of a direction enter and leave it.
-    #[inline(always)]
-    fn which(&self, point: Vec3, span: impl Fn(Vec3) -> (f32, f32)) -> u32 {
-        let mut blocked = [0u32; ENDS];
-        for (index, blocked) in blocked.iter_mut().enumerate() {
-            let way = vec3(self.x[index], self.y[index], self.z[index]) - point;
-            let (enter, leave) = span(way);
-            *blocked = u32::from((enter < leave) & (leave > 1e-4) & (enter < 1.0)) << index;
-        }
-        blocked.iter().sum::<u32>() & ((1 << self.count) - 1)
-    }
-}
-
-#[multiversion(targets("x86_64+avx512f+avx512vl", "x86_64+avx2"))]
-fn blocked(solid: &Solid, point: Vec3, ends: &Ends) -> u32 {
-    let from = point - solid.center;
-    match solid.shape {
-        Shape::Sphere => ends.which(point, |way| solid.sphere(from, way)),
-        Shape::Cube => {
-            let from = solid.inward(from);
-            ends.which(point, |way| solid.cube(from, solid.inward(way)))
-        }
-        Shape::Cylinder => ends.which(point, |way| solid.cylinder(from, way)),
-    }
-}
-
 /// The span of every ray, and of one that misses.
 const EVERYWHERE: (f32, f32) = (f32::NEG_INFINITY, f32::INFINITY);
 const NOWHERE: (f32, f32) = (f32::INFINITY, f32::NEG_INFINITY);
 
 /// As far to both sides as the root of `half`, if it has one.
-#[inline(always)]
+#[inline]
 fn around(nearest: f32, half: f32) -> (f32, f32) {
     let root = half.max(0.0).sqrt();
     if half > 0.0 {
@@ -257,7 +199,7 @@ fn around(nearest: f32, half: f32) -> (f32, f32) {
 }
 
 /// Where |o + t·d| ≤ r on one axis: from…to; everywhere or nowhere if d is 0.
-#[inline(always)]
+#[inline]
 fn slab(o: f32, d: f32, r: f32) -> (f32, f32) {
     if d == 0.0 {
         return if o.abs() <= r { EVERYWHERE } else { NOWHERE };
@@ -269,7 +211,7 @@ fn slab(o: f32, d: f32, r: f32) -> (f32, f32) {
 
 #[cfg(test)]
 mod tests {
-    use super::super::cones::Cones;
+    use super::super::cones::Cone;
     use super::*;
 
     fn solid(shape: usize) -> Solid {
@@ -298,9 +240,8 @@ mod tests {
                         let normal = solid.normal(from + direction * t);
                         assert!((normal.norm() - 1.0).abs() < 1e-5);
                         assert!(solid.is_ahead(from, direction));
-                        assert_eq!(solid.blocked(from, &Ends::new(&[to])) == 1, t < 1.0);
-                        let standing = Cones::new(&[solid]).standing((from, 0.0), direction * 2.0, 0.0);
-                        assert_eq!(standing.may & 1, 1);
+                        assert_eq!(solid.stands_between(from, to), t < 1.0);
+                        assert!(Cone::new(from, 0.0, from + direction * 2.0, 0.0).may_hold(&solid));
                         hits += 1;
                     }
                     (None, None) => {}

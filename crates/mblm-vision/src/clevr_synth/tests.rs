@@ -413,16 +413,3 @@ fn the_fewest_objects_give_the_most_questions() {
     };
     assert_eq!(made(&folder.path().join("clevr"), &hard).questions, 6 * MOST_QUESTIONS);
 }
-
-#[test]
-#[ignore]
-fn golden() {
-    let out = std::env::var("GOLDEN").unwrap();
-    for (name, small) in [("small", true), ("full", false)] {
-        let mut o = options(if small { 60 } else { 12 });
-        o.small = small;
-        let begun = std::time::Instant::now();
-        made(&Path::new(&out).join(name), &o);
-        eprintln!("{name}: {:?}", begun.elapsed());
-    }
-}
