@@ -22,7 +22,7 @@ pub fn read(path: &Path, overrides: &[String], context: &Context) -> Result<Expe
         ))
         .into());
     }
-    usage(Experiment::from_file(path, overrides))
+    usage(Experiment::from_file_with(path, overrides, context.blocks()))
 }
 
 /// What was read from a configuration file, where one that cannot be read is wrong usage.
@@ -40,7 +40,7 @@ pub fn check_names(experiment: &Experiment, context: &Context) -> Result<()> {
         // fails on the name before it looks at anything else
         context.tasks().open(name, &DatasetArgs::new("", Split::Train, 1))?;
     }
-    Ok(context.blocks().check(experiment.params.architecture.model())?)
+    Ok(experiment.params.architecture.clone().resolve(context.blocks())?)
 }
 
 /// Fails if the configuration is not one that this model was trained with, on the data set of this name, which `what` needs.

@@ -7,65 +7,69 @@
 //! cargo run --release --example lstm_stage
 //! ```
 
-use candle_core::{D, Device, Tensor};
+use candle_core::{D, DType, Device, Tensor};
+use mblm::Result;
+use mblm::blocks::{BlockArgs, BlockRegistry, BlockSpec, Keys, Mamba2, PositionEmbedding, keys_of};
 use mblm::config::ModelConfig;
-use mblm::model::{
-    BlockArgs, BlockRegistry, Builder, Compute, Gradients, Ids, Init, Mblm, Parameter, Seeded, StageBlock, State,
-    TrainingPass,
-};
+use mblm::model::{Builder, Compute, Gradients, Ids, Init, Mblm, Parameter, Seeded, StageBlock, State, TrainingPass};
 use mblm::train::{Adam, OptimizerSpec};
-use mblm::{Error, Result};
+use serde::{Deserialize, Serialize};
+
+/// The block `lstm`: its keys in a configuration.
+#[derive(Debug, Default, Serialize, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub(crate) struct Lstm {
+    /// Added to the input of the forget gate.
+    forget_bias: f64,
+    pos_emb_type: Option<PositionEmbedding>,
+}
+
+impl BlockSpec for Lstm {
+    fn block_type(&self) -> &str {
+        "lstm"
+    }
+
+    fn keys(&self) -> Keys {
+        keys_of(self)
+    }
+
+    fn position_embedding(&self) -> Option<PositionEmbedding> {
+        self.pos_emb_type
+    }
+
+    fn dropout(&self) -> Option<f64> {
+        Some(0.0)
+    }
+
+    fn build(&self, args: &BlockArgs<'_>) -> Result<Box<dyn StageBlock>> {
+        let layers = (0..args.layers).map(|index| Layer::new(self.forget_bias, args.dim, &args.builder.scope(index)));
+        Ok(Box::new(LstmStack(layers.collect::<Result<_>>()?)))
+    }
+}
 
 /// A stack of LSTM layers with residual connections.
 ///
 /// ```text
-/// [i | f | g | o] = W x_t + U h_{t−1} + b;   c_t = σ(f) c_{t−1} + σ(i) tanh(g);   h_t = σ(o) tanh(c_t)
+/// [i | f | g | o] = W x_t + U h_{t−1} + b;   c_t = σ(f + f_0) c_{t−1} + σ(i) tanh(g);   h_t = σ(o) tanh(c_t)
 /// ```
 ///
 /// State, two slots a layer: h (n, d) and c (n, d).
-struct Lstm {
-    layers: Vec<Layer>,
-    dim: usize,
-}
+struct LstmStack(Vec<Layer>);
 
 struct Layer {
     input: Parameter,
     recurrent: Parameter,
     bias: Parameter,
-}
-
-/// The block's keys in a configuration.
-#[derive(serde::Deserialize)]
-#[serde(deny_unknown_fields)]
-struct Options {
-    /// The bias of the forget gate at the beginning.
-    #[serde(default)]
     forget_bias: f64,
 }
 
-impl Lstm {
-    fn from_config(args: &BlockArgs<'_>) -> Result<Box<dyn StageBlock>> {
-        let options = serde_json::Value::Object(args.config.options.clone());
-        let options: Options =
-            serde_json::from_value(options).map_err(|error| Error::config(format!("block_type lstm: {error}")))?;
-        let layers = (0..args.layers).map(|index| Layer::new(&options, args.dim, &args.builder.scope(index)));
-        Ok(Box::new(Self {
-            layers: layers.collect::<Result<_>>()?,
-            dim: args.dim,
-        }))
-    }
-}
-
 impl Layer {
-    fn new(options: &Options, dim: usize, builder: &Builder<'_>) -> Result<Self> {
-        let bias = builder.parameter("bias", &[4 * dim], Init::Zeros)?;
-        let gate = |value: f64| Tensor::full(value, dim, bias.value().device())?.to_dtype(bias.value().dtype());
-        let (zeros, forget) = (gate(0.0)?, gate(options.forget_bias)?);
-        bias.set(&Tensor::cat(&[&zeros, &forget, &zeros, &zeros], 0)?)?;
+    fn new(forget_bias: f64, dim: usize, builder: &Builder<'_>) -> Result<Self> {
         Ok(Self {
             input: builder.parameter("input", &[4 * dim, dim], Init::linear(dim))?,
             recurrent: builder.parameter("recurrent", &[4 * dim, dim], Init::linear(dim))?,
-            bias,
+            bias: builder.parameter("bias", &[4 * dim], Init::Zeros)?,
+            forget_bias,
         })
     }
 
@@ -76,33 +80,33 @@ impl Layer {
             .broadcast_add(self.bias.tracked())?; // (n, 4d)
         let gate = |index: usize| gates.narrow(D::Minus1, index * dim, dim);
         let sigmoid = |x: Tensor| (x.neg()?.exp()? + 1.0)?.recip();
-        let keep = (sigmoid(gate(1)?)? * c)?;
+        let keep = (sigmoid((gate(1)? + self.forget_bias)?)? * c)?;
         let c = (keep + (sigmoid(gate(0)?)? * gate(2)?.tanh()?)?)?;
         let h = (sigmoid(gate(3)?)? * c.tanh()?)?;
         Ok((h, c))
     }
 }
 
-impl StageBlock for Lstm {
+impl StageBlock for LstmStack {
     fn parameters(&self) -> Vec<&Parameter> {
-        let layers = self.layers.iter();
+        let layers = self.0.iter();
         layers
             .flat_map(|layer| [&layer.input, &layer.recurrent, &layer.bias])
             .collect()
     }
 
     fn initial_state(&self) -> State {
-        State::empty(2 * self.layers.len())
+        State::empty(2 * self.0.len())
     }
 
     fn forward(&self, x: &Tensor, state: &mut State, _compute: &Compute) -> Result<Tensor> {
         let (sequences, positions, dim) = x.dims3()?;
         let mut x = x.clone();
-        for (index, layer) in self.layers.iter().enumerate() {
+        for (index, layer) in self.0.iter().enumerate() {
             // a slot is empty at the start, or has one row that all sequences share, or one row each
             let slot = |slot: usize| match state.get(slot) {
                 Some(row) => row.broadcast_as((sequences, dim)),
-                None => Tensor::zeros((sequences, self.dim), x.dtype(), x.device()),
+                None => Tensor::zeros((sequences, dim), x.dtype(), x.device()),
             };
             let (mut h, mut c) = (slot(2 * index)?, slot(2 * index + 1)?);
             let mut rows = Vec::with_capacity(positions);
@@ -123,21 +127,21 @@ impl StageBlock for Lstm {
 /// A registry that knows `block_type: lstm`.
 pub(crate) fn registry() -> BlockRegistry {
     let mut registry = BlockRegistry::default();
-    registry.register("lstm", Lstm::from_config);
+    registry.register::<Lstm>();
     registry
 }
 
 /// A two-stage model: Mamba2 over patches of 8 bytes, the LSTM inside a patch.
-pub(crate) fn config() -> Result<ModelConfig> {
-    serde_json::from_value(serde_json::json!({
-        "num_tokens": 257, "pad_token_id": 256,
-        "hidden_dims": [64, 64], "num_layers": [1, 1], "seq_lens": [32, 8], "train_checkpoint_chunks": null,
-        "block": [
-            { "d_state": 16, "d_conv": 4, "expand": 2, "headdim": 16, "pos_emb_type": null },
-            { "block_type": "lstm", "forget_bias": 1.0, "pos_emb_type": "fixed" }
-        ]
-    }))
-    .map_err(|error| Error::config(error.to_string()))
+pub(crate) fn config() -> ModelConfig {
+    let lstm = Lstm {
+        forget_bias: 1.0,
+        pos_emb_type: Some(PositionEmbedding::Fixed),
+    };
+    ModelConfig::new([32, 8])
+        .dims([64, 64])
+        .layers([1, 1])
+        .block(0, Mamba2::new(16, 16))
+        .block(1, lstm)
 }
 
 /// Trains for some steps on one batch of text and returns the loss before and after.
@@ -161,13 +165,8 @@ pub(crate) fn train(model: &Mblm, steps: usize) -> Result<(f64, f64)> {
 
 #[allow(dead_code, reason = "the tests include this file for its block, not its main")]
 fn main() -> Result<()> {
-    let model = Mblm::new(
-        &config()?,
-        &registry(),
-        &Seeded(1),
-        candle_core::DType::F32,
-        &Device::Cpu,
-    )?;
+    // the registry is for configurations that name the block: those of files
+    let model = Mblm::new(&config(), &registry(), &Seeded(1), DType::F32, &Device::Cpu)?;
     let (before, after) = train(&model, 60)?;
     println!("loss before {before:.3}, after 60 steps {after:.3} nats per byte");
     Ok(())

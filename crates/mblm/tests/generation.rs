@@ -14,7 +14,7 @@ use mblm::generate::{
     Completion, End, Generator, GeneratorState, Sampling, SamplingParams, ShardThreads, Start, StopReason, StopRules,
     complete,
 };
-use mblm::model::{BlockArgs, BlockRegistry, Init, Mblm, Model, Parameter, Recomputed, Seeded, SequenceBlock};
+use mblm::model::{BlockRegistry, Init, Mblm, Model, Parameter, Recomputed, Seeded, SequenceBlock};
 use serde_json::{Value, json};
 
 fn transformer(position: Option<&str>) -> Value {
@@ -309,7 +309,7 @@ impl SequenceBlock for RunningMean {
 #[test]
 fn a_block_that_knows_whole_sequences_only_trains_and_decodes() {
     let mut registry = BlockRegistry::default();
-    registry.register("mean", |args: &BlockArgs<'_>| {
+    registry.register_fn("mean", |_, args| {
         let weight = args.builder.parameter("weight", &[args.dim], Init::Normal(1.0))?;
         Ok(Box::new(Recomputed(RunningMean { weight })))
     });

@@ -8,9 +8,7 @@ use std::sync::{Arc, Mutex};
 use candle_core::{Device, Tensor};
 use mblm::config::{Experiment, Precision};
 use mblm::data::{Dataset, Sample};
-use mblm::model::{
-    BlockArgs, BlockRegistry, Chunking, Compute, Model, ModelBatch, Parameter, Seeded, StageBlock, State,
-};
+use mblm::model::{BlockRegistry, Chunking, Compute, Model, ModelBatch, Parameter, Seeded, StageBlock, State};
 use mblm::train::{
     BatchReport, Cosine, Event, FileLengths, Learner, Observer, Recipe, SavedState, States, Trainer, TrainingData,
 };
@@ -246,7 +244,7 @@ impl StageBlock for Forgetful {
 #[test]
 fn a_parameter_without_gradient_is_named_at_the_first_step() {
     let mut registry = BlockRegistry::default();
-    registry.register("forgetful", |args: &BlockArgs<'_>| {
+    registry.register_fn("forgetful", |_, args| {
         let parameter = |name| args.builder.parameter(name, &[args.dim], mblm::model::Init::Ones);
         Ok(Box::new(Forgetful {
             used: parameter("used")?,

@@ -12,8 +12,8 @@
 //!
 //! and the logits add (D_N + 1)·V. Sums and products saturate, so that no configuration overflows.
 
-use super::block::{BlockConfig, MambaConfig, PositionEmbedding, TransformerConfig};
 use super::model::{Architecture, ModelConfig};
+use crate::blocks::{Count, PositionEmbedding};
 
 /// Parameters of a model, counted without making it.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -22,24 +22,22 @@ pub struct ParameterCounts {
     pub per_stage: Vec<u64>,
     /// Of the logits layer.
     pub to_logits: u64,
-    /// Stages with a custom block: its parameters are known only once it is built and are in none of these counts.
+    /// Stages whose block does not tell its cost: its parameters are known only once it is built and are in none of these counts.
     pub uncounted: Vec<usize>,
     /// Of everything counted.
     pub total: u64,
 }
 
 impl Architecture {
-    /// Counts the model's parameters. Those of custom blocks are left out, see [`ParameterCounts::uncounted`].
+    /// Counts the model's parameters. Those of blocks that do not tell theirs are left out, see [`ParameterCounts::uncounted`].
     pub fn parameter_counts(&self) -> ParameterCounts {
         count(self.model(), matches!(self, Self::Decoder(_)))
     }
-}
 
-impl Architecture {
     /// Multiplications (each with an addition) of weights with activations for one byte of context, forward.
     ///
     /// A stage's matrices count once for the bytes of its patch. Not counted: attention's products of activations, scans,
-    /// convolutions, and start rows. `None` where a block is a custom one.
+    /// convolutions, and start rows. `None` where a block does not tell its cost.
     pub fn multiplications_per_byte(&self) -> Option<f64> {
         let model = self.model();
         let local = model.hidden_dims.last().copied().unwrap_or(0) as f64;
@@ -49,7 +47,7 @@ impl Architecture {
             .enumerate()
             .try_fold(logits, |total, (stage, ((block, layers), dim))| {
                 let patch = model.patch_bytes(stage) as f64;
-                let mut weights = *layers as f64 * layer_matrices(block, Count::of(*dim))?.0 as f64;
+                let mut weights = block.cost(*dim, *layers)?.multiplications as f64;
                 let next = model.hidden_dims.get(stage + 1).zip(model.seq_lens.get(stage + 1));
                 if let Some((next_dim, next_length)) = next {
                     weights += *dim as f64 * (patch * local + (next_dim * next_length) as f64);
@@ -60,7 +58,7 @@ impl Architecture {
 }
 
 impl ModelConfig {
-    /// Counts a decoder's parameters. Those of custom blocks are left out, see [`ParameterCounts::uncounted`].
+    /// Counts a decoder's parameters. Those of blocks that do not tell theirs are left out, see [`ParameterCounts::uncounted`].
     pub fn parameter_counts(&self) -> ParameterCounts {
         count(self, true)
     }
@@ -79,6 +77,7 @@ fn count(model: &ModelConfig, start_tokens: bool) -> ParameterCounts {
     let per_stage: Vec<u64> = stages
         .enumerate()
         .map(|(stage, (((dim, layers), length), block))| {
+            let cost = block.cost(*dim, *layers);
             let (dim, length) = (Count::of(*dim), Count::of(*length));
             let mut total = vocabulary * local;
             if let (Some(next_dim), Some(next_length)) =
@@ -86,17 +85,17 @@ fn count(model: &ModelConfig, start_tokens: bool) -> ParameterCounts {
             {
                 let patch = Count::of(model.patch_bytes(stage)) * local;
                 let projected = Count::of(*next_dim) * Count::of(*next_length);
-                total = total + patch * TWO + patch * dim + dim + dim * TWO; // norm, linear, norm
+                total = total + patch * Count::TWO + patch * dim + dim + dim * Count::TWO; // norm, linear, norm
                 total = total + dim * projected + projected;
             }
-            if block.pos_emb_type() == Some(PositionEmbedding::Fixed) {
+            if block.position_embedding() == Some(PositionEmbedding::Fixed) {
                 total = total + length * dim;
             }
             if start_tokens {
                 total = total + dim;
             }
-            match block_parameters(block, Count::of(*layers), dim) {
-                Some(parameters) => total = total + parameters,
+            match cost {
+                Some(cost) => total = total + Count(cost.parameters),
                 None => uncounted.push(stage),
             }
             total.0
@@ -111,95 +110,6 @@ fn count(model: &ModelConfig, start_tokens: bool) -> ParameterCounts {
         to_logits,
         uncounted,
         total,
-    }
-}
-
-fn block_parameters(block: &BlockConfig, layers: Count, dim: Count) -> Option<Count> {
-    match block {
-        BlockConfig::Transformer(block) | BlockConfig::TransformerEncoder(block) => {
-            Some(layers * transformer_layer(block, dim) + dim)
-        }
-        BlockConfig::Mamba2(block) => Some(layers * mamba2_layer(block, dim) + dim),
-        BlockConfig::Mamba1(block) => Some(layers * mamba1_layer(block, dim)),
-        BlockConfig::Custom(_) => None,
-    }
-}
-
-/// Norm, W_q, W_kv, W_o; norm and two linear layers with biases.
-fn transformer_layer(block: &TransformerConfig, dim: Count) -> Count {
-    let heads = Count::of(block.attn_num_heads) * Count::of(block.attn_head_dims);
-    let hidden = Count::of(block.ff_multiplier) * dim;
-    let attention = dim + Count(4) * heads * dim;
-    let feed_forward = dim + TWO * hidden * dim + hidden + dim;
-    attention + feed_forward
-}
-
-/// Norm, W_in, convolution with bias, A_log, D and dt_bias per head, gated norm, W_out.
-fn mamba2_layer(block: &MambaConfig, dim: Count) -> Count {
-    let inner = Count::of(block.expand) * dim;
-    let heads = Count(inner.0.checked_div(block.headdim as u64).unwrap_or(0));
-    let convolved = inner + TWO * Count::of(block.d_state);
-    let w_in = (inner + convolved + heads) * dim;
-    let convolution = convolved * Count::of(block.d_conv) + convolved;
-    dim + w_in + convolution + Count(3) * heads + inner + dim * inner
-}
-
-/// Norm, W_in, convolution with bias, W_x, W_dt with bias, A_log, D, W_out. The rank of Δ is ⌈D/16⌉.
-fn mamba1_layer(block: &MambaConfig, dim: Count) -> Count {
-    let (inner, state) = (Count::of(block.expand) * dim, Count::of(block.d_state));
-    let rank = Count(dim.0.div_ceil(16));
-    let convolution = inner * Count::of(block.d_conv) + inner;
-    let w_x = (rank + TWO * state) * inner;
-    let w_dt = rank * inner + inner;
-    dim + TWO * inner * dim + convolution + w_x + w_dt + inner * state + inner + dim * inner
-}
-
-/// The elements of a layer's matrices.
-fn layer_matrices(block: &BlockConfig, dim: Count) -> Option<Count> {
-    match block {
-        BlockConfig::Transformer(block) | BlockConfig::TransformerEncoder(block) => {
-            let heads = Count::of(block.attn_num_heads) * Count::of(block.attn_head_dims);
-            Some(Count(4) * heads * dim + TWO * Count::of(block.ff_multiplier) * dim * dim)
-        }
-        BlockConfig::Mamba2(block) => {
-            let inner = Count::of(block.expand) * dim;
-            let heads = Count(inner.0.checked_div(block.headdim as u64).unwrap_or(0));
-            Some((Count(3) * inner + TWO * Count::of(block.d_state) + heads) * dim)
-        }
-        BlockConfig::Mamba1(block) => {
-            let inner = Count::of(block.expand) * dim;
-            let rank = Count(dim.0.div_ceil(16));
-            Some((Count(3) * dim + TWO * rank + TWO * Count::of(block.d_state)) * inner)
-        }
-        BlockConfig::Custom(_) => None,
-    }
-}
-
-const TWO: Count = Count(2);
-
-/// A number of parameters, with saturating sums and products.
-#[derive(Clone, Copy)]
-struct Count(u64);
-
-impl Count {
-    fn of(number: usize) -> Self {
-        Self(number as u64)
-    }
-}
-
-impl std::ops::Add for Count {
-    type Output = Self;
-
-    fn add(self, other: Self) -> Self {
-        Self(self.0.saturating_add(other.0))
-    }
-}
-
-impl std::ops::Mul for Count {
-    type Output = Self;
-
-    fn mul(self, other: Self) -> Self {
-        Self(self.0.saturating_mul(other.0))
     }
 }
 

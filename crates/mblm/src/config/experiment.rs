@@ -18,6 +18,7 @@ use super::model::Architecture;
 use super::train::{ElementCount, TrainConfig};
 use super::tree::{Node, Problem};
 use super::yaml;
+use crate::blocks::BlockRegistry;
 use crate::{Error, Result};
 
 /// A whole configuration file, checked.
@@ -128,8 +129,21 @@ impl Experiment {
     /// # Errors
     /// A file that cannot be read, that is not YAML, or whose values cannot be used; names the line and the key.
     pub fn from_file(path: impl AsRef<Path>, overrides: &[String]) -> Result<Self> {
+        Self::from_file_with(path, overrides, &BlockRegistry::default())
+    }
+
+    /// [`from_file`](Self::from_file) with blocks of one's own.
+    ///
+    /// # Errors
+    /// As [`Experiment::from_file`].
+    pub fn from_file_with(path: impl AsRef<Path>, overrides: &[String], registry: &BlockRegistry) -> Result<Self> {
         let path = path.as_ref();
-        Self::from_yaml_str(&yaml::read_text(path)?, &path.display().to_string(), overrides)
+        Self::from_yaml_str_with(
+            &yaml::read_text(path)?,
+            &path.display().to_string(),
+            overrides,
+            registry,
+        )
     }
 
     /// Reads a configuration from YAML text; `source_name` stands for the file in error messages.
@@ -137,8 +151,21 @@ impl Experiment {
     /// # Errors
     /// As [`Experiment::from_file`].
     pub fn from_yaml_str(text: &str, source_name: &str, overrides: &[String]) -> Result<Self> {
+        Self::from_yaml_str_with(text, source_name, overrides, &BlockRegistry::default())
+    }
+
+    /// [`from_yaml_str`](Self::from_yaml_str) with blocks of one's own.
+    ///
+    /// # Errors
+    /// As [`Experiment::from_file`].
+    pub fn from_yaml_str_with(
+        text: &str,
+        source_name: &str,
+        overrides: &[String],
+        registry: &BlockRegistry,
+    ) -> Result<Self> {
         let root = yaml::parse(text, source_name, overrides)?;
-        let experiment = Self::from_node(&root).map_err(|problem| problem.into_error(source_name))?;
+        let experiment = Self::from_node(&root, registry).map_err(|problem| problem.into_error(source_name))?;
         experiment.check().map_err(|problem| root.error(problem, source_name))?;
         Ok(experiment)
     }
@@ -159,14 +186,15 @@ impl Experiment {
         self.check().map_err(|problem| Error::config(problem.to_string()))
     }
 
-    fn from_node(root: &Node) -> Result<Self, Problem> {
+    fn from_node(root: &Node, registry: &BlockRegistry) -> Result<Self, Problem> {
         let PlainMaps {
             io,
             train,
             resume,
             summary,
         } = root.without(&["params"]).read(&["params"])?;
-        let params = Params::from_node(root.require("params")?).map_err(|problem| problem.within("params"))?;
+        let params =
+            Params::from_node(root.require("params")?, registry).map_err(|problem| problem.within("params"))?;
         Ok(Self {
             io,
             params,
@@ -238,8 +266,9 @@ impl Params {
         }
     }
 
-    fn from_node(node: &Node) -> Result<Self, Problem> {
-        let architecture = Architecture::from_node(&node.without(&["input_seq_len"]), &["input_seq_len"])?;
+    fn from_node(node: &Node, registry: &BlockRegistry) -> Result<Self, Problem> {
+        let known = ["input_seq_len"];
+        let architecture = Architecture::from_node(&node.without(&known), &known, registry)?;
         Ok(Self {
             input_seq_len: node.read_key("input_seq_len")?,
             architecture,

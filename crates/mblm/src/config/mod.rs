@@ -6,7 +6,7 @@
 //! | `io.rs` | [`IoConfig`]: data and outputs |
 //! | `train.rs`, `precision.rs`, `decayed.rs` | [`TrainConfig`]: how a model is trained |
 //! | `model.rs` | [`Architecture`], [`ModelConfig`], [`EncoderConfig`]: the hierarchy, in YAML and in a model's `config.json` |
-//! | `block.rs` | [`BlockConfig`]: what one stage computes |
+//! | `build.rs` | a [`ModelConfig`] made in code |
 //! | `count.rs` | [`ParameterCounts`]: parameters of a model that does not exist yet |
 //! | `preset.rs` | [`Preset`]: ready-made experiments for training with no configuration file |
 //! | `document.rs` | [`Document`]: a configuration of somebody else's keys, read in the same way |
@@ -16,7 +16,7 @@
 //! Reading goes from text to a tree to typed values to checked values. An error of any of these steps names the file,
 //! the line and the key. All keys are those of the published Python package; this project's own are optional.
 
-mod block;
+mod build;
 mod count;
 mod decayed;
 mod document;
@@ -27,10 +27,9 @@ mod precision;
 mod preset;
 pub mod suggest;
 mod train;
-mod tree;
+pub(crate) mod tree;
 mod yaml;
 
-pub use block::{BlockConfig, CustomBlockConfig, MambaConfig, PositionEmbedding, TransformerConfig};
 pub use bytesize::ByteSize;
 pub use count::ParameterCounts;
 pub use decayed::DecayedParameters;

@@ -5,8 +5,8 @@
 
 use serde::{Deserialize, Deserializer, Serialize, Serializer};
 
-use super::block::{BlockConfig, PositionEmbedding, at_least_one};
 use super::tree::{Node, Problem, Value};
+use crate::blocks::{BlockConfig, BlockRegistry, Direction, PositionEmbedding, at_least_one};
 use crate::{Error, Result};
 
 /// The most stages of a hierarchy; a context that can be counted has fewer that are longer than 1.
@@ -14,6 +14,7 @@ const MAX_STAGES: usize = 64;
 
 /// A decoder's hierarchy of stages.
 #[derive(Clone, Debug, PartialEq, Serialize)]
+#[non_exhaustive]
 pub struct ModelConfig {
     /// Size of the vocabulary: 256 bytes and the special ids.
     pub num_tokens: usize,
@@ -61,6 +62,7 @@ pub enum MaskReduce {
 
 /// A masked-byte encoder.
 #[derive(Clone, Debug, PartialEq, Serialize)]
+#[non_exhaustive]
 pub struct EncoderConfig {
     /// Id that stands for a masked-out byte.
     pub mask_token_id: u32,
@@ -117,26 +119,29 @@ impl Architecture {
     /// [`Architecture::validate`], with the path of the key at fault.
     pub(super) fn check(&self) -> Result<(), Problem> {
         match self {
-            Self::Decoder(model) => model.check(false),
+            Self::Decoder(model) => model.check(Direction::Causal),
             Self::Encoder(encoder) => encoder.check(),
         }
     }
 
-    /// Reads the keys of an architecture; `also_known` as for [`Node::read`].
-    pub(super) fn from_node(node: &Node, also_known: &[&str]) -> Result<Self, Problem> {
+    /// Reads the keys of an architecture whose blocks are those of `registry`; `also_known` as for [`Node::read`].
+    pub(super) fn from_node(node: &Node, also_known: &[&str], registry: &BlockRegistry) -> Result<Self, Problem> {
         match node.get("mblm_config") {
             Some(model) => {
                 let known = [also_known, &["mblm_config"]].concat();
                 let keys: PlainEncoderKeys = node.without(&["mblm_config"]).read(&known)?;
-                let mblm_config =
-                    ModelConfig::from_node(model, true, &[]).map_err(|problem| problem.within("mblm_config"))?;
+                let mblm_config = ModelConfig::from_node(model, Direction::Bidirectional, &[], registry)
+                    .map_err(|problem| problem.within("mblm_config"))?;
                 Ok(Self::Encoder(EncoderConfig {
                     mask_token_id: keys.mask_token_id,
                     mblm_config,
                     mask_reduce_strat: keys.mask_reduce_strat,
                 }))
             }
-            None => Ok(Self::Decoder(ModelConfig::from_node(node, false, also_known)?)),
+            None => {
+                let model = ModelConfig::from_node(node, Direction::Causal, also_known, registry)?;
+                Ok(Self::Decoder(model))
+            }
         }
     }
 }
@@ -152,7 +157,7 @@ impl EncoderConfig {
 
     fn check(&self) -> Result<(), Problem> {
         self.mblm_config
-            .check(true)
+            .check(Direction::Bidirectional)
             .map_err(|problem| problem.within("mblm_config"))?;
         check_id("mask_token_id", self.mask_token_id, self.mblm_config.num_tokens)
     }
@@ -183,7 +188,7 @@ impl ModelConfig {
 
     /// The longest input in bytes: ∏ P_n where the first stage has a `fixed` position table, else unlimited.
     pub fn longest_input(&self) -> Option<usize> {
-        match self.block.first().and_then(BlockConfig::pos_emb_type) {
+        match self.block.first().and_then(|block| block.position_embedding()) {
             Some(PositionEmbedding::Fixed) => Some(self.context()),
             _ => None,
         }
@@ -194,17 +199,23 @@ impl ModelConfig {
     /// # Errors
     /// Names the key, what was expected and what was found.
     pub fn validate(&self) -> Result<()> {
-        self.check(false).map_err(|problem| Error::config(problem.to_string()))
+        self.check(Direction::Causal)
+            .map_err(|problem| Error::config(problem.to_string()))
     }
 
-    fn from_node(node: &Node, in_encoder: bool, also_known: &[&str]) -> Result<Self, Problem> {
+    fn from_node(
+        node: &Node,
+        direction: Direction,
+        also_known: &[&str],
+        registry: &BlockRegistry,
+    ) -> Result<Self, Problem> {
         let known = [also_known, &["block"]].concat();
         let keys: PlainKeys = node.without(&["block"]).read(&known)?;
         let stages = keys.hidden_dims.len();
         // Before a block is copied for each of them.
         check_number(stages)?;
-        let block =
-            read_blocks(node.require("block")?, stages, in_encoder).map_err(|problem| problem.within("block"))?;
+        let read = |node: &Node| registry.read(node, direction);
+        let block = read_blocks(node.require("block")?, stages, read).map_err(|problem| problem.within("block"))?;
         Ok(Self {
             num_tokens: keys.num_tokens,
             pad_token_id: keys.pad_token_id,
@@ -216,7 +227,7 @@ impl ModelConfig {
         })
     }
 
-    pub(super) fn check(&self, in_encoder: bool) -> Result<(), Problem> {
+    pub(super) fn check(&self, direction: Direction) -> Result<(), Problem> {
         self.check_stages()?;
         self.check_vocabulary()?;
         for (key, values) in [
@@ -229,8 +240,8 @@ impl ModelConfig {
         self.check_chunks()?;
         self.check_sizes()?;
         for (stage, (block, dim)) in self.block.iter().zip(&self.hidden_dims).enumerate() {
-            check_role(block, in_encoder)
-                .and_then(|()| block.check(*dim))
+            block
+                .check_in(*dim, direction)
                 .map_err(|problem| problem.within(stage).within("block"))?;
         }
         self.check_count()
@@ -334,14 +345,18 @@ impl ModelConfig {
     }
 }
 
-fn read_blocks(node: &Node, stages: usize, in_encoder: bool) -> Result<Vec<BlockConfig>, Problem> {
+fn read_blocks(
+    node: &Node,
+    stages: usize,
+    read: impl Fn(&Node) -> Result<BlockConfig, Problem>,
+) -> Result<Vec<BlockConfig>, Problem> {
     match &node.value {
         Value::List(items) => items
             .iter()
             .enumerate()
-            .map(|(stage, item)| BlockConfig::from_node(item, in_encoder).map_err(|problem| problem.within(stage)))
+            .map(|(stage, item)| read(item).map_err(|problem| problem.within(stage)))
             .collect(),
-        _ => Ok(vec![BlockConfig::from_node(node, in_encoder)?; stages]),
+        _ => Ok(vec![read(node)?; stages]),
     }
 }
 
@@ -375,22 +390,6 @@ fn check_id(key: &str, id: u32, num_tokens: usize) -> Result<(), Problem> {
     }
 }
 
-fn check_role(block: &BlockConfig, in_encoder: bool) -> Result<(), Problem> {
-    let message = match (block, in_encoder) {
-        (BlockConfig::TransformerEncoder(_), false) => {
-            "expected a causal block in a decoder, found transformerEncoder, which would see the bytes it predicts; \
-             use transformer, or wrap the model's keys in mblm_config for an encoder"
-                .to_string()
-        }
-        (BlockConfig::TransformerEncoder(_), true) | (_, false) => return Ok(()),
-        (block, true) => format!(
-            "expected transformerEncoder in an encoder, whose blocks see both ways, found {}",
-            block.block_type()
-        ),
-    };
-    Err(Problem::new("block_type", message))
-}
-
 /// Writes a list of numbers on one line of YAML; other formats are not affected.
 fn one_line<S: Serializer>(values: &[usize], serializer: S) -> Result<S::Ok, S::Error> {
     serde_saphyr::FlowSeq(values).serialize(serializer)
@@ -406,13 +405,13 @@ fn one_line_or_null<S: Serializer>(values: &Option<Vec<usize>>, serializer: S) -
 impl<'de> Deserialize<'de> for Architecture {
     fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
         let node = Node::from(serde_json::Value::deserialize(deserializer)?);
-        Self::from_node(&node, &[]).map_err(serde::de::Error::custom)
+        Self::from_node(&node, &[], &BlockRegistry::default()).map_err(serde::de::Error::custom)
     }
 }
 
 impl<'de> Deserialize<'de> for ModelConfig {
     fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
         let node = Node::from(serde_json::Value::deserialize(deserializer)?);
-        Self::from_node(&node, false, &[]).map_err(serde::de::Error::custom)
+        Self::from_node(&node, Direction::Causal, &[], &BlockRegistry::default()).map_err(serde::de::Error::custom)
     }
 }

@@ -4,12 +4,12 @@ use std::fmt;
 use std::path::Path;
 use std::str::FromStr;
 
-use super::block::{BlockConfig, PositionEmbedding, TransformerConfig};
 use super::experiment::Experiment;
 use super::io::IoConfig;
 use super::model::{Architecture, ModelConfig};
 use super::suggest;
 use super::train::TrainConfig;
+use crate::blocks::{PositionEmbedding, Transformer};
 use crate::{Error, Result};
 
 /// A ready-made experiment.
@@ -94,25 +94,10 @@ struct Size {
 
 impl Size {
     fn model(&self) -> ModelConfig {
-        let block = BlockConfig::Transformer(TransformerConfig {
-            attn_head_dims: self.head_dim,
-            attn_num_heads: 4,
-            attn_use_rot_embs: true,
-            attn_dropout: 0.0,
-            ff_multiplier: 2,
-            ff_dropout: 0.0,
-            use_flash_attn: false,
-            pos_emb_type: Some(PositionEmbedding::Fixed),
-        });
-        ModelConfig {
-            num_tokens: 257,
-            pad_token_id: 256,
-            hidden_dims: vec![self.dim; 2],
-            num_layers: self.layers.to_vec(),
-            seq_lens: vec![self.patches, 8],
-            train_checkpoint_chunks: None,
-            block: vec![block; 2],
-        }
+        ModelConfig::new([self.patches, 8])
+            .dims([self.dim; 2])
+            .layers(self.layers)
+            .blocks(Transformer::new(4, self.head_dim).pos_emb_type(PositionEmbedding::Fixed))
     }
 }
 

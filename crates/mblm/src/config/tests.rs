@@ -5,6 +5,7 @@ use std::path::Path;
 use proptest::prelude::*;
 
 use super::*;
+use crate::blocks::{Mamba2, PositionEmbedding, Transformer, UntypedBlock};
 
 const TWO_STAGES: &str = "\
 # A comment
@@ -112,13 +113,9 @@ fn reads_the_published_keys_with_their_defaults() {
         (model.patch_bytes(0), model.patch_bytes(1), model.context()),
         (8, 1, 128)
     );
-    let BlockConfig::Mamba2(mamba) = &model.block[0] else {
-        panic!("{:?}", model.block[0])
-    };
+    let mamba: &Mamba2 = model.block[0].downcast_ref().unwrap();
     assert_eq!((mamba.d_state, mamba.dropout, mamba.pos_emb_type), (16, 0.0, None));
-    let BlockConfig::Transformer(transformer) = &model.block[1] else {
-        panic!("{:?}", model.block[1])
-    };
+    let transformer: &Transformer = model.block[1].downcast_ref().unwrap();
     assert_eq!(
         (
             transformer.ff_multiplier,
@@ -127,7 +124,7 @@ fn reads_the_published_keys_with_their_defaults() {
         ),
         (2, 0.0, false)
     );
-    assert_eq!(model.block[1].pos_emb_type(), Some(PositionEmbedding::Fixed));
+    assert_eq!(model.block[1].position_embedding(), Some(PositionEmbedding::Fixed));
 }
 
 #[test]
@@ -137,7 +134,7 @@ fn one_block_serves_all_stages() {
     let blocks = &experiment.params.architecture.model().block;
     assert_eq!(blocks.len(), 2);
     assert_eq!(blocks[0], blocks[1]);
-    assert!(matches!(&blocks[0], BlockConfig::Transformer(block) if block.attn_num_heads == 20));
+    assert_eq!(blocks[0].downcast_ref::<Transformer>().unwrap().attn_num_heads, 20);
 }
 
 #[test]
@@ -160,15 +157,13 @@ fn keeps_the_options_of_custom_blocks() {
     let experiment =
         read(&["params.block.0={block_type: lstm, hidden: 1_024, bias: true, pos_emb_type: rope}"]).unwrap();
     let model = experiment.params.architecture.model();
-    let BlockConfig::Custom(block) = &model.block[0] else {
-        panic!("{:?}", model.block[0])
-    };
+    let block: &UntypedBlock = model.block[0].downcast_ref().unwrap();
     assert_eq!(
-        (block.block_type.as_str(), block.pos_emb_type),
+        (model.block[0].block_type(), model.block[0].position_embedding()),
         ("lstm", Some(PositionEmbedding::Rope))
     );
     assert_eq!(
-        serde_json::to_string(&block.options).unwrap(),
+        serde_json::to_string(block.options()).unwrap(),
         r#"{"hidden":1024,"bias":true}"#
     );
     assert_eq!(model.block[0].dropout(), None);
@@ -221,6 +216,72 @@ fn json_has_the_published_keys_in_their_order() {
             .starts_with("unknown key \"attn_head_dim\" in block.0; did you mean"),
         "{error}"
     );
+}
+
+/// What the package and older versions of this program wrote; the files on disk stay the same.
+#[test]
+fn yaml_and_json_of_blocks_are_written_as_ever() {
+    let experiment = read(&[
+        "params.hidden_dims=[32, 32, 32, 32]",
+        "params.num_layers=[1, 1, 1, 1]",
+        "params.seq_lens=[4, 2, 2, 8]",
+        "params.block=[{d_state: 16, d_conv: 4, expand: 2, headdim: 16}, {block_type: mamba1, d_state: 4, d_conv: 2, \
+         expand: 1, headdim: 7, dropout: 0.25}, {attn_head_dims: 16, attn_num_heads: 2, attn_use_rot_embs: true, \
+         pos_emb_type: fixed}, {block_type: lstm, hidden: 8, bias: true}]",
+    ])
+    .unwrap();
+    let yaml = experiment.to_yaml_string().unwrap();
+    let blocks = "  block:
+  - block_type: mamba2
+    d_state: 16
+    d_conv: 4
+    expand: 2
+    headdim: 16
+    dropout: 0.0
+    pos_emb_type: null
+  - block_type: mamba1
+    d_state: 4
+    d_conv: 2
+    expand: 1
+    headdim: 7
+    dropout: 0.25
+    pos_emb_type: null
+  - block_type: transformer
+    attn_head_dims: 16
+    attn_num_heads: 2
+    attn_use_rot_embs: true
+    attn_dropout: 0.0
+    ff_multiplier: 2
+    ff_dropout: 0.0
+    use_flash_attn: false
+    pos_emb_type: fixed
+  - block_type: lstm
+    pos_emb_type: null
+    hidden: 8
+    bias: true
+";
+    assert!(yaml.contains(blocks), "{yaml}");
+    let json = serde_json::to_string(&experiment.params.architecture).unwrap();
+    assert!(
+        json.ends_with(r#"{"block_type":"lstm","pos_emb_type":null,"hidden":8,"bias":true}]}"#),
+        "{json}"
+    );
+}
+
+#[test]
+fn a_configuration_made_in_code_is_the_one_that_is_read() {
+    let made = ModelConfig::new([16, 8])
+        .dims([32, 32])
+        .layers([2, 2])
+        .block(0, Mamba2::new(16, 16))
+        .block(1, Transformer::new(2, 16).pos_emb_type(PositionEmbedding::Fixed));
+    assert_eq!(*read(&[]).unwrap().params.architecture.model(), made);
+    let error = made
+        .block(2, Transformer::default())
+        .validate()
+        .unwrap_err()
+        .to_string();
+    assert!(error.contains("one per stage, found a list of 3"), "{error}");
 }
 
 #[test]

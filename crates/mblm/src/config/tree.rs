@@ -15,7 +15,7 @@ use crate::Error;
 
 /// Where a key or value was written.
 #[derive(Clone, Debug, Default, PartialEq)]
-pub(super) enum Origin {
+pub(crate) enum Origin {
     /// Nowhere that could be named: JSON, or values made by a program.
     #[default]
     Unknown,
@@ -26,7 +26,7 @@ pub(super) enum Origin {
 }
 
 impl Origin {
-    pub(super) fn of(location: serde_saphyr::Location) -> Self {
+    pub(crate) fn of(location: serde_saphyr::Location) -> Self {
         match (location.line(), location.column()) {
             (0, _) => Self::Unknown,
             (line, column) => Self::Text { line, column },
@@ -36,14 +36,14 @@ impl Origin {
 
 /// A value and where it was written.
 #[derive(Clone, Debug)]
-pub(super) struct Node {
-    pub(super) at: Origin,
-    pub(super) value: Value,
+pub(crate) struct Node {
+    pub(crate) at: Origin,
+    pub(crate) value: Value,
 }
 
 /// What a node holds.
 #[derive(Clone, Debug)]
-pub(super) enum Value {
+pub(crate) enum Value {
     Null,
     Bool(bool),
     Integer(i128),
@@ -55,24 +55,24 @@ pub(super) enum Value {
 
 /// The name of a map's entry and where it was written.
 #[derive(Clone, Debug)]
-pub(super) struct Key {
-    pub(super) at: Origin,
-    pub(super) name: String,
+pub(crate) struct Key {
+    pub(crate) at: Origin,
+    pub(crate) name: String,
 }
 
 impl Node {
     /// Reads a typed value. `also_known` are keys of this map that were taken out before; misspellings may mean them.
-    pub(super) fn read<T: DeserializeOwned>(&self, also_known: &[&str]) -> Result<T, Problem> {
+    pub(crate) fn read<T: DeserializeOwned>(&self, also_known: &[&str]) -> Result<T, Problem> {
         T::deserialize(Reader { node: self, also_known })
     }
 
     /// Reads the value of `key` of this map.
-    pub(super) fn read_key<T: DeserializeOwned>(&self, key: &str) -> Result<T, Problem> {
+    pub(crate) fn read_key<T: DeserializeOwned>(&self, key: &str) -> Result<T, Problem> {
         self.require(key)?.read(&[]).map_err(|problem| problem.within(key))
     }
 
     /// The value of `key`, if this is a map that has it.
-    pub(super) fn get(&self, key: &str) -> Option<&Node> {
+    pub(crate) fn get(&self, key: &str) -> Option<&Node> {
         match &self.value {
             Value::Map(entries) => entries.iter().find(|(k, _)| k.name == key).map(|(_, node)| node),
             _ => None,
@@ -80,13 +80,13 @@ impl Node {
     }
 
     /// The value of `key`, or a problem that says it is missing.
-    pub(super) fn require(&self, key: &str) -> Result<&Node, Problem> {
+    pub(crate) fn require(&self, key: &str) -> Result<&Node, Problem> {
         self.get(key)
             .ok_or_else(|| Problem::of_kind(Kind::MissingKey(key.to_string())).or_at(&self.at))
     }
 
     /// This map without some of its keys.
-    pub(super) fn without(&self, keys: &[&str]) -> Node {
+    pub(crate) fn without(&self, keys: &[&str]) -> Node {
         let mut rest = self.clone();
         if let Value::Map(entries) = &mut rest.value {
             entries.retain(|(key, _)| !keys.contains(&key.name.as_str()));
@@ -95,7 +95,7 @@ impl Node {
     }
 
     /// The names of this map's keys, in the order written; nothing for other values.
-    pub(super) fn keys(&self) -> impl Iterator<Item = &str> {
+    pub(crate) fn keys(&self) -> impl Iterator<Item = &str> {
         let entries = match &self.value {
             Value::Map(entries) => entries.as_slice(),
             _ => &[],
@@ -104,7 +104,7 @@ impl Node {
     }
 
     /// Where `path` was written, or the nearest map or list above it that was.
-    pub(super) fn locate(&self, path: &str) -> &Origin {
+    pub(crate) fn locate(&self, path: &str) -> &Origin {
         let mut node = self;
         for step in path.split('.') {
             let next = match &node.value {
@@ -121,13 +121,13 @@ impl Node {
     }
 
     /// A problem that a check of the values found, with the place where the value was written.
-    pub(super) fn error(&self, problem: Problem, source: &str) -> Error {
+    pub(crate) fn error(&self, problem: Problem, source: &str) -> Error {
         let origin = self.locate(problem.path());
         problem.or_at(origin).into_error(source)
     }
 
     /// Marks this value and all below it as written in `origin`.
-    pub(super) fn relocate(&mut self, origin: &Origin) {
+    pub(crate) fn relocate(&mut self, origin: &Origin) {
         self.at = origin.clone();
         match &mut self.value {
             Value::List(items) => items.iter_mut().for_each(|item| item.relocate(origin)),
@@ -317,7 +317,7 @@ impl Problem {
     }
 
     /// The same problem, written at `origin` if it is not known better.
-    pub(super) fn or_at(mut self, origin: &Origin) -> Self {
+    pub(crate) fn or_at(mut self, origin: &Origin) -> Self {
         if self.at == Origin::Unknown {
             self.at = origin.clone();
         }
@@ -330,7 +330,7 @@ impl Problem {
     }
 
     /// The error a caller sees: `source:line:column: message`.
-    pub(super) fn into_error(self, source: &str) -> Error {
+    pub(crate) fn into_error(self, source: &str) -> Error {
         Error::config(match &self.at {
             Origin::Unknown => format!("{source}: {self}"),
             Origin::Text { line, column } => format!("{source}:{line}:{column}: {self}"),

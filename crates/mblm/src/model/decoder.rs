@@ -20,9 +20,9 @@ use super::init::ParameterSource;
 use super::init::Seeded;
 use super::layers::Linear;
 use super::parameter::{Builder, Parameters};
-use super::registry::BlockRegistry;
 use super::stage::Stage;
 use super::state::State;
+use crate::blocks::BlockRegistry;
 use crate::config::ModelConfig;
 use crate::{Error, Result};
 
@@ -53,16 +53,17 @@ impl Mblm {
         dtype: DType,
         device: &Device,
     ) -> Result<Self> {
+        let mut config = config.clone();
+        config.resolve(registry)?;
         config.validate()?;
-        registry.check(config)?;
         let builder = Builder::new(source, dtype, device);
         let stages = (0..config.num_stages())
-            .map(|stage| Stage::new(config, stage, registry, &builder))
+            .map(|stage| Stage::new(&config, stage, &builder))
             .collect::<Result<Vec<_>>>()?;
         let local_dim = config.hidden_dims[config.num_stages() - 1];
         let to_logits = Linear::new(&builder.scope("to_logits"), local_dim, config.num_tokens)?;
         Ok(Self {
-            config: config.clone(),
+            config,
             stages,
             to_logits,
             parameters: builder.parameters(),

@@ -11,7 +11,8 @@
 use candle_core::Tensor;
 use mblm_ops::{embedding, layer_norm, positions, rope};
 
-use crate::config::{ModelConfig, PositionEmbedding};
+use crate::blocks::PositionEmbedding;
+use crate::config::ModelConfig;
 use crate::model::compute::Compute;
 use crate::model::gradients::Gradients;
 use crate::model::init::Init;
@@ -114,7 +115,7 @@ impl TokenEmbedding {
                 norm_out: LayerNorm::new(&post.scope(3), dim)?,
             })
         };
-        let position = match config.block[stage].pos_emb_type() {
+        let position = match config.block[stage].position_embedding() {
             None => Position::None,
             Some(PositionEmbedding::Rope) => Position::Rope,
             Some(PositionEmbedding::Fixed) => {

@@ -14,14 +14,15 @@ use super::block::Pass;
 use super::compute::Compute;
 use super::decoder::{even_groups, group_size, training_groups};
 use super::embedding::TokenEmbedding;
+use super::encoder_block::EncoderBlock;
 use super::gradients::Gradients;
 use super::ids::{Ids, PaddedIds};
 use super::init::ParameterSource;
 use super::init::Seeded;
 use super::layers::Linear;
 use super::parameter::{Builder, Parameters};
-use crate::blocks::Transformer;
-use crate::config::{BlockConfig, EncoderConfig, MaskReduce};
+use crate::blocks::BlockArgs;
+use crate::config::{EncoderConfig, MaskReduce};
 use crate::{Error, Result};
 
 /// A masked-byte model.
@@ -37,7 +38,7 @@ pub struct MblmEncoder {
 
 struct EncoderStage {
     embedding: TokenEmbedding,
-    block: Transformer,
+    block: Box<dyn EncoderBlock>,
     to_next: Option<Linear>,
     positions: usize,
     bytes: usize,
@@ -88,13 +89,6 @@ impl MblmEncoder {
         for index in 0..model.num_stages() {
             let dim = model.hidden_dims[index];
             let scope = builder.scope("stage_models").scope(index);
-            let BlockConfig::TransformerEncoder(block) = &model.block[index] else {
-                return Err(Error::config(format!(
-                    "stage {} of an encoder: expected block_type transformerEncoder, found {}",
-                    index + 1,
-                    model.block[index].block_type()
-                )));
-            };
             let to_next = if index + 1 < model.num_stages() {
                 let scope = builder.scope("to_next_stage_proj").scope(index).scope(1);
                 let width = model.hidden_dims[index + 1] * model.seq_lens[index + 1];
@@ -104,7 +98,7 @@ impl MblmEncoder {
             };
             stages.push(EncoderStage {
                 embedding: TokenEmbedding::new(model, index, &builder)?,
-                block: Transformer::encoder(block, dim, model.num_layers[index], &scope)?,
+                block: model.block[index].build_encoder(&BlockArgs::new(dim, model.num_layers[index], &scope))?,
                 to_next,
                 positions: model.seq_lens[index],
                 bytes: model.patch_bytes(index),

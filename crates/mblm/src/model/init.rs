@@ -22,11 +22,11 @@ pub enum Init {
     NormalExceptRow(usize),
     /// Uniform in ±bound.
     Uniform(f64),
-    /// The inverse softplus of a step size that is log-uniform in [0.001, 0.1], at least 1e-4 (Mamba's dt bias).
+    /// The inverse softplus of a step size that is log-uniform in [0.001, 0.1], at least 1e-4: a scan's bias of its step sizes.
     TimeStepBias,
-    /// ln U(1, 16) (Mamba2's A_log).
+    /// ln U(1, 16): a scan's logarithms of decays, one a head.
     LogUniform,
-    /// ln 1, ln 2, … ln n in each row of n (Mamba1's A_log).
+    /// ln 1, ln 2, … ln n in each row of n: a scan's logarithms of decays, one a state.
     LogCount,
 }
 

@@ -14,8 +14,8 @@ use super::gradients::Gradients;
 use super::ids::ModelBatch;
 use super::init::ParameterSource;
 use super::parameter::Parameters;
-use super::registry::BlockRegistry;
 use super::streaming::Watch;
+use crate::blocks::BlockRegistry;
 use crate::config::{Architecture, Precision};
 use crate::{Error, Result};
 
@@ -40,7 +40,9 @@ impl Model {
                 Self::Decoder(Arc::new(Mblm::new(config, registry, source, DType::F32, device)?))
             }
             Architecture::Encoder(config) => {
-                Self::Encoder(Box::new(MblmEncoder::new(config, source, DType::F32, device)?))
+                let mut config = config.clone();
+                config.mblm_config.resolve(registry)?;
+                Self::Encoder(Box::new(MblmEncoder::new(&config, source, DType::F32, device)?))
             }
         })
     }

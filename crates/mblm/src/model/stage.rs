@@ -9,9 +9,9 @@ use super::gradients::Gradients;
 use super::init::Init;
 use super::layers::Linear;
 use super::parameter::{Builder, Parameter};
-use super::registry::BlockRegistry;
 use super::state::{State, StateGradient};
 use crate::Result;
+use crate::blocks::BlockArgs;
 use crate::config::ModelConfig;
 
 /// One stage of a decoder.
@@ -30,12 +30,7 @@ pub(super) struct Stage {
 }
 
 impl Stage {
-    pub(super) fn new(
-        config: &ModelConfig,
-        stage: usize,
-        registry: &BlockRegistry,
-        builder: &Builder<'_>,
-    ) -> Result<Self> {
+    pub(super) fn new(config: &ModelConfig, stage: usize, builder: &Builder<'_>) -> Result<Self> {
         let dim = config.hidden_dims[stage];
         let to_next = if stage + 1 < config.num_stages() {
             let next = config.hidden_dims[stage + 1] * config.seq_lens[stage + 1];
@@ -50,7 +45,7 @@ impl Stage {
         let scope = builder.scope("stage_models").scope(stage);
         Ok(Self {
             embedding: TokenEmbedding::new(config, stage, builder)?,
-            block: registry.build(&config.block[stage], dim, config.num_layers[stage], &scope)?,
+            block: config.block[stage].build(&BlockArgs::new(dim, config.num_layers[stage], &scope))?,
             start: builder
                 .scope("start_tokens")
                 .parameter(&stage.to_string(), &[dim], Init::Normal(1.0))?,

@@ -6,6 +6,7 @@ use std::ops::ControlFlow;
 use std::sync::Arc;
 
 use super::{CheckReport, Checking, Task};
+use crate::config::suggest;
 use crate::data::{Dataset, DatasetArgs, Opener, needle, pg19};
 use crate::{Error, Result};
 
@@ -109,12 +110,8 @@ impl TaskRegistry {
 
     fn unknown(&self, name: &str) -> Error {
         let known: Vec<_> = self.names().map(|name| format!("`{name}`")).collect();
-        let nearest = self
-            .names()
-            .map(|known| (strsim::damerau_levenshtein(known, name), known))
-            .min()
-            .filter(|(distance, known)| *distance <= known.len() / 2)
-            .map_or(String::new(), |(_, known)| format!("; did you mean `{known}`?"));
+        let nearest =
+            suggest::nearest(name, self.names()).map_or(String::new(), |known| format!("; did you mean `{known}`?"));
         Error::config(format!(
             "unknown data set `{name}` (io.dataset_id): expected one of {}{nearest}",
             known.join(", ")

@@ -9,11 +9,11 @@ use super::memory::{MemoryEstimate, Workload, gib, list};
 use crate::model::Chunking;
 use crate::{Error, Result};
 
-/// Fewest positions of a chunk that are worth their states.
-const FEWEST: usize = 256;
+/// The fewest positions of a chunk that are worth their states.
+const MIN_CHUNK: usize = 256;
 /// Positions times width of a chunk whose products are as fast as any: on an H100, chunks of 22,784 × 1024 and of 8192 × 1024
 /// took the same time a byte.
-const ENOUGH: usize = 1 << 23;
+const BUSY_CHUNK: usize = 1 << 23;
 /// Memory of the first stage's activations on the CPU where nobody says how much there is: the same on every machine, so that a
 /// run gives the same numbers wherever it goes on.
 const FIRST_STAGE: u64 = 512 << 20;
@@ -60,14 +60,17 @@ pub fn chunking_for(work: &Workload<'_>, memory: Option<u64>) -> Result<Chunking
     Err(too_much(&least, memory))
 }
 
-/// Positions of chunks to try: from what is [`ENOUGH`] down to [`FEWEST`], then the larger ones up to half of all, which have fewer
+/// Positions of chunks to try: from what is [`BUSY_CHUNK`] down to [`MIN_CHUNK`], then the larger ones up to half of all, which have fewer
 /// states between them; none where the first stage takes no chunks.
 fn sizes(work: &Workload<'_>) -> impl Iterator<Item = Option<usize>> {
     let positions = work.positions();
-    let half = positions.div_ceil(2).next_multiple_of(FEWEST);
+    let half = positions.div_ceil(2).next_multiple_of(MIN_CHUNK);
     let width = work.architecture.model().hidden_dims[0].max(1);
-    let enough = (ENOUGH / width).max(FEWEST).next_multiple_of(FEWEST).min(half);
-    let smaller = |size: &usize| (*size > FEWEST).then(|| (size / 4 * 3).max(FEWEST) / FEWEST * FEWEST);
+    let enough = (BUSY_CHUNK / width)
+        .max(MIN_CHUNK)
+        .next_multiple_of(MIN_CHUNK)
+        .min(half);
+    let smaller = |size: &usize| (*size > MIN_CHUNK).then(|| (size / 4 * 3).max(MIN_CHUNK) / MIN_CHUNK * MIN_CHUNK);
     let larger = move |size: &usize| (*size < half).then(|| size.saturating_mul(2).min(half));
     std::iter::successors(Some(enough), smaller)
         .chain(std::iter::successors(larger(&enough), larger))
@@ -90,22 +93,12 @@ fn too_much(least: &MemoryEstimate, memory: u64) -> Error {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::config::{Architecture, Precision};
+    use crate::blocks::{BlockConfig, Mamba1, Mamba2, Transformer};
+    use crate::config::{Architecture, ModelConfig, Precision};
 
-    fn architecture(dropout: f64) -> Architecture {
-        let config = serde_json::json!({
-            "num_tokens": 257, "pad_token_id": 256, "train_checkpoint_chunks": null,
-            "seq_lens": [8192, 16, 8], "hidden_dims": [256, 256, 256], "num_layers": [4, 4, 4],
-            "block": [
-                { "block_type": "mamba2", "d_state": 64, "d_conv": 4, "expand": 2, "headdim": 64, "dropout": dropout,
-                  "pos_emb_type": null },
-                { "block_type": "transformer", "attn_head_dims": 64, "attn_num_heads": 4, "attn_use_rot_embs": true,
-                  "pos_emb_type": null },
-                { "block_type": "transformer", "attn_head_dims": 64, "attn_num_heads": 4, "attn_use_rot_embs": true,
-                  "pos_emb_type": null }
-            ]
-        });
-        Architecture::Decoder(serde_json::from_value(config).unwrap())
+    fn architecture(first: impl Into<BlockConfig>) -> Architecture {
+        let model = ModelConfig::new([8192, 16, 8]).blocks(Transformer::new(4, 64));
+        model.block(0, first).into()
     }
 
     fn work(architecture: &Architecture, len: usize, gpu: bool) -> Workload<'_> {
@@ -121,7 +114,7 @@ mod tests {
 
     #[test]
     fn what_fits_is_computed_at_once() {
-        let architecture = architecture(0.0);
+        let architecture = architecture(Mamba2::new(64, 64));
         let short = work(&architecture, 8192, false);
         assert_eq!(chunking_for(&short, None).unwrap(), Chunking::default());
         let long = work(&architecture, 1 << 24, true);
@@ -131,10 +124,10 @@ mod tests {
 
     #[test]
     fn the_largest_chunks_that_fit_are_taken_up_to_what_is_enough() {
-        let architecture = architecture(0.0);
+        let architecture = architecture(Mamba2::new(64, 64));
         let long = work(&architecture, 1 << 27, false);
         let much = chunking_for(&long, Some(64 << 30)).unwrap().positions;
-        assert_eq!(much, Some(ENOUGH / 256));
+        assert_eq!(much, Some(BUSY_CHUNK / 256));
         for memory in [7u64 << 30, 8 << 30, 9 << 30] {
             let chunking = chunking_for(&long, Some(memory)).unwrap();
             let positions = chunking.positions.unwrap();
@@ -149,12 +142,12 @@ mod tests {
             assert!(of(2 * positions) > memory, "{memory}: {chunking:?}");
         }
         let by_itself = chunking_for(&long, None).unwrap().positions.unwrap();
-        assert!((FEWEST..8192).contains(&by_itself));
+        assert!((MIN_CHUNK..8192).contains(&by_itself));
     }
 
     #[test]
     fn what_cannot_fit_is_said() {
-        let long = architecture(0.0);
+        let long = architecture(Mamba2::new(64, 64));
         let error = chunking_for(&work(&long, 1 << 24, false), Some(1 << 20)).unwrap_err();
         let text = error.to_string();
         assert!(
@@ -162,11 +155,22 @@ mod tests {
             "{text}"
         );
         // with dropout the whole first stage is kept
-        let dropout = architecture(0.1);
+        let dropout = architecture(Mamba2::new(64, 64).dropout(0.1));
         assert!(chunking_for(&work(&dropout, 1 << 24, false), Some(2 << 30)).is_err());
         assert_eq!(
             chunking_for(&work(&dropout, 1 << 24, false), None).unwrap(),
             Chunking::default()
         );
+    }
+
+    #[test]
+    fn a_first_stage_goes_in_chunks_where_its_block_tells_that_it_has_no_dropout() {
+        let takes = |architecture: &Architecture| work(architecture, 1 << 24, false).takes_chunks();
+        let mut ignored = Mamba1::new(16);
+        ignored.dropout = 0.5;
+        assert!(takes(&architecture(ignored)));
+        assert!(takes(&architecture(Mamba2::new(64, 64))));
+        assert!(!takes(&architecture(Mamba2::new(64, 64).dropout(0.5))));
+        assert!(!takes(&architecture(Transformer::new(4, 64).ff_dropout(0.5))));
     }
 }

@@ -13,7 +13,8 @@ use candle_core::Device;
 use mblm_ops::device::{is_out_of_memory, rows_at_once, training_rows};
 
 use super::budget::chunking_for;
-use crate::config::{Architecture, BlockConfig, Experiment, MambaConfig, ModelConfig, Precision, TransformerConfig};
+use crate::blocks::{BlockMemory, MemoryArgs};
+use crate::config::{Architecture, Experiment, ModelConfig, Precision};
 use crate::model::{Chunking, Shards, Split, even_groups, sequences_in};
 use crate::{Error, Result};
 
@@ -23,8 +24,6 @@ const FLOAT: f64 = 4.0;
 const HALF: f64 = 2.0;
 /// Weights, gradients, two moments.
 const COPIES: f64 = 4.0;
-/// Positions of a chunk of a scan, whose state the scan on a GPU keeps.
-const SCAN_CHUNK: f64 = 64.0;
 /// What the driver, cuBLAS and the kernels take of a GPU before anything is computed, in bytes.
 const DRIVER: u64 = 700 << 20;
 
@@ -72,16 +71,11 @@ impl<'a> Workload<'a> {
         self.len.div_ceil(self.architecture.model().patch_bytes(0).max(1))
     }
 
-    /// Whether the first stage can go in chunks: that of a decoder without dropout there.
+    /// Whether the first stage can go in chunks: that of a decoder that is known to have no dropout there.
     pub fn takes_chunks(&self) -> bool {
-        let dropout = match self.architecture.model().block.first() {
-            Some(BlockConfig::Transformer(block) | BlockConfig::TransformerEncoder(block)) => {
-                block.attn_dropout.max(block.ff_dropout)
-            }
-            Some(BlockConfig::Mamba1(block) | BlockConfig::Mamba2(block)) => block.dropout,
-            Some(BlockConfig::Custom(_)) | None => 0.0,
-        };
-        matches!(self.architecture, Architecture::Decoder(_)) && dropout == 0.0
+        let first = self.architecture.model().block.first();
+        let dropout = first.and_then(|block| block.dropout());
+        matches!(self.architecture, Architecture::Decoder(_)) && dropout == Some(0.0)
     }
 
     /// Positions of a chunk, if the first stage goes in chunks.
@@ -334,32 +328,22 @@ impl Kind {
         }
     }
 
-    /// Bytes of a state of the first stage, without what grows with the positions.
-    fn state(self, model: &ModelConfig) -> f64 {
-        let dim = model.hidden_dims[0] as f64;
-        let of_scan = |config: &MambaConfig, mixed: f64| {
-            let inner = config.expand as f64 * dim;
-            let taps = config.d_conv.saturating_sub(1) as f64;
-            FLOAT * inner * config.d_state as f64 + self.element() * taps * (inner + mixed)
-        };
-        let layer = match &model.block[0] {
-            BlockConfig::Transformer(_) | BlockConfig::TransformerEncoder(_) => 2.0 * self.element() * dim,
-            BlockConfig::Mamba2(config) => of_scan(config, 2.0 * config.d_state as f64),
-            BlockConfig::Mamba1(config) => of_scan(config, 0.0),
-            BlockConfig::Custom(_) => FLOAT * 16.0 * dim,
-        };
-        model.num_layers[0] as f64 * layer + self.element() * dim
+    /// What a layer of a stage takes, in sequences of so many positions.
+    fn layer(self, model: &ModelConfig, stage: usize, positions: f64) -> BlockMemory {
+        let dim = model.hidden_dims[stage];
+        let args = MemoryArgs::new(dim, positions as usize, self.element(), self.is_gpu());
+        model.block[stage].memory(&args)
     }
 
-    /// Bytes of the keys and values of all positions in the first stage, with the room that they grow in, and their gradients.
+    /// Bytes of a state of the first stage, without what grows with the positions.
+    fn state(self, model: &ModelConfig) -> f64 {
+        let (dim, layers) = (model.hidden_dims[0] as f64, model.num_layers[0] as f64);
+        layers * self.layer(model, 0, 0.0).state + self.element() * dim
+    }
+
+    /// Bytes of what grows with all positions in the first stage's state, as keys and values do.
     fn growing(self, model: &ModelConfig, positions: f64) -> f64 {
-        match &model.block[0] {
-            BlockConfig::Transformer(config) => {
-                let width = 2.0 * config.attn_num_heads as f64 * config.attn_head_dims as f64;
-                3.5 * self.element() * model.num_layers[0] as f64 * positions * width
-            }
-            _ => 0.0,
-        }
+        model.num_layers[0] as f64 * positions * self.layer(model, 0, positions).position
     }
 
     /// What one row of a stage takes.
@@ -367,15 +351,7 @@ impl Kind {
         let dim = model.hidden_dims[stage] as f64;
         let layers = model.num_layers[stage] as f64;
         let local = model.num_stages() - 1;
-        let layer = match &model.block[stage] {
-            BlockConfig::Transformer(config) | BlockConfig::TransformerEncoder(config) => {
-                self.element() * self.transformer(config, dim, positions)
-            }
-            BlockConfig::Mamba2(config) => self.element() * mamba2(config, dim) + self.scan(config, dim),
-            BlockConfig::Mamba1(config) => self.element() * mamba1(config, dim) + self.scan(config, dim),
-            // what a custom block keeps is its own secret: its input, and a guess at one layer's graph
-            BlockConfig::Custom(_) => FLOAT * 16.0 * dim,
-        };
+        let layer = self.layer(model, stage, positions).row;
         // the bytes of a patch, before and after their norm, and their gradients; logits and theirs come and go
         let (kept, backward) = match stage == local {
             true => (0.0, 3.0 * model.num_tokens as f64),
@@ -389,37 +365,6 @@ impl Kind {
             backward: layer + self.element() * (backward + 2.0 * dim),
         }
     }
-
-    /// Elements: residuals and norms; q, [k | v], the attended values; the inner activations. On the CPU also rotated keys and
-    /// values, and the weights where keys are few.
-    fn transformer(self, config: &TransformerConfig, dim: f64, positions: f64) -> f64 {
-        let heads = config.attn_num_heads as f64;
-        let width = heads * config.attn_head_dims as f64;
-        let attention = match (self.is_gpu(), positions <= 64.0) {
-            (true, _) => 4.0 * width,
-            (false, true) => 6.0 * width + heads * positions,
-            (false, false) => 6.0 * width,
-        };
-        4.0 * dim + attention + 2.0 * config.ff_multiplier as f64 * dim
-    }
-
-    /// Bytes of the states between the chunks of a scan.
-    fn scan(self, config: &MambaConfig, dim: f64) -> f64 {
-        match self.is_gpu() {
-            true => self.element() * config.expand as f64 * dim * config.d_state as f64 / SCAN_CHUNK,
-            false => 0.0,
-        }
-    }
-}
-
-fn mamba2(config: &MambaConfig, dim: f64) -> f64 {
-    let inner = config.expand as f64 * dim;
-    let mixed = inner + 2.0 * config.d_state as f64;
-    2.0 * dim + 3.0 * inner + 2.0 * mixed + (inner / config.headdim.max(1) as f64).floor()
-}
-
-fn mamba1(config: &MambaConfig, dim: f64) -> f64 {
-    2.0 * dim + 5.0 * config.expand as f64 * dim + 2.0 * config.d_state as f64 + (dim / 16.0).ceil()
 }
 
 #[cfg(test)]

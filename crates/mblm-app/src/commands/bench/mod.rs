@@ -63,7 +63,6 @@ fn run(args: &BenchArgs, context: &Context) -> Result<ExitCode> {
     };
     let train = args.what != BenchWhat::Generate;
     let generate = args.what != BenchWhat::Train;
-    context.blocks().check(architecture.model())?;
     let mut model = Model::new(&architecture, context.blocks(), &Seeded(0), &device)?;
     let precision = Precision::from(args.precision);
     if train {

@@ -2,7 +2,8 @@
 
 use std::path::Path;
 
-use mblm::config::{BlockConfig, MambaConfig, ModelConfig, PositionEmbedding, Preset, TransformerConfig};
+use mblm::blocks::{Mamba1, Mamba2, PositionEmbedding, Transformer};
+use mblm::config::{ModelConfig, Preset};
 
 use super::args::BenchModel;
 
@@ -12,59 +13,29 @@ pub(super) fn named(model: BenchModel) -> ModelConfig {
         .experiment(Path::new(""), Path::new(""))
         .params
         .architecture;
-    let mut config = small.model().clone();
+    let config = small.model().clone();
     match model {
-        BenchModel::Transformer => {}
-        BenchModel::Mamba1 => config.block[0] = BlockConfig::Mamba1(mamba(16)),
-        BenchModel::Mamba2 => config.block[0] = BlockConfig::Mamba2(mamba(64)),
-        BenchModel::Flat => {
-            config.seq_lens = vec![config.context()];
-            config.num_layers = vec![config.num_layers.iter().sum()];
-            config.hidden_dims.truncate(1);
-            config.block.truncate(1);
-        }
-        BenchModel::TwoStages => large(&mut config, &[1024, 8], &[25, 21]),
-        BenchModel::ThreeStages => large(&mut config, &[8192, 16, 8], &[9, 8, 8]),
+        BenchModel::Transformer => config,
+        BenchModel::Mamba1 => config.block(0, Mamba1::new(16)),
+        BenchModel::Mamba2 => config.block(0, Mamba2::new(64, 64)),
+        BenchModel::Flat => ModelConfig::new([config.context()])
+            .dims(&config.hidden_dims[..1])
+            .layers([config.num_layers.iter().sum()])
+            .blocks(config.block[0].clone()),
+        BenchModel::TwoStages => large([1024, 8], [25, 21]).block(0, Mamba2::new(128, 64)),
+        BenchModel::ThreeStages => large([8192, 16, 8], [9, 8, 8]).block(0, Mamba2::new(128, 64)),
         BenchModel::OneStage => {
-            large(&mut config, &[8192], &[42]);
-            if let BlockConfig::Transformer(block) = &mut config.block[0] {
-                block.pos_emb_type = Some(PositionEmbedding::Fixed);
-            }
+            large([8192], [42]).blocks(Transformer::new(16, 64).pos_emb_type(PositionEmbedding::Fixed))
         }
     }
-    config
 }
 
-/// Stages of width 1024, Mamba2 over Transformers where there are several.
-fn large(config: &mut ModelConfig, seq_lens: &[usize], layers: &[usize]) {
-    let transformer = BlockConfig::Transformer(TransformerConfig {
-        attn_head_dims: 64,
-        attn_num_heads: 16,
-        attn_use_rot_embs: true,
-        attn_dropout: 0.0,
-        ff_multiplier: 2,
-        ff_dropout: 0.0,
-        use_flash_attn: false,
-        pos_emb_type: None,
-    });
-    config.seq_lens = seq_lens.to_vec();
-    config.num_layers = layers.to_vec();
-    config.hidden_dims = vec![1024; layers.len()];
-    config.block = vec![transformer; layers.len()];
-    if layers.len() > 1 {
-        config.block[0] = BlockConfig::Mamba2(mamba(128));
-    }
-}
-
-fn mamba(d_state: usize) -> MambaConfig {
-    MambaConfig {
-        d_state,
-        d_conv: 4,
-        expand: 2,
-        headdim: 64,
-        dropout: 0.0,
-        pos_emb_type: None,
-    }
+/// Transformers of width 1024.
+fn large<const STAGES: usize>(seq_lens: [usize; STAGES], layers: [usize; STAGES]) -> ModelConfig {
+    ModelConfig::new(seq_lens)
+        .dims([1024; STAGES])
+        .layers(layers)
+        .blocks(Transformer::new(16, 64))
 }
 
 #[cfg(test)]

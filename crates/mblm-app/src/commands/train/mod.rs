@@ -162,7 +162,7 @@ fn experiment(args: &TrainArgs, resume: &Resume, context: &Context) -> Result<Ex
             };
             let experiment = preset.experiment(data, Path::new("runs"));
             let name = format!("preset {}", preset.name());
-            Experiment::from_yaml_str(&experiment.to_yaml_string()?, &name, &args.overrides)?
+            Experiment::from_yaml_str_with(&experiment.to_yaml_string()?, &name, &args.overrides, context.blocks())?
         }
         (None, None) => {
             return Err(Usage(

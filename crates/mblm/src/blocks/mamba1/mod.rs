@@ -1,5 +1,6 @@
-//! The block `mamba1`: selective state-space layers.
+//! The block `mamba1`: selective state-space layers with a decay per channel and state entry.
 
+mod spec;
 mod stack;
 
-pub use stack::Mamba1;
+pub use spec::Mamba1;

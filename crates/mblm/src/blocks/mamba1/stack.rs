@@ -17,8 +17,8 @@ use mblm_ops::conv_silu;
 use mblm_ops::device::readable;
 use mblm_ops::selective_scan::{self, Inputs};
 
+use super::spec::Mamba1;
 use crate::Result;
-use crate::config::MambaConfig;
 use crate::model::block::{Pass, Saved, StageBlock};
 use crate::model::compute::Compute;
 use crate::model::gradients::Gradients;
@@ -33,7 +33,7 @@ const CONVOLUTION: usize = 0;
 const SCAN: usize = 1;
 
 /// A stack of Mamba1 layers.
-pub struct Mamba1 {
+pub(super) struct Stack {
     layers: Vec<Layer>,
     inner: usize,
     rank: usize,
@@ -68,9 +68,9 @@ struct SavedLayer {
     y: Tensor,
 }
 
-impl Mamba1 {
+impl Stack {
     /// A stack of `layers` layers of width `dim`.
-    pub fn new(config: &MambaConfig, dim: usize, layers: usize, builder: &Builder<'_>) -> Result<Self> {
+    pub(super) fn new(config: &Mamba1, dim: usize, layers: usize, builder: &Builder<'_>) -> Result<Self> {
         let inner = config.expand * dim;
         let rank = dim.div_ceil(16);
         let states = config.d_state;
@@ -243,7 +243,7 @@ impl Mamba1 {
     }
 }
 
-impl StageBlock for Mamba1 {
+impl StageBlock for Stack {
     fn parameters(&self) -> Vec<&Parameter> {
         let mut parameters = Vec::new();
         for layer in &self.layers {

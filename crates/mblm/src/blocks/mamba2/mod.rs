@@ -1,5 +1,6 @@
 //! The block `mamba2`: state-space layers with a scalar decay per head.
 
+mod spec;
 mod stack;
 
-pub use stack::Mamba2;
+pub use spec::Mamba2;

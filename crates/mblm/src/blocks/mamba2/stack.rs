@@ -18,8 +18,8 @@ use mblm_ops::dropout::{self, Dropout};
 use mblm_ops::ssd::{self, Ssd};
 use mblm_ops::{conv_silu, gated_norm};
 
+use super::spec::Mamba2;
 use crate::Result;
-use crate::config::MambaConfig;
 use crate::model::block::{Pass, Saved, StageBlock};
 use crate::model::compute::Compute;
 use crate::model::gradients::Gradients;
@@ -36,7 +36,7 @@ const CONVOLUTION: usize = 0;
 const SCAN: usize = 1;
 
 /// A stack of Mamba2 layers with its final norm.
-pub struct Mamba2 {
+pub(super) struct Stack {
     layers: Vec<Layer>,
     norm: AddNorm,
     scan: Ssd,
@@ -77,9 +77,9 @@ struct SavedStack {
     dropout: Option<Dropout>,
 }
 
-impl Mamba2 {
+impl Stack {
     /// A stack of `layers` layers of width `dim`.
-    pub fn new(config: &MambaConfig, dim: usize, layers: usize, builder: &Builder<'_>) -> Result<Self> {
+    pub(super) fn new(config: &Mamba2, dim: usize, layers: usize, builder: &Builder<'_>) -> Result<Self> {
         let inner = config.expand * dim;
         let heads = inner / config.headdim;
         let mixed = inner + 2 * config.d_state;
@@ -265,7 +265,7 @@ fn inputs<'a>(layer: &'a Layer, xbc: &'a Tensor, dt: &'a Tensor, initial: Option
     }
 }
 
-impl StageBlock for Mamba2 {
+impl StageBlock for Stack {
     fn parameters(&self) -> Vec<&Parameter> {
         let mut parameters = Vec::new();
         for layer in &self.layers {

@@ -1,5 +1,8 @@
-//! The block `transformer`, and `transformerEncoder` in an encoder: attention and feed-forward layers.
+//! The block `transformer`: causal attention and feed-forward layers with token shift.
 
+mod spec;
 mod stack;
 
-pub use stack::Transformer;
+pub use spec::Transformer;
+pub(in crate::blocks) use spec::{activations, attention_dropout};
+pub(in crate::blocks) use stack::Stack;

@@ -20,8 +20,8 @@ use mblm_ops::device::sum_sequences;
 use mblm_ops::dropout::{self, Dropout};
 use mblm_ops::gelu;
 
+use super::spec::Transformer;
 use crate::Result;
-use crate::config::TransformerConfig;
 use crate::model::block::{Pass, Saved, StageBlock};
 use crate::model::compute::Compute;
 use crate::model::gradients::Gradients;
@@ -37,7 +37,7 @@ const KEYS_VALUES: usize = 1;
 const FEED_FORWARD_SHIFT: usize = 2;
 
 /// A stack of Transformer layers with its final norm.
-pub struct Transformer {
+pub(in crate::blocks) struct Stack {
     layers: Vec<Layer>,
     norm: AddNorm,
     attention: Attention,
@@ -98,18 +98,28 @@ impl Layer {
     }
 }
 
-impl Transformer {
+impl Stack {
     /// A causal stack of `layers` layers of width `dim`, for a decoder's stage.
-    pub fn decoder(config: &TransformerConfig, dim: usize, layers: usize, builder: &Builder<'_>) -> Result<Self> {
+    pub(in crate::blocks) fn decoder(
+        config: &Transformer,
+        dim: usize,
+        layers: usize,
+        builder: &Builder<'_>,
+    ) -> Result<Self> {
         Self::new(config, dim, layers, builder, true)
     }
 
     /// A bidirectional stack of `layers` layers of width `dim`, for an encoder's stage.
-    pub fn encoder(config: &TransformerConfig, dim: usize, layers: usize, builder: &Builder<'_>) -> Result<Self> {
+    pub(in crate::blocks) fn encoder(
+        config: &Transformer,
+        dim: usize,
+        layers: usize,
+        builder: &Builder<'_>,
+    ) -> Result<Self> {
         Self::new(config, dim, layers, builder, false)
     }
 
-    fn new(config: &TransformerConfig, dim: usize, layers: usize, builder: &Builder<'_>, causal: bool) -> Result<Self> {
+    fn new(config: &Transformer, dim: usize, layers: usize, builder: &Builder<'_>, causal: bool) -> Result<Self> {
         let width = config.attn_num_heads * config.attn_head_dims;
         let inner = config.ff_multiplier * dim;
         let layers = (0..layers)
@@ -148,13 +158,13 @@ impl Transformer {
     }
 
     /// Maps `x` (n, t, d) to (n, t, d), every position seeing all positions that `visible` (n, t) `u8` does not hide.
-    pub fn encode(&self, x: &Tensor, visible: Option<&Tensor>, compute: &Compute) -> Result<Tensor> {
+    pub(in crate::blocks) fn encode(&self, x: &Tensor, visible: Option<&Tensor>, compute: &Compute) -> Result<Tensor> {
         let (x, delta) = self.run(x, &mut self.initial_state(), visible, None, compute, drop)?;
         Ok(self.norm.forward(&x, delta.as_ref(), None)?.out)
     }
 
     /// [`encode`](Self::encode) that keeps what the backward pass needs.
-    pub fn encode_train(
+    pub(in crate::blocks) fn encode_train(
         &self,
         x: &Tensor,
         visible: Option<&Tensor>,
@@ -165,7 +175,7 @@ impl Transformer {
     }
 
     /// The gradient of the input of [`encode_train`](Self::encode_train), from that of its result.
-    pub fn encode_backward(
+    pub(in crate::blocks) fn encode_backward(
         &self,
         saved: Saved,
         dy: &Tensor,
@@ -443,7 +453,7 @@ impl Transformer {
     }
 }
 
-impl StageBlock for Transformer {
+impl StageBlock for Stack {
     fn parameters(&self) -> Vec<&Parameter> {
         let mut parameters = Vec::new();
         for layer in &self.layers {
@@ -525,18 +535,8 @@ mod tests {
     /// A step that one kernel takes computes what the layers' operations do and leaves the same state.
     #[test]
     fn a_step_at_once_is_that_of_the_operations() {
-        let config = TransformerConfig {
-            attn_head_dims: 8,
-            attn_num_heads: 3,
-            attn_use_rot_embs: true,
-            attn_dropout: 0.0,
-            ff_multiplier: 2,
-            ff_dropout: 0.0,
-            use_flash_attn: false,
-            pos_emb_type: None,
-        };
         let builder = Builder::new(&Seeded(1), DType::F64, &Device::Cpu);
-        let block = Transformer::decoder(&config, 16, 2, &builder).unwrap();
+        let block = Stack::decoder(&Transformer::new(3, 8), 16, 2, &builder).unwrap();
         let close = |found: &Tensor, expected: &Tensor| {
             let error = relative_error(found, expected, 1e-6).unwrap();
             assert!(error < 1e-12, "{error:.2e}");

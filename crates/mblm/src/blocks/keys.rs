@@ -1,0 +1,45 @@
+//! Checks of the numbers that blocks have among their keys, and the keys of a block as a map.
+
+use serde::Serialize;
+
+use super::spec::Keys;
+use crate::config::Problem;
+
+/// The keys of a block and their values, in the order of its fields: what [`BlockSpec::keys`](super::BlockSpec::keys) returns for a
+/// struct that serializes.
+///
+/// A value that is no map has no keys.
+pub fn keys_of(block: &impl Serialize) -> Keys {
+    match serde_json::to_value(block) {
+        Ok(serde_json::Value::Object(keys)) => keys,
+        _ => Keys::new(),
+    }
+}
+
+pub(crate) fn at_least_one(key: &str, value: usize) -> Result<(), Problem> {
+    match value {
+        0 => Err(Problem::new(key, "expected at least 1, found 0")),
+        _ => Ok(()),
+    }
+}
+
+pub(super) fn probability(key: &str, probability: f64) -> Result<(), Problem> {
+    match (0.0..1.0).contains(&probability) {
+        true => Ok(()),
+        false => {
+            let message = format!("expected a probability in [0, 1), found {probability}; 0 turns dropout off");
+            Err(Problem::new(key, message))
+        }
+    }
+}
+
+/// Checks that a width that is a product of two numbers, called `name`, can be counted.
+pub(super) fn countable(key: &str, name: &str, a: usize, b: usize) -> Result<(), Problem> {
+    match a.checked_mul(b) {
+        Some(_) => Ok(()),
+        None => Err(Problem::new(
+            key,
+            format!("{name} = {a} × {b} is beyond what this machine can count; make it smaller"),
+        )),
+    }
+}

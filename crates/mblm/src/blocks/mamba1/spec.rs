@@ -1,0 +1,135 @@
+//! The keys of a Mamba1 stack, and what follows from them: checks, costs, memory, device limits.
+
+use mblm_ops::{conv_silu, selective_scan};
+use serde::{Deserialize, Serialize};
+
+use super::stack::Stack;
+use crate::Result;
+use crate::blocks::cost::{BlockCost, BlockMemory, Count, MemoryArgs};
+use crate::blocks::keys::{at_least_one, countable, keys_of};
+use crate::blocks::scan;
+use crate::blocks::spec::{BlockArgs, BlockSpec, Keys, PositionEmbedding};
+use crate::config::Problem;
+use crate::model::StageBlock;
+
+/// A stack of Mamba1 layers. It takes the keys of Mamba2 and ignores `headdim` and `dropout`, as the published package does.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+#[non_exhaustive]
+pub struct Mamba1 {
+    /// Width of the recurrent state of one channel.
+    pub d_state: usize,
+    /// Positions seen by the causal convolution.
+    pub d_conv: usize,
+    /// Inner width in multiples of the stage's width.
+    pub expand: usize,
+    /// Ignored.
+    pub headdim: usize,
+    /// Ignored.
+    #[serde(default)]
+    pub dropout: f64,
+    /// Position embedding of the stage's tokens.
+    #[serde(default)]
+    pub pos_emb_type: Option<PositionEmbedding>,
+}
+
+/// States of 16.
+impl Default for Mamba1 {
+    fn default() -> Self {
+        Self::new(16)
+    }
+}
+
+impl Mamba1 {
+    /// A stack with states of width `d_state`, four taps of convolution, twice the stage's width inside, without position embedding.
+    pub fn new(d_state: usize) -> Self {
+        Self {
+            d_state,
+            d_conv: 4,
+            expand: 2,
+            headdim: 64,
+            dropout: 0.0,
+            pos_emb_type: None,
+        }
+    }
+
+    /// The same with a position embedding of the stage's tokens.
+    pub fn pos_emb_type(mut self, embedding: impl Into<Option<PositionEmbedding>>) -> Self {
+        self.pos_emb_type = embedding.into();
+        self
+    }
+}
+
+impl BlockSpec for Mamba1 {
+    fn block_type(&self) -> &str {
+        "mamba1"
+    }
+
+    fn keys(&self) -> Keys {
+        keys_of(self)
+    }
+
+    fn position_embedding(&self) -> Option<PositionEmbedding> {
+        self.pos_emb_type
+    }
+
+    fn instead(&self) -> Option<&str> {
+        Some("transformerEncoder")
+    }
+
+    fn check(&self, dim: usize) -> Result<(), Problem> {
+        at_least_one("d_state", self.d_state)?;
+        at_least_one("d_conv", self.d_conv)?;
+        at_least_one("expand", self.expand)?;
+        countable("expand", "expand × hidden dim", self.expand, dim)
+    }
+
+    /// There is none: the key `dropout` is ignored.
+    fn dropout(&self) -> Option<f64> {
+        Some(0.0)
+    }
+
+    /// A layer has a norm, W_in, a convolution with bias, W_x, W_dt with bias, A_log, D, W_out. The rank of Δ is ⌈D/16⌉.
+    fn cost(&self, dim: usize, layers: usize) -> Option<BlockCost> {
+        let (dim, layers) = (Count::of(dim), Count::of(layers));
+        let (inner, state) = (Count::of(self.expand) * dim, Count::of(self.d_state));
+        let rank = Count(dim.0.div_ceil(16));
+        let convolution = inner * Count::of(self.d_conv) + inner;
+        let w_x = (rank + Count::TWO * state) * inner;
+        let w_dt = rank * inner + inner;
+        let layer = dim + Count::TWO * inner * dim + convolution + w_x + w_dt + inner * state + inner + dim * inner;
+        let matrices = (Count(3) * dim + Count::TWO * rank + Count::TWO * state) * inner;
+        Some(BlockCost {
+            parameters: (layers * layer).0,
+            multiplications: (layers * matrices).0,
+        })
+    }
+
+    fn memory(&self, args: &MemoryArgs) -> BlockMemory {
+        let dim = args.dim as f64;
+        let inner = self.expand as f64 * dim;
+        let elements = 2.0 * dim + 5.0 * inner + 2.0 * self.d_state as f64 + (dim / 16.0).ceil();
+        BlockMemory {
+            row: args.element * elements + scan::row(args, inner, self.d_state),
+            state: scan::state(args, inner, inner, self.d_state, self.d_conv),
+            position: 0.0,
+        }
+    }
+
+    fn device_limits(&self) -> Vec<String> {
+        let limits = [
+            (
+                "scan states",
+                self.d_state,
+                selective_scan::MAX_STATES_ON_CUDA,
+                "d_state",
+            ),
+            ("convolutions", self.d_conv, conv_silu::MAX_TAPS_ON_CUDA, "d_conv"),
+        ];
+        limits.into_iter().filter_map(scan::beyond).collect()
+    }
+
+    fn build(&self, args: &BlockArgs<'_>) -> Result<Box<dyn StageBlock>> {
+        Ok(Box::new(Stack::new(self, args.dim, args.layers, args.builder)?))
+    }
+}

@@ -1,0 +1,166 @@
+//! Block types by name: from the map of a stage's block in a configuration to the block.
+//!
+//! `block_type` names the block. Without it the keys decide, among the blocks that have telling keys. Any other name is a block
+//! that the registry does not know: its keys are kept as they are until a registry that knows it resolves it.
+
+use std::fmt;
+use std::sync::Arc;
+
+use serde::de::DeserializeOwned;
+
+use super::spec::{BlockArgs, BlockConfig, BlockSpec, Direction, Keys, TellingKeys};
+use super::untyped::UntypedBlock;
+use crate::config::tree::Node;
+use crate::config::{Problem, suggest};
+use crate::model::StageBlock;
+use crate::{Error, Result};
+
+type Reader = dyn Fn(&Node) -> Result<BlockConfig, Problem> + Send + Sync;
+
+/// The block types that a configuration may name; [`BlockRegistry::default`] knows the built-in ones.
+#[derive(Clone)]
+pub struct BlockRegistry {
+    types: Vec<BlockType>,
+}
+
+#[derive(Clone)]
+struct BlockType {
+    name: String,
+    direction: Direction,
+    telling: Option<TellingKeys>,
+    read: Arc<Reader>,
+}
+
+impl fmt::Debug for BlockRegistry {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_set()
+            .entries(self.types.iter().map(|known| &known.name))
+            .finish()
+    }
+}
+
+impl BlockRegistry {
+    /// A registry that knows no block.
+    pub fn empty() -> Self {
+        Self { types: Vec::new() }
+    }
+
+    /// Makes a configuration's `block_type` mean the block `T`, whose fields are its keys; a block of the same name is replaced.
+    ///
+    /// The name, the direction and the telling keys are those of `T::default()`.
+    pub fn register<T: BlockSpec + DeserializeOwned + Default>(&mut self) {
+        let block = T::default();
+        self.insert(BlockType {
+            name: block.block_type().to_string(),
+            direction: block.direction(),
+            telling: block.telling_keys(),
+            read: Arc::new(|keys| Ok(keys.read::<T>(&["block_type"])?.into())),
+        });
+    }
+
+    /// Makes `block_type: name` in a configuration call `constructor` with the block's keys, as they are written but for
+    /// `pos_emb_type`.
+    ///
+    /// Nothing is known of such a block before it is built: it counts no parameters in a plan, and as a first stage it is trained
+    /// whole.
+    pub fn register_fn<F>(&mut self, name: &str, constructor: F)
+    where
+        F: Fn(&Keys, &BlockArgs<'_>) -> Result<Box<dyn StageBlock>> + Send + Sync + 'static,
+    {
+        let constructor = Arc::new(constructor);
+        let own_name = name.to_string();
+        self.insert(BlockType {
+            name: name.to_string(),
+            direction: Direction::Causal,
+            telling: None,
+            read: Arc::new(move |keys| Ok(UntypedBlock::read(&own_name, keys, Some(constructor.clone()))?.into())),
+        });
+    }
+
+    fn insert(&mut self, block: BlockType) {
+        match self.types.iter_mut().find(|known| known.name == block.name) {
+            Some(known) => *known = block,
+            None => self.types.push(block),
+        }
+    }
+
+    fn get(&self, name: &str) -> Option<&BlockType> {
+        self.types.iter().find(|known| known.name == name)
+    }
+
+    /// The block that this registry has for one that a configuration names and that was not known when it was read; other blocks
+    /// stay as they are.
+    ///
+    /// # Errors
+    /// An unknown name, with the nearest known one; keys that the block does not take.
+    pub fn resolve(&self, block: &BlockConfig) -> Result<BlockConfig> {
+        match block.downcast_ref::<UntypedBlock>() {
+            Some(unknown) if !unknown.is_resolved() => {}
+            _ => return Ok(block.clone()),
+        }
+        let name = block.block_type();
+        let known = self.get(name).ok_or_else(|| self.unknown(name))?;
+        let keys = Node::from(serde_json::Value::Object(block.keys()));
+        (known.read)(&keys).map_err(|problem| Error::config(format!("block_type {name}: {problem}")))
+    }
+
+    /// Reads the map of a block in a model that sees in this direction.
+    pub(crate) fn read(&self, node: &Node, direction: Direction) -> Result<BlockConfig, Problem> {
+        let named = match node.get("block_type") {
+            Some(_) => node.read_key::<Option<String>>("block_type")?,
+            None => None,
+        };
+        let keys = node.without(&["block_type"]);
+        let known = match &named {
+            Some(name) => self.get(name),
+            None => Some(self.recognised(node, direction)?),
+        };
+        match (known, named) {
+            (Some(known), _) => (known.read)(&keys),
+            (None, named) => Ok(UntypedBlock::read(&named.unwrap_or_default(), &keys, None)?.into()),
+        }
+    }
+
+    /// The block that the keys mean where no `block_type` says it.
+    fn recognised(&self, node: &Node, direction: Direction) -> Result<&BlockType, Problem> {
+        let telling = || self.types.iter().filter_map(|known| Some((known, known.telling?)));
+        let mut told = telling().filter(|(_, telling)| node.keys().any(|key| telling.keys.contains(&key)));
+        let first = told.next();
+        // the same keys can mean one block in a decoder and another in an encoder
+        let others: Vec<_> = told.collect();
+        match first {
+            Some((block, keys)) if others.iter().all(|(_, other)| *other == keys) => {
+                let mut candidates = std::iter::once(block).chain(others.iter().map(|(block, _)| *block));
+                Ok(candidates.find(|block| block.direction == direction).unwrap_or(block))
+            }
+            _ => {
+                let mut blocks: Vec<TellingKeys> = telling().map(|(_, telling)| telling).collect();
+                blocks.dedup();
+                Err(not_recognised(node, &blocks))
+            }
+        }
+    }
+
+    fn unknown(&self, name: &str) -> Error {
+        let causal = self.types.iter().filter(|known| known.direction == Direction::Causal);
+        let known: Vec<&str> = causal.map(|known| known.name.as_str()).collect();
+        Error::config(format!(
+            "block_type {name:?} is not known{}. A block of your own is registered with BlockRegistry::register",
+            suggest::hint(name, &known)
+        ))
+    }
+}
+
+fn not_recognised(node: &Node, blocks: &[TellingKeys]) -> Problem {
+    let found: Vec<&str> = node.keys().collect();
+    let blocks: Vec<String> = blocks
+        .iter()
+        .map(|block| format!("{} ({})", block.title, block.keys.join(", ")))
+        .collect();
+    let message = format!(
+        "expected a block: a map with the keys of {}, or any with a block_type; found the keys [{}]",
+        blocks.join(", of "),
+        found.join(", ")
+    );
+    Problem::new("", message).or_at(&node.at)
+}
