@@ -4,7 +4,7 @@ use std::path::Path;
 
 use anyhow::Result;
 use candle_core::Device;
-use mblm::config::{Architecture, Experiment, ModelConfig, Precision};
+use mblm::config::{Experiment, ModelConfig, Precision, Vocabulary};
 use mblm::data::{DatasetArgs, Split};
 use mblm::model::{Model, without_kernels};
 
@@ -53,8 +53,8 @@ pub fn check_trained(experiment: &Experiment, model: &Model, dataset: &str, what
         .into());
     }
     let (ours, theirs) = (
-        vocabulary(&model.architecture()),
-        vocabulary(&experiment.params.architecture),
+        Vocabulary::of(&model.architecture()),
+        Vocabulary::of(&experiment.params.architecture),
     );
     if ours != theirs {
         return Err(Usage(format!(
@@ -88,18 +88,4 @@ pub fn warn_of_kernels(model: &ModelConfig, device: &Device) {
     for part in without_kernels(model, device) {
         tracing::warn!("{part}; computed by ordinary tensor operations, which are slower and need more memory");
     }
-}
-
-/// What a data set must know of a model, for people.
-pub fn vocabulary(architecture: &Architecture) -> String {
-    let ModelConfig {
-        num_tokens,
-        pad_token_id,
-        ..
-    } = architecture.model();
-    let mask = match architecture {
-        Architecture::Decoder(_) => String::new(),
-        Architecture::Encoder(encoder) => format!(", mask_token_id {}", encoder.mask_token_id),
-    };
-    format!("num_tokens {num_tokens}, pad_token_id {pad_token_id}{mask}")
 }

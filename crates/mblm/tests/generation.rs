@@ -11,8 +11,7 @@ use mblm::Result;
 use mblm::bytes::Format;
 use mblm::config::{ModelConfig, Precision};
 use mblm::generate::{
-    Completion, End, Generator, GeneratorState, Sampling, SamplingParams, ShardThreads, Start, StopReason, StopRules,
-    complete,
+    Completion, End, Generator, GeneratorState, SamplingParams, ShardThreads, Start, StopReason, StopRules, complete,
 };
 use mblm::model::{BlockRegistry, Init, Mblm, Model, Parameter, Recomputed, Seeded, SequenceBlock};
 use serde_json::{Value, json};
@@ -467,7 +466,7 @@ fn a_completion_goes_on_from_where_another_ended() {
     let (_, model) = models().remove(3);
     let generator = Generator::new(model).expect("a generator");
     let mut params = SamplingParams::new(24);
-    (params.sampling, params.format) = (Sampling::greedy(), Format::Raw);
+    (params.sampling.temperature, params.format) = (0.0, Format::Raw);
     let [(whole, _)] = &completed(&generator, &params, &StopRules::default())[..] else {
         panic!("one sample")
     };
@@ -495,7 +494,7 @@ fn completions_end_by_a_stop_and_by_an_interrupt() {
     let (_, model) = models().remove(3);
     let generator = Generator::new(model).expect("a generator");
     let mut params = SamplingParams::new(24);
-    (params.sampling, params.format, params.echo) = (Sampling::greedy(), Format::Raw, true);
+    (params.sampling.temperature, params.format, params.echo) = (0.0, Format::Raw, true);
     let [(whole, _)] = &completed(&generator, &params, &StopRules::default())[..] else {
         panic!("one sample")
     };

@@ -5,8 +5,8 @@ use plotters::coord::Shift;
 use plotters::prelude::*;
 use plotters::style::text_anchor::{HPos, Pos, VPos};
 
-use super::chart::{COLOURS, Pen, SIZE, TEXT};
 use super::image::Draw;
+use super::pen::{COLOURS, Pen, SIZE, TEXT};
 
 /// The table's left, top, right and bottom in the picture.
 const LEFT: f64 = 110.0;

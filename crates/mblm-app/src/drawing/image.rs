@@ -8,7 +8,7 @@ use plotters::coord::Shift;
 use plotters::prelude::*;
 use plotters::style::{FontStyle, register_font};
 
-use super::chart::{FONT, SIZE};
+use super::pen::{FONT, SIZE};
 use crate::usage::Usage;
 
 /// Pixels of a PNG for one of the picture.

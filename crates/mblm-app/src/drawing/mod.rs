@@ -7,6 +7,7 @@
 //! | `axis.rs` | ranges of axes, linear and logarithmic, and the numbers beside them |
 //! | `chart.rs` | the picture: two panels, curves, legend |
 //! | `heat.rs` | a table as a heat map |
+//! | `pen.rs` | size, letters, colours, and a panel with axes |
 //! | `image.rs` | the picture as SVG or PNG |
 
 mod axis;
@@ -14,10 +15,11 @@ mod chart;
 mod curves;
 mod heat;
 mod image;
+mod pen;
 
-pub use chart::FONT;
 pub(crate) use chart::Figure;
 pub(crate) use curves::{Across, Curves, Unit};
 pub(crate) use heat::HeatMap;
 pub(crate) use image::Format;
 pub use image::{encode, register_letters};
+pub use pen::FONT;

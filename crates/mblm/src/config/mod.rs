@@ -10,6 +10,7 @@
 //! | `count.rs` | [`ParameterCounts`]: parameters of a model that does not exist yet |
 //! | `preset.rs` | [`Preset`]: ready-made experiments for training with no configuration file |
 //! | `document.rs` | [`Document`]: a configuration of somebody else's keys, read in the same way |
+//! | `vocabulary.rs` | [`Vocabulary`]: what a data set must know of a model |
 //! | `yaml.rs`, `tree.rs` | text and overrides into a tree of values that know where they were written |
 //! | `suggest.rs` | the nearest known name to a misspelt one |
 //!
@@ -28,6 +29,7 @@ mod preset;
 pub mod suggest;
 mod train;
 pub(crate) mod tree;
+mod vocabulary;
 mod yaml;
 
 pub use bytesize::ByteSize;
@@ -41,6 +43,7 @@ pub use precision::Precision;
 pub use preset::Preset;
 pub use train::{ElementCount, OptimizerKind, ScheduleKind, TrainConfig};
 pub use tree::Problem;
+pub use vocabulary::Vocabulary;
 pub use yaml::has_key;
 
 #[cfg(test)]

@@ -9,7 +9,7 @@
 //!
 //! # fn main() -> mblm::Result<()> {
 //! let architecture = Preset::Tiny.experiment("".as_ref(), "".as_ref()).params.architecture;
-//! let device = candle_core::Device::Cpu;
+//! let device = mblm::candle::Device::Cpu;
 //! let model = Model::new(&architecture, &BlockRegistry::default(), &Seeded(0), &device)?;
 //! let generator = Generator::new(model.decoder("a completion")?.clone())?;
 //! for piece in complete(&generator, b"Once upon", &SamplingParams::new(5), &StopRules::default())? {
@@ -33,6 +33,7 @@ use super::generator::Generator;
 use super::sample::Sampling;
 use super::side_by_side::SideBySide;
 use super::stop::StopRules;
+use super::token_set::TokenSet;
 use crate::bytes::{ByteStream, Format, SpecialIds, ids_from_bytes};
 use crate::{Error, Result};
 
@@ -64,7 +65,10 @@ impl SamplingParams {
     /// One sample of at most `max_bytes` bytes as valid UTF-8, drawn from the model's own distribution with seed 0.
     pub fn new(max_bytes: usize) -> Self {
         Self {
-            sampling: Sampling::default(),
+            sampling: Sampling {
+                allowed: TokenSet::bytes(),
+                ..Sampling::default()
+            },
             utf8: false,
             seed: 0,
             samples: 1,

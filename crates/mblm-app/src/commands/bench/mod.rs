@@ -50,20 +50,11 @@ impl Command for Bench {
 
 fn run(args: &BenchArgs, context: &Context) -> Result<ExitCode> {
     let device = device::open(&args.device)?;
-    let (name, architecture, len) = match &args.config {
-        Some(path) => {
-            let params = config::read(path, &[], context)?.params;
-            (path.display().to_string(), params.architecture, params.input_seq_len)
-        }
-        None => {
-            let model = models::named(args.model);
-            let len = model.context();
-            (args.model.name(), Architecture::Decoder(model), len)
-        }
-    };
+    let subject = Subject::new(args, context)?;
+    let architecture = &subject.architecture;
     let train = args.what != BenchWhat::Generate;
     let generate = args.what != BenchWhat::Train;
-    let mut model = Model::new(&architecture, context.blocks(), &Seeded(0), &device)?;
+    let mut model = Model::new(architecture, context.blocks(), &Seeded(0), &device)?;
     let precision = Precision::from(args.precision);
     if train {
         config::warn_of_precision(precision, &device);
@@ -74,57 +65,26 @@ fn run(args: &BenchArgs, context: &Context) -> Result<ExitCode> {
     if generate {
         model.decoder(GENERATION)?;
     }
-    let mut report = json!({
-        "model": name,
-        "parameters": architecture.parameter_counts().total,
-        "device": device::name(&device),
-        "precision": args.precision.name(),
-    });
     let bar = match context.quiet() {
         true => ProgressBar::hidden(),
         false => ProgressBar::new_spinner(),
     };
-    let begun = Instant::now();
-    let tick = |what: &str| bar.set_message(format!("{what}, {} s", begun.elapsed().as_secs()));
-    let time = Duration::from_secs_f64(args.seconds);
-    report["product"] = json!(match precision.is_bf16(&device) && !device.is_cpu() {
-        true => "bfloat16",
-        false => "float32",
+    let mut report = json!({
+        "model": subject.name,
+        "parameters": architecture.parameter_counts().total,
+        "device": device::name(&device),
+        "precision": args.precision.name(),
+        "product": match precision.is_bf16(&device) && !device.is_cpu() {
+            true => "bfloat16",
+            false => "float32",
+        },
     });
     if train {
-        bar.set_message("training");
-        bar.tick();
-        let len = args.context.unwrap_or(len);
-        let work = Workload {
-            architecture: &architecture,
-            batch_size: args.batch_size,
-            len,
-            precision,
-            gpu: !device.is_cpu(),
-            chunking: Chunking::default(),
-        }
-        .fitted(memory_limit(args.memory, &device)?)?;
-        let recipe = (precision, work.chunking);
-        let found = measure::training(&model, recipe, (args.batch_size, len), time, &|| tick("training"))?;
-        let peak = peak_resident();
-        report["train"] = training(&found, &architecture, (args.batch_size, len), peak);
-        report["train"]["used_device_bytes"] = used_memory(&device)?;
-        let estimate = MemoryEstimate::of(&work);
-        report["train"]["first_stage_portion"] = json!(work.chunking.positions);
-        report["train"]["estimated_bytes"] = json!(estimate.total());
+        report["train"] = subject.train(&model, args, &bar)?;
     }
     if generate {
-        bar.set_message("generation");
-        bar.tick();
-        let mut model = Arc::into_inner(model).context("the learner has let go of the model")?;
-        model.use_in(precision)?;
-        let decoder = model.decoder(GENERATION)?;
-        let most = args.context.unwrap_or(len);
-        let prompt = (most / 2).max(1);
-        let count = (most - most / 2).saturating_sub(1).clamp(1, 512);
-        let found = measure::generation(decoder, (prompt, count, STREAMS), time, &|| tick("generation"))?;
-        report["generate"] = generation(&found, (prompt, count), peak_resident());
-        report["generate"]["used_device_bytes"] = used_memory(&device)?;
+        let model = Arc::into_inner(model).context("the learner has let go of the model")?;
+        report["generate"] = subject.generate(model, args, &bar)?;
     }
     bar.finish_and_clear();
     if args.json {
@@ -133,7 +93,8 @@ fn run(args: &BenchArgs, context: &Context) -> Result<ExitCode> {
     }
     let parameters = grouped(architecture.parameter_counts().total);
     output::line(&format!(
-        "{name}: {parameters} parameters, {}, {}",
+        "{}: {parameters} parameters, {}, {}",
+        subject.name,
         args.precision.name(),
         device::name(&device)
     ))?;
@@ -144,6 +105,77 @@ fn run(args: &BenchArgs, context: &Context) -> Result<ExitCode> {
         print_generation(&report["generate"])?;
     }
     Ok(ExitCode::SUCCESS)
+}
+
+/// What is measured.
+struct Subject {
+    name: String,
+    architecture: Architecture,
+    /// Bytes of a sample; of prompt and continuation together.
+    len: usize,
+}
+
+impl Subject {
+    fn new(args: &BenchArgs, context: &Context) -> Result<Self> {
+        let (name, architecture, len) = match &args.config {
+            Some(path) => {
+                let params = config::read(path, &[], context)?.params;
+                (path.display().to_string(), params.architecture, params.input_seq_len)
+            }
+            None => {
+                let model = models::named(args.model);
+                let len = model.context();
+                (args.model.name(), Architecture::Decoder(model), len)
+            }
+        };
+        Ok(Self {
+            name,
+            architecture,
+            len: args.context.unwrap_or(len),
+        })
+    }
+
+    fn train(&self, model: &Arc<Model>, args: &BenchArgs, bar: &ProgressBar) -> Result<Value> {
+        let device = model.device();
+        let precision = Precision::from(args.precision);
+        let work = Workload {
+            architecture: &self.architecture,
+            batch_size: args.batch_size,
+            len: self.len,
+            precision,
+            gpu: !device.is_cpu(),
+            chunking: Chunking::default(),
+        }
+        .fitted(memory_limit(args.memory, device)?)?;
+        let (recipe, batch) = ((precision, work.chunking), (args.batch_size, self.len));
+        let time = Duration::from_secs_f64(args.seconds);
+        let found = measure::training(model, recipe, batch, time, &ticks(bar, "training"))?;
+        let mut report = training(&found, &self.architecture, batch, peak_resident());
+        report["used_device_bytes"] = used_memory(device)?;
+        report["first_stage_portion"] = json!(work.chunking.positions);
+        report["estimated_bytes"] = json!(MemoryEstimate::of(&work).total());
+        Ok(report)
+    }
+
+    fn generate(&self, mut model: Model, args: &BenchArgs, bar: &ProgressBar) -> Result<Value> {
+        model.use_in(args.precision.into())?;
+        let decoder = model.decoder(GENERATION)?;
+        let prompt = (self.len / 2).max(1);
+        let count = (self.len - self.len / 2).saturating_sub(1).clamp(1, 512);
+        let time = Duration::from_secs_f64(args.seconds);
+        let found = measure::generation(decoder, (prompt, count, STREAMS), time, &ticks(bar, "generation"))?;
+        let mut report = generation(&found, (prompt, count), peak_resident());
+        report["used_device_bytes"] = used_memory(model.device())?;
+        Ok(report)
+    }
+}
+
+/// Says on the bar, at every call, what is measured and for how long.
+fn ticks(bar: &ProgressBar, what: &'static str) -> impl Fn() {
+    let (bar, begun) = (bar.clone(), Instant::now());
+    bar.set_message(what);
+    bar.tick();
+    move || bar.set_message(format!("{what}, {} s", begun.elapsed().as_secs()))
 }
 
 fn training(found: &Training, architecture: &Architecture, (rows, len): (usize, usize), peak: Option<u64>) -> Value {

@@ -217,8 +217,15 @@ fn advice(report: &Value, libraries: &[libraries::Library]) -> Vec<String> {
     advice
 }
 
+fn line(name: &str, text: &str) -> std::io::Result<()> {
+    output::line(&format!("  {name:<34} {text}"))
+}
+
+fn bytes(value: &Value) -> String {
+    value.as_u64().map_or_else(|| "unknown".into(), output::bytes)
+}
+
 fn print(report: &Value) -> std::io::Result<()> {
-    let line = |name: &str, text: &str| output::line(&format!("  {name:<34} {text}"));
     let kernels = match BUILT_WITH_CUDA {
         true => "with kernels for NVIDIA GPUs of compute capability 8.0 and newer",
         false => "without CUDA",
@@ -234,7 +241,6 @@ fn print(report: &Value) -> std::io::Result<()> {
     };
     let instructions = processor["instructions"].as_str().unwrap_or_default();
     line("instructions", &format!("{instructions}{products}"))?;
-    let bytes = |value: &Value| value.as_u64().map_or_else(|| "unknown".into(), output::bytes);
     let (available, memory) = (&processor["available_memory_bytes"], &processor["memory_bytes"]);
     line(
         "memory",
@@ -260,38 +266,43 @@ fn print(report: &Value) -> std::io::Result<()> {
         }
     }
     for device in report["devices"].as_array().into_iter().flatten() {
-        output::line(device["device"].as_str().unwrap_or_default())?;
-        if !device["memory_bytes"].is_null() {
-            let (free, total) = (&device["free_bytes"], &device["memory_bytes"]);
-            line("memory", &format!("{} of {} free", bytes(free), bytes(total)))?;
-        }
-        match device["failed"].as_array() {
-            Some(failed) if !failed.is_empty() => {
-                for failure in failed {
-                    line("self-check FAILED", failure.as_str().unwrap_or_default())?;
-                }
-            }
-            _ => line("self-check", &format!("{} fixtures within bounds", device["fixtures"]))?,
-        }
-        for (name, key, unit) in [
-            (
-                "float32 matrix product, GFLOP/s",
-                "float32_product_flop_per_second",
-                1e9,
-            ),
-            ("bfloat16 matrix product, GFLOP/s", "bf16_product_flop_per_second", 1e9),
-            ("copy, GB/s", "copy_bytes_per_second", 1e9),
-        ] {
-            let found = &device[key];
-            if let Some(median) = found["median"].as_f64() {
-                line(name, &format!("{:.1}", median / unit))?;
-            } else if let Some(error) = found["error"].as_str() {
-                line(name, error)?;
-            }
-        }
+        print_device(device)?;
     }
     for advice in report["advice"].as_array().into_iter().flatten() {
         output::line(&format!("to do: {}", advice.as_str().unwrap_or_default()))?;
+    }
+    Ok(())
+}
+
+fn print_device(device: &Value) -> std::io::Result<()> {
+    output::line(device["device"].as_str().unwrap_or_default())?;
+    if !device["memory_bytes"].is_null() {
+        let (free, total) = (&device["free_bytes"], &device["memory_bytes"]);
+        line("memory", &format!("{} of {} free", bytes(free), bytes(total)))?;
+    }
+    match device["failed"].as_array() {
+        Some(failed) if !failed.is_empty() => {
+            for failure in failed {
+                line("self-check FAILED", failure.as_str().unwrap_or_default())?;
+            }
+        }
+        _ => line("self-check", &format!("{} fixtures within bounds", device["fixtures"]))?,
+    }
+    for (name, key, unit) in [
+        (
+            "float32 matrix product, GFLOP/s",
+            "float32_product_flop_per_second",
+            1e9,
+        ),
+        ("bfloat16 matrix product, GFLOP/s", "bf16_product_flop_per_second", 1e9),
+        ("copy, GB/s", "copy_bytes_per_second", 1e9),
+    ] {
+        let found = &device[key];
+        if let Some(median) = found["median"].as_f64() {
+            line(name, &format!("{:.1}", median / unit))?;
+        } else if let Some(error) = found["error"].as_str() {
+            line(name, error)?;
+        }
     }
     Ok(())
 }

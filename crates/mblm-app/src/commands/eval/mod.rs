@@ -12,7 +12,7 @@ use std::sync::atomic::Ordering;
 use anyhow::{Context as _, Result};
 use clap::{ArgMatches, Args};
 use indicatif::ProgressBar;
-use mblm::config::{Experiment, Params, Preset};
+use mblm::config::{Experiment, Params, Preset, Vocabulary};
 use mblm::data::{Dataset, Split};
 use mblm::eval::{Buckets, ByPosition, ByteScore, EvalOptions, Score, SplitScores, Windows};
 use mblm::model::Model;
@@ -75,8 +75,8 @@ fn split_experiment(args: &EvalArgs, given: Option<Experiment>, model: &Model) -
     let mut experiment = match (given, &args.data) {
         (Some(experiment), _) => {
             let (ours, theirs) = (
-                config::vocabulary(&architecture),
-                config::vocabulary(&experiment.params.architecture),
+                Vocabulary::of(&architecture),
+                Vocabulary::of(&experiment.params.architecture),
             );
             if ours != theirs {
                 return Err(Usage(format!(
