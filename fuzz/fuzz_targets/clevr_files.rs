@@ -2,7 +2,7 @@
 #![no_main]
 
 use mblm_vision::clevr::{Clevr, check};
-use mblm_vision::image::Picture;
+use mblm_vision::image::Image;
 use mblm::data::{Dataset, DatasetArgs, Split};
 
 /// More ids than the sample of a small picture has.
@@ -21,7 +21,7 @@ libfuzzer_sys::fuzz_target!(|data: &[u8]| {
     std::fs::write(file, questions).expect("a small file fits into the temporary folder");
     std::fs::write(folder.path().join("images/train/a.png"), image).expect("a small file fits as well");
     mblm_fuzz::limited(data.len(), || {
-        let decoded = Picture::decode(image).is_ok();
+        let decoded = Image::decode(image).is_ok();
         let mut args = DatasetArgs::new(folder.path(), Split::Train, SAMPLE);
         for (key, value) in [
             ("resize_to_w", 5),

@@ -6,7 +6,7 @@
 //! | [`image`] | from image files to the bytes that a model reads |
 //! | [`clevr`] | the data set `clevr`: questions about images |
 //! | [`clevr_synth`] | a synthetic CLEVR: scenes, drawn images, questions |
-//! | [`pictures`] | the data set `pictures`: a folder of images |
+//! | [`image_folder`] | the data set `pictures`: a folder of images |
 //! | [`vqa`] | how often a model's answer is the right one |
 //! | [`classifier`] | the CNN + LSTM that byte models are compared with |
 //!
@@ -20,7 +20,7 @@ pub mod clevr_synth;
 #[cfg(feature = "cli")]
 pub mod commands;
 pub mod image;
-pub mod pictures;
+pub mod image_folder;
 pub mod vqa;
 
 #[cfg(test)]
@@ -40,5 +40,5 @@ use mblm::task::TaskRegistry;
 /// ```
 pub fn register(tasks: &mut TaskRegistry) {
     tasks.add(clevr::ClevrTask);
-    tasks.register("pictures", pictures::open);
+    tasks.register("pictures", image_folder::open);
 }

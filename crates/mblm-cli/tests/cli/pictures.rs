@@ -4,7 +4,7 @@ use std::fs;
 use std::path::{Path, PathBuf};
 use std::sync::OnceLock;
 
-use mblm_vision::image::Picture;
+use mblm_vision::image::Image;
 use serde_json::Value;
 
 use crate::support::{Scratch, best_model, done, fails, finish, mblm, names_in, str, trained};
@@ -116,7 +116,7 @@ fn pixels_become_png_files_of_their_size() {
         if picture["decodes"] == true {
             decode += 1;
             assert!(path.ends_with(format!("picture_{}.png", index + 1)), "{picture}");
-            let decoded = Picture::decode(&bytes).unwrap();
+            let decoded = Image::decode(&bytes).unwrap();
             assert_eq!((decoded.width, decoded.height), (6, 4));
             assert_eq!((&picture["bytes"], &picture["problem"]), (&72.into(), &Value::Null));
         } else {

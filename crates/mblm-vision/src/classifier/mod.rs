@@ -1,7 +1,7 @@
-//! The baseline for questions about pictures: a CNN sees the picture, an LSTM reads the question, a classifier answers.
+//! The baseline for questions about images: a CNN sees the image, an LSTM reads the question, a classifier answers.
 //!
 //! ```text
-//! picture (b, 3, h, w) ─▶ [convolution 3 × 3, stride 2 ─▶ group norm ─▶ ReLU]* ─▶ flat ─┐
+//! image (b, 3, h, w) ─▶ [convolution 3 × 3, stride 2 ─▶ group norm ─▶ ReLU]* ─▶ flat ─┐
 //! words (b, t) ─▶ embedding ─▶ LSTM ─▶ last output ─────────────────────────────────────┴▶ linear ─▶ ReLU ─▶ linear ─▶ (b, 28)
 //! ```
 //!
@@ -14,7 +14,7 @@
 //! |---|---|
 //! | `config` | the configuration of a run |
 //! | `words` | questions as numbers of words |
-//! | `samples` | questions and pictures as a data set |
+//! | `samples` | questions and images as a data set |
 //! | `network` | the network, its files, its answers |
 
 mod config;
@@ -24,7 +24,7 @@ mod words;
 
 pub use config::{ClassifierExperiment, CnnLstmConfig};
 pub use network::CnnLstm;
-pub use samples::PictureQuestions;
+pub use samples::ImageQuestions;
 pub use words::Words;
 
 use mblm::{Counted, Unit};

@@ -1,4 +1,4 @@
-//! The network: a convolution halves the picture, a group norm takes the mean from groups of channels and divides them by their
+//! The network: a convolution halves the image, a group norm takes the mean from groups of channels and divides them by their
 //! deviation (Wu and He 2018), the LSTM is that of Hochreiter and Schmidhuber with a forget gate that begins open.
 //!
 //! ```text
@@ -71,7 +71,7 @@ struct Input {
 }
 
 impl CnnLstm {
-    /// A float32 network for pictures of `height` × `width` pixels.
+    /// A float32 network for images of `height` × `width` pixels.
     ///
     /// # Errors
     /// Sizes that make no sense, or parameters that the source does not have.
@@ -168,12 +168,12 @@ impl CnnLstm {
         &self.description.words
     }
 
-    /// Values of a picture: 3 · height · width.
+    /// Values of a image: 3 · height · width.
     pub fn values(&self) -> usize {
         COLOURS * self.description.height * self.description.width
     }
 
-    /// The batch of a [`PictureQuestions`](super::PictureQuestions) on the device.
+    /// The batch of a [`ImageQuestions`](super::ImageQuestions) on the device.
     fn input(&self, batch: &ModelBatch) -> Result<Input> {
         let (count, values) = (self.words().longest(), self.values());
         let expected = count + values + 1;

@@ -1,4 +1,4 @@
-//! Questions and pictures as a data set: a sample is the numbers of the question's words, the picture's values, channel after
+//! Questions and images as a data set: a sample is the numbers of the question's words, the image's values, channel after
 //! channel, and the number of the answer, in this order.
 
 use std::sync::Arc;
@@ -9,17 +9,17 @@ use mblm::data::{Dataset, Sample};
 use mblm::{Error, Result};
 
 /// A split of CLEVR for a classifier.
-pub struct PictureQuestions {
+pub struct ImageQuestions {
     clevr: Arc<Clevr>,
     words: Words,
     values: usize,
 }
 
-impl PictureQuestions {
-    /// The questions of `clevr`, whose pictures have `values` values each.
+impl ImageQuestions {
+    /// The questions of `clevr`, whose images have `values` values each.
     ///
     /// # Errors
-    /// Pictures of another size, or an answer that is none of CLEVR's.
+    /// ImageFolder of another size, or an answer that is none of CLEVR's.
     pub fn new(clevr: Arc<Clevr>, words: Words, values: usize) -> Result<Self> {
         let set = Self { clevr, words, values };
         for index in 0..set.clevr.len(0) {
@@ -28,7 +28,7 @@ impl PictureQuestions {
         Ok(set)
     }
 
-    /// The questions and pictures.
+    /// The questions and images.
     pub fn clevr(&self) -> &Clevr {
         &self.clevr
     }
@@ -49,28 +49,28 @@ impl PictureQuestions {
     }
 }
 
-impl Dataset for PictureQuestions {
+impl Dataset for ImageQuestions {
     fn len(&self, epoch: usize) -> usize {
         self.clevr.len(epoch)
     }
 
     fn sample(&self, index: usize, _: usize) -> Result<Sample> {
         let question = self.clevr.question(index)?;
-        let picture = self.clevr.image_bytes(index)?;
-        if picture.len() != self.values {
+        let image = self.clevr.image_bytes(index)?;
+        if image.len() != self.values {
             return Err(Error::file(
                 self.clevr.questions_file(),
                 format!(
                     "question {}: its picture has {} values, others {}; a classifier needs pictures of one size: give resize_to_w and \
                      resize_to_h in io.dataset_args",
                     self.clevr.number(index),
-                    picture.len(),
+                    image.len(),
                     self.values
                 ),
             ));
         }
         let mut ids = self.words.numbers(&question.text);
-        ids.extend(picture.iter().copied().map(u32::from));
+        ids.extend(image.iter().copied().map(u32::from));
         ids.push(self.answer(index)?);
         Ok(Sample {
             ids,

@@ -10,7 +10,7 @@ use super::check::Survey;
 use super::layout::Layout;
 use super::options::ClevrOptions;
 use super::questions::{Question, Questions};
-use crate::image::Picture;
+use crate::image::Image;
 use crate::image::cache::Cache;
 use crate::image::images::Images;
 use mblm::data::{Dataset, DatasetArgs, Sample, Split};
@@ -170,8 +170,8 @@ impl Clevr {
     ///
     /// # Errors
     /// A file that cannot be read.
-    pub fn picture(&self, question: &Question) -> Result<Picture> {
-        self.images.picture(question.image)
+    pub fn original(&self, question: &Question) -> Result<Image> {
+        self.images.original(question.image)
     }
 
     /// The ids of sample `index` up to where its answer begins.

@@ -1,6 +1,6 @@
 //! The camera: a pinhole that looks at the middle of the ground from above, from about where CLEVR's stands.
 //!
-//! With f = focal length / picture width, the ray through the pixel (x, y) of a picture of w × h has the direction
+//! With f = focal length / image width, the ray through the pixel (x, y) of a image of w × h has the direction
 //! forward + right·(x − w/2)/(f·w) + up·(h/2 − y)/(f·w). Its part along `forward` is 1, so the parameter of a point on it is the
 //! point's depth.
 
@@ -8,7 +8,7 @@ use super::attributes::Direction;
 use super::draws::Draws;
 use super::vector::{Vec3, vec3};
 
-/// Focal length over picture width: a 35 mm lens on a sensor of 32 mm.
+/// Focal length over image width: a 35 mm lens on a sensor of 32 mm.
 const FOCAL: f32 = 35.0 / 32.0;
 
 /// Where the camera stands, before it is moved by up to [`JITTER`] along each axis.
@@ -54,7 +54,7 @@ impl Camera {
     }
 }
 
-/// A camera with a picture size.
+/// A camera with a image size.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct View {
     pub(super) camera: Camera,
@@ -74,7 +74,7 @@ impl View {
         }
     }
 
-    /// The direction of the ray through a place of the picture.
+    /// The direction of the ray through a place of the image.
     #[inline]
     pub(super) fn ray(&self, x: f32, y: f32) -> Vec3 {
         let across = (x - 0.5 * self.width as f32) / self.scale;
@@ -96,7 +96,7 @@ impl View {
     }
 
     /// The pixels that the convex hull of points can touch, as columns and rows from…to (excluded). Points at or behind the
-    /// camera's plane make it the whole picture.
+    /// camera's plane make it the whole image.
     pub(super) fn bounds(&self, points: impl Iterator<Item = Vec3>) -> Bounds {
         let (mut low, mut high) = ((f32::MAX, f32::MAX), (f32::MIN, f32::MIN));
         for point in points {
@@ -148,7 +148,7 @@ mod tests {
     }
 
     #[test]
-    fn directions_are_those_of_the_picture() {
+    fn directions_are_those_of_the_image() {
         let view = View::new(Camera::draw(&mut Draws::new(&[6])), 480, 320);
         let seen = |direction| {
             let (x, y, _) = view.project(view.camera.direction(direction));

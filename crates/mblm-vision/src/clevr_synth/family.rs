@@ -18,7 +18,7 @@ pub(super) fn share(question_type: QuestionType) -> f32 {
 }
 
 /// The most relations that lead to what a question asks about.
-pub const MOST_RELATIONS: usize = 3;
+pub const MAX_RELATIONS: usize = 3;
 
 /// How objects are described.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -87,7 +87,7 @@ impl Family {
 /// All families; the place is the number.
 pub(super) fn families() -> Vec<Family> {
     const SIDES: [[usize; 2]; 4] = [[0, 0], [1, 0], [0, 1], [1, 1]];
-    let chains: Vec<Chain> = (0..=MOST_RELATIONS)
+    let chains: Vec<Chain> = (0..=MAX_RELATIONS)
         .map(Chain::Hops)
         .chain([Chain::Both])
         .chain(Attribute::ALL.map(Chain::Same))
@@ -120,7 +120,7 @@ mod tests {
         assert_eq!(QuestionType::ALL.map(of), [9, 10, 12, 32, 16]);
         assert_eq!(
             families.iter().map(|family| family.relations()).max(),
-            Some(MOST_RELATIONS)
+            Some(MAX_RELATIONS)
         );
         let plain = |kind| {
             let of_kind = families.iter().filter(|family| family.question_type() == kind);

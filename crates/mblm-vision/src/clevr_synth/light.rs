@@ -4,7 +4,7 @@
 //! points that no object hides. What a ball of radius r at distance d and height h over a point hides of the even light is about
 //! (h/d) · (r/d)².
 //!
-//! What can throw a shadow on a place of the ground is kept for tiles of the picture, so that most of the ground needs no ray.
+//! What can throw a shadow on a place of the ground is kept for tiles of the image, so that most of the ground needs no ray.
 
 use super::camera::View;
 use super::cones::Cone;

@@ -1,14 +1,14 @@
-//! A synthetic CLEVR: pictures of simple objects and questions about them, in the layout of the CLEVR data set (Johnson et al.
+//! A synthetic CLEVR: images of simple objects and questions about them, in the layout of the CLEVR data set (Johnson et al.
 //! 2017, arXiv 1612.06890), where that is not at hand.
 //!
 //! ```text
-//! (seed, split, image) ──▶ sampling ──▶ Scene ──▶ picture ──▶ images/{train,val}/CLEVR_*_NNNNNN.png
+//! (seed, split, image) ──▶ sampling ──▶ Scene ──▶ image ──▶ images/{train,val}/CLEVR_*_NNNNNN.png
 //!                                         ├─────▶ records ──▶ scenes/CLEVR_{train,val}_scenes.json
 //!                                         └──▶ Graph ──▶ question ──▶ questions/CLEVR_{train,val}_questions.json
 //!                                                        family, phrase, program, text
 //! ```
 //!
-//! Pictures are drawn by a small ray caster (`camera`, `solids`, `raster`, `light`, `picture`), in exact arithmetic and `libm`
+//! ImageFolder are drawn by a small ray caster (`camera`, `solids`, `raster`, `light`, `image`), in exact arithmetic and `libm`
 //! only: the same seed gives the same bytes on every machine.
 
 mod attributes;
@@ -17,8 +17,8 @@ mod cones;
 mod draws;
 mod family;
 mod light;
+mod painter;
 mod phrase;
-mod picture;
 mod program;
 mod question;
 mod raster;
@@ -31,11 +31,11 @@ mod vector;
 mod write;
 
 pub use attributes::{Attribute, Direction, Look, Value};
-pub use family::MOST_RELATIONS;
+pub use family::MAX_RELATIONS;
 pub use program::{Answer, Function, Step, execute};
-pub use sampling::FEWEST_OBJECTS;
-pub use scene::{Graph, MOST_OBJECTS};
-pub use write::{MOST_QUESTIONS, Options, Summary, write};
+pub use sampling::MIN_OBJECTS;
+pub use scene::{Graph, MAX_OBJECTS};
+pub use write::{MAX_QUESTIONS, Options, Summary, write};
 
 #[cfg(test)]
 mod tests;

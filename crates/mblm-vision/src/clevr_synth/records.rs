@@ -96,7 +96,7 @@ fn array(v: Vec3) -> [f32; 3] {
     [v.x, v.y, v.z]
 }
 
-/// A scene's JSON; `view` is that of the picture.
+/// A scene's JSON; `view` is that of the image.
 pub(super) fn scene(place: Place, scene: &Scene, graph: &Graph, view: &View) -> serde_json::Result<String> {
     let object = |object: &Object| {
         let name = |attribute| object.look.value(attribute).name();

@@ -1,7 +1,7 @@
 //! Drawing a scene as CLEVR does: attributes, places and turns uniformly, and what is ambiguous or hidden is drawn again.
 //!
 //! Places are uniform in [−3, 3)² such that surfaces keep a distance of 0.25 and centres one of 0.4 along both axes of the
-//! picture's ground directions. Of each object at least 200 pixels of a picture of 480 × 320 are visible. A scene for which 50
+//! image's ground directions. Of each object at least 200 pixels of a image of 480 × 320 are visible. A scene for which 50
 //! places in a row do not do, or in which something is hidden, is begun anew with as many objects, so that the number of
 //! objects stays uniform.
 
@@ -14,9 +14,9 @@ use super::solids::Solid;
 use super::vector::vec3;
 
 /// The fewest objects of a scene.
-pub const FEWEST_OBJECTS: usize = 3;
+pub const MIN_OBJECTS: usize = 3;
 
-/// The size of CLEVR's pictures, in which visibility is counted whatever is drawn.
+/// The size of CLEVR's images, in which visibility is counted whatever is drawn.
 pub(super) const FULL: (usize, usize) = (480, 320);
 
 const EXTENT: f32 = 3.0;
@@ -32,9 +32,9 @@ const ATTEMPTS: usize = 500;
 const LIGHTS: [[f32; 3]; 3] = [[6.45, -2.91, 4.26], [-4.67, -4.01, 3.01], [-1.11, 2.65, 5.87]];
 const LIGHT_JITTER: f32 = 1.0;
 
-/// A scene of [`FEWEST_OBJECTS`] to `most` objects.
+/// A scene of [`MIN_OBJECTS`] to `most` objects.
 pub(super) fn draw(draws: &mut Draws, most: usize) -> Scene {
-    let fewest = FEWEST_OBJECTS.min(most);
+    let fewest = MIN_OBJECTS.min(most);
     let mut count = fewest + draws.below(most - fewest + 1);
     loop {
         for _ in 0..ATTEMPTS {

@@ -12,7 +12,7 @@ use super::vector::Vec3;
 const RELATED: f32 = 0.2;
 
 /// The most objects of a scene, as `Objects` is 16 bits.
-pub const MOST_OBJECTS: usize = 10;
+pub const MAX_OBJECTS: usize = 10;
 
 /// An object.
 #[derive(Clone, Copy, Debug)]
@@ -61,10 +61,10 @@ impl Graph {
     }
 
     /// A graph of its parts: looks as (size, color, material, shape), and by direction the numbers of the objects that lie there
-    /// from each object. None if a name is unknown, a number is no object's, or there are more than [`MOST_OBJECTS`].
+    /// from each object. None if a name is unknown, a number is no object's, or there are more than [`MAX_OBJECTS`].
     pub fn from_parts(looks: &[[&str; 4]], related: [&[Vec<usize>]; 4]) -> Option<Self> {
         let count = looks.len();
-        if count > MOST_OBJECTS || related.iter().any(|lists| lists.len() != count) {
+        if count > MAX_OBJECTS || related.iter().any(|lists| lists.len() != count) {
             return None;
         }
         let look = |names: &[&str; 4]| {

@@ -18,7 +18,7 @@ fn options(train_images: usize) -> Options {
         seed: 11,
         small: true,
         max_objects: 10,
-        max_relations: MOST_RELATIONS,
+        max_relations: MAX_RELATIONS,
     }
 }
 
@@ -303,7 +303,7 @@ fn relations_are_limited_and_every_type_stays() {
 
 #[test]
 fn types_are_clevrs_and_answers_are_balanced() {
-    let (mut draws, asker) = (draws::Draws::new(&[77]), question::Asker::new(MOST_RELATIONS));
+    let (mut draws, asker) = (draws::Draws::new(&[77]), question::Asker::new(MAX_RELATIONS));
     let mut questions = Vec::new();
     for image in 0..1500 {
         let graph = Graph::of(&sampling::draw(&mut draws, 10));
@@ -407,9 +407,9 @@ fn a_run_that_is_broken_off_leaves_nothing_and_bad_options_are_named() {
 fn the_fewest_objects_give_the_most_questions() {
     let folder = tempfile::tempdir().unwrap();
     let hard = Options {
-        questions_per_image: MOST_QUESTIONS,
-        max_objects: FEWEST_OBJECTS,
+        questions_per_image: MAX_QUESTIONS,
+        max_objects: MIN_OBJECTS,
         ..options(4)
     };
-    assert_eq!(made(&folder.path().join("clevr"), &hard).questions, 6 * MOST_QUESTIONS);
+    assert_eq!(made(&folder.path().join("clevr"), &hard).questions, 6 * MAX_QUESTIONS);
 }

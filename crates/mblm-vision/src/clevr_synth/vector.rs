@@ -1,4 +1,4 @@
-//! Vectors of three `f32`, with exact operations only (no fused ones), so that pictures are the same on every machine.
+//! Vectors of three `f32`, with exact operations only (no fused ones), so that images are the same on every machine.
 
 use std::ops::{Add, Mul, Neg, Sub};
 

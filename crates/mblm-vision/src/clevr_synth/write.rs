@@ -12,18 +12,18 @@ use serde::Serialize;
 
 use super::camera::View;
 use super::draws::Draws;
-use super::family::MOST_RELATIONS;
-use super::picture::Painter;
+use super::family::MAX_RELATIONS;
+use super::painter::Painter;
 use super::question::{Asker, Question};
 use super::records::{self, Place};
 use super::sampling;
-use super::scene::{Graph, MOST_OBJECTS, Scene};
+use super::scene::{Graph, MAX_OBJECTS, Scene};
 use crate::clevr::QuestionType;
 use mblm::checkpoint::tree::NewTree;
 use mblm::{Error, Result};
 
 /// The most questions that an image can be asked.
-pub const MOST_QUESTIONS: usize = 50;
+pub const MAX_QUESTIONS: usize = 50;
 
 /// Images that are made together.
 const CHUNK: usize = 128;
@@ -38,15 +38,15 @@ pub struct Options {
     pub train_images: usize,
     /// Images of the split `val`.
     pub val_images: usize,
-    /// Questions about each; at most [`MOST_QUESTIONS`].
+    /// Questions about each; at most [`MAX_QUESTIONS`].
     pub questions_per_image: usize,
     /// What everything is drawn from.
     pub seed: u64,
     /// 120 × 80 pixels instead of 480 × 320; the same scenes and questions.
     pub small: bool,
-    /// The most objects of a scene, 3 to [`MOST_OBJECTS`].
+    /// The most objects of a scene, 3 to [`MAX_OBJECTS`].
     pub max_objects: usize,
-    /// The most relations that lead to an object, 0 to [`MOST_RELATIONS`]; with 0 objects are described by their own attributes.
+    /// The most relations that lead to an object, 0 to [`MAX_RELATIONS`]; with 0 objects are described by their own attributes.
     pub max_relations: usize,
 }
 
@@ -113,9 +113,9 @@ impl Options {
         // names of images have six digits
         range("images", self.train_images, 1, 1_000_000)?;
         range("validation images", self.val_images, 1, 1_000_000)?;
-        range("questions per image", self.questions_per_image, 1, MOST_QUESTIONS)?;
-        range("objects", self.max_objects, sampling::FEWEST_OBJECTS, MOST_OBJECTS)?;
-        range("relations", self.max_relations, 0, MOST_RELATIONS)
+        range("questions per image", self.questions_per_image, 1, MAX_QUESTIONS)?;
+        range("objects", self.max_objects, sampling::MIN_OBJECTS, MAX_OBJECTS)?;
+        range("relations", self.max_relations, 0, MAX_RELATIONS)
     }
 }
 

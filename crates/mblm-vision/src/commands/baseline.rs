@@ -5,7 +5,7 @@ use std::process::ExitCode;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use crate::classifier::{ANSWER, ClassifierExperiment, CnnLstm, PictureQuestions, Words};
+use crate::classifier::{ANSWER, ClassifierExperiment, CnnLstm, ImageQuestions, Words};
 use crate::clevr::Clevr;
 use anyhow::Result;
 use indicatif::ProgressBar;
@@ -97,8 +97,8 @@ fn run(path: &Path, args: &TrainArgs, context: &Context) -> Result<ExitCode> {
         &device,
     )?;
     let values = network.values();
-    let training = Arc::new(PictureQuestions::new(training, words.clone(), values)?);
-    let validation = Arc::new(PictureQuestions::new(validation, words, values)?);
+    let training = Arc::new(ImageQuestions::new(training, words.clone(), values)?);
+    let validation = Arc::new(ImageQuestions::new(validation, words, values)?);
     let parameters = network.parameters().elements();
     let plan = RunPlan::new(&experiment.train, 1, 1);
     if args.dry_run {

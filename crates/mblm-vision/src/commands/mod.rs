@@ -12,7 +12,7 @@
 
 mod baseline;
 mod clevr_synth;
-mod pictures;
+mod images;
 mod sheet;
 mod tasks;
 mod vqa;
@@ -26,8 +26,8 @@ pub fn extend(app: App) -> App {
         .group(Group::new("vqa", "Ask a model questions about pictures (data set clevr)").behind("data"))
         .command(vqa::VqaEval)
         .command(clevr_synth::ClevrSynth)
-        .generate_mode(pictures::Pictures)
+        .generate_mode(images::ImageFolder)
         .run_kind(baseline::Baseline)
         .task_commands(tasks::Clevr)
-        .task_commands(tasks::Pictures)
+        .task_commands(tasks::ImageFolder)
 }

@@ -1,6 +1,6 @@
-//! A contact sheet: small pictures side by side, each with a text, and a right and a wrong line under it, as PNG.
+//! A contact sheet: small images side by side, each with a text, and a right and a wrong line under it, as PNG.
 
-use crate::image::Picture;
+use crate::image::Image;
 use anyhow::{Result, anyhow};
 use plotters::prelude::*;
 
@@ -8,8 +8,8 @@ use mblm_app::drawing::{FONT, encode, register_letters};
 
 /// Cells side by side.
 const COLUMNS: usize = 4;
-/// The space of a picture in pixels, and that between cells.
-const PICTURE: (usize, usize) = (300, 200);
+/// The space of a image in pixels, and that between cells.
+const IMAGE: (usize, usize) = (300, 200);
 const GAP: usize = 16;
 /// Heights of letters and lines.
 const LETTER: i32 = 14;
@@ -18,9 +18,9 @@ const LINE: i32 = 19;
 const CHARACTERS: usize = 40;
 const LINES: usize = 4;
 
-/// A picture and what is said about it.
+/// A image and what is said about it.
 pub(crate) struct Cell {
-    pub(crate) picture: Picture,
+    pub(crate) image: Image,
     pub(crate) text: String,
     pub(crate) right: String,
     pub(crate) wrong: String,
@@ -29,20 +29,20 @@ pub(crate) struct Cell {
 /// The bytes of the PNG file; a blank line of it for no cells.
 pub(crate) fn contact_sheet(cells: &[Cell]) -> Result<Vec<u8>> {
     register_letters()?;
-    let cell = (PICTURE.0 + GAP, PICTURE.1 + (LINES + 2) * LINE as usize + GAP);
+    let cell = (IMAGE.0 + GAP, IMAGE.1 + (LINES + 2) * LINE as usize + GAP);
     let rows = cells.len().div_ceil(COLUMNS).max(1);
     let (width, height) = (cell.0 * COLUMNS + GAP, cell.1 * rows + GAP);
     let mut pixels = vec![u8::MAX; width * height * 3];
     for (place, cell_) in cells.iter().enumerate() {
         let (left, top) = corner(place, cell);
-        paste(&fitted(&cell_.picture), &mut pixels, width, left, top);
+        paste(&fitted(&cell_.image), &mut pixels, width, left, top);
     }
     let size = (width as u32, height as u32);
     {
         let area = BitMapBackend::with_buffer(&mut pixels, size).into_drawing_area();
         for (place, cell_) in cells.iter().enumerate() {
             let (left, top) = corner(place, cell);
-            let mut y = (top + PICTURE.1) as i32 + 4;
+            let mut y = (top + IMAGE.1) as i32 + 4;
             let question = wrapped(&cell_.text).into_iter().map(|line| (line, BLACK));
             let answers = [
                 (cell_.right.clone(), RGBColor(0, 110, 40)),
@@ -65,17 +65,17 @@ fn corner(place: usize, cell: (usize, usize)) -> (usize, usize) {
     (GAP + place % COLUMNS * cell.0, GAP + place / COLUMNS * cell.1)
 }
 
-/// The picture, as large as its space allows.
-fn fitted(picture: &Picture) -> Picture {
-    let (width, height) = (picture.width as f64, picture.height as f64);
-    let scale = (PICTURE.0 as f64 / width).min(PICTURE.1 as f64 / height);
+/// The image, as large as its space allows.
+fn fitted(image: &Image) -> Image {
+    let (width, height) = (image.width as f64, image.height as f64);
+    let scale = (IMAGE.0 as f64 / width).min(IMAGE.1 as f64 / height);
     let side = |length: f64, most: usize| ((length * scale).round() as usize).clamp(1, most);
-    picture.resized(side(width, PICTURE.0), side(height, PICTURE.1))
+    image.resized(side(width, IMAGE.0), side(height, IMAGE.1))
 }
 
-/// Copies a picture that fits into a larger one of `width` pixels a row.
-fn paste(picture: &Picture, pixels: &mut [u8], width: usize, left: usize, top: usize) {
-    for (y, row) in picture.rgb.chunks_exact(picture.width * 3).enumerate() {
+/// Copies a image that fits into a larger one of `width` pixels a row.
+fn paste(image: &Image, pixels: &mut [u8], width: usize, left: usize, top: usize) {
+    for (y, row) in image.rgb.chunks_exact(image.width * 3).enumerate() {
         let start = ((top + y) * width + left) * 3;
         pixels[start..start + row.len()].copy_from_slice(row);
     }
@@ -119,9 +119,9 @@ mod tests {
     }
 
     #[test]
-    fn pictures_stand_side_by_side() {
+    fn images_stand_side_by_side() {
         let cell = |value| Cell {
-            picture: Picture {
+            image: Image {
                 width: 48,
                 height: 32,
                 rgb: vec![value; 48 * 32 * 3],
@@ -131,13 +131,13 @@ mod tests {
             wrong: "given: sphere".into(),
         };
         let cells: Vec<Cell> = (0..5).map(|value| cell(value * 20)).collect();
-        let sheet = Picture::decode(&contact_sheet(&cells).unwrap()).unwrap();
+        let sheet = Image::decode(&contact_sheet(&cells).unwrap()).unwrap();
         let pixel = |x: usize, y: usize| sheet.rgb[(y * sheet.width + x) * 3];
-        // a point inside the second picture of the first row, and inside the first of the second
-        assert_eq!(pixel(GAP + PICTURE.0 + GAP + 9, GAP + 9), 20);
+        // a point inside the second image of the first row, and inside the first of the second
+        assert_eq!(pixel(GAP + IMAGE.0 + GAP + 9, GAP + 9), 20);
         assert_eq!(pixel(GAP + 9, sheet.height / 2 + GAP + 9), 80);
         // letters are not white
-        let under = (PICTURE.1 + GAP) * sheet.width * 3..(PICTURE.1 + 2 * GAP) * sheet.width * 3;
+        let under = (IMAGE.1 + GAP) * sheet.width * 3..(IMAGE.1 + 2 * GAP) * sheet.width * 3;
         assert!(sheet.rgb[under].iter().any(|value| *value < 128));
         assert!(contact_sheet(&[]).is_ok());
     }

@@ -6,7 +6,7 @@ use mblm_app::command::{CheckHelp, NextStep, TaskCommands};
 pub(super) const CLEVR: &str = "clevr";
 
 /// The data set of images.
-pub(super) const PICTURES: &str = "pictures";
+pub(super) const IMAGES: &str = "pictures";
 
 /// Of `clevr`.
 pub(super) struct Clevr;
@@ -31,11 +31,11 @@ images, answers outside the map and samples longer than input_seq_len are listed
 }
 
 /// Of `pictures`.
-pub(super) struct Pictures;
+pub(super) struct ImageFolder;
 
-impl TaskCommands for Pictures {
+impl TaskCommands for ImageFolder {
     fn dataset(&self) -> &str {
-        PICTURES
+        IMAGES
     }
 
     fn next_step(&self) -> NextStep {

@@ -10,7 +10,7 @@ use std::sync::{Arc, PoisonError, RwLock};
 use rayon::prelude::*;
 
 use super::cache::Cache;
-use super::picture::{Picture, inspect};
+use super::decoded::{Image, inspect};
 use super::prepare::Preparation;
 use mblm::data::{OnOpening, Opening};
 use mblm::{Error, Result};
@@ -74,8 +74,8 @@ impl Images {
     }
 
     /// The image as it is in its file.
-    pub(crate) fn picture(&self, image: usize) -> Result<Picture> {
-        Picture::open(&self.path(image))
+    pub(crate) fn original(&self, image: usize) -> Result<Image> {
+        Image::open(&self.path(image))
     }
 
     /// The bytes of the image part of a sample.

@@ -11,9 +11,9 @@ use mozjpeg::qtable::{AnnexK_Chroma, AnnexK_Luma};
 use mozjpeg::{ColorSpace, Compress};
 use serde::Serialize;
 
-use super::picture::Picture;
+use super::decoded::Image;
 
-/// The largest side of a picture that the format allows.
+/// The largest side of a image that the format allows.
 const LARGEST: usize = 65_500;
 /// The first quality whose tables fit into bytes.
 const BASELINE: u8 = 24;
@@ -29,24 +29,24 @@ pub(crate) struct Jpeg {
 
 impl Jpeg {
     /// The file's bytes.
-    pub(crate) fn encode(self, picture: &Picture) -> Result<Vec<u8>, String> {
-        let sides = [picture.width, picture.height];
+    pub(crate) fn encode(self, image: &Image) -> Result<Vec<u8>, String> {
+        let sides = [image.width, image.height];
         if sides.iter().any(|side| !(1..=LARGEST).contains(side)) {
             return Err(format!(
                 "a JPEG file holds 1 to {LARGEST} pixels a side, not {} × {}",
-                picture.width, picture.height
+                image.width, image.height
             ));
         }
         // the C library reports errors by unwinding
-        catch_unwind(AssertUnwindSafe(|| self.encode_unwinding(picture)))
+        catch_unwind(AssertUnwindSafe(|| self.encode_unwinding(image)))
             .map_err(|_| "the JPEG encoder failed".to_string())?
             .map_err(|error| format!("the JPEG encoder failed: {error}"))
     }
 
-    fn encode_unwinding(self, picture: &Picture) -> std::io::Result<Vec<u8>> {
+    fn encode_unwinding(self, image: &Image) -> std::io::Result<Vec<u8>> {
         let mut encoder = Compress::new(ColorSpace::JCS_RGB);
         encoder.set_fastest_defaults();
-        encoder.set_size(picture.width, picture.height);
+        encoder.set_size(image.width, image.height);
         if self.rgb {
             encoder.set_color_space(ColorSpace::JCS_RGB);
         }
@@ -59,7 +59,7 @@ impl Jpeg {
             encoder.set_chroma_qtable(&AnnexK_Chroma.scaled(quality, quality));
         }
         let mut encoder = encoder.start_compress(Vec::new())?;
-        encoder.write_scanlines(&picture.rgb)?;
+        encoder.write_scanlines(&image.rgb)?;
         encoder.finish()
     }
 }

@@ -1,5 +1,5 @@
 //! Pixels of a JPEG file, strictly: what the decoder would only warn of, such as data that ends early or codes that do not exist,
-//! is an error here, because it fills the rest of such a picture with gray and calls it done.
+//! is an error here, because it fills the rest of such a image with gray and calls it done.
 //!
 //! Baseline and progressive files of one or three channels are read. The C library reports errors by calling back; the callback
 //! unwinds through it, which it is built for, and is caught here.
@@ -15,7 +15,7 @@ use std::path::Path;
 use mozjpeg::Decompress;
 use mozjpeg_sys::{jpeg_common_struct, jpeg_error_mgr, jpeg_std_error};
 
-use super::picture::{Picture, sides};
+use super::decoded::{Image, sides};
 use mblm::Error;
 
 /// What is said of other files.
@@ -26,12 +26,12 @@ pub(super) const START: [u8; 2] = [0xff, 0xd8];
 const END: [u8; 2] = [0xff, 0xd9];
 /// Pixels that a byte of a file can stand for at most: a block of 8 × 8 takes at least one bit; twice that, as channels may be
 /// sampled coarsely.
-const MOST_PER_BYTE: usize = 2 * 64 * 8;
+const MAX_PER_BYTE: usize = 2 * 64 * 8;
 /// Bytes of a message of the C library with the 0 at its end (`JMSG_LENGTH_MAX`).
 const MESSAGE: usize = 200;
 
 /// Reads the bytes of a JPEG file, or says what is wrong with them.
-pub(super) fn decode(bytes: &[u8]) -> Result<Picture, String> {
+pub(super) fn decode(bytes: &[u8]) -> Result<Image, String> {
     if !bytes.starts_with(&START) {
         return Err(NO_JPEG.into());
     }
@@ -54,12 +54,12 @@ pub(crate) fn inspect(path: &Path) -> Result<usize, Error> {
     }
 }
 
-fn decode_unwinding(bytes: &[u8]) -> Result<Picture, String> {
+fn decode_unwinding(bytes: &[u8]) -> Result<Image, String> {
     let unreadable = |error: std::io::Error| format!("the JPEG file cannot be decoded: {error}");
     let header = Decompress::with_err(strict()).from_mem(bytes).map_err(unreadable)?;
     let (width, height) = header.size();
     let (width, height) = sides(width, height)?;
-    if width * height / MOST_PER_BYTE > bytes.len() {
+    if width * height / MAX_PER_BYTE > bytes.len() {
         let found = bytes.len();
         return Err(format!(
             "the file is truncated: {found} bytes cannot hold {width} × {height} pixels"
@@ -73,7 +73,7 @@ fn decode_unwinding(bytes: &[u8]) -> Result<Picture, String> {
         return Err("the file is truncated: a JPEG file ends with the bytes FF D9, this one does not".into());
     }
     match rgb.len() == width * height * 3 {
-        true => Ok(Picture { width, height, rgb }),
+        true => Ok(Image { width, height, rgb }),
         false => Err(format!("expected {width} × {height} pixels, found {}", rgb.len() / 3)),
     }
 }

@@ -1,4 +1,4 @@
-//! The keys of `dataset_args` that say what is done with each picture, those of the Python package.
+//! The keys of `dataset_args` that say what is done with each image, those of the Python package.
 //!
 //! What the package ignores silently is an error here: one side of a crop or size without the other, a shift without bins, a
 //! vocabulary without room for a special id.
@@ -28,7 +28,7 @@ pub(crate) struct ImageKeys {
 }
 
 impl ImageKeys {
-    /// What is done with each picture.
+    /// What is done with each image.
     ///
     /// # Errors
     /// Keys that make no sense, by themselves or beside others.

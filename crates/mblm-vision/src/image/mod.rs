@@ -1,24 +1,24 @@
-//! From picture files to the bytes that a model reads: what the data sets of pictures share.
+//! From image files to the bytes that a model reads: what the data sets of images share.
 //!
 //! ```text
-//! *.png, *.jpg ──▶ picture ──▶ resize ──▶ channels ──▶ (jpeg) ──▶ images
+//! *.png, *.jpg ──▶ image ──▶ resize ──▶ channels ──▶ (jpeg) ──▶ images
 //!                  decode, cut                                  memory, cache
 //! ```
 //!
 //! | file | holds |
 //! |---|---|
-//! | `picture`, `jpeg_reader` | from a PNG or JPEG file to pixels |
-//! | `resize`, `channels`, `jpeg`, `prepare` | what is done with each picture |
+//! | `image`, `jpeg_reader` | from a PNG or JPEG file to pixels |
+//! | `resize`, `channels`, `jpeg`, `prepare` | what is done with each image |
 //! | `keys` | the keys of `dataset_args` that ask for it, and their checks |
-//! | `images`, `cache` | prepared pictures in memory and on disk |
+//! | `images`, `cache` | prepared images in memory and on disk |
 
 pub(super) mod cache;
 pub(super) mod channels;
+pub(super) mod decoded;
 pub(super) mod images;
 pub(super) mod jpeg;
 mod jpeg_reader;
 pub(super) mod keys;
-pub(super) mod picture;
 pub(super) mod prepare;
 pub(super) mod resize;
 #[cfg(test)]
@@ -26,7 +26,7 @@ pub(super) mod testing;
 #[cfg(test)]
 mod tests;
 
-pub use picture::Picture;
+pub use decoded::Image;
 
+pub(super) use decoded::inspect as inspect_png;
 pub(super) use jpeg_reader::inspect as inspect_jpeg;
-pub(super) use picture::inspect as inspect_png;

@@ -1,16 +1,16 @@
-//! From a picture file to the bytes of a sample's picture: decode, crop, resize, bin, shift, then JPEG if asked.
+//! From a image file to the bytes of a sample's image: decode, crop, resize, bin, shift, then JPEG if asked.
 
 use std::path::Path;
 
 use serde::Serialize;
 
 use super::channels::{Bins, shift};
+use super::decoded::Image;
 use super::jpeg::Jpeg;
-use super::picture::Picture;
 use super::resize::resize;
 use mblm::{Error, Result};
 
-/// What a picture becomes.
+/// What a image becomes.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
 pub(crate) enum Output {
     /// Its pixels, (3, H, W).
@@ -50,31 +50,31 @@ impl Preparation {
         if self.output == Output::File {
             return std::fs::read(path).map_err(|error| Error::file(path, error));
         }
-        let picture = Picture::open(path)?;
-        self.apply(picture).map_err(|message| Error::file(path, message))
+        let image = Image::open(path)?;
+        self.apply(image).map_err(|message| Error::file(path, message))
     }
 
-    fn apply(&self, mut picture: Picture) -> Result<Vec<u8>, String> {
-        let (left, top) = self.margins(picture.width, picture.height);
+    fn apply(&self, mut image: Image) -> Result<Vec<u8>, String> {
+        let (left, top) = self.margins(image.width, image.height);
         if (left, top) != (0, 0) {
-            picture = picture.cut(left, top);
+            image = image.cut(left, top);
         }
         if let Some((width, height)) = self.size {
-            picture = resize(&picture, width, height);
+            image = resize(&image, width, height);
         }
         if let Some(bins) = &self.bins {
-            bins.apply(&mut picture.rgb);
+            bins.apply(&mut image.rgb);
         }
         if let Some(start) = self.shift {
-            shift(&mut picture.rgb, start)?;
+            shift(&mut image.rgb, start)?;
         }
         match self.output {
-            Output::Jpeg(jpeg) => jpeg.encode(&picture),
-            Output::Pixels | Output::File => Ok(picture.channels()),
+            Output::Jpeg(jpeg) => jpeg.encode(&image),
+            Output::Pixels | Output::File => Ok(image.channels()),
         }
     }
 
-    /// What is cut off each side: left and right, above and below. A picture of at least one pixel keeps at least one, because
+    /// What is cut off each side: left and right, above and below. A image of at least one pixel keeps at least one, because
     /// the shares are below one half.
     fn margins(&self, width: usize, height: usize) -> (usize, usize) {
         let margin = |size: usize, share: f64| {

@@ -7,29 +7,29 @@
 //! fractional bits, sums are rounded and cut to 0…255. The horizontal pass comes first and rounds to bytes; an axis whose length
 //! stays is left alone.
 //!
-//! Pictures are (H, W, 3).
+//! ImageFolder are (H, W, 3).
 
 use std::f64::consts::PI;
 
-use super::picture::Picture;
+use super::decoded::Image;
 
-/// Half the width of the filter in pixels of the smaller picture.
+/// Half the width of the filter in pixels of the smaller image.
 const SUPPORT: f64 = 3.0;
 /// Fractional bits of a weight: 32, less the 8 of a value and 2 for sums beyond 255.
 const PRECISION: u32 = 32 - 8 - 2;
 const CHANNELS: usize = 3;
 
-/// `picture` at `width` × `height` pixels, at least 1 each.
-pub(crate) fn resize(picture: &Picture, width: usize, height: usize) -> Picture {
-    let horizontal = match picture.width == width {
-        true => picture.rgb.clone(),
-        false => across(&picture.rgb, picture.width, &weights(picture.width, width)),
+/// `image` at `width` × `height` pixels, at least 1 each.
+pub(crate) fn resize(image: &Image, width: usize, height: usize) -> Image {
+    let horizontal = match image.width == width {
+        true => image.rgb.clone(),
+        false => across(&image.rgb, image.width, &weights(image.width, width)),
     };
-    let rgb = match picture.height == height {
+    let rgb = match image.height == height {
         true => horizontal,
-        false => down(&horizontal, width, &weights(picture.height, height)),
+        false => down(&horizontal, width, &weights(image.height, height)),
     };
-    Picture { width, height, rgb }
+    Image { width, height, rgb }
 }
 
 /// The inputs of one output pixel: the first, and the weight of each.

@@ -3,8 +3,8 @@
 use proptest::prelude::*;
 use sha2::{Digest, Sha256};
 
+use super::decoded::Image;
 use super::jpeg::Jpeg;
-use super::picture::Picture;
 use super::resize::resize;
 use super::testing::{noise, png};
 use mblm::checkpoint::hex;
@@ -15,7 +15,7 @@ fn digest(bytes: &[u8]) -> String {
 
 #[test]
 fn resizing_gives_pillows_pixels() {
-    // SHA-256 of Image.resize((w, h), LANCZOS).tobytes() of the same pictures, Pillow 12.2
+    // SHA-256 of Image.resize((w, h), LANCZOS).tobytes() of the same images, Pillow 12.2
     for (width, height, seed, w, h, expected) in [
         (48, 32, 1, 13, 9, "26858b632bd54f73"),
         (13, 9, 2, 48, 32, "b1295502a4424179"),
@@ -54,7 +54,7 @@ const JPEG_PINS: [&str; 4] = [
 ];
 
 #[test]
-fn gray_palette_and_transparent_pictures_are_read() {
+fn gray_palette_and_transparent_images_are_read() {
     let encode = |color, depth, palette: Option<&'static [u8]>, data: &[u8]| {
         let mut bytes = Vec::new();
         let mut encoder = png::Encoder::new(&mut bytes, 2, 1);
@@ -66,7 +66,7 @@ fn gray_palette_and_transparent_pictures_are_read() {
         let mut writer = encoder.write_header().unwrap();
         writer.write_image_data(data).unwrap();
         writer.finish().unwrap();
-        Picture::decode(&bytes)
+        Image::decode(&bytes)
     };
     use png::{BitDepth, ColorType};
     let rgb = |color, data: &[u8]| encode(color, BitDepth::Eight, None, data).unwrap().rgb;
@@ -77,7 +77,7 @@ fn gray_palette_and_transparent_pictures_are_read() {
     assert_eq!(palette.unwrap().rgb, [4, 5, 6, 1, 2, 3]);
     let deep = encode(ColorType::Grayscale, BitDepth::Sixteen, None, &[1, 2, 3, 4]).unwrap_err();
     assert!(deep.contains("expected 8 bits a channel, found 16"), "{deep}");
-    // the header of a picture of 8192 × 8192 pixels, and no room for them
+    // the header of a image of 8192 × 8192 pixels, and no room for them
     let mut huge = png(&noise(2, 1, 1));
     (huge[16..20]).copy_from_slice(&8192u32.to_be_bytes());
     (huge[20..24]).copy_from_slice(&8192u32.to_be_bytes());
@@ -85,12 +85,12 @@ fn gray_palette_and_transparent_pictures_are_read() {
     sum.update(&huge[12..29]);
     huge[29..33].copy_from_slice(&sum.sum().to_be_bytes());
     assert!(
-        Picture::decode(&huge)
+        Image::decode(&huge)
             .unwrap_err()
             .contains("cannot hold 8192 × 8192 pixels")
     );
     assert!(
-        Picture::decode(b"GIF89a")
+        Image::decode(b"GIF89a")
             .unwrap_err()
             .contains("expected a PNG or JPEG file")
     );
@@ -103,37 +103,30 @@ fn jpeg(quality: u8) -> Vec<u8> {
 
 #[test]
 fn jpeg_files_are_read() {
-    let picture = noise(37, 21, 8);
+    let image = noise(37, 21, 8);
     // one value everywhere is its own mean: no rounding, whatever the quality
-    let plain = Picture {
-        rgb: vec![128; picture.rgb.len()],
-        ..picture.clone()
+    let plain = Image {
+        rgb: vec![128; image.rgb.len()],
+        ..image.clone()
     };
     for rgb in [true, false] {
         let file = Jpeg { quality: 20, rgb }.encode(&plain).unwrap();
-        assert_eq!(Picture::decode(&file).unwrap(), plain);
+        assert_eq!(Image::decode(&file).unwrap(), plain);
         // a quantisation step at quality 95 is at most 12 of 255
-        let file = Jpeg { quality: 95, rgb }.encode(&picture).unwrap();
-        let read = Picture::decode(&file).unwrap();
+        let file = Jpeg { quality: 95, rgb }.encode(&image).unwrap();
+        let read = Image::decode(&file).unwrap();
         assert_eq!((read.width, read.height), (37, 21));
-        let differences = read
-            .rgb
-            .iter()
-            .zip(&picture.rgb)
-            .map(|(a, b)| f64::from(a.abs_diff(*b)));
-        let mean = differences.sum::<f64>() / picture.rgb.len() as f64;
+        let differences = read.rgb.iter().zip(&image.rgb).map(|(a, b)| f64::from(a.abs_diff(*b)));
+        let mean = differences.sum::<f64>() / image.rgb.len() as f64;
         // halved chroma cannot follow noise
         assert!(mean < if rgb { 3.0 } else { 60.0 }, "{mean}");
     }
-    // what follows the end does not belong to the picture
+    // what follows the end does not belong to the image
     let with_more = [&jpeg(50)[..], b"more"].concat();
-    assert_eq!(
-        Picture::decode(&with_more).unwrap(),
-        Picture::decode(&jpeg(50)).unwrap()
-    );
+    assert_eq!(Image::decode(&with_more).unwrap(), Image::decode(&jpeg(50)).unwrap());
 }
 
-/// A gray picture of one value, 9 × 8 pixels, as others write it.
+/// A gray image of one value, 9 × 8 pixels, as others write it.
 fn gray_jpeg(progressive: bool) -> Vec<u8> {
     let mut encoder = mozjpeg::Compress::new(mozjpeg::ColorSpace::JCS_GRAYSCALE);
     encoder.set_size(9, 8);
@@ -149,9 +142,9 @@ fn gray_jpeg(progressive: bool) -> Vec<u8> {
 #[test]
 fn gray_and_progressive_jpeg_files_are_read() {
     for progressive in [false, true] {
-        let picture = Picture::decode(&gray_jpeg(progressive)).unwrap();
-        assert_eq!((picture.width, picture.height), (9, 8));
-        assert_eq!(picture.rgb, [136; 216]);
+        let image = Image::decode(&gray_jpeg(progressive)).unwrap();
+        assert_eq!((image.width, image.height), (9, 8));
+        assert_eq!(image.rgb, [136; 216]);
     }
 }
 
@@ -159,36 +152,36 @@ fn gray_and_progressive_jpeg_files_are_read() {
 fn a_jpeg_file_that_ends_early_does_not_decode() {
     let whole = jpeg(30);
     for len in 0..whole.len() {
-        let message = Picture::decode_jpeg(&whole[..len]).unwrap_err();
+        let message = Image::decode_jpeg(&whole[..len]).unwrap_err();
         assert!(
             message.contains("JPEG file"),
             "{len} of {} bytes: {message}",
             whole.len()
         );
     }
-    let message = Picture::decode_jpeg(&whole[..whole.len() / 2]).unwrap_err();
+    let message = Image::decode_jpeg(&whole[..whole.len() / 2]).unwrap_err();
     assert!(message.contains("remature end"), "{message}");
-    let message = Picture::decode_jpeg(&png(&noise(2, 2, 1))).unwrap_err();
+    let message = Image::decode_jpeg(&png(&noise(2, 2, 1))).unwrap_err();
     assert!(message.contains("begins with the bytes FF D8"), "{message}");
     // a header of 16,384 × 4096 pixels, and no room for them
     let mut huge = whole;
     let frame = huge.windows(2).position(|pair| pair == [0xff, 0xc0]).unwrap();
     huge[frame + 5..][..4].copy_from_slice(&[0x10, 0, 0x40, 0]);
-    let message = Picture::decode_jpeg(&huge).unwrap_err();
+    let message = Image::decode_jpeg(&huge).unwrap_err();
     assert!(message.contains("cannot hold 16384 × 4096 pixels"), "{message}");
 }
 
 #[test]
 fn channels_are_put_together_again() {
-    let picture = noise(5, 3, 2);
-    assert_eq!(Picture::from_channels(5, 3, &picture.channels()).unwrap(), picture);
-    let message = Picture::from_channels(5, 3, &[0; 44]).unwrap_err();
+    let image = noise(5, 3, 2);
+    assert_eq!(Image::from_channels(5, 3, &image.channels()).unwrap(), image);
+    let message = Image::from_channels(5, 3, &[0; 44]).unwrap_err();
     assert!(
         message.contains("expected 3 × 3 × 5 = 45 values, found 44"),
         "{message}"
     );
-    assert!(Picture::from_channels(0, 3, &[]).is_err());
-    assert!(Picture::from_channels(usize::MAX, 3, &[]).is_err());
+    assert!(Image::from_channels(0, 3, &[]).is_err());
+    assert!(Image::from_channels(usize::MAX, 3, &[]).is_err());
 }
 
 proptest! {
@@ -198,16 +191,16 @@ proptest! {
         bytes in prop::collection::vec(any::<u8>(), 0..200), changes in prop::collection::vec(any::<(u16, u8)>(), 1..6),
         cut: u16, quality in 0u8..=95
     ) {
-        let _ = Picture::decode_jpeg(&bytes);
-        let _ = Picture::decode_jpeg(&[&[0xff, 0xd8, 0xff], &bytes[..]].concat());
+        let _ = Image::decode_jpeg(&bytes);
+        let _ = Image::decode_jpeg(&[&[0xff, 0xd8, 0xff], &bytes[..]].concat());
         let mut file = jpeg(quality);
         for (place, value) in changes {
             let place = usize::from(place) % file.len();
             file[place] = value;
         }
         file.truncate(file.len() - usize::from(cut) % 40);
-        if let Ok(picture) = Picture::decode(&file) {
-            prop_assert_eq!(picture.rgb.len(), picture.width * picture.height * 3);
+        if let Ok(image) = Image::decode(&file) {
+            prop_assert_eq!(image.rgb.len(), image.width * image.height * 3);
         }
     }
 }

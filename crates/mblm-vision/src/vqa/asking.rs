@@ -18,7 +18,7 @@ use mblm::generate::{Generator, GeneratorState};
 use mblm::model::Mblm;
 use mblm::{Error, Result};
 
-/// Ids of the prompts of a window, about: more makes fuller batches, above all where JPEG files give every picture a length of its
+/// Ids of the prompts of a window, about: more makes fuller batches, above all where JPEG files give every image a length of its
 /// own, and takes more memory.
 const WINDOW: usize = 1 << 22;
 

@@ -1,4 +1,4 @@
-//! Questions about pictures: how often a model's answer is the right one, by type of question.
+//! Questions about images: how often a model's answer is the right one, by type of question.
 //!
 //! The model reads a sample of [`Clevr`] up to where its answer begins and writes the answer twice: *constrained*, where each id is
 //! the best of those that lead to one of the answers there are, and *free*, the best of all ids until the end of the part. A

@@ -1,4 +1,4 @@
-//! What can be answered without looking at the picture: for each template of questions the answer that was most frequent in
+//! What can be answered without looking at the image: for each template of questions the answer that was most frequent in
 //! training, for an unknown template that of its type.
 
 use std::collections::HashMap;

@@ -2,13 +2,13 @@
 
 use std::path::PathBuf;
 
-use crate::clevr_synth::{FEWEST_OBJECTS, MOST_OBJECTS, MOST_QUESTIONS, MOST_RELATIONS};
+use crate::clevr_synth::{MAX_OBJECTS, MAX_QUESTIONS, MAX_RELATIONS, MIN_OBJECTS};
 use clap::Args;
 use clap::builder::RangedU64ValueParser;
 
 use mblm_app::options::up_to;
 
-/// Make a synthetic CLEVR data set: pictures of simple objects, and questions about them
+/// Make a synthetic CLEVR data set: images of simple objects, and questions about them
 #[derive(Debug, Args)]
 #[command(after_help = "\
 Examples:
@@ -33,23 +33,23 @@ pub(crate) struct ClevrSynthArgs {
     pub(crate) val_images: Option<usize>,
 
     /// Different questions about each image
-    #[arg(long, value_name = "K", default_value_t = 10, value_parser = up_to(MOST_QUESTIONS as u64))]
+    #[arg(long, value_name = "K", default_value_t = 10, value_parser = up_to(MAX_QUESTIONS as u64))]
     pub(crate) questions_per_image: usize,
 
     /// Seed of scenes and questions
     #[arg(long, default_value_t = 0)]
     pub(crate) seed: u64,
 
-    /// Pictures of 120x80 pixels rather than 480x320, of the same scenes with the same questions
+    /// ImageFolder of 120x80 pixels rather than 480x320, of the same scenes with the same questions
     #[arg(long)]
     pub(crate) small: bool,
 
     /// The most objects of a scene, which has at least 3; another number gives other scenes
-    #[arg(long, value_name = "N", default_value_t = MOST_OBJECTS, value_parser = objects())]
+    #[arg(long, value_name = "N", default_value_t = MAX_OBJECTS, value_parser = objects())]
     pub(crate) max_objects: usize,
 
     /// The most relations, such as `left of`, that lead to what a question asks about; 0 describes objects by their own attributes
-    #[arg(long, value_name = "N", default_value_t = MOST_RELATIONS, value_parser = relations())]
+    #[arg(long, value_name = "N", default_value_t = MAX_RELATIONS, value_parser = relations())]
     pub(crate) max_relations: usize,
 
     /// Replace a CLEVR data set that is there, once the new one is complete
@@ -62,9 +62,9 @@ pub(crate) struct ClevrSynthArgs {
 }
 
 fn relations() -> RangedU64ValueParser<usize> {
-    RangedU64ValueParser::new().range(0..=MOST_RELATIONS as u64)
+    RangedU64ValueParser::new().range(0..=MAX_RELATIONS as u64)
 }
 
 fn objects() -> RangedU64ValueParser<usize> {
-    RangedU64ValueParser::new().range(FEWEST_OBJECTS as u64..=MOST_OBJECTS as u64)
+    RangedU64ValueParser::new().range(MIN_OBJECTS as u64..=MAX_OBJECTS as u64)
 }

@@ -6,7 +6,7 @@ use clap::Args;
 
 use mblm_app::options::{ComputeArgs, ModelArgs, SplitArg, at_least_one};
 
-/// Measure how often a model answers questions about pictures rightly, by type of question
+/// Measure how often a model answers questions about images rightly, by type of question
 #[derive(Debug, Args)]
 #[command(after_help = "\
 Examples:
@@ -15,7 +15,7 @@ Examples:
   mblm vqa eval -m MODEL --config RUN/config.yaml --jsonl answers.jsonl --contact-sheet wrong.png
 
 Two answers are counted: constrained, the best among the answers there are, and free, what the model writes by itself until
-it ends the answer. With --prior a third column says how far one comes without pictures: with the answer that is most
+it ends the answer. With --prior a third column says how far one comes without images: with the answer that is most
 frequent in the training split for the same template of questions.")]
 pub(crate) struct VqaEvalArgs {
     #[command(flatten)]
@@ -49,7 +49,7 @@ pub(crate) struct VqaEvalArgs {
     #[arg(long, value_name = "FILE")]
     pub(crate) jsonl: Option<PathBuf>,
 
-    /// Draw the first wrong constrained answers with their pictures to this PNG file
+    /// Draw the first wrong constrained answers with their images to this PNG file
     #[arg(long, value_name = "FILE.png")]
     pub(crate) contact_sheet: Option<PathBuf>,
 

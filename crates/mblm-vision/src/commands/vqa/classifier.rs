@@ -5,7 +5,7 @@ use std::sync::Arc;
 use std::sync::atomic::Ordering;
 
 use crate::classifier::ClassifierExperiment;
-use crate::classifier::{CnnLstm, PictureQuestions};
+use crate::classifier::{CnnLstm, ImageQuestions};
 use crate::clevr::ANSWERS;
 use crate::vqa::Answered;
 use anyhow::Result;
@@ -32,7 +32,7 @@ pub(super) fn answers(
     }
     let network = CnnLstm::open(&args.model.model, &device::open(&args.compute.device)?)?;
     let clevr = baseline::open(&experiment, split, context)?;
-    let data = Arc::new(PictureQuestions::new(
+    let data = Arc::new(ImageQuestions::new(
         clevr.clone(),
         network.words().clone(),
         network.values(),

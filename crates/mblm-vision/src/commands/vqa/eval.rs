@@ -1,5 +1,5 @@
 //! `mblm vqa eval`: how often a model's answers are right, by type of question; each answer as a line of JSON, wrong ones as
-//! pictures.
+//! images.
 
 use std::path::Path;
 use std::process::ExitCode;
@@ -183,7 +183,7 @@ fn write_sheet(path: &Path, answered: &[Answered], data: &Clevr, context: &Conte
     let cells: Vec<Cell> = wrong
         .map(|answered| {
             Ok(Cell {
-                picture: data.picture(data.question(answered.index)?)?,
+                image: data.original(data.question(answered.index)?)?,
                 text: answered.question.clone(),
                 right: format!("right: {}", answered.answer),
                 wrong: format!("given: {}", answered.constrained),

@@ -1,4 +1,4 @@
-//! `mblm vqa`: questions about pictures.
+//! `mblm vqa`: questions about images.
 
 mod args;
 mod classifier;

@@ -1,7 +1,7 @@
-//! `mblm generate --pictures`: what a model of data set `pictures` draws, as files, and whether each of them is a picture.
+//! `mblm generate --pictures`: what a model of data set `pictures` draws, as files, and whether each of them is a image.
 //!
 //! The run's configuration says what its bytes are: pixels become a PNG file, the bytes of a JPEG file are written as they are.
-//! That something is no picture is a result like any other: it is said, and written all the same.
+//! That something is no image is a result like any other: it is said, and written all the same.
 
 mod args;
 
@@ -23,11 +23,11 @@ use mblm_app::signals::Signals;
 use mblm_app::{GenerateArgs, GenerateRules, Usage, config, device, output, progress, run_folder};
 use serde_json::{Value, json};
 
-use self::args::PicturesArgs;
-use crate::commands::tasks::PICTURES;
-use crate::pictures::{Form, Layout};
+use self::args::ImageArgs;
+use crate::commands::tasks::IMAGES;
+use crate::image_folder::{Form, Layout};
 
-/// The endings of what is written: pictures of pixels, JPEG files, pixels that are no whole picture.
+/// The endings of what is written: images of pixels, JPEG files, pixels that are no whole image.
 const ENDINGS: [&str; 3] = ["png", "jpg", "bytes"];
 
 /// A sample, as far as it has come.
@@ -38,19 +38,19 @@ struct Sample {
 }
 
 /// What became of a sample.
-struct Picture {
+struct Image {
     file: PathBuf,
     bytes: usize,
-    /// Why it is no picture.
+    /// Why it is no image.
     problem: Option<String>,
 }
 
 /// `mblm generate --pictures`.
-pub(super) struct Pictures;
+pub(super) struct ImageFolder;
 
-impl GenerateMode for Pictures {
+impl GenerateMode for ImageFolder {
     fn arguments(&self, command: clap::Command) -> clap::Command {
-        PicturesArgs::augment_args(command)
+        ImageArgs::augment_args(command)
     }
 
     fn example(&self) -> &str {
@@ -59,7 +59,7 @@ impl GenerateMode for Pictures {
 
     fn help(&self) -> &str {
         "\
---pictures is for models of data set pictures. What such a model draws need not be a picture: pixels may end early, JPEG files
+--pictures is for models of data set pictures. What such a model draws need not be a image: pixels may end early, JPEG files
 may be damaged. Each that does not decode is named, with the reason; all are written."
     }
 
@@ -68,28 +68,28 @@ may be damaged. Each that does not decode is named, with the reason; all are wri
     }
 
     fn run(&self, matches: &ArgMatches, context: &Context) -> Result<ExitCode> {
-        let (args, pictures): (GenerateArgs, PicturesArgs) = (parse(matches)?, parse(matches)?);
-        match &pictures.pictures {
-            Some(folder) => mblm::on_workers(|| run(&args, &pictures, folder, context)),
+        let (args, images): (GenerateArgs, ImageArgs) = (parse(matches)?, parse(matches)?);
+        match &images.pictures {
+            Some(folder) => mblm::on_workers(|| run(&args, &images, folder, context)),
             None => Ok(ExitCode::SUCCESS),
         }
     }
 }
 
-fn run(args: &GenerateArgs, pictures: &PicturesArgs, folder: &Path, context: &Context) -> Result<ExitCode> {
+fn run(args: &GenerateArgs, images: &ImageArgs, folder: &Path, context: &Context) -> Result<ExitCode> {
     let mut rules = GenerateRules::new(args)?;
     let files = Files {
         args,
         folder,
-        force: pictures.force,
+        force: images.force,
     };
     files.check()?;
-    let config = run_folder::config_of(&args.model.model, pictures.config.as_deref(), "how pictures become ids")?;
+    let config = run_folder::config_of(&args.model.model, images.config.as_deref(), "how pictures become ids")?;
     let experiment = config::read(&config, &[], context)?;
     let device = device::open(&args.compute.device)?;
     let mut model = Model::open(&args.model.model, context.blocks(), &device)?;
     model.use_in(args.compute.precision.into())?;
-    config::check_trained(&experiment, &model, PICTURES, "--pictures")?;
+    config::check_trained(&experiment, &model, IMAGES, "--pictures")?;
     let layout = Layout::new(&dataset_args(&experiment, Split::Train, None))?;
     let model = model.decoder("mblm generate")?;
     rules.stop.ids.extend(layout.ends());
@@ -119,11 +119,11 @@ fn run(args: &GenerateArgs, pictures: &PicturesArgs, folder: &Path, context: &Co
     bar.finish_and_clear();
     let seconds = started.elapsed().as_secs_f64();
     atomic::make_folder(folder)?;
-    let pictures = samples.iter().enumerate();
-    let pictures: Vec<Picture> = pictures
+    let images = samples.iter().enumerate();
+    let images: Vec<Image> = images
         .map(|(index, sample)| files.write(index, &sample.bytes, layout.form(), sample.end))
         .collect::<Result<_>>()?;
-    report(args, &pictures, params.seed, seconds)?;
+    report(args, &images, params.seed, seconds)?;
     Ok(signals.exit_code().map_or(ExitCode::SUCCESS, ExitCode::from))
 }
 
@@ -158,13 +158,13 @@ impl Files<'_> {
     }
 
     /// Writes what a sample's bytes are, and removes what an earlier sample of that number was.
-    fn write(&self, index: usize, bytes: &[u8], form: Form, end: Option<End>) -> Result<Picture> {
+    fn write(&self, index: usize, bytes: &[u8], form: Form, end: Option<End>) -> Result<Image> {
         let decoded = form.decode(bytes);
         let (ending, content) = match (form, &decoded) {
             (Form::Jpeg, _) => ("jpg", bytes.to_vec()),
-            (Form::Pixels { .. }, Ok(picture)) => {
-                let (width, height) = (picture.width as u32, picture.height as u32); // the options allow 65535
-                ("png", encode(&picture.rgb, width, height)?)
+            (Form::Pixels { .. }, Ok(image)) => {
+                let (width, height) = (image.width as u32, image.height as u32); // the options allow 65535
+                ("png", encode(&image.rgb, width, height)?)
             }
             (Form::Pixels { .. }, Err(_)) => ("bytes", bytes.to_vec()),
         };
@@ -180,7 +180,7 @@ impl Files<'_> {
             Some(End::Interrupted) => format!("interrupted: {problem}"),
             _ => problem,
         });
-        Ok(Picture {
+        Ok(Image {
             file,
             bytes: bytes.len(),
             problem,
@@ -188,14 +188,14 @@ impl Files<'_> {
     }
 }
 
-/// Says which samples are pictures.
-fn report(args: &GenerateArgs, pictures: &[Picture], seed: u64, seconds: f64) -> Result<()> {
-    let decode = pictures.iter().filter(|picture| picture.problem.is_none()).count();
+/// Says which samples are images.
+fn report(args: &GenerateArgs, images: &[Image], seed: u64, seconds: f64) -> Result<()> {
+    let decode = images.iter().filter(|image| image.problem.is_none()).count();
     if args.json {
-        let list = pictures.iter().map(|picture| {
+        let list = images.iter().map(|image| {
             json!({
-                "file": picture.file, "bytes": picture.bytes, "decodes": picture.problem.is_none(),
-                "problem": picture.problem,
+                "file": image.file, "bytes": image.bytes, "decodes": image.problem.is_none(),
+                "problem": image.problem,
             })
         });
         output::json(json!({
@@ -203,13 +203,10 @@ fn report(args: &GenerateArgs, pictures: &[Picture], seed: u64, seconds: f64) ->
         }))?;
         return Ok(());
     }
-    for picture in pictures {
-        if let Some(problem) = &picture.problem {
-            output::line(&format!("{}: does not decode: {problem}", picture.file.display()))?;
+    for image in images {
+        if let Some(problem) = &image.problem {
+            output::line(&format!("{}: does not decode: {problem}", image.file.display()))?;
         }
     }
-    Ok(output::line(&format!(
-        "{decode} of {} pictures decode",
-        pictures.len()
-    ))?)
+    Ok(output::line(&format!("{decode} of {} pictures decode", images.len()))?)
 }

@@ -1,4 +1,4 @@
-//! A scene as a picture: ground, objects with diffuse light, highlights and mirrored surroundings, smooth edges.
+//! A scene as a image: ground, objects with diffuse light, highlights and mirrored surroundings, smooth edges.
 //!
 //! Pixels that show one object, or only ground, take one ray through their middle; those beside another object take a grid of rays.
 //! Where nothing shades the ground it is computed at the corners of 8 × 8 tiles and interpolated between. Light is linear until the
@@ -17,7 +17,7 @@ const GROUND_ALBEDO: Vec3 = vec3(0.40, 0.395, 0.385);
 /// Entries of the table of sRGB bytes.
 const SHADES: usize = 4096;
 
-/// What all pictures share.
+/// What all images share.
 pub(super) struct Painter {
     width: usize,
     height: usize,
@@ -338,7 +338,7 @@ mod tests {
                         *sum += f32::from(pixels[4 * pixel + part]);
                     }
                 }
-                // channels that differ much in the colour differ in the same sense in the picture
+                // channels that differ much in the colour differ in the same sense in the image
                 let rgb = object.look.rgb();
                 for (one, other) in [(0, 1), (1, 2), (0, 2)] {
                     if (rgb[one] - rgb[other]).abs() > 40.0 {

@@ -6,10 +6,10 @@ use clap::Args;
 
 /// Where images go, and what says how bytes are images.
 #[derive(Debug, Args)]
-pub(super) struct PicturesArgs {
+pub(super) struct ImageArgs {
     /// Write each sample, of a model of data set pictures, to a file in this folder: pixels to picture_I.png, JPEG files to
     /// picture_I.jpg; pixels that are no whole picture to picture_I.bytes
-    #[arg(long, value_name = "DIR", conflicts_with_all = NOT_OF_PICTURES)]
+    #[arg(long, value_name = "DIR", conflicts_with_all = NOT_OF_IMAGES)]
     pub(super) pictures: Option<PathBuf>,
 
     /// Configuration that says what the bytes of --pictures are [default: the config.yaml of the run that the model is in]
@@ -21,8 +21,8 @@ pub(super) struct PicturesArgs {
     pub(super) force: bool,
 }
 
-/// What the configuration says of pictures, or what texts alone have.
-const NOT_OF_PICTURES: [&str; 13] = [
+/// What the configuration says of images, or what texts alone have.
+const NOT_OF_IMAGES: [&str; 13] = [
     "prompt",
     "prompt_file",
     "load_state",

@@ -1,4 +1,4 @@
-//! Which files of a folder are pictures, and which of them belong to a split.
+//! Which files of a folder are images, and which of them belong to a split.
 
 use std::path::{Path, PathBuf};
 
@@ -8,7 +8,7 @@ use mblm::data::splits::{held_out_share, refuse_held_out, split_by_position};
 use mblm::data::{DatasetArgs, Split, regular_files};
 use mblm::{Error, Result};
 
-/// Pictures below a folder, and those of them that are a split.
+/// ImageFolder below a folder, and those of them that are a split.
 pub(super) struct Found {
     pub(super) folder: PathBuf,
     /// Paths in the folder, in the order of the names.
@@ -17,7 +17,7 @@ pub(super) struct Found {
     pub(super) own: Vec<usize>,
 }
 
-/// The pictures of the split that `args` ask for; `None` if there is no such split. With `jpeg_only` PNG files are no pictures.
+/// The images of the split that `args` ask for; `None` if there is no such split. With `jpeg_only` PNG files are no images.
 pub(super) fn find(args: &DatasetArgs, held_out: Option<f64>, jpeg_only: bool) -> Result<Option<Found>> {
     let dir = &args.dir;
     if dir.is_file() {
@@ -28,19 +28,19 @@ pub(super) fn find(args: &DatasetArgs, held_out: Option<f64>, jpeg_only: bool) -
         let Some(folder) = folder(dir, args.split)? else {
             return Ok(None);
         };
-        let names = pictures(&folder, jpeg_only, true)?;
+        let names = images(&folder, jpeg_only, true)?;
         let own = (0..names.len()).collect();
         return Ok(Some(Found { folder, names, own }));
     }
     let share = held_out_share(held_out)?;
     // said once, though every split looks
-    let names = pictures(dir, jpeg_only, args.split == Split::Train)?;
+    let names = images(dir, jpeg_only, args.split == Split::Train)?;
     let range = split_by_position(names.len() as u64, share, args.split);
     if range.is_empty() && args.split != Split::Train {
         return Ok(None);
     }
     let mut order: Vec<usize> = (0..names.len()).collect();
-    order.sort_by_cached_key(|picture| (Sha256::digest(slashes(&names[*picture])), *picture));
+    order.sort_by_cached_key(|image| (Sha256::digest(slashes(&names[*image])), *image));
     // positions of a list in memory
     let mut own = order[range.start as usize..range.end as usize].to_vec();
     own.sort_unstable();
@@ -60,8 +60,8 @@ fn folder(dir: &Path, split: Split) -> Result<Option<PathBuf>> {
     }
 }
 
-/// The pictures below a folder; with `warn` what else is there is counted in a warning.
-fn pictures(folder: &Path, jpeg_only: bool, warn: bool) -> Result<Vec<Box<str>>> {
+/// The images below a folder; with `warn` what else is there is counted in a warning.
+fn images(folder: &Path, jpeg_only: bool, warn: bool) -> Result<Vec<Box<str>>> {
     let endings = match jpeg_only {
         true => ".jpg or .jpeg",
         false => ".png, .jpg or .jpeg",

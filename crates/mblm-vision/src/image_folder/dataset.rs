@@ -1,6 +1,6 @@
-//! The data set: a picture a sample.
+//! The data set: a image a sample.
 //!
-//! Worker w of W owns the w-th of W equal ranges of the split's pictures, the remainder dropped. The samples of all epochs are
+//! Worker w of W owns the w-th of W equal ranges of the split's images, the remainder dropped. The samples of all epochs are
 //! the same.
 
 use std::path::PathBuf;
@@ -10,18 +10,18 @@ use rayon::prelude::*;
 
 use super::files::{Found, find, is_jpeg};
 use super::layout::{Form, Layout};
-use super::options::PicturesOptions;
+use super::options::ImageFolderOptions;
 use crate::image::cache::Cache;
 use crate::image::images::Images;
 use crate::image::{inspect_jpeg, inspect_png};
 use mblm::data::{Dataset, DatasetArgs, OnOpening, Sample, Split};
 use mblm::{Error, Result};
 
-/// A split of a folder of pictures, as one worker sees it.
-pub struct Pictures {
+/// A split of a folder of images, as one worker sees it.
+pub struct ImageFolder {
     images: Images,
     layout: Layout,
-    /// Pictures of the split, over all workers.
+    /// ImageFolder of the split, over all workers.
     total: usize,
     /// This worker's.
     own: Vec<usize>,
@@ -30,17 +30,17 @@ pub struct Pictures {
 
 /// `pictures` for the registry.
 pub(crate) fn open(args: &DatasetArgs) -> Result<Option<Arc<dyn Dataset>>> {
-    Ok(Pictures::open(args)?.map(|pictures| Arc::new(pictures) as Arc<dyn Dataset>))
+    Ok(ImageFolder::open(args)?.map(|images| Arc::new(images) as Arc<dyn Dataset>))
 }
 
-impl Pictures {
-    /// Opens the split that `args` ask for; `None` if there is none. Looks at the beginning of every picture file (and at the end
+impl ImageFolder {
+    /// Opens the split that `args` ask for; `None` if there is none. Looks at the beginning of every image file (and at the end
     /// of PNG files), and at the length of every sample, for which JPEG files that are to be made are made here.
     ///
     /// # Errors
     /// Options that make no sense; the first of whatever is wrong with the files.
     pub fn open(args: &DatasetArgs) -> Result<Option<Self>> {
-        let options = PicturesOptions::read(args)?;
+        let options = ImageFolderOptions::read(args)?;
         let Some(Found { folder, names, own }) = find(args, options.held_out, options.jpeg_files)? else {
             return Ok(None);
         };
@@ -56,7 +56,7 @@ impl Pictures {
         let misfits: Vec<(PathBuf, String)> = own
             .iter()
             .zip(lens)
-            .filter_map(|(picture, len)| Some((images.path(*picture), layout.misfit(len)?)))
+            .filter_map(|(image, len)| Some((images.path(*image), layout.misfit(len)?)))
             .collect();
         if let Some((path, message)) = misfits.first() {
             let more = match misfits.len() {
@@ -97,10 +97,10 @@ impl Pictures {
     /// # Errors
     /// An index beyond the last sample.
     pub fn path(&self, index: usize) -> Result<PathBuf> {
-        Ok(self.images.path(self.picture(index)?))
+        Ok(self.images.path(self.image(index)?))
     }
 
-    fn picture(&self, index: usize) -> Result<usize> {
+    fn image(&self, index: usize) -> Result<usize> {
         self.own.get(index).copied().ok_or_else(|| {
             Error::input(format!(
                 "{}: sample {index} of {}: samples are numbered from 0",
@@ -111,18 +111,18 @@ impl Pictures {
     }
 }
 
-/// The bytes that each picture of the split becomes. Those of a cache are prepared here, as are JPEG files.
+/// The bytes that each image of the split becomes. Those of a cache are prepared here, as are JPEG files.
 fn lens(
     images: &mut Images,
     own: &[usize],
-    options: &PicturesOptions,
+    options: &ImageFolderOptions,
     form: Form,
     on_opening: Option<&OnOpening>,
 ) -> Result<Vec<usize>> {
     let sizes: Vec<Result<usize>> = own
         .par_iter()
-        .map(|picture| {
-            let path = images.path(*picture);
+        .map(|image| {
+            let path = images.path(*image);
             match is_jpeg(&path) {
                 true => inspect_jpeg(&path),
                 false => inspect_png(&path).map(|_| 0), // what it becomes does not depend on it
@@ -137,7 +137,7 @@ fn lens(
     })?;
     if let Some(folder) = &options.cache_dir {
         let cache = Cache::open(folder, images, on_opening)?;
-        let lens = own.iter().map(|picture| cache.len(*picture)).collect();
+        let lens = own.iter().map(|image| cache.len(*image)).collect();
         images.set_cache(cache);
         return Ok(lens);
     }
@@ -148,16 +148,16 @@ fn lens(
     }
 }
 
-impl Dataset for Pictures {
+impl Dataset for ImageFolder {
     fn len(&self, _: usize) -> usize {
         self.own.len()
     }
 
     fn sample(&self, index: usize, _: usize) -> Result<Sample> {
-        let picture = self.picture(index)?;
-        let bytes = self.images.bytes(picture)?;
+        let image = self.image(index)?;
+        let bytes = self.images.bytes(image)?;
         match self.layout.misfit(bytes.len()) {
-            Some(message) => Err(Error::file(self.images.path(picture), message)),
+            Some(message) => Err(Error::file(self.images.path(image), message)),
             None => Ok(self.layout.sample(&bytes)),
         }
     }

@@ -1,4 +1,4 @@
-//! Samples id by id, splits, workers, prepared pictures, and files that are wrong.
+//! Samples id by id, splits, workers, prepared images, and files that are wrong.
 
 use std::fs;
 use std::path::{Path, PathBuf};
@@ -7,7 +7,7 @@ use std::sync::{Arc, Mutex};
 use serde_json::{Value, json};
 
 use super::*;
-use crate::image::Picture;
+use crate::image::Image;
 use crate::image::jpeg::Jpeg;
 use crate::image::testing::{noise, png};
 use crate::testing::tasks;
@@ -18,17 +18,17 @@ const SPLITS: [Split; 3] = [Split::Train, Split::Validation, Split::Test];
 struct Folder(tempfile::TempDir);
 
 impl Folder {
-    /// With pictures of 4 × 3 pixels of these names.
+    /// With images of 4 × 3 pixels of these names.
     fn new(names: &[&str]) -> Self {
         let folder = Self(tempfile::tempdir().unwrap());
         for (seed, name) in names.iter().enumerate() {
-            let picture = noise(4, 3, seed as u32);
+            let image = noise(4, 3, seed as u32);
             let jpeg = Jpeg { quality: 60, rgb: true };
             folder.write(
                 name,
                 match name.ends_with("png") {
-                    true => png(&picture),
-                    false => jpeg.encode(&picture).unwrap(),
+                    true => png(&image),
+                    false => jpeg.encode(&image).unwrap(),
                 },
             );
         }
@@ -55,17 +55,17 @@ impl Folder {
         }
     }
 
-    fn open(&self, split: Split, options: Value) -> Option<Pictures> {
-        Pictures::open(&self.args(split, options)).unwrap()
+    fn open(&self, split: Split, options: Value) -> Option<ImageFolder> {
+        ImageFolder::open(&self.args(split, options)).unwrap()
     }
 
     fn message(&self, split: Split, options: Value) -> String {
-        let opened = Pictures::open(&self.args(split, options));
+        let opened = ImageFolder::open(&self.args(split, options));
         opened.err().expect("opening should fail").to_string()
     }
 }
 
-fn samples(set: &Pictures) -> Vec<Sample> {
+fn samples(set: &ImageFolder) -> Vec<Sample> {
     (0..set.len(0)).map(|index| set.sample(index, 0).unwrap()).collect()
 }
 
@@ -89,14 +89,14 @@ fn bytes(sample: &Sample) -> Vec<u8> {
 }
 
 #[test]
-fn a_picture_is_its_channels_between_two_ids() {
+fn a_image_is_its_channels_between_two_ids() {
     let folder = Folder::new(&[]);
-    let picture = Picture {
+    let image = Image {
         width: 2,
         height: 1,
         rgb: vec![1, 2, 3, 4, 5, 6],
     };
-    folder.write("a.PNG", png(&picture));
+    folder.write("a.PNG", png(&image));
     let options =
         json!({"resize_to_w": 2, "resize_to_h": 1, "som_image_token_id": 258, "eom_token_id": 257, "held_out": 0});
     let args = DatasetArgs {
@@ -115,7 +115,7 @@ fn a_picture_is_its_channels_between_two_ids() {
     assert!(set.sample(1, 0).unwrap_err().to_string().contains("sample 1 of 1"));
     let layout = Layout::new(&args).unwrap();
     assert_eq!((layout.prompt(), layout.ends()), (vec![258], vec![257, 256]));
-    assert_eq!(layout.form().decode(&[1, 4, 2, 5, 3, 6]).unwrap(), picture);
+    assert_eq!(layout.form().decode(&[1, 4, 2, 5, 3, 6]).unwrap(), image);
     let message = layout.form().decode(&[1, 4]).unwrap_err();
     assert_eq!(message, "ended after 2 of 6 bytes");
 }
@@ -130,7 +130,7 @@ fn samples_can_be_jpeg_files_made_or_found() {
         .unwrap();
     let jpeg = Jpeg { quality: 30, rgb: true };
     let expected: Vec<Vec<u8>> = ["train/a.png", "train/b.jpeg"]
-        .map(|name| jpeg.encode(&Picture::decode(&folder.read(name)).unwrap()).unwrap())
+        .map(|name| jpeg.encode(&Image::decode(&folder.read(name)).unwrap()).unwrap())
         .into();
     assert_eq!(samples(&made).iter().map(bytes).collect::<Vec<_>>(), expected);
     // as they are
@@ -141,8 +141,8 @@ fn samples_can_be_jpeg_files_made_or_found() {
     );
     // and as pixels
     let pixels = folder.open(Split::Validation, pixels()).unwrap();
-    let picture = Picture::decode(&folder.read("val/c.JPG")).unwrap();
-    assert_eq!(bytes(&samples(&pixels)[0]), picture.channels());
+    let image = Image::decode(&folder.read("val/c.JPG")).unwrap();
+    assert_eq!(bytes(&samples(&pixels)[0]), image.channels());
 }
 
 #[test]
@@ -170,7 +170,7 @@ fn subfolders_are_splits() {
 }
 
 #[test]
-fn pictures_without_splits_are_held_out_by_their_names() {
+fn images_without_splits_are_held_out_by_their_names() {
     let list: Vec<String> = (0..21).map(|index| format!("{index:02}/a.png")).collect();
     let list: Vec<&str> = list.iter().map(String::as_str).collect();
     let folder = Folder::new(&list);
@@ -188,9 +188,9 @@ fn pictures_without_splits_are_held_out_by_their_names() {
         seed: 9,
         ..folder.args(Split::Validation, options())
     };
-    let set = Pictures::open(&seeded).unwrap().unwrap();
+    let set = ImageFolder::open(&seeded).unwrap().unwrap();
     assert!(set.path(0).unwrap().ends_with(&parts[1][0]));
-    // few pictures leave nothing to hold out
+    // few images leave nothing to hold out
     let few = Folder::new(&["a.png", "b.png"]);
     assert_eq!(few.open(Split::Train, pixels()).unwrap().len(0), 2);
     assert!(few.open(Split::Validation, pixels()).is_none());
@@ -204,16 +204,16 @@ fn pictures_without_splits_are_held_out_by_their_names() {
 }
 
 #[test]
-fn workers_share_the_pictures_of_a_split() {
+fn workers_share_the_images_of_a_split() {
     let folder = Folder::new(&["train/a.png", "train/b.png", "train/c.png", "val/d.png"]);
     let of = |worker, workers| DatasetArgs {
         worker,
         workers,
         ..folder.args(Split::Train, pixels())
     };
-    let all = samples(&Pictures::open(&of(0, 1)).unwrap().unwrap());
+    let all = samples(&ImageFolder::open(&of(0, 1)).unwrap().unwrap());
     for worker in 0..2 {
-        let set = Pictures::open(&of(worker, 2)).unwrap().unwrap();
+        let set = ImageFolder::open(&of(worker, 2)).unwrap().unwrap();
         assert_eq!(samples(&set), all[worker..=worker]);
         assert!(
             set.describe()
@@ -222,12 +222,12 @@ fn workers_share_the_pictures_of_a_split() {
             set.describe()
         );
     }
-    let message = Pictures::open(&of(0, 4)).err().unwrap().to_string();
+    let message = ImageFolder::open(&of(0, 4)).err().unwrap().to_string();
     assert!(message.contains("3 pictures are too few for 4 workers"), "{message}");
 }
 
 #[test]
-fn prepared_pictures_are_those_that_would_be_made() {
+fn prepared_images_are_those_that_would_be_made() {
     let list: Vec<String> = (0..9).map(|index| format!("{index}.png")).collect();
     let folder = Folder::new(&list.iter().map(String::as_str).collect::<Vec<_>>());
     for options in [pixels(), json!({"enable_jpeg_stream_with_quality": 40})] {
@@ -261,7 +261,7 @@ fn progress_of_preparing_reaches_the_total() {
         on_opening: Some(on_opening),
         ..folder.args(Split::Train, json!({"enable_jpeg_stream_with_quality": 40}))
     };
-    Pictures::open(&args).unwrap().unwrap();
+    ImageFolder::open(&args).unwrap().unwrap();
     assert_eq!(*seen.lock().unwrap(), [(total, total)]);
 }
 
@@ -295,7 +295,7 @@ fn samples_that_are_too_long_are_found_when_the_set_is_opened() {
             sample_len,
             ..folder.args(Split::Train, options)
         };
-        let message = Pictures::open(&args).err().unwrap().to_string();
+        let message = ImageFolder::open(&args).err().unwrap().to_string();
         for part in parts {
             assert!(message.contains(part), "{message}");
         }
@@ -358,13 +358,13 @@ fn wrong_files_are_named() {
         dir: Path::new("/nowhere").into(),
         ..empty.args(Split::Train, pixels())
     };
-    let message = Pictures::open(&missing).err().unwrap().to_string();
+    let message = ImageFolder::open(&missing).err().unwrap().to_string();
     assert!(message.contains("no such file or folder"), "{message}");
     let file = DatasetArgs {
         dir: empty.write("a.png", "text"),
         ..missing
     };
-    let message = Pictures::open(&file).err().unwrap().to_string();
+    let message = ImageFolder::open(&file).err().unwrap().to_string();
     assert!(
         message.contains("expected a folder of pictures, found a file"),
         "{message}"

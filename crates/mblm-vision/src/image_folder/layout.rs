@@ -1,7 +1,7 @@
-//! A picture's bytes as ids, and generated ids as a picture again.
+//! A image's bytes as ids, and generated ids as a image again.
 
-use super::options::PicturesOptions;
-use crate::image::Picture;
+use super::options::ImageFolderOptions;
+use crate::image::Image;
 use mblm::Result;
 use mblm::data::{DatasetArgs, Sample};
 
@@ -11,7 +11,7 @@ const SPECIAL: u32 = 256;
 /// What the bytes of a sample are.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Form {
-    /// Values of a picture of one size, all red ones, then all green, then all blue ones: (3, height, width).
+    /// Values of a image of one size, all red ones, then all green, then all blue ones: (3, height, width).
     Pixels {
         /// Pixels across.
         width: usize,
@@ -23,7 +23,7 @@ pub enum Form {
 }
 
 impl Form {
-    /// Bytes of a picture; `None` where each has its own number.
+    /// Bytes of a image; `None` where each has its own number.
     pub fn bytes(self) -> Option<usize> {
         match self {
             Self::Pixels { width, height } => Some(3 * width * height),
@@ -31,22 +31,22 @@ impl Form {
         }
     }
 
-    /// The picture that bytes are.
+    /// The image that bytes are.
     ///
     /// # Errors
     /// Why they are none: too few or too many values, or what the decoder says of the file, whose warnings count.
-    pub fn decode(self, bytes: &[u8]) -> Result<Picture, String> {
+    pub fn decode(self, bytes: &[u8]) -> Result<Image, String> {
         match self {
             Self::Pixels { width, height } if bytes.len() < 3 * width * height => {
                 Err(format!("ended after {} of {} bytes", bytes.len(), 3 * width * height))
             }
-            Self::Pixels { width, height } => Picture::from_channels(width, height, bytes),
-            Self::Jpeg => Picture::decode_jpeg(bytes),
+            Self::Pixels { width, height } => Image::from_channels(width, height, bytes),
+            Self::Jpeg => Image::decode_jpeg(bytes),
         }
     }
 }
 
-/// Which ids stand around a picture, and how long a sample is.
+/// Which ids stand around a image, and how long a sample is.
 #[derive(Clone, Debug)]
 pub struct Layout {
     form: Form,
@@ -62,10 +62,10 @@ impl Layout {
     /// # Errors
     /// Options that make no sense.
     pub fn new(args: &DatasetArgs) -> Result<Self> {
-        Self::of(&PicturesOptions::read(args)?, args)
+        Self::of(&ImageFolderOptions::read(args)?, args)
     }
 
-    pub(super) fn of(options: &PicturesOptions, args: &DatasetArgs) -> Result<Self> {
+    pub(super) fn of(options: &ImageFolderOptions, args: &DatasetArgs) -> Result<Self> {
         Ok(Self {
             form: options.form()?,
             start: options.som_image_token_id,
@@ -80,18 +80,18 @@ impl Layout {
         self.form
     }
 
-    /// The ids before a picture's bytes; there may be none.
+    /// The ids before a image's bytes; there may be none.
     pub fn prompt(&self) -> Vec<u32> {
         self.start.into_iter().collect()
     }
 
-    /// The ids, other than bytes, that end a picture: the one after it, and padding.
+    /// The ids, other than bytes, that end a image: the one after it, and padding.
     pub fn ends(&self) -> Vec<u32> {
         let pad = Some(self.pad).filter(|pad| *pad >= SPECIAL && Some(*pad) != self.end);
         self.end.into_iter().chain(pad).collect()
     }
 
-    /// Whether a sample says where its picture ends.
+    /// Whether a sample says where its image ends.
     pub(super) fn has_end(&self) -> bool {
         self.end.is_some() || self.form.bytes().is_some()
     }
@@ -100,7 +100,7 @@ impl Layout {
         self.sample_len
     }
 
-    /// What is wrong with a picture of so many bytes, if it is too long.
+    /// What is wrong with a image of so many bytes, if it is too long.
     pub(super) fn misfit(&self, bytes: usize) -> Option<String> {
         let around = usize::from(self.start.is_some()) + usize::from(self.end.is_some());
         let advice = match self.form {
@@ -117,7 +117,7 @@ impl Layout {
         })
     }
 
-    /// The sample of a picture that fits.
+    /// The sample of a image that fits.
     pub(super) fn sample(&self, bytes: &[u8]) -> Sample {
         let mut ids = Vec::with_capacity(self.sample_len);
         ids.extend(self.start);

@@ -1,4 +1,4 @@
-//! `dataset_args` of `pictures`: the keys of `clevr` that say what is done with a picture, and what a folder of them needs.
+//! `dataset_args` of `pictures`: the keys of `clevr` that say what is done with a image, and what a folder of them needs.
 
 use std::path::PathBuf;
 
@@ -13,13 +13,13 @@ use mblm::data::DatasetArgs;
 /// Ids that are bytes, and so no special ones.
 const BYTES: u32 = 256;
 
-/// How pictures become ids.
+/// How images become ids.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(default, deny_unknown_fields)]
-pub struct PicturesOptions {
-    /// Height of all pictures in pixels, after cropping; needed where samples are pixels.
+pub struct ImageFolderOptions {
+    /// Height of all images in pixels, after cropping; needed where samples are pixels.
     pub resize_to_h: Option<u32>,
-    /// Width of all pictures in pixels, after cropping; needed where samples are pixels.
+    /// Width of all images in pixels, after cropping; needed where samples are pixels.
     pub resize_to_w: Option<u32>,
     /// Share of the height that is cut off above, and again below.
     pub crop_h_perc: Option<f64>,
@@ -27,23 +27,23 @@ pub struct PicturesOptions {
     pub crop_w_perc: Option<f64>,
     /// Into how many equal bins the values of a channel fall; each becomes the mean of its bin's borders.
     pub downsample_channels: Option<u32>,
-    /// The id before a picture.
+    /// The id before a image.
     pub som_image_token_id: Option<u32>,
-    /// The id after a picture.
+    /// The id after a image.
     pub eom_token_id: Option<u32>,
     /// A sample is the bytes of a JPEG file of this quality, 0 to 95, instead of pixels.
     pub enable_jpeg_stream_with_quality: Option<u8>,
     /// That file holds RGB instead of YCbCr.
     pub jpeg_in_rgb_color_space: bool,
-    /// A sample is the bytes of a JPEG file of the folder as they are; PNG files are no pictures then.
+    /// A sample is the bytes of a JPEG file of the folder as they are; PNG files are no images then.
     pub jpeg_files: bool,
-    /// A folder for prepared pictures, which are then made once, when the data set is opened.
+    /// A folder for prepared images, which are then made once, when the data set is opened.
     pub cache_dir: Option<PathBuf>,
-    /// The share of pictures for validation and test, for a folder without splits of its own [default: 0.05].
+    /// The share of images for validation and test, for a folder without splits of its own [default: 0.05].
     pub held_out: Option<f64>,
 }
 
-impl Default for PicturesOptions {
+impl Default for ImageFolderOptions {
     fn default() -> Self {
         Self {
             resize_to_h: None,
@@ -62,7 +62,7 @@ impl Default for PicturesOptions {
     }
 }
 
-impl PicturesOptions {
+impl ImageFolderOptions {
     /// The options in `args`, if they make sense by themselves and for its vocabulary.
     pub(super) fn read(args: &DatasetArgs) -> Result<Self> {
         let options: Self = args.parse_options()?;
@@ -81,7 +81,7 @@ impl PicturesOptions {
         Ok(options)
     }
 
-    /// What is done with each picture.
+    /// What is done with each image.
     pub(super) fn preparation(&self) -> Result<Preparation> {
         if !self.jpeg_files {
             return ImageKeys {

@@ -1,6 +1,6 @@
-//! A picture in memory: read from a PNG or JPEG file, cut, taken apart into channels and put together again.
+//! A image in memory: read from a PNG or JPEG file, cut, taken apart into channels and put together again.
 //!
-//! Files have 8 bits a channel; gray and palette pictures become RGB, transparency is dropped.
+//! Files have 8 bits a channel; gray and palette images become RGB, transparency is dropped.
 
 use std::fs::File;
 use std::io::{BufReader, Read, Seek, SeekFrom};
@@ -16,14 +16,14 @@ use mblm::{Error, Result};
 const END: [u8; 12] = [0, 0, 0, 0, b'I', b'E', b'N', b'D', 0xae, 0x42, 0x60, 0x82];
 /// The first bytes of a PNG file.
 const SIGNATURE: [u8; 8] = [0x89, b'P', b'N', b'G', b'\r', b'\n', 0x1a, b'\n'];
-/// Pixels of the largest picture that is read: what is larger is no picture of these data sets.
-const MOST_PIXELS: usize = 1 << 26;
+/// Pixels of the largest image that is read: what is larger is no image of these data sets.
+const MAX_PIXELS: usize = 1 << 26;
 /// Bytes that a byte of a file can stand for at most: the bound of its compression, rounded up.
-const MOST_PER_BYTE: usize = 1100;
+const MAX_PER_BYTE: usize = 1100;
 
 /// Pixels of 8-bit red, green and blue.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Picture {
+pub struct Image {
     /// Pixels across.
     pub width: usize,
     /// Pixels down.
@@ -32,7 +32,7 @@ pub struct Picture {
     pub rgb: Vec<u8>,
 }
 
-impl Picture {
+impl Image {
     /// Reads a PNG or JPEG file, whatever its name.
     ///
     /// # Errors
@@ -66,7 +66,7 @@ impl Picture {
         jpeg_reader::decode(bytes)
     }
 
-    /// A picture from [`channels`](Self::channels), (3, height, width).
+    /// A image from [`channels`](Self::channels), (3, height, width).
     ///
     /// # Errors
     /// Another number of values, or no pixels.
@@ -94,7 +94,7 @@ impl Picture {
         decoder.set_ignore_text_chunk(true);
         let mut reader = decoder.read_info().map_err(unreadable)?;
         let (width, height) = png_sides(reader.info())?;
-        if reader.info().raw_bytes() / MOST_PER_BYTE > bytes.len() {
+        if reader.info().raw_bytes() / MAX_PER_BYTE > bytes.len() {
             let found = bytes.len();
             return Err(format!(
                 "the file is truncated: {found} bytes cannot hold {width} × {height} pixels; copy it again"
@@ -120,7 +120,7 @@ impl Picture {
         }
     }
 
-    /// The picture at another size of at least one pixel a side, by Lanczos' filter.
+    /// The image at another size of at least one pixel a side, by Lanczos' filter.
     #[must_use]
     pub fn resized(&self, width: usize, height: usize) -> Self {
         resize(self, width.max(1), height.max(1))
@@ -169,12 +169,12 @@ fn png_sides(info: &png::Info) -> Result<(usize, usize), String> {
     sides(info.width as usize, info.height as usize)
 }
 
-/// Fails for sides that are no picture's.
+/// Fails for sides that are no image's.
 pub(super) fn sides(width: usize, height: usize) -> Result<(usize, usize), String> {
     match width.checked_mul(height) {
-        Some(1..=MOST_PIXELS) => Ok((width, height)),
+        Some(1..=MAX_PIXELS) => Ok((width, height)),
         _ => Err(format!(
-            "expected a picture of 1 to {MOST_PIXELS} pixels, found {width} × {height}"
+            "expected a picture of 1 to {MAX_PIXELS} pixels, found {width} × {height}"
         )),
     }
 }
