@@ -12,6 +12,7 @@
 //! | `document.rs` | [`Document`]: a configuration of somebody else's keys, read in the same way |
 //! | `vocabulary.rs` | [`Vocabulary`]: what a data set must know of a model |
 //! | `yaml.rs`, `tree.rs` | text and overrides into a tree of values that know where they were written |
+//! | `problem.rs` | [`Problem`]: what is wrong with a value, and where it was written |
 //! | `suggest.rs` | the nearest known name to a misspelt one |
 //!
 //! Reading goes from text to a tree to typed values to checked values. An error of any of these steps names the file,
@@ -26,6 +27,7 @@ mod io;
 mod model;
 mod precision;
 mod preset;
+mod problem;
 pub mod suggest;
 mod train;
 pub(crate) mod tree;
@@ -41,8 +43,8 @@ pub use io::IoConfig;
 pub use model::{Architecture, EncoderConfig, MaskReduce, ModelConfig};
 pub use precision::Precision;
 pub use preset::Preset;
+pub use problem::Problem;
 pub use train::{ElementCount, OptimizerKind, ScheduleKind, TrainConfig};
-pub use tree::Problem;
 pub use vocabulary::Vocabulary;
 pub use yaml::has_key;
 

@@ -6,8 +6,10 @@
 //! is large enough: larger ones are no faster, they only leave less memory to what no plan foresees, and come last.
 
 use super::memory::{MemoryEstimate, Workload, gib, list};
+use crate::config::Experiment;
 use crate::model::Chunking;
 use crate::{Error, Result};
+use candle_core::Device;
 
 /// The fewest positions of a chunk that are worth their states.
 const MIN_CHUNK: usize = 256;
@@ -58,6 +60,26 @@ pub fn chunking_for(work: &Workload<'_>, memory: Option<u64>) -> Result<Chunking
         }
     }
     Err(too_much(&least, memory))
+}
+
+impl Workload<'_> {
+    /// The same in chunks that fit into `memory` bytes: see [`chunking_for`].
+    ///
+    /// # Errors
+    /// Nothing fits.
+    pub fn fitted(self, memory: Option<u64>) -> Result<Self> {
+        let chunking = chunking_for(&self, memory)?;
+        Ok(Self { chunking, ..self })
+    }
+}
+
+/// What training with this configuration on such a device takes, without the program itself.
+///
+/// The first stage goes in chunks as [`chunking_for`] says, where it can.
+pub fn estimate_memory(experiment: &Experiment, device: &Device) -> MemoryEstimate {
+    let work = Workload::of(experiment, device);
+    let fitted = work.fitted(experiment.train.memory.map(|size| size.as_u64()));
+    MemoryEstimate::of(&fitted.unwrap_or(work))
 }
 
 /// Positions of chunks to try: from what is [`BUSY_CHUNK`] down to [`MIN_CHUNK`], then the larger ones up to half of all, which have fewer

@@ -12,7 +12,6 @@
 use candle_core::Device;
 use mblm_ops::device::{is_out_of_memory, rows_at_once, training_rows};
 
-use super::budget::chunking_for;
 use crate::blocks::{BlockMemory, MemoryArgs};
 use crate::config::{Architecture, Experiment, ModelConfig, Precision};
 use crate::model::{Chunking, Shards, Split, even_groups, sequences_in};
@@ -55,15 +54,6 @@ impl<'a> Workload<'a> {
             gpu: !device.is_cpu(),
             chunking: Chunking::default(),
         }
-    }
-
-    /// The same in chunks that fit into `memory` bytes: see [`chunking_for`](super::chunking_for).
-    ///
-    /// # Errors
-    /// Nothing fits.
-    pub fn fitted(self, memory: Option<u64>) -> Result<Self> {
-        let chunking = chunking_for(&self, memory)?;
-        Ok(Self { chunking, ..self })
     }
 
     /// Positions of the first stage in a sample.
@@ -161,15 +151,6 @@ impl MemoryEstimate {
         consumers.sort_by_key(|(_, bytes, _)| std::cmp::Reverse(*bytes));
         consumers
     }
-}
-
-/// What training with this configuration on such a device takes, without the program itself.
-///
-/// The first stage goes in chunks as [`chunking_for`](super::chunking_for) says, where it can.
-pub fn estimate_memory(experiment: &Experiment, device: &Device) -> MemoryEstimate {
-    let work = Workload::of(experiment, device);
-    let fitted = work.fitted(experiment.train.memory.map(|size| size.as_u64()));
-    MemoryEstimate::of(&fitted.unwrap_or(work))
 }
 
 /// `result` of a run that computes `chunks` at once, where memory ran out with an error that says what takes it and which settings
@@ -369,6 +350,7 @@ impl Kind {
 
 #[cfg(test)]
 mod tests {
+    use super::super::estimate_memory;
     use super::*;
 
     const EXPERIMENT: &str = "

@@ -21,11 +21,11 @@ mod trainer;
 mod training_run;
 mod validation;
 
-pub use budget::chunking_for;
+pub use budget::{chunking_for, estimate_memory};
 pub use data::{TrainingData, dataset_args, open_split};
 pub use forecast::{longest_context, memory_limit, seconds_per_batch};
 pub use learner::{LearnedBatch, Learner, LearnerCounts};
-pub use memory::{MemoryEstimate, Workload, estimate_memory, explain_memory};
+pub use memory::{MemoryEstimate, Workload, explain_memory};
 pub use observer::{BatchReport, Evaluation, EvaluationKind, Event, FileLengths, Observer, Observers, OnChunk};
 pub use optimizer::{Adam, AdamW, GradientNorm, LoadTensor, Optimizer, OptimizerSpec, Sgd};
 pub use plan::RunPlan;

@@ -1,6 +1,7 @@
 //! The block `mamba1`: selective state-space layers with a decay per channel and state entry.
 
+mod keys;
 mod spec;
 mod stack;
 
-pub use spec::Mamba1;
+pub use keys::Mamba1;

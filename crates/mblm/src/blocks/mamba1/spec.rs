@@ -1,8 +1,8 @@
-//! The keys of a Mamba1 stack, and what follows from them: checks, costs, memory, device limits.
+//! What follows from the keys of a Mamba1 stack: checks, costs, memory, device limits.
 
 use mblm_ops::{conv_silu, selective_scan};
-use serde::{Deserialize, Serialize};
 
+use super::keys::Mamba1;
 use super::stack::Stack;
 use crate::Result;
 use crate::blocks::cost::{BlockCost, BlockMemory, Count, MemoryArgs};
@@ -11,54 +11,6 @@ use crate::blocks::scan;
 use crate::blocks::spec::{BlockArgs, BlockSpec, Keys, PositionEmbedding};
 use crate::config::Problem;
 use crate::model::StageBlock;
-
-/// A stack of Mamba1 layers. It takes the keys of Mamba2 and ignores `headdim` and `dropout`, as the published package does.
-#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
-#[serde(deny_unknown_fields)]
-#[non_exhaustive]
-pub struct Mamba1 {
-    /// Width of the recurrent state of one channel.
-    pub d_state: usize,
-    /// Positions seen by the causal convolution.
-    pub d_conv: usize,
-    /// Inner width in multiples of the stage's width.
-    pub expand: usize,
-    /// Ignored.
-    pub headdim: usize,
-    /// Ignored.
-    #[serde(default)]
-    pub dropout: f64,
-    /// Position embedding of the stage's tokens.
-    #[serde(default)]
-    pub pos_emb_type: Option<PositionEmbedding>,
-}
-
-/// States of 16.
-impl Default for Mamba1 {
-    fn default() -> Self {
-        Self::new(16)
-    }
-}
-
-impl Mamba1 {
-    /// A stack with states of width `d_state`, four taps of convolution, twice the stage's width inside, without position embedding.
-    pub fn new(d_state: usize) -> Self {
-        Self {
-            d_state,
-            d_conv: 4,
-            expand: 2,
-            headdim: 64,
-            dropout: 0.0,
-            pos_emb_type: None,
-        }
-    }
-
-    /// The same with a position embedding of the stage's tokens.
-    pub fn pos_emb_type(mut self, embedding: impl Into<Option<PositionEmbedding>>) -> Self {
-        self.pos_emb_type = embedding.into();
-        self
-    }
-}
 
 impl BlockSpec for Mamba1 {
     fn block_type(&self) -> &str {

@@ -17,7 +17,7 @@ use mblm_ops::conv_silu;
 use mblm_ops::device::readable;
 use mblm_ops::selective_scan::{self, Inputs};
 
-use super::spec::Mamba1;
+use super::keys::Mamba1;
 use crate::Result;
 use crate::model::block::{Pass, Saved, StageBlock};
 use crate::model::compute::Compute;

@@ -18,7 +18,7 @@ use mblm_ops::dropout::{self, Dropout};
 use mblm_ops::ssd::{self, Ssd};
 use mblm_ops::{conv_silu, gated_norm};
 
-use super::spec::Mamba2;
+use super::keys::Mamba2;
 use crate::Result;
 use crate::model::block::{Pass, Saved, StageBlock};
 use crate::model::compute::Compute;

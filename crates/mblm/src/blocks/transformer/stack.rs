@@ -12,15 +12,16 @@
 //! State of the decoder, three slots a layer: the last row that entered the attention's shift (n, 1, d); the keys (rotated)
 //! and values of all positions so far (n, s, 2·h·d_h); the last row that entered the feed-forward's shift (n, 1, d).
 
+mod decode;
+mod layer_backward;
+
 use candle_core::Tensor;
 use mblm_ops::add_norm::Norm;
 use mblm_ops::attention::{self, Attention};
-use mblm_ops::decode;
-use mblm_ops::device::sum_sequences;
 use mblm_ops::dropout::{self, Dropout};
 use mblm_ops::gelu;
 
-use super::spec::Transformer;
+use super::keys::Transformer;
 use crate::Result;
 use crate::model::block::{Pass, Saved, StageBlock};
 use crate::model::compute::Compute;
@@ -79,23 +80,6 @@ struct SavedStack {
     start: usize,
     pass: Pass,
     visible: Option<Tensor>,
-}
-
-impl Layer {
-    /// The parameters as the kernel of [`decode`] takes them.
-    fn kernel_argument(&self, x: &Tensor) -> Result<decode::Layer> {
-        Ok(decode::Layer {
-            attention_gain: self.attention_norm.parameter().value().clone(),
-            to_q: self.to_q.weight_for(x)?,
-            to_kv: self.to_kv.weight_for(x)?,
-            to_out: self.to_out.weight_for(x)?,
-            feed_forward_gain: self.feed_forward_norm.parameter().value().clone(),
-            inner: self.inner.weight_for(x)?,
-            inner_bias: self.inner_bias.value().clone(),
-            outer: self.outer.weight_for(x)?,
-            outer_bias: self.outer.bias().expect("`outer` is made with a bias").clone(),
-        })
-    }
 }
 
 impl Stack {
@@ -229,53 +213,6 @@ impl Stack {
         Ok((x, delta))
     }
 
-    /// One position through all layers and the last norm by one kernel, where there is one: elsewhere the layers' operations,
-    /// called one by one ([`run`](Self::run)), are as fast.
-    fn step(&self, x: &Tensor, state: &mut State) -> Result<Option<Tensor>> {
-        let Some(first) = self.layers.first().filter(|_| self.attention.causal) else {
-            return Ok(None);
-        };
-        let positions = x.dim(1)?;
-        let past = state.get(KEYS_VALUES).map_or(Ok(0), |past| past.dim(1))?;
-        let inner = first.inner_bias.value().elem_count();
-        if positions != 1 || !decode::takes(&self.attention, x, inner, past) {
-            return Ok(None);
-        }
-        self.step_at_once(x, state).map(Some)
-    }
-
-    /// One position through all layers and the last norm by [`decode::step`].
-    fn step_at_once(&self, x: &Tensor, state: &mut State) -> Result<Tensor> {
-        let sequences = x.dim(0)?;
-        let layers = self
-            .layers
-            .iter()
-            .map(|layer| layer.kernel_argument(x))
-            .collect::<Result<Vec<_>>>()?;
-        let slots: Vec<usize> = (0..layers.len()).map(|index| SLOTS * index + KEYS_VALUES).collect();
-        let width = 2 * self.attention.heads * self.attention.head_dim;
-        let rows = state.next_rows(&slots, (sequences, width), x)?;
-        let states: Vec<decode::LayerState> = (rows.iter().enumerate())
-            .map(|(index, row)| decode::LayerState {
-                attention_shift: state.get(SLOTS * index + ATTENTION_SHIFT).cloned(),
-                feed_forward_shift: state.get(SLOTS * index + FEED_FORWARD_SHIFT).cloned(),
-                past: row.past.clone(),
-                room: row.room().clone(),
-                moves: row.moves,
-            })
-            .collect();
-        let gain = self.norm.parameter().value();
-        let output = decode::step(&self.attention, &layers, &states, gain, state.position(), x)?;
-        for (index, row) in rows.into_iter().enumerate() {
-            let shifts = output.shifts.get(index)?;
-            state.set(SLOTS * index + ATTENTION_SHIFT, shifts.get(0)?);
-            state.set(SLOTS * index + FEED_FORWARD_SHIFT, shifts.get(1)?);
-            state.grow(SLOTS * index + KEYS_VALUES, row)?;
-        }
-        state.advance(1);
-        Ok(output.out)
-    }
-
     /// The attention's parameters for one layer of a training pass, or of inference.
     fn attention_for(&self, index: usize, pass: Option<&Pass>, positions: usize, keys: usize) -> Attention {
         let dropout = pass.filter(|_| self.attention_dropout > 0.0).map(|pass| Dropout {
@@ -364,93 +301,6 @@ impl Stack {
         };
         Ok((residual, added, saved))
     }
-
-    /// The backward pass of [`layer`](Self::layer): from the gradients of the pair it returned to that of the pair it got
-    /// (the same for both, since the layer sees their sum only).
-    fn layer_backward(
-        &self,
-        layer: &Layer,
-        index: usize,
-        saved: SavedLayer,
-        stack: (usize, &Pass, Option<&Tensor>),
-        d_residual: &Tensor,
-        d_added: &Tensor,
-        d_state: &StateGradient,
-        d_begin: &mut StateGradient,
-        compute: &Compute,
-        gradients: &mut Gradients,
-    ) -> Result<Tensor> {
-        let (start, pass, visible) = stack;
-        let slot = SLOTS * index;
-        let mut d_activated = layer.outer.backward(&saved.activated, d_added, compute, gradients)?;
-        if let Some(dropout) = self.feed_forward_dropout(index, Some(pass), &d_activated)? {
-            d_activated = dropout::apply(&d_activated, &dropout)?;
-        }
-        let d_inner = gelu::backward(
-            &saved.inner,
-            Some(layer.inner_bias.value()),
-            &d_activated,
-            Some(gradients.of(&layer.inner_bias)),
-        )?;
-        let d_input = layer
-            .inner
-            .backward(&saved.feed_forward_input, &d_inner, compute, gradients)?;
-        let d_last = d_state.get(slot + FEED_FORWARD_SHIFT);
-        let f = layer.feed_forward_norm.backward(
-            &saved.feed_forward_norm,
-            &d_input,
-            Some(d_residual),
-            d_last,
-            gradients,
-        )?;
-        d_begin.set(slot + FEED_FORWARD_SHIFT, f.d_previous);
-
-        let d_attended = layer.to_out.backward(&saved.attended, &f.d_x, compute, gradients)?;
-        let positions = saved.q.dim(1)?;
-        let before = saved.past.as_ref().map_or(Ok(0), |past| past.dim(1))?;
-        let settings = self.attention_for(index, Some(pass), positions, before + positions);
-        let d_cache = d_state.get(slot + KEYS_VALUES);
-        let d_present = d_cache
-            .map(|d_cache| d_cache.narrow(1, before, positions))
-            .transpose()?;
-        let attended = attention::backward(
-            &settings,
-            &saved.q,
-            &saved.kv,
-            saved.past.as_ref(),
-            start,
-            visible,
-            saved.attention,
-            &d_attended,
-            d_present.as_ref(),
-        )?;
-        let mut d_past = attended.d_past;
-        if let (Some(d_cache), Some(past)) = (d_cache, &saved.past) {
-            // the rows that were there before are in the cache afterwards too
-            let mut kept = d_cache.narrow(1, 0, before)?;
-            if past.dim(0)? == 1 {
-                kept = sum_sequences(&kept)?.to_dtype(kept.dtype())?;
-            }
-            d_past = Some(match d_past {
-                Some(d_past) => (d_past + kept)?,
-                None => kept,
-            });
-        }
-        d_begin.set(slot + KEYS_VALUES, d_past);
-        let d_from_q = layer
-            .to_q
-            .backward(&saved.attention_input, &attended.d_q, compute, gradients)?;
-        let d_input =
-            layer
-                .to_kv
-                .backward_onto(d_from_q, &saved.attention_input, &attended.d_kv, compute, gradients)?;
-        let d_last = d_state.get(slot + ATTENTION_SHIFT);
-        let a = layer
-            .attention_norm
-            .backward(&saved.attention_norm, &d_input, Some(&f.d_x), d_last, gradients)?;
-        d_begin.set(slot + ATTENTION_SHIFT, a.d_previous);
-        Ok(a.d_x)
-    }
 }
 
 impl StageBlock for Stack {
@@ -520,42 +370,5 @@ impl StageBlock for Stack {
             )?;
         }
         Ok((d_x, d_begin))
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use candle_core::{DType, Device};
-    use mblm_ops::relative_error;
-    use mblm_ops::testing::uniform;
-
-    use super::*;
-    use crate::model::init::Seeded;
-
-    /// A step that one kernel takes computes what the layers' operations do and leaves the same state.
-    #[test]
-    fn a_step_at_once_is_that_of_the_operations() {
-        let builder = Builder::new(&Seeded(1), DType::F64, &Device::Cpu);
-        let block = Stack::decoder(&Transformer::new(3, 8), 16, 2, &builder).unwrap();
-        let close = |found: &Tensor, expected: &Tensor| {
-            let error = relative_error(found, expected, 1e-6).unwrap();
-            assert!(error < 1e-12, "{error:.2e}");
-        };
-        let mut start = block.initial_state();
-        block
-            .forward(&uniform(&[1, 3, 16], 1).unwrap(), &mut start, &Compute::default())
-            .unwrap();
-        for before in [block.initial_state(), start] {
-            let (mut at_once, mut by_one) = (before.clone(), before);
-            for position in 0..3 {
-                let x = uniform(&[2, 1, 16], 2 + position).unwrap();
-                let found = block.step_at_once(&x, &mut at_once).unwrap();
-                close(&found, &block.forward(&x, &mut by_one, &Compute::default()).unwrap());
-                assert_eq!(at_once.position(), by_one.position());
-                for slot in 0..2 * SLOTS {
-                    close(at_once.get(slot).unwrap(), by_one.get(slot).unwrap());
-                }
-            }
-        }
     }
 }

@@ -1,0 +1,53 @@
+//! The keys of a Mamba1 stack in a configuration.
+
+use serde::{Deserialize, Serialize};
+
+use crate::blocks::spec::PositionEmbedding;
+
+/// A stack of Mamba1 layers. It takes the keys of Mamba2 and ignores `headdim` and `dropout`, as the published package does.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+#[non_exhaustive]
+pub struct Mamba1 {
+    /// Width of the recurrent state of one channel.
+    pub d_state: usize,
+    /// Positions seen by the causal convolution.
+    pub d_conv: usize,
+    /// Inner width in multiples of the stage's width.
+    pub expand: usize,
+    /// Ignored.
+    pub headdim: usize,
+    /// Ignored.
+    #[serde(default)]
+    pub dropout: f64,
+    /// Position embedding of the stage's tokens.
+    #[serde(default)]
+    pub pos_emb_type: Option<PositionEmbedding>,
+}
+
+/// States of 16.
+impl Default for Mamba1 {
+    fn default() -> Self {
+        Self::new(16)
+    }
+}
+
+impl Mamba1 {
+    /// A stack with states of width `d_state`, four taps of convolution, twice the stage's width inside, without position embedding.
+    pub fn new(d_state: usize) -> Self {
+        Self {
+            d_state,
+            d_conv: 4,
+            expand: 2,
+            headdim: 64,
+            dropout: 0.0,
+            pos_emb_type: None,
+        }
+    }
+
+    /// The same with a position embedding of the stage's tokens.
+    pub fn pos_emb_type(mut self, embedding: impl Into<Option<PositionEmbedding>>) -> Self {
+        self.pos_emb_type = embedding.into();
+        self
+    }
+}
