@@ -1,4 +1,5 @@
-//! Ready-made experiments: two-stage byte models for training on any file or folder with no configuration.
+//! Ready-made experiments: two-stage byte models for training on any file or folder with no configuration. Their hierarchies are
+//! in `presets/`.
 
 use std::fmt;
 use std::path::Path;
@@ -9,7 +10,6 @@ use super::io::IoConfig;
 use super::model::{Architecture, ModelConfig};
 use super::suggest;
 use super::train::TrainConfig;
-use crate::blocks::{PositionEmbedding, Transformer};
 use crate::{Error, Result};
 
 /// A ready-made experiment.
@@ -60,19 +60,13 @@ impl Preset {
     fn size(self) -> Size {
         match self {
             Self::Tiny => Size {
-                dim: 128,
-                layers: [4, 2],
-                patches: 64,
-                head_dim: 32,
+                model: include_str!("presets/tiny.yaml"),
                 batch_size: 16,
                 lr: 2e-3,
                 target_bytes: 3_000_000,
             },
             Self::Small => Size {
-                dim: 256,
-                layers: [4, 4],
-                patches: 256,
-                head_dim: 64,
+                model: include_str!("presets/small.yaml"),
                 batch_size: 8,
                 lr: 1e-3,
                 target_bytes: 50_000_000,
@@ -83,10 +77,8 @@ impl Preset {
 
 /// What the presets differ in.
 struct Size {
-    dim: usize,
-    layers: [usize; 2],
-    patches: usize,
-    head_dim: usize,
+    /// The keys of the hierarchy, as YAML.
+    model: &'static str,
     batch_size: usize,
     lr: f64,
     target_bytes: u64,
@@ -94,10 +86,7 @@ struct Size {
 
 impl Size {
     fn model(&self) -> ModelConfig {
-        ModelConfig::new([self.patches, 8])
-            .dims([self.dim; 2])
-            .layers(self.layers)
-            .blocks(Transformer::new(4, self.head_dim).pos_emb_type(PositionEmbedding::Fixed))
+        serde_saphyr::from_str(self.model).expect("a preset's file is part of the program, and a test reads it")
     }
 }
 

@@ -1,4 +1,6 @@
 //! Reading and checking whole configurations: what is accepted, and what each message says.
+//!
+//! Longer than 450 lines: all tests change one common configuration.
 
 use std::path::Path;
 
