@@ -7,7 +7,7 @@
 
 use candle_core::Device;
 use mblm::config::{Architecture, Experiment, ModelConfig};
-use mblm::train::{Plan, Schedule, estimate_memory, spread};
+use mblm::train::{Recipe, RunConfig, estimate_memory, spread};
 
 /// More overrides than anyone types.
 const MAX_OVERRIDES: usize = 16;
@@ -39,14 +39,10 @@ fn check_experiment(experiment: &Experiment) {
     experiment.validate().expect("what is read has been checked");
     check_architecture(&experiment.params.architecture);
     let _ = estimate_memory(experiment, &Device::Cpu);
-    let plan = Plan::new(&experiment.train, experiment.params.input_seq_len, 1);
-    let schedule = Schedule::new(
-        experiment.train.learning_rate,
-        plan.steps,
-        experiment.train.warmup_steps_perc,
-    );
+    let plan = RunConfig::from(experiment).plan();
+    let schedule = Recipe::of(&experiment.train, &plan).schedule;
     for step in [0, 1, plan.steps / 2, plan.steps] {
-        assert!(schedule.rate(step).is_finite(), "the learning rate of step {step}");
+        assert!(schedule.lr(step).is_finite(), "the learning rate of step {step}");
     }
     let _ = spread(0, plan.batches, experiment.io.validate_amount.min(MAX_POINTS));
     let written = experiment.to_yaml_string().expect("paths from YAML are UTF-8");

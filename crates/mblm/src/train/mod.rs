@@ -1,4 +1,30 @@
 //! Training: how long, at which rate, one step after another, and a whole run with validation.
+//!
+//! A [`Trainer`] runs what a configuration says. A loop of one's own needs a [`Learner`] and a [`Recipe`] alone:
+//!
+//! ```
+//! use std::sync::Arc;
+//!
+//! use mblm::candle::Device;
+//! use mblm::config::Preset;
+//! use mblm::model::{BlockRegistry, Model, ModelBatch, Seeded};
+//! use mblm::train::{Learner, Recipe};
+//!
+//! # fn main() -> mblm::Result<()> {
+//! let architecture = Preset::Tiny.experiment("text".as_ref(), "runs".as_ref()).params.architecture;
+//! let model = Model::new(&architecture, &BlockRegistry::default(), &Seeded(1), &Device::Cpu)?;
+//! let mut learner = Learner::new(Arc::new(model), Recipe::new(2e-3).with_max_grad_norm(1.0))?;
+//! let text = b"To be, or not to be, that is the question";
+//! let batch = ModelBatch::new(text.map(u32::from).to_vec(), 1, text.len());
+//! let before = learner.step(&batch)?.loss.mean;
+//! for _ in 0..20 {
+//!     learner.step(&batch)?;
+//! }
+//! let after = learner.model().evaluate(&batch)?.loss.mean;
+//! assert!(after < before / 2.0, "{before} and {after} nats per byte");
+//! # Ok(())
+//! # }
+//! ```
 
 mod best;
 mod budget;

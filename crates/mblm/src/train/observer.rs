@@ -60,6 +60,7 @@ pub type FileLengths = BTreeMap<String, u64>;
 
 /// What one training batch did.
 #[derive(Clone, Copy, Debug)]
+#[non_exhaustive]
 pub struct BatchReport {
     /// Epoch, from 0.
     pub epoch: usize,
@@ -110,6 +111,7 @@ pub enum EvaluationKind {
 
 /// The result of an evaluation.
 #[derive(Clone, Copy, Debug)]
+#[non_exhaustive]
 pub struct Evaluation {
     /// On which data.
     pub kind: EvaluationKind,
