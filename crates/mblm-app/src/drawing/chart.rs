@@ -13,8 +13,8 @@ use super::curves::{Across, Curves, Point, Unit, sample, thin};
 use super::image::Draw;
 use super::pen::{COLOURS, Chart, GRID, Pen};
 
-/// Points of a jumping curve that a picture of this width can show.
-const MOST_POINTS: usize = 2000;
+/// Points of a jumping curve that a figure of this width can show.
+const MAX_POINTS: usize = 2000;
 
 /// Points of a smooth curve.
 const SMOOTH_POINTS: usize = 400;
@@ -25,7 +25,7 @@ const OUTLIERS: f64 = 0.005;
 /// Characters of a run's name in the legend.
 const NAME_LENGTH: usize = 48;
 
-/// What a picture shows.
+/// What a figure shows.
 pub(crate) struct Figure<'a> {
     pub(crate) runs: &'a [Curves],
     pub(crate) across: Across,
@@ -182,7 +182,7 @@ impl Figure<'_> {
                 stroke_width: 1,
                 ..pen.stroke(colour.mix(if alone { 0.45 } else { 0.2 }), 1.0)
             };
-            let points = self.within(chart, &thin(&run.training, MOST_POINTS));
+            let points = self.within(chart, &thin(&run.training, MAX_POINTS));
             let series = chart.draw_series(LineSeries::new(points, light))?;
             if alone {
                 series

@@ -43,7 +43,7 @@ pub(crate) struct Curves {
 }
 
 impl Curves {
-    /// The curves of one worker's rows. Losses that are not finite have no place in a picture and are left out.
+    /// The curves of one worker's rows. Losses that are not finite have no place in a figure and are left out.
     pub(crate) fn new(name: String, rows: &[LossRow], across: Across, unit: Unit) -> Self {
         let began = rows.first().map_or(0.0, |row| row.time);
         let place = |row: &LossRow| match across {

@@ -8,7 +8,7 @@ use plotters::style::text_anchor::{HPos, Pos, VPos};
 use super::image::Draw;
 use super::pen::{COLOURS, Pen, SIZE, TEXT};
 
-/// The table's left, top, right and bottom in the picture.
+/// The table's left, top, right and bottom in the figure.
 const LEFT: f64 = 110.0;
 const TOP: f64 = 70.0;
 const RIGHT: f64 = SIZE.0 as f64 - 24.0;

@@ -1,4 +1,4 @@
-//! Pictures as files: SVG, or PNG at twice the size in pixels. No library or font of the system is needed: letters of a PNG
+//! Figures as files: SVG, or PNG at twice the size in pixels. No library or font of the system is needed: letters of a PNG
 //! come from DejaVu Sans, which is in the program; those of an SVG from whoever shows it.
 
 use std::path::Path;
@@ -11,7 +11,7 @@ use plotters::style::{FontStyle, register_font};
 use super::pen::{FONT, SIZE};
 use crate::usage::Usage;
 
-/// Pixels of a PNG for one of the picture.
+/// Pixels of a PNG for one of the figure.
 const PNG_SCALE: u32 = 2;
 
 /// What can be drawn.
@@ -39,26 +39,26 @@ impl Format {
             Some("svg") => Ok(Self::Svg),
             Some("png") => Ok(Self::Png),
             _ => Err(Usage(format!(
-                "{}: expected the name of a picture, which ends in .svg or .png",
+                "{}: expected the name of a figure, which ends in .svg or .png",
                 path.display()
             ))),
         }
     }
 
     /// The bytes of the file.
-    pub(crate) fn render(self, picture: &impl Draw) -> Result<Vec<u8>> {
+    pub(crate) fn render(self, figure: &impl Draw) -> Result<Vec<u8>> {
         register_letters()?;
         match self {
             Self::Svg => {
                 let mut text = String::new();
-                picture.draw(&SVGBackend::with_string(&mut text, SIZE).into_drawing_area(), 1.0)?;
+                figure.draw(&SVGBackend::with_string(&mut text, SIZE).into_drawing_area(), 1.0)?;
                 Ok(text.into_bytes())
             }
             Self::Png => {
                 let (width, height) = (SIZE.0 * PNG_SCALE, SIZE.1 * PNG_SCALE);
                 let mut pixels = vec![0; (width * height * 3) as usize];
                 let area = BitMapBackend::with_buffer(&mut pixels, (width, height)).into_drawing_area();
-                picture.draw(&area, f64::from(PNG_SCALE))?;
+                figure.draw(&area, f64::from(PNG_SCALE))?;
                 drop(area);
                 encode(&pixels, width, height)
             }

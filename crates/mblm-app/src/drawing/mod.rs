@@ -1,14 +1,14 @@
-//! Pictures of runs, loss curves and learning rates from `loss.csv`, and of tables, as heat maps. What the file holds is read by the library; how it is
+//! Figures of runs, loss curves and learning rates from `loss.csv`, and of tables, as heat maps. What the file holds is read by the library; how it is
 //! drawn is presentation, so it is here, and whoever uses the library builds no drawing code.
 //!
 //! | file | holds |
 //! |---|---|
 //! | `curves.rs` | from rows to the curves of a run: units, smoothing, thinning |
 //! | `axis.rs` | ranges of axes, linear and logarithmic, and the numbers beside them |
-//! | `chart.rs` | the picture: two panels, curves, legend |
+//! | `chart.rs` | the figure: two panels, curves, legend |
 //! | `heat.rs` | a table as a heat map |
 //! | `pen.rs` | size, letters, colours, and a panel with axes |
-//! | `image.rs` | the picture as SVG or PNG |
+//! | `image.rs` | the figure as SVG or PNG |
 
 mod axis;
 mod chart;

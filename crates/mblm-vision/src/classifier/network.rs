@@ -168,7 +168,7 @@ impl CnnLstm {
         &self.description.words
     }
 
-    /// Values of a image: 3 · height · width.
+    /// Values of an image: 3 · height · width.
     pub fn values(&self) -> usize {
         COLOURS * self.description.height * self.description.width
     }

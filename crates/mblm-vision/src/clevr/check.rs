@@ -8,10 +8,10 @@ use rayon::prelude::*;
 use serde::Serialize;
 
 use super::answers::class_of;
-use super::dataset::split_paths;
 use super::kinds::QuestionType;
 use super::layout::Layout;
 use super::options::ClevrOptions;
+use super::paths::split_paths;
 use super::questions::{Question, Questions};
 use crate::image::images::{Images, REPORT_EVERY};
 use mblm::data::{DatasetArgs, Opening};
@@ -187,7 +187,7 @@ impl Survey<'_> {
         let questions = self.file.file_name().unwrap_or(self.file.as_os_str()).to_string_lossy();
         let (file, message) = match error {
             Error::File { path, message } => (path.clone(), message.clone()),
-            other => (self.images.folder().to_path_buf(), other.to_string()),
+            other => (self.images.listing().folder.clone(), other.to_string()),
         };
         Problem {
             file,

@@ -9,11 +9,12 @@ use super::answers::{ANSWERS, class_of};
 use super::check::Survey;
 use super::layout::Layout;
 use super::options::ClevrOptions;
+use super::paths::split_paths;
 use super::questions::{Question, Questions};
 use crate::image::Image;
 use crate::image::cache::Cache;
 use crate::image::images::Images;
-use mblm::data::{Dataset, DatasetArgs, Sample, Split};
+use mblm::data::{Dataset, DatasetArgs, Sample};
 use mblm::{Error, Result};
 
 /// A split of CLEVR, as one worker sees it.
@@ -27,17 +28,6 @@ pub struct Clevr {
     first: usize,
     len: usize,
     description: String,
-}
-
-/// The file of questions and the folder of images of a split; `None` for the test split, whose answers are not published.
-pub(super) fn split_paths(args: &DatasetArgs) -> Option<(PathBuf, PathBuf)> {
-    let name = match args.split {
-        Split::Train => "train",
-        Split::Validation => "val",
-        Split::Test => return None,
-    };
-    let questions = args.dir.join("questions").join(format!("CLEVR_{name}_questions.json"));
-    Some((questions, args.dir.join("images").join(name)))
 }
 
 impl Clevr {
@@ -61,7 +51,7 @@ impl Clevr {
             .map(|size| Ok(images.preparation().len(size?)))
             .collect();
         if let Some(folder) = options.cache_dir.as_deref().filter(|_| lens.iter().all(Result::is_ok)) {
-            let cache = Cache::open(folder, &images, args.on_opening.as_ref())?;
+            let cache = Cache::open(folder, images.listing(), args.on_opening.as_ref())?;
             lens = (0..lens.len()).map(|image| Ok(Some(cache.len(image)))).collect();
             images.set_cache(cache);
         }

@@ -30,6 +30,7 @@ mod hostile;
 mod kinds;
 mod layout;
 mod options;
+mod paths;
 mod questions;
 mod task;
 #[cfg(test)]

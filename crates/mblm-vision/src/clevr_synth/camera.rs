@@ -1,6 +1,6 @@
 //! The camera: a pinhole that looks at the middle of the ground from above, from about where CLEVR's stands.
 //!
-//! With f = focal length / image width, the ray through the pixel (x, y) of a image of w × h has the direction
+//! With f = focal length / image width, the ray through the pixel (x, y) of an image of w × h has the direction
 //! forward + right·(x − w/2)/(f·w) + up·(h/2 − y)/(f·w). Its part along `forward` is 1, so the parameter of a point on it is the
 //! point's depth.
 
@@ -54,7 +54,7 @@ impl Camera {
     }
 }
 
-/// A camera with a image size.
+/// A camera with an image size.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct View {
     pub(super) camera: Camera,

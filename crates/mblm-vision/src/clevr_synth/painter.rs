@@ -1,4 +1,4 @@
-//! A scene as a image: ground, objects with diffuse light, highlights and mirrored surroundings, smooth edges.
+//! A scene as an image: ground, objects with diffuse light, highlights and mirrored surroundings, smooth edges.
 //!
 //! Pixels that show one object, or only ground, take one ray through their middle; those beside another object take a grid of rays.
 //! Where nothing shades the ground it is computed at the corners of 8 × 8 tiles and interpolated between. Light is linear until the

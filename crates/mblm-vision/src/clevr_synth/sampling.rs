@@ -1,7 +1,7 @@
 //! Drawing a scene as CLEVR does: attributes, places and turns uniformly, and what is ambiguous or hidden is drawn again.
 //!
 //! Places are uniform in [−3, 3)² such that surfaces keep a distance of 0.25 and centres one of 0.4 along both axes of the
-//! image's ground directions. Of each object at least 200 pixels of a image of 480 × 320 are visible. A scene for which 50
+//! image's ground directions. Of each object at least 200 pixels of an image of 480 × 320 are visible. A scene for which 50
 //! places in a row do not do, or in which something is hidden, is begun anew with as many objects, so that the number of
 //! objects stays uniform.
 

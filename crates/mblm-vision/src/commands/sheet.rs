@@ -8,7 +8,7 @@ use mblm_app::drawing::{FONT, encode, register_letters};
 
 /// Cells side by side.
 const COLUMNS: usize = 4;
-/// The space of a image in pixels, and that between cells.
+/// The space of an image in pixels, and that between cells.
 const IMAGE: (usize, usize) = (300, 200);
 const GAP: usize = 16;
 /// Heights of letters and lines.
@@ -18,7 +18,7 @@ const LINE: i32 = 19;
 const CHARACTERS: usize = 40;
 const LINES: usize = 4;
 
-/// A image and what is said about it.
+/// An image and what is said about it.
 pub(crate) struct Cell {
     pub(crate) image: Image,
     pub(crate) text: String,
@@ -73,7 +73,7 @@ fn fitted(image: &Image) -> Image {
     image.resized(side(width, IMAGE.0), side(height, IMAGE.1))
 }
 
-/// Copies a image that fits into a larger one of `width` pixels a row.
+/// Copies an image that fits into a larger one of `width` pixels a row.
 fn paste(image: &Image, pixels: &mut [u8], width: usize, left: usize, top: usize) {
     for (y, row) in image.rgb.chunks_exact(image.width * 3).enumerate() {
         let start = ((top + y) * width + left) * 3;

@@ -19,7 +19,7 @@ use crc32c::crc32c;
 use rayon::prelude::*;
 use sha2::{Digest, Sha256};
 
-use super::images::Images;
+use super::listing::Listing;
 use mblm::checkpoint::{atomic, hex};
 use mblm::data::{OnOpening, Opening};
 use mblm::{Error, Result};
@@ -50,14 +50,14 @@ impl Cache {
     ///
     /// # Errors
     /// An image that cannot be read, a folder that cannot be written.
-    pub(crate) fn open(folder: &Path, images: &Images, on_opening: Option<&OnOpening>) -> Result<Self> {
+    pub(crate) fn open(folder: &Path, images: &Listing, on_opening: Option<&OnOpening>) -> Result<Self> {
         atomic::make_folder(folder)?;
         let sources = Sources::look_at(images)?;
         let name = sources.name();
         let mut done = 0;
         let mut shards = Vec::new();
-        for (number, first) in (0..images.names().len()).step_by(SHARD).enumerate() {
-            let range = first..(first + SHARD).min(images.names().len());
+        for (number, first) in (0..images.names.len()).step_by(SHARD).enumerate() {
+            let range = first..(first + SHARD).min(images.names.len());
             let path = folder.join(format!("prepared_{name}_{number:05}.images"));
             let key = sources.key(range.clone());
             done += sources.bytes(range.clone());
@@ -66,7 +66,7 @@ impl Cache {
                 None => {
                     let shard = Shard::make(&path, &key, images, range)?;
                     if let Some(report) = on_opening {
-                        let total = sources.bytes(0..images.names().len());
+                        let total = sources.bytes(0..images.names.len());
                         report(Opening {
                             path: &shard.path,
                             done,
@@ -129,11 +129,11 @@ impl Shard {
     }
 
     /// Prepares images and writes them.
-    fn make(path: &Path, key: &[u8; KEY], images: &Images, range: Range<usize>) -> Result<Self> {
+    fn make(path: &Path, key: &[u8; KEY], images: &Listing, range: Range<usize>) -> Result<Self> {
         let count = range.len();
         let prepared: Vec<Result<Vec<u8>>> = range
             .into_par_iter()
-            .map(|image| images.preparation().read(&images.path(image)))
+            .map(|image| images.preparation.read(&images.path(image)))
             .collect();
         let prepared = prepared.into_iter().collect::<Result<Vec<_>>>()?;
         let too_large = || Error::file(path, "a prepared image of 4 GiB or more cannot be kept");
@@ -172,12 +172,12 @@ struct Sources {
 }
 
 impl Sources {
-    fn look_at(images: &Images) -> Result<Self> {
-        let folder = images.folder();
+    fn look_at(images: &Listing) -> Result<Self> {
+        let folder = &images.folder;
         let folder = std::fs::canonicalize(folder).map_err(|error| Error::file(folder, error))?;
-        let preparation = serde_json::to_string(images.preparation())
+        let preparation = serde_json::to_string(&images.preparation)
             .map_err(|error| Error::config(format!("io.dataset_args: cannot be written down: {error}")))?;
-        let files: Vec<Result<_>> = (0..images.names().len())
+        let files: Vec<Result<_>> = (0..images.names.len())
             .into_par_iter()
             .map(|image| {
                 let path = images.path(image);
@@ -187,7 +187,7 @@ impl Sources {
                     .ok()
                     .and_then(|time| time.duration_since(UNIX_EPOCH).ok());
                 let nanoseconds = changed.map_or(0, |time| time.as_nanos());
-                Ok((images.names()[image].clone(), metadata.len(), nanoseconds))
+                Ok((images.names[image].clone(), metadata.len(), nanoseconds))
             })
             .collect();
         Ok(Self {

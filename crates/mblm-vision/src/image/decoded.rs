@@ -1,4 +1,4 @@
-//! A image in memory: read from a PNG or JPEG file, cut, taken apart into channels and put together again.
+//! Images from PNG and JPEG files, and at another size.
 //!
 //! Files have 8 bits a channel; gray and palette images become RGB, transparency is dropped.
 
@@ -9,6 +9,7 @@ use std::path::Path;
 use png::{BitDepth, ColorType, DecodingError, Transformations};
 
 use super::jpeg_reader;
+use super::pixels::{Image, sides};
 use super::resize::resize;
 use mblm::{Error, Result};
 
@@ -16,21 +17,8 @@ use mblm::{Error, Result};
 const END: [u8; 12] = [0, 0, 0, 0, b'I', b'E', b'N', b'D', 0xae, 0x42, 0x60, 0x82];
 /// The first bytes of a PNG file.
 const SIGNATURE: [u8; 8] = [0x89, b'P', b'N', b'G', b'\r', b'\n', 0x1a, b'\n'];
-/// Pixels of the largest image that is read: what is larger is no image of these data sets.
-const MAX_PIXELS: usize = 1 << 26;
 /// Bytes that a byte of a file can stand for at most: the bound of its compression, rounded up.
 const MAX_PER_BYTE: usize = 1100;
-
-/// Pixels of 8-bit red, green and blue.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Image {
-    /// Pixels across.
-    pub width: usize,
-    /// Pixels down.
-    pub height: usize,
-    /// The values, (height, width, 3).
-    pub rgb: Vec<u8>,
-}
 
 impl Image {
     /// Reads a PNG or JPEG file, whatever its name.
@@ -64,28 +52,6 @@ impl Image {
     /// What is wrong with them.
     pub fn decode_jpeg(bytes: &[u8]) -> Result<Self, String> {
         jpeg_reader::decode(bytes)
-    }
-
-    /// A image from [`channels`](Self::channels), (3, height, width).
-    ///
-    /// # Errors
-    /// Another number of values, or no pixels.
-    pub fn from_channels(width: usize, height: usize, values: &[u8]) -> Result<Self, String> {
-        let (width, height) = sides(width, height)?;
-        let pixels = width * height;
-        if values.len() != 3 * pixels {
-            return Err(format!(
-                "expected 3 × {height} × {width} = {} values, found {}",
-                3 * pixels,
-                values.len()
-            ));
-        }
-        let rgb = (0..pixels).flat_map(|pixel| (0..3).map(move |channel| values[channel * pixels + pixel]));
-        Ok(Self {
-            width,
-            height,
-            rgb: rgb.collect(),
-        })
     }
 
     fn decode_png(bytes: &[u8]) -> Result<Self, String> {
@@ -125,24 +91,6 @@ impl Image {
     pub fn resized(&self, width: usize, height: usize) -> Self {
         resize(self, width.max(1), height.max(1))
     }
-
-    /// The part without `left` pixels on the left and as many on the right, `top` above and as many below.
-    pub(crate) fn cut(&self, left: usize, top: usize) -> Self {
-        let (width, height) = (self.width - 2 * left, self.height - 2 * top);
-        let rows = self.rgb.chunks_exact(self.width * 3).skip(top).take(height);
-        Self {
-            width,
-            height,
-            rgb: rows.flat_map(|row| &row[left * 3..][..width * 3]).copied().collect(),
-        }
-    }
-
-    /// All red values, then all green, then all blue ones: (3, height, width).
-    #[must_use]
-    pub fn channels(&self) -> Vec<u8> {
-        let channel = |channel| self.rgb.iter().skip(channel).step_by(3).copied();
-        (0..3).flat_map(channel).collect()
-    }
 }
 
 /// Width and height of a PNG file whose beginning and end are there; what lies between is not read.
@@ -167,16 +115,6 @@ pub(crate) fn inspect(path: &Path) -> Result<(usize, usize)> {
 
 fn png_sides(info: &png::Info) -> Result<(usize, usize), String> {
     sides(info.width as usize, info.height as usize)
-}
-
-/// Fails for sides that are no image's.
-pub(super) fn sides(width: usize, height: usize) -> Result<(usize, usize), String> {
-    match width.checked_mul(height) {
-        Some(1..=MAX_PIXELS) => Ok((width, height)),
-        _ => Err(format!(
-            "expected a picture of 1 to {MAX_PIXELS} pixels, found {width} × {height}"
-        )),
-    }
 }
 
 fn missing(path: &Path, error: &std::io::Error) -> Error {

@@ -4,13 +4,15 @@
 //! Which of these happens changes nothing in the bytes.
 
 use std::collections::HashSet;
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 use std::sync::{Arc, PoisonError, RwLock};
 
 use rayon::prelude::*;
 
 use super::cache::Cache;
-use super::decoded::{Image, inspect};
+use super::decoded::inspect;
+use super::listing::Listing;
+use super::pixels::Image;
 use super::prepare::Preparation;
 use mblm::data::{OnOpening, Opening};
 use mblm::{Error, Result};
@@ -23,9 +25,7 @@ pub(crate) const REPORT_EVERY: usize = 256;
 
 /// The images of a split by number.
 pub(crate) struct Images {
-    folder: PathBuf,
-    names: Vec<Box<str>>,
-    preparation: Preparation,
+    listing: Listing,
     cache: Option<Cache>,
     kept: RwLock<Kept>,
 }
@@ -44,9 +44,11 @@ impl Images {
             bytes: 0,
         };
         Self {
-            folder,
-            names,
-            preparation,
+            listing: Listing {
+                folder,
+                names,
+                preparation,
+            },
             cache: None,
             kept: RwLock::new(kept),
         }
@@ -57,20 +59,21 @@ impl Images {
         self.cache = Some(cache);
     }
 
-    pub(crate) fn folder(&self) -> &Path {
-        &self.folder
+    /// Which images there are.
+    pub(crate) fn listing(&self) -> &Listing {
+        &self.listing
     }
 
     pub(crate) fn names(&self) -> &[Box<str>] {
-        &self.names
+        &self.listing.names
     }
 
     pub(crate) fn preparation(&self) -> &Preparation {
-        &self.preparation
+        &self.listing.preparation
     }
 
     pub(crate) fn path(&self, image: usize) -> PathBuf {
-        self.folder.join(&*self.names[image])
+        self.listing.path(image)
     }
 
     /// The image as it is in its file.
@@ -87,7 +90,7 @@ impl Images {
         }
         let bytes = match self.cache.as_ref().and_then(|cache| cache.get(image)) {
             Some(bytes) => bytes,
-            None => self.preparation.read(&self.path(image))?,
+            None => self.listing.preparation.read(&self.path(image))?,
         };
         let bytes: Arc<[u8]> = bytes.into();
         let mut kept = self.kept.write().unwrap_or_else(PoisonError::into_inner);
@@ -122,18 +125,19 @@ impl Images {
 
     /// The size in pixels of each image, from the first bytes of its file, or what is wrong with it; in order.
     pub(crate) fn inspect(&self) -> Result<Vec<Result<(usize, usize)>>> {
-        let entries = std::fs::read_dir(&self.folder).map_err(|error| match error.kind() {
-            std::io::ErrorKind::NotFound => {
-                Error::file(&self.folder, "no such folder; expected the images of the split here")
-            }
-            _ => Error::file(&self.folder, error),
+        let entries = std::fs::read_dir(&self.listing.folder).map_err(|error| match error.kind() {
+            std::io::ErrorKind::NotFound => Error::file(
+                &self.listing.folder,
+                "no such folder; expected the images of the split here",
+            ),
+            _ => Error::file(&self.listing.folder, error),
         })?;
         let mut present = HashSet::new();
         for entry in entries {
-            let entry = entry.map_err(|error| Error::file(&self.folder, error))?;
+            let entry = entry.map_err(|error| Error::file(&self.listing.folder, error))?;
             present.extend(entry.file_name().into_string());
         }
-        let images = self.names.par_iter().enumerate();
+        let images = self.listing.names.par_iter().enumerate();
         Ok(images
             .map(|(image, name)| match present.contains(&**name) {
                 true => inspect(&self.path(image)),

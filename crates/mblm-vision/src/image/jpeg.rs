@@ -11,9 +11,9 @@ use mozjpeg::qtable::{AnnexK_Chroma, AnnexK_Luma};
 use mozjpeg::{ColorSpace, Compress};
 use serde::Serialize;
 
-use super::decoded::Image;
+use super::pixels::Image;
 
-/// The largest side of a image that the format allows.
+/// The largest side of an image that the format allows.
 const LARGEST: usize = 65_500;
 /// The first quality whose tables fit into bytes.
 const BASELINE: u8 = 24;

@@ -1,5 +1,5 @@
 //! Pixels of a JPEG file, strictly: what the decoder would only warn of, such as data that ends early or codes that do not exist,
-//! is an error here, because it fills the rest of such a image with gray and calls it done.
+//! is an error here, because it fills the rest of such an image with gray and calls it done.
 //!
 //! Baseline and progressive files of one or three channels are read. The C library reports errors by calling back; the callback
 //! unwinds through it, which it is built for, and is caught here.
@@ -15,7 +15,7 @@ use std::path::Path;
 use mozjpeg::Decompress;
 use mozjpeg_sys::{jpeg_common_struct, jpeg_error_mgr, jpeg_std_error};
 
-use super::decoded::{Image, sides};
+use super::pixels::{Image, sides};
 use mblm::Error;
 
 /// What is said of other files.

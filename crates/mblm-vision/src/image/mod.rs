@@ -7,10 +7,11 @@
 //!
 //! | file | holds |
 //! |---|---|
-//! | `image`, `jpeg_reader` | from a PNG or JPEG file to pixels |
+//! | `pixels` | an image in memory |
+//! | `decoded`, `jpeg_reader` | from a PNG or JPEG file to pixels |
 //! | `resize`, `channels`, `jpeg`, `prepare` | what is done with each image |
 //! | `keys` | the keys of `dataset_args` that ask for it, and their checks |
-//! | `images`, `cache` | prepared images in memory and on disk |
+//! | `listing`, `images`, `cache` | prepared images in memory and on disk |
 
 pub(super) mod cache;
 pub(super) mod channels;
@@ -19,6 +20,8 @@ pub(super) mod images;
 pub(super) mod jpeg;
 mod jpeg_reader;
 pub(super) mod keys;
+pub(super) mod listing;
+mod pixels;
 pub(super) mod prepare;
 pub(super) mod resize;
 #[cfg(test)]
@@ -26,7 +29,7 @@ pub(super) mod testing;
 #[cfg(test)]
 mod tests;
 
-pub use decoded::Image;
+pub use pixels::Image;
 
 pub(super) use decoded::inspect as inspect_png;
 pub(super) use jpeg_reader::inspect as inspect_jpeg;

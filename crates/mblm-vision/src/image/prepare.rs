@@ -1,16 +1,16 @@
-//! From a image file to the bytes of a sample's image: decode, crop, resize, bin, shift, then JPEG if asked.
+//! From an image file to the bytes of a sample's image: decode, crop, resize, bin, shift, then JPEG if asked.
 
 use std::path::Path;
 
 use serde::Serialize;
 
 use super::channels::{Bins, shift};
-use super::decoded::Image;
 use super::jpeg::Jpeg;
+use super::pixels::Image;
 use super::resize::resize;
 use mblm::{Error, Result};
 
-/// What a image becomes.
+/// What an image becomes.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
 pub(crate) enum Output {
     /// Its pixels, (3, H, W).
@@ -74,7 +74,7 @@ impl Preparation {
         }
     }
 
-    /// What is cut off each side: left and right, above and below. A image of at least one pixel keeps at least one, because
+    /// What is cut off each side: left and right, above and below. An image of at least one pixel keeps at least one, because
     /// the shares are below one half.
     fn margins(&self, width: usize, height: usize) -> (usize, usize) {
         let margin = |size: usize, share: f64| {

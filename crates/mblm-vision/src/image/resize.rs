@@ -11,7 +11,7 @@
 
 use std::f64::consts::PI;
 
-use super::decoded::Image;
+use super::pixels::Image;
 
 /// Half the width of the filter in pixels of the smaller image.
 const SUPPORT: f64 = 3.0;

@@ -2,7 +2,7 @@
 
 use super::Image;
 
-/// A image of pseudo-random values: the high bytes of a linear congruential generator.
+/// An image of pseudo-random values: the high bytes of a linear congruential generator.
 pub(crate) fn noise(width: usize, height: usize, seed: u32) -> Image {
     let mut state = seed;
     let next = || {

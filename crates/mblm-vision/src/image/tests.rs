@@ -3,8 +3,8 @@
 use proptest::prelude::*;
 use sha2::{Digest, Sha256};
 
-use super::decoded::Image;
 use super::jpeg::Jpeg;
+use super::pixels::Image;
 use super::resize::resize;
 use super::testing::{noise, png};
 use mblm::checkpoint::hex;
@@ -77,7 +77,7 @@ fn gray_palette_and_transparent_images_are_read() {
     assert_eq!(palette.unwrap().rgb, [4, 5, 6, 1, 2, 3]);
     let deep = encode(ColorType::Grayscale, BitDepth::Sixteen, None, &[1, 2, 3, 4]).unwrap_err();
     assert!(deep.contains("expected 8 bits a channel, found 16"), "{deep}");
-    // the header of a image of 8192 × 8192 pixels, and no room for them
+    // the header of an image of 8192 × 8192 pixels, and no room for them
     let mut huge = png(&noise(2, 1, 1));
     (huge[16..20]).copy_from_slice(&8192u32.to_be_bytes());
     (huge[20..24]).copy_from_slice(&8192u32.to_be_bytes());

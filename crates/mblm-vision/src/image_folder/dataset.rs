@@ -1,4 +1,4 @@
-//! The data set: a image a sample.
+//! The data set: an image a sample.
 //!
 //! Worker w of W owns the w-th of W equal ranges of the split's images, the remainder dropped. The samples of all epochs are
 //! the same.
@@ -9,7 +9,8 @@ use std::sync::Arc;
 use rayon::prelude::*;
 
 use super::files::{Found, find, is_jpeg};
-use super::layout::{Form, Layout};
+use super::form::Form;
+use super::layout::Layout;
 use super::options::ImageFolderOptions;
 use crate::image::cache::Cache;
 use crate::image::images::Images;
@@ -69,7 +70,7 @@ impl ImageFolder {
         let len = total / workers;
         if len == 0 {
             return Err(Error::file(
-                images.folder(),
+                &images.listing().folder,
                 format!("{total} pictures are too few for {workers} workers; expected one for each"),
             ));
         }
@@ -136,7 +137,7 @@ fn lens(
         count => Error::input(format!("{error}; pictures that are damaged: {count}")),
     })?;
     if let Some(folder) = &options.cache_dir {
-        let cache = Cache::open(folder, images, on_opening)?;
+        let cache = Cache::open(folder, images.listing(), on_opening)?;
         let lens = own.iter().map(|image| cache.len(*image)).collect();
         images.set_cache(cache);
         return Ok(lens);

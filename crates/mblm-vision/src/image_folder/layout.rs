@@ -1,52 +1,14 @@
-//! A image's bytes as ids, and generated ids as a image again.
+//! An image's bytes as ids, and generated ids as an image again.
 
+use super::form::Form;
 use super::options::ImageFolderOptions;
-use crate::image::Image;
 use mblm::Result;
 use mblm::data::{DatasetArgs, Sample};
 
 /// The smallest id that is no byte.
 const SPECIAL: u32 = 256;
 
-/// What the bytes of a sample are.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Form {
-    /// Values of a image of one size, all red ones, then all green, then all blue ones: (3, height, width).
-    Pixels {
-        /// Pixels across.
-        width: usize,
-        /// Pixels down.
-        height: usize,
-    },
-    /// A JPEG file of any length.
-    Jpeg,
-}
-
-impl Form {
-    /// Bytes of a image; `None` where each has its own number.
-    pub fn bytes(self) -> Option<usize> {
-        match self {
-            Self::Pixels { width, height } => Some(3 * width * height),
-            Self::Jpeg => None,
-        }
-    }
-
-    /// The image that bytes are.
-    ///
-    /// # Errors
-    /// Why they are none: too few or too many values, or what the decoder says of the file, whose warnings count.
-    pub fn decode(self, bytes: &[u8]) -> Result<Image, String> {
-        match self {
-            Self::Pixels { width, height } if bytes.len() < 3 * width * height => {
-                Err(format!("ended after {} of {} bytes", bytes.len(), 3 * width * height))
-            }
-            Self::Pixels { width, height } => Image::from_channels(width, height, bytes),
-            Self::Jpeg => Image::decode_jpeg(bytes),
-        }
-    }
-}
-
-/// Which ids stand around a image, and how long a sample is.
+/// Which ids stand around an image, and how long a sample is.
 #[derive(Clone, Debug)]
 pub struct Layout {
     form: Form,
@@ -80,12 +42,12 @@ impl Layout {
         self.form
     }
 
-    /// The ids before a image's bytes; there may be none.
+    /// The ids before an image's bytes; there may be none.
     pub fn prompt(&self) -> Vec<u32> {
         self.start.into_iter().collect()
     }
 
-    /// The ids, other than bytes, that end a image: the one after it, and padding.
+    /// The ids, other than bytes, that end an image: the one after it, and padding.
     pub fn ends(&self) -> Vec<u32> {
         let pad = Some(self.pad).filter(|pad| *pad >= SPECIAL && Some(*pad) != self.end);
         self.end.into_iter().chain(pad).collect()
@@ -100,7 +62,7 @@ impl Layout {
         self.sample_len
     }
 
-    /// What is wrong with a image of so many bytes, if it is too long.
+    /// What is wrong with an image of so many bytes, if it is too long.
     pub(super) fn misfit(&self, bytes: usize) -> Option<String> {
         let around = usize::from(self.start.is_some()) + usize::from(self.end.is_some());
         let advice = match self.form {
@@ -117,7 +79,7 @@ impl Layout {
         })
     }
 
-    /// The sample of a image that fits.
+    /// The sample of an image that fits.
     pub(super) fn sample(&self, bytes: &[u8]) -> Sample {
         let mut ids = Vec::with_capacity(self.sample_len);
         ids.extend(self.start);

@@ -18,13 +18,15 @@
 
 mod dataset;
 mod files;
+mod form;
 mod layout;
 mod options;
 #[cfg(test)]
 mod tests;
 
 pub use dataset::ImageFolder;
-pub use layout::{Form, Layout};
+pub use form::Form;
+pub use layout::Layout;
 pub use options::ImageFolderOptions;
 
 pub(crate) use dataset::open;

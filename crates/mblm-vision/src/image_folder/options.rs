@@ -1,10 +1,10 @@
-//! `dataset_args` of `pictures`: the keys of `clevr` that say what is done with a image, and what a folder of them needs.
+//! `dataset_args` of `pictures`: the keys of `clevr` that say what is done with an image, and what a folder of them needs.
 
 use std::path::PathBuf;
 
 use serde::{Deserialize, Serialize};
 
-use super::layout::Form;
+use super::form::Form;
 use crate::image::keys::{ImageKeys, check_ids, wrong};
 use crate::image::prepare::Preparation;
 use mblm::Result;
@@ -27,9 +27,9 @@ pub struct ImageFolderOptions {
     pub crop_w_perc: Option<f64>,
     /// Into how many equal bins the values of a channel fall; each becomes the mean of its bin's borders.
     pub downsample_channels: Option<u32>,
-    /// The id before a image.
+    /// The id before an image.
     pub som_image_token_id: Option<u32>,
-    /// The id after a image.
+    /// The id after an image.
     pub eom_token_id: Option<u32>,
     /// A sample is the bytes of a JPEG file of this quality, 0 to 95, instead of pixels.
     pub enable_jpeg_stream_with_quality: Option<u8>,

@@ -13,14 +13,13 @@ const BLOCKS: [&str; 4] = ["transformer", "mamba", "mamba1", "mamba2"];
 const BLOCKS_FOLDER: &str = "crates/mblm/src/blocks";
 /// Words of vision, in lower case.
 const VISION: [&str; 8] = ["clevr", "vqa", "cnn", "jpeg", "mozjpeg", "png", "image", "images"];
-/// Words that the glossary replaces, in lower case, and the word to use.
-const TERMS: [(&str, &str); 8] = [
+/// Words that the glossary replaces, in lower case, and the word to use. `pictures` is the name of a data set.
+const TERMS: [(&str, &str); 7] = [
     ("portion", "chunk"),
     ("portions", "chunks"),
     ("twin", "reference implementation"),
     ("twins", "reference implementations"),
     ("picture", "image"),
-    ("pictures", "images"),
     ("most_", "MAX_"),
     ("widest_", "MAX_"),
 ];

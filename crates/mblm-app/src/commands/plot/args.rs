@@ -21,7 +21,7 @@ pub(crate) struct PlotArgs {
     #[arg(required = true, value_name = "RUN")]
     pub(crate) runs: Vec<PathBuf>,
 
-    /// The picture, .svg or .png [default: plot.svg in the run's folder; in this one for several runs]
+    /// The figure, .svg or .png [default: plot.svg in the run's folder; in this one for several runs]
     #[arg(short, long, value_name = "FILE")]
     pub(crate) output: Option<PathBuf>,
 
@@ -37,7 +37,7 @@ pub(crate) struct PlotArgs {
     #[arg(long)]
     pub(crate) log: bool,
 
-    /// Print the picture's path and what it shows as JSON on stdout
+    /// Print the figure's path and what it shows as JSON on stdout
     #[arg(long)]
     pub(crate) json: bool,
 }

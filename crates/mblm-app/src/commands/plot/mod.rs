@@ -1,4 +1,4 @@
-//! `mblm plot`: pictures of loss curves and learning rates.
+//! `mblm plot`: figures of loss curves and learning rates.
 
 pub(crate) mod args;
 

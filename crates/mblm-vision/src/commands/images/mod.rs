@@ -1,4 +1,4 @@
-//! `mblm generate --pictures`: what a model of data set `pictures` draws, as files, and whether each of them is a image.
+//! `mblm generate --pictures`: what a model of data set `pictures` draws, as files, and whether each of them is an image.
 //!
 //! The run's configuration says what its bytes are: pixels become a PNG file, the bytes of a JPEG file are written as they are.
 //! That something is no image is a result like any other: it is said, and written all the same.
@@ -59,7 +59,7 @@ impl GenerateMode for ImageFolder {
 
     fn help(&self) -> &str {
         "\
---pictures is for models of data set pictures. What such a model draws need not be a image: pixels may end early, JPEG files
+--pictures is for models of data set pictures. What such a model draws need not be an image: pixels may end early, JPEG files
 may be damaged. Each that does not decode is named, with the reason; all are written."
     }
 

@@ -1,0 +1,16 @@
+//! Where a split of CLEVR has its questions and images.
+
+use std::path::PathBuf;
+
+use mblm::data::{DatasetArgs, Split};
+
+/// The file of questions and the folder of images of a split; `None` for the test split, whose answers are not published.
+pub(super) fn split_paths(args: &DatasetArgs) -> Option<(PathBuf, PathBuf)> {
+    let name = match args.split {
+        Split::Train => "train",
+        Split::Validation => "val",
+        Split::Test => return None,
+    };
+    let questions = args.dir.join("questions").join(format!("CLEVR_{name}_questions.json"));
+    Some((questions, args.dir.join("images").join(name)))
+}

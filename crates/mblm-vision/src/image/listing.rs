@@ -1,0 +1,19 @@
+//! Which images a split has: their names in a folder, and what is done with each.
+
+use std::path::PathBuf;
+
+use super::prepare::Preparation;
+
+/// The images of a split by number, as files.
+pub(crate) struct Listing {
+    pub(crate) folder: PathBuf,
+    pub(crate) names: Vec<Box<str>>,
+    pub(crate) preparation: Preparation,
+}
+
+impl Listing {
+    /// The file of an image.
+    pub(crate) fn path(&self, image: usize) -> PathBuf {
+        self.folder.join(&*self.names[image])
+    }
+}
