@@ -1,299 +1,104 @@
-//! Training passes of the decoder: loss and gradients, depth first, with a shared start row.
+//! The visitor that trains a decoder: forward and backward passes of a group, its loss, its gradients.
 //!
-//! **Depth first.** Sequences of a stage are independent given the outputs of the stage above, so the stages below the first
-//! run group by group: forward, everything below, backward; only the gradient for the stage above stays. Nothing is
-//! computed twice, and memory below the first stage is that of one group. `train_checkpoint_chunks` sets the number of groups
-//! of a stage; by default a group has as many rows as the device computes at once.
-//!
-//! **Shared start row.** A start token gets nothing from the stage above and blocks are causal: its row is the same for all
-//! sequences of a stage. It runs once a pass, all sequences go on from its state, and the gradients that come back to its
-//! output and its state are summed before its own backward pass. With dropout the masks differ, so each sequence then has
-//! a start row of its own.
-//!
-//! **Shards.** On the CPU parts of a batch of a small model go side by side: see [`shards`](super::shards).
-//!
-//! **Long first stages** go in chunks of positions, one sample at a time: see [`streaming`](super::streaming).
+//! The walk goes depth first (see [`traverse`](super::traverse)): a group's forward pass, everything below, the group's backward pass;
+//! only the gradient for the stage above stays. Nothing is computed twice, and memory below the first stage is that of one group.
+//! Groups without a prediction that counts are left out. `train_checkpoint_chunks` sets the number of groups of a stage; by default
+//! a group has as many rows as the device computes at once. Start rows are shared (see [`start`](super::start)), parts of a batch of
+//! a small model go side by side on the CPU (see [`shards`](super::shards)).
 //!
 //! The loss is summed and its gradient divided by the number of predictions that count, which is known from the start.
 
 use std::ops::Range;
 use std::time::{Duration, Instant};
 
-use candle_core::{Device, Tensor};
+use candle_core::Tensor;
 use mblm_ops::cpu::{par_map, threads};
-use mblm_ops::cross_entropy;
-use mblm_ops::device::{sum_sequences, training_rows};
-use serde::{Deserialize, Serialize};
+use mblm_ops::device::sum_sequences;
 
 use super::block::{Pass, Saved};
-use super::compute::Compute;
-use super::decoder::{Mblm, even_groups, training_groups};
-use super::gradients::Gradients;
-use super::ids::{Ids, PaddedIds, Targets};
-use super::layers::Linear;
+use super::decoder::Mblm;
+use super::embedding;
+use super::ids::{PaddedIds, Targets};
+use super::objective::{LogitRows, Objective, PredictedBytes};
+use super::pass::TrainingPass;
 use super::shards::{Shards, Split};
-use super::stage::{Stage, zero_rows};
-use super::state::{State, StateGradient};
-use super::streaming::Watch;
+use super::stage::{OutputGradients, Outputs, Stage, zero_rows};
+use super::start::{Start, StartGradient};
+use super::state::StateGradient;
+use super::sums::Sums;
+use super::traverse::{Group, Visitor, Walk};
 use crate::Result;
 
-/// The loss of one batch.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Serialize, Deserialize)]
-pub struct Loss {
-    /// Mean over the predictions that count, in nats per byte; 0 when there are none.
-    pub mean: f64,
-    /// The number of predictions that count: target not padding, weight not 0.
-    pub count: usize,
-}
-
-/// How much of a batch a training pass computes at once: less needs less memory and more time. The loss and its gradients do not
-/// depend on it but for rounding.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub struct Chunking {
-    /// Positions of the first stage; `None` for all. Where a sample has more, the first stage's forward pass is computed twice and
-    /// what it keeps for the backward pass is that of so many positions, beside its states at the borders. Stages with dropout are
-    /// always computed at once.
-    pub positions: Option<usize>,
-    /// Rows of the other stages where `train_checkpoint_chunks` does not say; `None` for as many as the device computes at full
-    /// speed.
-    pub rows: Option<usize>,
-}
-
-impl Chunking {
-    /// Positions of a chunk, if fewer than the first stage's `positions` are asked for.
-    pub(crate) fn chunk_of(&self, positions: usize) -> Option<usize> {
-        let asked = self.positions?.max(1);
-        (asked < positions).then_some(asked)
-    }
-
-    /// Whether a decoder's pass may be cut into shards: whoever asks for fewer rows is short of memory, which shards need.
-    pub(crate) fn may_have_shards(&self, gpu: bool) -> bool {
-        !gpu && self.rows.is_none()
-    }
-
-    /// Rows of a group on this device.
-    pub(super) fn rows_on(&self, device: &Device, width: usize) -> usize {
-        self.rows.unwrap_or_else(|| training_rows(!device.is_cpu(), width))
-    }
-}
-
-/// What a training pass may vary.
-#[derive(Clone, Debug)]
-pub struct TrainingPass {
-    /// Factor on all gradients, such as 1 / accumulated batches.
-    pub scale: f64,
-    /// Seed of the dropout masks; another one for every batch.
-    pub seed: u64,
-    /// How much is computed at once.
-    pub chunking: Chunking,
-    /// How the layers compute: exactly by default, whatever the model does where it is only used.
-    pub compute: Compute,
-}
-
-impl Default for TrainingPass {
-    fn default() -> Self {
-        Self {
-            scale: 1.0,
-            seed: 0,
-            chunking: Chunking::default(),
-            compute: Compute::default(),
-        }
-    }
-}
-
-/// The start row of a stage, run once for all its sequences.
-pub(super) struct Start {
-    /// Its output (1, 1, D).
-    pub(super) y: Tensor,
-    pub(super) state: State,
-}
-
-/// The gradients of a start row, summed over all sequences.
-#[derive(Default)]
-pub(super) struct StartGradient {
-    d_y: Option<Tensor>,
-    d_state: StateGradient,
-}
-
-impl StartGradient {
-    /// Adds gradients of its output (n, 1, D), if any, and of its state.
-    pub(super) fn add(&mut self, d_y: Option<&Tensor>, d_state: StateGradient) -> Result<()> {
-        self.d_state.add(d_state)?;
-        match d_y {
-            Some(d_y) => add_to(&mut self.d_y, sum_sequences(d_y)?),
-            None => Ok(()),
-        }
-    }
-}
-
 /// One training pass: the batch, and what its groups share.
-pub(super) struct Run<'a> {
+pub(super) struct Training<'a> {
     pub(super) model: &'a Mblm,
     pub(super) ids: PaddedIds,
     pub(super) targets: Targets,
     /// Predicted ids and weights of all rows, (B · L'), on the device.
     device_targets: (Tensor, Tensor),
+    objective: &'a dyn Objective,
     pub(super) pass: TrainingPass,
-    shards: Shards,
-    /// Sequences of a group, for each stage.
-    groups: Vec<usize>,
+    pub(super) walk: Walk,
     /// The shared start row of each stage, `None` for stages with dropout.
     pub(super) starts: Vec<Option<Start>>,
-    /// Hears of every chunk, and may ask for an end.
-    pub(super) watch: Watch<'a>,
 }
 
-/// What the groups of a pass, or of one of its shards, add up.
-pub(super) struct Sums<'g> {
-    pub(super) gradients: &'g mut Gradients,
-    /// Of the start row of each stage.
-    pub(super) starts: Vec<StartGradient>,
-    losses: Vec<Tensor>,
-    /// Time spent in backward passes.
-    pub(super) backward: Duration,
+/// What a group keeps for its backward pass.
+pub(super) struct Kept {
+    embedded: embedding::Saved,
+    block: Saved,
 }
 
-impl<'g> Sums<'g> {
-    fn new(stages: usize, gradients: &'g mut Gradients) -> Self {
-        Self {
-            gradients,
-            starts: (0..stages).map(|_| StartGradient::default()).collect(),
-            losses: Vec::new(),
-            backward: Duration::ZERO,
-        }
-    }
-}
-
-impl Mblm {
-    /// The loss of a batch of ids (B, L), weighed with `mask`, one weight for each id, without gradients.
-    pub fn loss<'a>(&self, ids: impl Into<Ids<'a>>, mask: Option<&[f32]>) -> Result<Loss> {
-        let ids = ids.into();
-        let checked = self.checked(ids)?;
-        let targets = Targets::new(&self.config, &checked, mask)?;
-        let losses: Vec<f32> = self
-            .losses(ids)?
-            .to_dtype(candle_core::DType::F32)?
-            .flatten_all()?
-            .to_vec1()?;
-        let mut sum = 0.0;
-        for (sample, losses) in losses.chunks(checked.len.max(1)).enumerate() {
-            let weights = &targets.weights[sample * checked.padded..];
-            let weights = std::iter::once(&targets.first[sample].1).chain(weights);
-            // weight 0 means not counted, even where the loss is not finite
-            let counted = losses.iter().zip(weights).filter(|(_, weight)| **weight != 0.0);
-            sum += counted
-                .map(|(loss, weight)| f64::from(*loss) * f64::from(*weight))
-                .sum::<f64>();
-        }
-        Ok(Loss::mean(sum, targets.count))
-    }
-
-    /// The loss of a batch of ids (B, L), weighed with `mask`, one weight for each id; adds its gradients, times `pass.scale`,
-    /// to `gradients`.
-    pub fn loss_and_gradients<'a>(
-        &self,
-        ids: impl Into<Ids<'a>>,
-        mask: Option<&[f32]>,
-        pass: TrainingPass,
-        gradients: &mut Gradients,
-    ) -> Result<Loss> {
-        Ok(self
-            .timed_loss_and_gradients(ids.into(), mask, pass, gradients, Watch::default())?
-            .0)
-    }
-
-    /// The same, with the time spent in backward passes; `watch` is for passes in chunks.
-    pub(super) fn timed_loss_and_gradients(
-        &self,
-        ids: Ids<'_>,
-        mask: Option<&[f32]>,
-        pass: TrainingPass,
-        gradients: &mut Gradients,
-        watch: Watch<'_>,
-    ) -> Result<(Loss, Duration)> {
-        let ids = self.checked(ids)?;
-        let targets = Targets::new(&self.config, &ids, mask)?;
-        if targets.count == 0 {
-            return Ok((Loss::mean(0.0, 0), Duration::ZERO));
-        }
-        let (mut run, saved) = Run::new(self, ids, targets, pass)?;
-        let mut sums = Sums::new(self.stages.len(), gradients);
-        let positions = run.ids.padded / self.stages[0].bytes;
-        match run.chunk(positions) {
-            Some(chunk) => {
-                run.watch = watch;
-                for sample in 0..run.ids.batch {
-                    run.stream(sample, positions, chunk, &mut sums)?;
-                }
-            }
-            None => {
-                let shards = run.shards.samples;
-                let of_shard = run.ids.batch / shards;
-                run.side_by_side(shards, &mut sums, |shard, sums| {
-                    run.samples(shard * of_shard..(shard + 1) * of_shard, positions, sums)
-                })?;
-            }
-        }
-        run.finish(saved, &mut sums)?;
-        Ok((Loss::mean(total(&sums.losses)?, run.targets.count), sums.backward))
-    }
-}
-
-impl Loss {
-    pub(super) fn mean(sum: f64, count: usize) -> Self {
-        Self {
-            mean: if count == 0 { 0.0 } else { sum / count as f64 },
-            count,
-        }
-    }
-
-    /// The mean in bits per byte.
-    pub fn bits_per_byte(&self) -> f64 {
-        self.mean / std::f64::consts::LN_2
-    }
-}
-
-impl<'a> Run<'a> {
+impl<'a> Training<'a> {
     /// A pass, and what its start rows keep for their backward passes.
-    fn new(
+    pub(super) fn new(
         model: &'a Mblm,
         ids: PaddedIds,
         targets: Targets,
+        objective: &'a dyn Objective,
         pass: TrainingPass,
     ) -> Result<(Self, Vec<Option<Saved>>)> {
         let positions = ids.padded / model.stages[0].bytes;
-        let sizes = (ids.host.len(), positions);
-        let groups = training_groups(&model.config, sizes, pass.chunking, model.device());
         let (rows, device) = (targets.ids.len(), model.device());
         let device_targets = (
             Tensor::from_slice(&targets.ids, rows, device)?,
             Tensor::from_slice(&targets.weights, rows, device)?,
         );
-        let mut run = Self {
+        let mut training = Self {
+            walk: Walk::training(model.config(), positions, ids.batch, pass.chunking, device),
             model,
             ids,
             targets,
             device_targets,
+            objective,
             pass,
-            shards: Shards::NONE,
-            groups,
             starts: Vec::with_capacity(model.stages.len()),
-            watch: Watch::default(),
         };
         let mut kept = Vec::with_capacity(model.stages.len());
         for (index, stage) in model.stages.iter().enumerate() {
-            let (start, saved) = if stage.block.has_dropout() || index == 0 && run.starts_with_samples(positions) {
-                (None, None)
-            } else {
-                let mut state = stage.block.initial_state();
-                let (y, saved) = run.forward_start(index, &mut state)?;
-                (Some(Start { y, state }), Some(saved))
+            let own = stage.block.has_dropout() || index == 0 && training.starts_with_samples(positions);
+            let start = match own {
+                true => None,
+                false => Some(training.forward_start(index)?),
             };
-            run.starts.push(start);
+            let (start, saved) = start.unzip();
+            training.starts.push(start);
             kept.push(saved);
         }
-        run.cut(positions);
-        Ok((run, kept))
+        training.cut(positions);
+        Ok((training, kept))
+    }
+
+    fn forward_start(&self, index: usize) -> Result<(Start, Saved)> {
+        let (stage, compute) = (&self.model.stages[index], &self.pass.compute);
+        let mut state = stage.block.initial_state();
+        // all sequences go on from its state
+        let pass = Pass {
+            keeps_state: true,
+            ..self.pass_of(index, 0)
+        };
+        let (y, saved) = stage.forward_train(&stage.start_row(compute)?, &mut state, &pass, compute)?;
+        Ok((Start { y, state }, saved))
     }
 
     /// Decides about shards, which share the memory of a group.
@@ -301,70 +106,26 @@ impl<'a> Run<'a> {
         if !self.pass.chunking.may_have_shards(!self.model.device().is_cpu()) {
             return;
         }
+        let levels = &self.walk.levels;
         let shards = Shards::of(Split {
             parameters: self.model.parameters().elements() as u64,
-            stages: self.model.stages.len(),
+            stages: levels.len(),
             batch: self.ids.batch,
-            at_once: self.groups[0],
+            at_once: levels[0].group,
             len: self.ids.padded,
             in_chunks: self.chunk(positions).is_some(),
         });
         // groups of fewer sequences than shards are what `train_checkpoint_chunks` asks for
-        if self.groups[1..].iter().all(|group| *group >= shards.count()) {
-            self.shards = shards;
-            self.groups[0] /= shards.samples;
-            self.groups[1..].iter_mut().for_each(|group| *group /= shards.count());
+        if levels[1..].iter().all(|level| level.group >= shards.count()) {
+            self.walk.shards = shards;
+            self.walk.levels[0].group /= shards.samples;
+            let below = self.walk.levels[1..].iter_mut();
+            below.for_each(|level| level.group /= shards.count());
         }
-    }
-
-    /// Calls `work(shard, sums)` for so many shards, each with sums of its own, and adds those to `sums`: the results.
-    fn side_by_side<R: Send>(
-        &self,
-        shards: usize,
-        sums: &mut Sums,
-        work: impl Fn(usize, &mut Sums) -> Result<R> + Sync,
-    ) -> Result<Vec<R>> {
-        if shards == 1 {
-            return Ok(vec![work(0, sums)?]);
-        }
-        // a shard that fails leaves gradients of a part of its work: then all are dropped
-        let mut others = sums.gradients.take_shards();
-        let stages = self.model.stages.len();
-        let gradients = std::iter::once(&mut *sums.gradients).chain(others.of_others(shards, self.model.parameters())?);
-        let of_shards = gradients.map(|gradients| Sums::new(stages, gradients)).collect();
-        let done = par_map(of_shards, true, |shard, mut sums: Sums| -> Result<_> {
-            let result = work(shard, &mut sums)?;
-            Ok((result, sums.starts, sums.losses, sums.backward))
-        });
-        let mut results = Vec::with_capacity(shards);
-        let mut backward = Duration::ZERO;
-        for shard in done {
-            let (result, starts, losses, of_shard) = shard?;
-            results.push(result);
-            for (sum, StartGradient { d_y, d_state }) in sums.starts.iter_mut().zip(starts) {
-                sum.add(d_y.as_ref(), d_state)?;
-            }
-            sums.losses.extend(losses);
-            backward += of_shard;
-        }
-        sums.backward += backward / shards.min(threads()) as u32; // shards are few
-        others.drain_to(sums.gradients)?;
-        sums.gradients.keep_shards(others);
-        Ok(results)
-    }
-
-    /// Samples, in groups.
-    fn samples(&self, samples: Range<usize>, positions: usize, sums: &mut Sums) -> Result<()> {
-        let group = even_groups(samples.len(), self.groups[0]);
-        for first in samples.clone().step_by(group) {
-            let count = group.min(samples.end - first);
-            self.stage(0, first, count, positions, None, sums)?;
-        }
-        Ok(())
     }
 
     /// Whether each sample's first stage of so many positions has a start row of its own, although all are the same: on a GPU one more
-    /// position costs nothing, and a pass over a single row as many launches as one over all. Chunking begin from a shared one, and
+    /// position costs nothing, and a pass over a single row as many launches as one over all. Chunks begin from a shared one, and
     /// so does the prediction of the first bytes where there is one stage alone.
     fn starts_with_samples(&self, positions: usize) -> bool {
         /// Beside so many one more is little.
@@ -374,215 +135,61 @@ impl<'a> Run<'a> {
     }
 
     /// Positions of a chunk of the first stage, if its `positions` go in chunks.
-    fn chunk(&self, positions: usize) -> Option<usize> {
+    pub(super) fn chunk(&self, positions: usize) -> Option<usize> {
         let has_start = self.starts.first().is_some_and(Option::is_some);
         self.pass.chunking.chunk_of(positions).filter(|_| has_start)
     }
 
-    /// The factor from summed losses to the gradient that is asked for.
-    fn scale(&self) -> f64 {
-        self.pass.scale / self.targets.count as f64
+    pub(super) fn stage(&self, group: &Group) -> &'a Stage {
+        &self.model.stages[group.stage]
+    }
+
+    /// The ids of a group, (n, t, p).
+    pub(super) fn ids_of(&self, group: &Group) -> Result<Tensor> {
+        let positions = self.walk.levels[group.stage].positions;
+        let ids = self
+            .ids
+            .sequences(group.first, group.count, positions, self.stage(group).bytes)?;
+        Ok(ids.narrow(1, group.from, group.positions)?)
     }
 
     pub(super) fn pass_of(&self, stage: usize, first_sequence: usize) -> Pass {
         Pass {
-            seed: self.pass.seed.wrapping_mul(0x9e37_79b9_7f4a_7c15) ^ stage as u64,
+            seed: self.pass.seed_of(stage),
             first_sequence,
             keeps_state: false,
         }
     }
 
-    /// The pass of a shared start row, from whose state all sequences go on.
-    fn start_pass(&self, stage: usize) -> Pass {
-        Pass {
-            keeps_state: true,
-            ..self.pass_of(stage, 0)
-        }
-    }
-
-    fn forward_start(&self, index: usize, state: &mut State) -> Result<(Tensor, Saved)> {
-        let (stage, compute) = (&self.model.stages[index], &self.pass.compute);
-        stage.forward_train(&stage.start_row(compute)?, state, &self.start_pass(index), compute)
-    }
-
-    /// One group of sequences of a stage and everything below it, forward and backward.
-    ///
-    /// Returns the gradient of `context` (count, positions, D), or nothing when no prediction below counts.
-    fn stage(
-        &self,
-        index: usize,
-        first: usize,
-        count: usize,
-        positions: usize,
-        context: Option<&Tensor>,
-        sums: &mut Sums,
-    ) -> Result<Option<Tensor>> {
-        let (stage, compute) = (&self.model.stages[index], &self.pass.compute);
-        let (from, to) = (
-            first * positions * stage.bytes,
-            (first + count) * positions * stage.bytes,
-        );
+    /// Whether a prediction below a group counts.
+    fn counts(&self, group: &Group) -> bool {
         let counts = |weight: &f32| *weight != 0.0;
         // byte 0 hangs on the first sequences too when start rows are not shared
-        let firsts = self.starts[index].is_none() && self.targets.first.iter().any(|(_, weight)| counts(weight));
-        if !firsts && !self.targets.weights[from..to].iter().any(counts) {
+        let firsts = || self.targets.first.iter().any(|(_, weight)| counts(weight));
+        self.targets.weights[self.walk.bytes_of(group)].iter().any(counts)
+            || self.starts[group.stage].is_none() && firsts()
+    }
+
+    /// The start rows (m, D) of the first sequence of each sample in a group of the local stage whose start rows are not shared: which
+    /// samples those are, and which sequences of the group; `None` where there are none.
+    pub(super) fn first_rows(&self, group: &Group, before: &Tensor) -> Result<Option<FirstRows>> {
+        let per_sample = self.ids.padded / group.positions;
+        let samples = group.first.div_ceil(per_sample)..(group.first + group.count).div_ceil(per_sample);
+        if self.starts[group.stage].is_some() || samples.is_empty() {
             return Ok(None);
-        }
-        let ids = self.ids.sequences(first, count, positions, stage.bytes)?;
-        let (mut x, embedded) = stage.embedding.forward_train(&ids, 0, compute)?; // (count, positions, D)
-        if let Some(context) = context {
-            x = (x + context)?;
-        }
-        let pass = self.pass_of(index, first);
-        let shared = self.starts[index]
-            .as_ref()
-            .map(|start| (start.y.clone(), start.state.clone()));
-        let dx = if let Some((first_y, mut state)) = shared {
-            let (y, saved) = stage.forward_train(&x, &mut state, &pass, compute)?;
-            let Some((d_first, d_y)) = self.below(index, first * positions, &first_y, &y, sums)? else {
-                return Ok(None);
-            };
-            let begun = Instant::now();
-            let (dx, d_state) = stage.backward(saved, &d_y, &StateGradient::none(), compute, sums.gradients)?;
-            sums.backward += begun.elapsed();
-            sums.starts[index].add(d_first.as_ref(), d_state)?;
-            dx
-        } else {
-            let start = stage.start_row(compute)?.broadcast_as((count, 1, stage.dim))?;
-            let x = Tensor::cat(&[&start, &x], 1)?; // (count, 1 + positions, D)
-            let (y, saved) = stage.forward_train(&x, &mut stage.block.initial_state(), &pass, compute)?;
-            let (first_y, y) = (
-                y.narrow(1, 0, 1)?.contiguous()?,
-                y.narrow(1, 1, positions)?.contiguous()?,
-            );
-            let Some((d_first, d_y)) = self.below(index, first * positions, &first_y, &y, sums)? else {
-                return Ok(None);
-            };
-            let d_first = match d_first {
-                Some(d_first) => d_first,
-                None => zero_rows(count, stage.dim, d_y.dtype(), &d_y)?,
-            };
-            let dy = Tensor::cat(&[&d_first, &d_y], 1)?;
-            let begun = Instant::now();
-            let (dx, _) = stage.backward(saved, &dy, &StateGradient::none(), compute, sums.gradients)?;
-            sums.backward += begun.elapsed();
-            sums.gradients
-                .of(&stage.start)
-                .add(&sum_sequences(&dx.narrow(1, 0, 1)?)?)?;
-            dx.narrow(1, 1, positions)?.contiguous()?
-        };
-        let begun = Instant::now();
-        stage.embedding.backward(embedded, &dx, compute, sums.gradients)?;
-        sums.backward += begun.elapsed();
-        Ok(Some(dx))
-    }
-
-    /// The gradients of a group's outputs: of the row before them (count or 1, 1, D), if any, and of `y` (count, positions, D).
-    ///
-    /// `first` is the number of the first row of `y` among all rows of the stage, `first_y` the output before it: that of the
-    /// start row, or that of the chunk before.
-    pub(super) fn below(
-        &self,
-        index: usize,
-        first: usize,
-        first_y: &Tensor,
-        y: &Tensor,
-        sums: &mut Sums,
-    ) -> Result<Option<(Option<Tensor>, Tensor)>> {
-        let (count, positions, _) = y.dims3()?;
-        let model = self.model;
-        let stage = &model.stages[index];
-        let (Some(next), Some(to_next)) = (model.stages.get(index + 1), &stage.to_next) else {
-            return self.predict(first, first_y, y, sums).map(Some);
-        };
-        let feed = stage.feed(first_y, y)?; // (count · positions, D)
-        let all = count * positions;
-        let shards = match index {
-            0 => self.shards.of_sequences(all * next.positions * next.bytes).min(all),
-            _ => 1,
-        };
-        let pieces = self.side_by_side(shards, sums, |shard, sums| {
-            let rows = shard * all / shards..(shard + 1) * all / shards;
-            self.below_rows((index, first), rows, (&feed, next, to_next), sums)
-        })?;
-        if pieces.iter().all(|(_, any)| !any) {
-            return Ok(None);
-        }
-        let pieces: Vec<Tensor> = pieces.into_iter().flat_map(|(pieces, _)| pieces).collect();
-        let (d_first, d_y) = stage.feed_backward(&Tensor::cat(&pieces, 0)?, count)?;
-        Ok(Some((Some(d_first), d_y)))
-    }
-
-    /// The gradients of `rows` of what a stage feeds the next one (m, D), in pieces, and whether any of them counts.
-    fn below_rows(
-        &self,
-        (index, first): (usize, usize),
-        rows: Range<usize>,
-        (feed, next, to_next): (&Tensor, &Stage, &Linear),
-        sums: &mut Sums,
-    ) -> Result<(Vec<Tensor>, bool)> {
-        let (stage, compute) = (&self.model.stages[index], &self.pass.compute);
-        let group = even_groups(rows.len(), self.groups[index + 1]);
-        let mut pieces = Vec::new();
-        let mut any = false;
-        for row in rows.clone().step_by(group) {
-            let sequences = group.min(rows.end - row);
-            let feed = feed.narrow(0, row, sequences)?;
-            let context = stage.contexts(&feed, next, compute)?;
-            let d_context = self.stage(
-                index + 1,
-                first + row,
-                sequences,
-                next.positions,
-                context.as_ref(),
-                sums,
-            )?;
-            pieces.push(match d_context {
-                Some(d_context) => {
-                    any = true;
-                    let d_context = d_context.reshape((sequences, next.positions * next.dim))?;
-                    let begun = Instant::now();
-                    let d_feed = to_next.backward(&feed, &d_context, compute, sums.gradients)?;
-                    sums.backward += begun.elapsed();
-                    d_feed
-                }
-                None => feed.zeros_like()?,
-            });
-        }
-        Ok((pieces, any))
-    }
-
-    /// Loss of the rows of the local stage, `first` and those after it, and the gradients of its outputs.
-    fn predict(&self, first: usize, first_y: &Tensor, y: &Tensor, sums: &mut Sums) -> Result<(Option<Tensor>, Tensor)> {
-        let (count, positions, dim) = y.dims3()?;
-        let range = first..first + count * positions;
-        let rows = y.reshape((count * positions, dim))?;
-        let targets = self.device_targets.0.narrow(0, range.start, range.len())?;
-        let weights = self.device_targets.1.narrow(0, range.start, range.len())?;
-        let d_rows = self.rows(&rows, &targets, &weights, sums)?;
-        let d_y = d_rows.reshape((count, positions, dim))?;
-        let local = self.model.stages.len() - 1;
-        if self.starts[local].is_some() {
-            return Ok((None, d_y)); // byte 0 is predicted by the shared row, in `finish`
-        }
-        // start rows of the first patch of each sample in this group
-        let first = first / positions;
-        let per_sample = self.ids.padded / positions;
-        let samples = first.div_ceil(per_sample)..(first + count).div_ceil(per_sample);
-        if samples.is_empty() {
-            return Ok((None, d_y));
         }
         let sequences: Vec<u32> = samples
             .clone()
-            .map(|sample| (sample * per_sample - first) as u32)
+            .map(|sample| (sample * per_sample - group.first) as u32)
             .collect();
-        let (targets, weights) = self.firsts(samples)?;
-        let sequences = Tensor::from_vec(sequences.clone(), sequences.len(), y.device())?;
-        let rows = first_y.squeeze(1)?.index_select(&sequences, 0)?; // (samples, D)
-        let d_rows = self.rows(&rows, &targets, &weights, sums)?;
-        let zeros = zero_rows(count, dim, d_rows.dtype(), &d_rows)?.squeeze(1)?;
-        let d_first = zeros.index_add(&sequences, &d_rows, 0)?.unsqueeze(1)?;
-        Ok((Some(d_first), d_y))
+        let count = sequences.len();
+        let sequences = Tensor::from_vec(sequences, count, before.device())?;
+        let rows = before.squeeze(1)?.index_select(&sequences, 0)?; // (samples, D)
+        Ok(Some(FirstRows {
+            samples,
+            sequences,
+            rows,
+        }))
     }
 
     /// Ids and weights of the first bytes of `samples`, on the device.
@@ -595,34 +202,50 @@ impl<'a> Run<'a> {
         ))
     }
 
-    /// Adds the loss of rows (m, D) that predict `targets`, and returns their gradient.
-    fn rows(&self, rows: &Tensor, targets: &Tensor, weights: &Tensor, sums: &mut Sums) -> Result<Tensor> {
+    /// Adds the loss of rows (m, D) that predict `bytes`, and returns their gradient.
+    fn rows(&self, rows: &Tensor, bytes: PredictedBytes, sums: &mut Sums<'_>) -> Result<Tensor> {
         let (to_logits, compute) = (&self.model.to_logits, &self.pass.compute);
+        let (targets, weights) = match &bytes {
+            PredictedBytes::Rows { rows, .. } => (
+                self.device_targets.0.narrow(0, rows.start, rows.len())?,
+                self.device_targets.1.narrow(0, rows.start, rows.len())?,
+            ),
+            PredictedBytes::First(samples) => self.firsts(samples.clone())?,
+        };
         let logits = to_logits.forward(rows, compute)?; // (m, V)
-        let (loss, d_logits) = cross_entropy::loss_and_gradient(&logits, targets, weights, self.scale())?;
-        sums.losses.push(loss);
+        let found = self.objective.rows(&LogitRows {
+            logits: &logits,
+            targets: &targets,
+            weights: &weights,
+            scale: self.pass.scale / self.targets.count as f64,
+            bytes,
+        })?;
+        sums.losses.push(found.loss);
         let begun = Instant::now();
-        let d_rows = to_logits.backward(rows, &d_logits, compute, sums.gradients);
+        let d_rows = to_logits.backward(rows, &found.d_logits, compute, sums.gradients);
         sums.backward += begun.elapsed();
         d_rows
     }
 
-    /// The first bytes of all samples, and the backward passes of the shared start rows.
-    fn finish(&self, saved: Vec<Option<Saved>>, sums: &mut Sums) -> Result<()> {
-        let model = self.model;
-        let local = model.stages.len() - 1;
-        if let Some(start) = &self.starts[local] {
-            let dim = model.stages[local].dim;
-            let row = start.y.reshape((1, dim))?;
-            let batch = self.targets.first.len();
-            let rows = row.broadcast_as((batch, dim))?.contiguous()?;
-            let (targets, weights) = self.firsts(0..batch)?;
-            let d_rows = self.rows(&rows, &targets, &weights, sums)?;
-            sums.starts[local].add(Some(&d_rows.unsqueeze(1)?), StateGradient::none())?;
-        }
+    /// The first bytes of all samples, where they are predicted by a shared row.
+    pub(super) fn predict_firsts(&self, sums: &mut Sums<'_>) -> Result<()> {
+        let local = self.model.stages.len() - 1;
+        let Some(start) = &self.starts[local] else {
+            return Ok(());
+        };
+        let dim = self.model.stages[local].dim;
+        let row = start.y.reshape((1, dim))?;
+        let batch = self.targets.first.len();
+        let rows = row.broadcast_as((batch, dim))?.contiguous()?;
+        let d_rows = self.rows(&rows, PredictedBytes::First(0..batch), sums)?;
+        sums.starts[local].add(Some(&d_rows.unsqueeze(1)?), StateGradient::none())
+    }
+
+    /// The backward passes of the shared start rows, from the gradients that gathered there.
+    pub(super) fn finish(&self, saved: Vec<Option<Saved>>, sums: &mut Sums<'_>) -> Result<()> {
         let gradients = std::mem::take(&mut sums.starts);
         for (((stage, start), saved), StartGradient { d_y, d_state }) in
-            model.stages.iter().zip(&self.starts).zip(saved).zip(gradients)
+            self.model.stages.iter().zip(&self.starts).zip(saved).zip(gradients)
         {
             let (Some(start), Some(saved)) = (start, saved) else {
                 continue;
@@ -644,18 +267,173 @@ impl<'a> Run<'a> {
     }
 }
 
-/// The sum of losses that the device has computed, which is the one thing that a pass waits for.
-pub(super) fn total(losses: &[Tensor]) -> Result<f64> {
-    if losses.is_empty() {
-        return Ok(0.0);
-    }
-    Ok(Tensor::stack(losses, 0)?.to_vec1::<f64>()?.into_iter().sum())
+/// The rows of the local stage that predict the first bytes of some samples, each sequence having its own start row.
+pub(super) struct FirstRows {
+    samples: Range<usize>,
+    /// Their sequences in the group, (samples).
+    sequences: Tensor,
+    /// (samples, D).
+    pub(super) rows: Tensor,
 }
 
-fn add_to(sum: &mut Option<Tensor>, term: Tensor) -> Result<()> {
-    *sum = Some(match sum.take() {
-        Some(sum) => (sum + term)?,
-        None => term,
-    });
-    Ok(())
+impl FirstRows {
+    /// The gradient of all start rows of a group, (n, 1, D), from that of these.
+    pub(super) fn spread(&self, group: &Group, d_rows: &Tensor) -> Result<Tensor> {
+        let zeros = zero_rows(group.count, d_rows.dim(1)?, d_rows.dtype(), d_rows)?.squeeze(1)?;
+        Ok(zeros.index_add(&self.sequences, d_rows, 0)?.unsqueeze(1)?)
+    }
+}
+
+impl Visitor for Training<'_> {
+    type Outputs = Outputs;
+    type Kept = Kept;
+    type OutputGradients = OutputGradients;
+    type Gradient = Tensor;
+    type Sums<'s> = Sums<'s>;
+
+    fn forward(&self, group: &Group, context: Option<Tensor>) -> Result<Option<(Outputs, Kept)>> {
+        if !self.counts(group) {
+            return Ok(None);
+        }
+        let (stage, compute) = (self.stage(group), &self.pass.compute);
+        let (mut x, embedded) = stage
+            .embedding
+            .forward_train(&self.ids_of(group)?, group.from, compute)?; // (n, t, D)
+        if let Some(context) = context {
+            x = (x + context)?;
+        }
+        let pass = self.pass_of(group.stage, group.first);
+        let (outputs, block) = match &self.starts[group.stage] {
+            Some(start) => {
+                let (y, saved) = stage.forward_train(&x, &mut start.state.clone(), &pass, compute)?;
+                let before = start.y.clone();
+                (Outputs { before, y }, saved)
+            }
+            None => {
+                let start = stage.start_row(compute)?.broadcast_as((group.count, 1, stage.dim))?;
+                let x = Tensor::cat(&[&start, &x], 1)?; // (n, 1 + t, D)
+                let mut state = stage.block.initial_state();
+                let (y, saved) = stage.forward_train(&x, &mut state, &pass, compute)?;
+                let outputs = Outputs {
+                    before: y.narrow(1, 0, 1)?.contiguous()?,
+                    y: y.narrow(1, 1, group.positions)?.contiguous()?,
+                };
+                (outputs, saved)
+            }
+        };
+        Ok(Some((outputs, Kept { embedded, block })))
+    }
+
+    fn feed(&self, group: &Group, outputs: &Outputs) -> Result<Tensor> {
+        self.stage(group).feed(outputs)
+    }
+
+    fn contexts(&self, stage: usize, feed: &Tensor) -> Result<Tensor> {
+        self.model.contexts(stage, feed, &self.pass.compute)
+    }
+
+    /// Loss of the rows of a group, and of the start rows that predict first bytes.
+    fn local(&self, group: &Group, outputs: &Outputs, sums: &mut Sums<'_>) -> Result<OutputGradients> {
+        let shape = outputs.y.dims3()?;
+        let rows = outputs.y.reshape((group.rows(), shape.2))?;
+        let bytes = PredictedBytes::Rows {
+            rows: group.row..group.row + group.rows(),
+            padded: self.ids.padded,
+        };
+        let y = self.rows(&rows, bytes, sums)?.reshape(shape)?;
+        let before = match self.first_rows(group, &outputs.before)? {
+            Some(first) => {
+                let d_rows = self.rows(&first.rows, PredictedBytes::First(first.samples.clone()), sums)?;
+                Some(first.spread(group, &d_rows)?)
+            }
+            None => None, // byte 0 is predicted by the shared row, in `predict_firsts`
+        };
+        Ok(OutputGradients { before, y })
+    }
+
+    fn contexts_backward(
+        &self,
+        stage: usize,
+        feed: &Tensor,
+        d_contexts: Option<Tensor>,
+        sums: &mut Sums<'_>,
+    ) -> Result<Tensor> {
+        let Some(d_contexts) = d_contexts else {
+            return Ok(feed.zeros_like()?);
+        };
+        let (sequences, positions, dim) = d_contexts.dims3()?;
+        let d_contexts = d_contexts.reshape((sequences, positions * dim))?;
+        let to_next = self.model.stages[stage].to_next();
+        let begun = Instant::now();
+        let d_feed = to_next.backward(feed, &d_contexts, &self.pass.compute, sums.gradients)?;
+        sums.backward += begun.elapsed();
+        Ok(d_feed)
+    }
+
+    fn feed_backward(&self, group: &Group, pieces: Vec<Tensor>) -> Result<OutputGradients> {
+        self.stage(group).feed_backward(&Tensor::cat(&pieces, 0)?, group.count)
+    }
+
+    fn backward(&self, group: &Group, kept: Kept, gradients: OutputGradients, sums: &mut Sums<'_>) -> Result<Tensor> {
+        let (stage, compute) = (self.stage(group), &self.pass.compute);
+        let OutputGradients { before, y: d_y } = gradients;
+        let none = StateGradient::none();
+        let begun = Instant::now();
+        let dx = match &self.starts[group.stage] {
+            Some(_) => {
+                let (dx, d_state) = stage.backward(kept.block, &d_y, &none, compute, sums.gradients)?;
+                sums.starts[group.stage].add(before.as_ref(), d_state)?;
+                dx
+            }
+            None => {
+                let d_before = match before {
+                    Some(before) => before,
+                    None => zero_rows(group.count, stage.dim, d_y.dtype(), &d_y)?,
+                };
+                let dy = Tensor::cat(&[&d_before, &d_y], 1)?;
+                let (dx, _) = stage.backward(kept.block, &dy, &none, compute, sums.gradients)?;
+                let d_start = sum_sequences(&dx.narrow(1, 0, 1)?)?;
+                sums.gradients.of(&stage.start).add(&d_start)?;
+                dx.narrow(1, 1, group.positions)?.contiguous()?
+            }
+        };
+        stage.embedding.backward(kept.embedded, &dx, compute, sums.gradients)?;
+        sums.backward += begun.elapsed();
+        Ok(dx)
+    }
+
+    fn side_by_side<R: Send>(
+        &self,
+        shards: usize,
+        sums: &mut Sums<'_>,
+        work: impl Fn(usize, &mut Sums<'_>) -> Result<R> + Sync,
+    ) -> Result<Vec<R>> {
+        if shards == 1 {
+            return Ok(vec![work(0, sums)?]);
+        }
+        // a shard that fails leaves gradients of a part of its work: then all are dropped
+        let mut others = sums.gradients.take_shards();
+        let stages = self.model.stages.len();
+        let gradients = std::iter::once(&mut *sums.gradients).chain(others.of_others(shards, self.model.parameters())?);
+        let of_shards = gradients.map(|gradients| Sums::new(stages, gradients)).collect();
+        let done = par_map(of_shards, true, |shard, mut sums: Sums<'_>| -> Result<_> {
+            let result = work(shard, &mut sums)?;
+            Ok((result, sums.starts, sums.losses, sums.backward))
+        });
+        let mut results = Vec::with_capacity(shards);
+        let mut backward = Duration::ZERO;
+        for shard in done {
+            let (result, starts, losses, of_shard) = shard?;
+            results.push(result);
+            for (sum, StartGradient { d_y, d_state }) in sums.starts.iter_mut().zip(starts) {
+                sum.add(d_y.as_ref(), d_state)?;
+            }
+            sums.losses.extend(losses);
+            backward += of_shard;
+        }
+        sums.backward += backward / shards.min(threads()) as u32; // shards are few
+        others.drain_to(sums.gradients)?;
+        sums.gradients.keep_shards(others);
+        Ok(results)
+    }
 }

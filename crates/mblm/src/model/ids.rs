@@ -219,6 +219,16 @@ pub(super) struct Targets {
 }
 
 impl Targets {
+    /// Every row counts, whatever it predicts: for a loss that is not computed here.
+    pub(super) fn all(ids: &PaddedIds) -> Self {
+        Self {
+            ids: ids.host.clone(),
+            weights: vec![1.0; ids.host.len()],
+            first: vec![(0, 1.0); ids.batch],
+            count: ids.host.len() + ids.batch,
+        }
+    }
+
     /// Targets of all ids that are not padding, weighed with `mask`, one weight for each id as given.
     pub(super) fn new(config: &ModelConfig, ids: &PaddedIds, mask: Option<&[f32]>) -> Result<Self> {
         let mask = mask.map(|mask| ids.per_byte("loss mask", mask, 0.0)).transpose()?;

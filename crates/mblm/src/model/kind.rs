@@ -6,15 +6,15 @@ use std::time::Duration;
 use candle_core::{DType, Device, Tensor};
 use mblm_ops::cpu::on_workers;
 
-use super::backward::{Loss, TrainingPass};
 use super::compute::Compute;
 use super::decoder::Mblm;
 use super::encoder::{MaskedBatch, MblmEncoder};
 use super::gradients::Gradients;
 use super::ids::ModelBatch;
 use super::init::ParameterSource;
+use super::objective::CrossEntropy;
 use super::parameter::Parameters;
-use super::streaming::Watch;
+use super::pass::{Loss, TrainingPass, Watch};
 use crate::blocks::BlockRegistry;
 use crate::config::{Architecture, Precision};
 use crate::{Error, Result};
@@ -162,7 +162,8 @@ impl Model {
     ) -> Result<(Loss, Duration)> {
         on_workers(|| match self {
             Self::Decoder(model) => {
-                model.timed_loss_and_gradients(batch.into(), batch.loss_mask.as_deref(), pass, gradients, watch)
+                let mask = batch.loss_mask.as_deref();
+                model.timed_objective_and_gradients(batch.into(), mask, &CrossEntropy, pass, gradients, watch)
             }
             Self::Encoder(model) => model.timed_loss_and_gradients(&masked(batch)?, pass, gradients),
         })

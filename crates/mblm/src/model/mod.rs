@@ -1,42 +1,53 @@
 //! The model: a hierarchy of stages over bytes, and the blocks that make them up.
 //!
-//! Read [`decoder`](Mblm) for what is computed, `backward` for how it is trained, [`StageBlock`] for what a block is.
+//! Read [`decoder`](Mblm) for what is computed, `traverse` for the order in which it is, `evaluate` and `backward` for what differs
+//! between use and training, [`StageBlock`] for what a block is, [`Objective`] for losses of one's own.
 
 mod backward;
 pub(crate) mod block;
 pub(crate) mod compute;
 mod decoder;
+mod differentiate;
 mod embedding;
 mod encoder;
 pub(crate) mod encoder_block;
+mod encoder_walk;
+mod evaluate;
+mod forward;
 pub(crate) mod gradients;
 mod ids;
 pub(crate) mod init;
 mod kernels;
 mod kind;
 pub(crate) mod layers;
+mod objective;
 pub(crate) mod parameter;
+mod pass;
 mod recomputed;
 mod shards;
 mod stage;
+mod start;
 pub(crate) mod state;
 mod streaming;
+mod sums;
+mod traverse;
 
 pub use crate::blocks::{BlockArgs, BlockRegistry};
-pub use backward::{Chunking, Loss, TrainingPass};
 pub use block::{Pass, Saved, StageBlock};
 pub use compute::Compute;
 pub use decoder::Mblm;
-pub(crate) use decoder::{even_groups, sequences_in};
 pub use encoder::{MaskedBatch, MblmEncoder};
 pub use encoder_block::EncoderBlock;
+pub use forward::ForwardPass;
 pub use gradients::Gradients;
 pub use ids::{Ids, ModelBatch};
 pub use init::{Init, ParameterSource, Seeded};
 pub use kernels::without_kernels;
 pub use kind::Model;
+pub use objective::{CrossEntropy, LogitRows, Objective, PredictedByte, RowGradients};
 pub use parameter::{Builder, Parameter, Parameters};
+pub use pass::{Chunking, Loss, TrainingPass, Watch};
 pub use recomputed::{Recomputed, SequenceBlock};
 pub(crate) use shards::{Shards, Split};
 pub use state::{State, StateGradient};
-pub use streaming::Watch;
+pub(crate) use traverse::{even_groups, sequences_in};

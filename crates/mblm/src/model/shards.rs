@@ -8,12 +8,12 @@
 //! How many shards there are depends on the model and the batch alone, never on the number of threads, and so do the sums. Shards
 //! are for small models, whose operations are short; a GPU has none.
 
-/// Most shards.
-const MOST: usize = 4;
-/// Fewest bytes of a shard: the gradients of fewer would take as long to add as to compute.
-const BYTES: usize = 1024;
-/// Most numbers in the gradients of all shards but the first, which adds to the caller's: 128 MiB of `f32`.
-const EXTRA: u64 = 1 << 25;
+/// Shards.
+const MAX_SHARDS: usize = 4;
+/// Bytes of a shard: the gradients of fewer would take as long to add as to compute.
+const MIN_BYTES: usize = 1024;
+/// Numbers in the gradients of all shards but the first, which adds to the caller's: 128 MiB of `f32`.
+const MAX_EXTRA: u64 = 1 << 25;
 
 /// What decides about shards.
 #[derive(Clone, Copy, Debug)]
@@ -46,12 +46,12 @@ impl Shards {
     };
 
     pub(crate) fn of(split: Split) -> Self {
-        let extra = EXTRA / split.parameters.max(1);
-        let most = MOST.min(usize::try_from(extra).unwrap_or(MOST).saturating_add(1));
+        let extra = MAX_EXTRA / split.parameters.max(1);
+        let most = MAX_SHARDS.min(usize::try_from(extra).unwrap_or(MAX_SHARDS).saturating_add(1));
         let fitting = |bytes| {
             (2..=most)
                 .rev()
-                .filter(move |shards| shards.is_power_of_two() && shards * BYTES <= bytes)
+                .filter(move |shards| shards.is_power_of_two() && shards * MIN_BYTES <= bytes)
         };
         let bytes = split.batch.saturating_mul(split.len);
         let of_samples = fitting(bytes)
@@ -75,7 +75,7 @@ impl Shards {
 
     /// Shards of sequences that have so many bytes together.
     pub(super) fn of_sequences(self, bytes: usize) -> usize {
-        match bytes >= self.sequences * BYTES {
+        match bytes >= self.sequences * MIN_BYTES {
             true => self.sequences,
             false => 1,
         }

@@ -14,13 +14,29 @@ use crate::Result;
 use crate::blocks::BlockArgs;
 use crate::config::ModelConfig;
 
+/// What a group of sequences of a stage gives.
+pub(super) struct Outputs {
+    /// The output before the first position (n or 1, 1, D): that of the start row, or of the chunk before.
+    pub(super) before: Tensor,
+    /// (n, t, D).
+    pub(super) y: Tensor,
+}
+
+/// The gradients of [`Outputs`].
+pub(super) struct OutputGradients {
+    /// (n, 1, D); nothing where the output before is not used.
+    pub(super) before: Option<Tensor>,
+    /// (n, t, D).
+    pub(super) y: Tensor,
+}
+
 /// One stage of a decoder.
 pub(super) struct Stage {
     pub(super) embedding: TokenEmbedding,
     pub(super) block: Box<dyn StageBlock>,
     pub(super) start: Parameter,
     /// To the contexts of the next stage's sequence: (…, D_n) → (…, P_{n+1} · D_{n+1}). None for the local stage.
-    pub(super) to_next: Option<Linear>,
+    to_next: Option<Linear>,
     /// Positions of one sequence, P_n.
     pub(super) positions: usize,
     /// Bytes of one position, P_{n+1} · … · P_N.
@@ -117,30 +133,30 @@ impl Stage {
         Ok((dx.to_dtype(dy.dtype())?, d_begin))
     }
 
-    /// The outputs that feed the next stage, (n · t, D): those of the start row and of all positions but the last.
-    pub(super) fn feed(&self, first: &Tensor, y: &Tensor) -> Result<Tensor> {
+    /// The rows that feed the next stage, (n · t, D): the outputs one position late.
+    pub(super) fn feed(&self, outputs: &Outputs) -> Result<Tensor> {
+        let Outputs { before, y } = outputs;
         let (sequences, positions, dim) = y.dims3()?;
-        let first = first.broadcast_as((sequences, 1, dim))?;
-        let feed = Tensor::cat(&[&first, &y.narrow(1, 0, positions - 1)?], 1)?; // (n, t, D)
+        let before = before.broadcast_as((sequences, 1, dim))?;
+        let feed = Tensor::cat(&[&before, &y.narrow(1, 0, positions - 1)?], 1)?; // (n, t, D)
         Ok(feed.reshape((sequences * positions, dim))?)
     }
 
-    /// The gradients of the start row's outputs (n, 1, D) and of `y` (n, t, D), from that of [`feed`](Self::feed).
-    pub(super) fn feed_backward(&self, d_feed: &Tensor, sequences: usize) -> Result<(Tensor, Tensor)> {
+    /// The gradients of the outputs before (n, 1, D) and of `y` (n, t, D), from that of [`feed`](Self::feed).
+    pub(super) fn feed_backward(&self, d_feed: &Tensor, sequences: usize) -> Result<OutputGradients> {
         let (rows, dim) = d_feed.dims2()?;
         let d_feed = d_feed.reshape((sequences, rows / sequences, dim))?;
-        let d_first = d_feed.narrow(1, 0, 1)?;
-        let d_y = d_feed.narrow(1, 1, rows / sequences - 1)?.pad_with_zeros(1, 0, 1)?;
-        Ok((d_first, d_y))
+        Ok(OutputGradients {
+            before: Some(d_feed.narrow(1, 0, 1)?),
+            y: d_feed.narrow(1, 1, rows / sequences - 1)?.pad_with_zeros(1, 0, 1)?,
+        })
     }
 
-    /// The contexts (m, P_{n+1}, D_{n+1}) of the next stage's sequences from rows (m, D) of the feed.
-    pub(super) fn contexts(&self, feed: &Tensor, next: &Stage, compute: &Compute) -> Result<Option<Tensor>> {
-        let Some(to_next) = &self.to_next else {
-            return Ok(None);
-        };
-        let contexts = to_next.forward(feed, compute)?;
-        Ok(Some(contexts.reshape((feed.dim(0)?, next.positions, next.dim))?))
+    /// The projection to the next stage's contexts.
+    pub(super) fn to_next(&self) -> &Linear {
+        self.to_next
+            .as_ref()
+            .expect("every stage but the local one is made with it")
     }
 }
 

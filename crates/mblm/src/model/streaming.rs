@@ -12,24 +12,26 @@
 //! as their gradients, back. In memory are the states at the borders and the activations of one chunk; the first stage's
 //! forward pass is computed twice, the stages below it once. One sample goes at a time.
 
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::atomic::Ordering;
 use std::time::Instant;
 
 use candle_core::Tensor;
 
-use super::backward::{Run, Sums};
-use super::stage::Stage;
+use super::backward::Training;
+use super::pass::Watch;
+use super::stage::{OutputGradients, Outputs, Stage};
 use super::state::{State, StateGradient};
+use super::sums::Sums;
+use super::traverse::Group;
 use crate::{Error, Result};
 
-/// What watches a training pass that goes in chunks.
-#[derive(Clone, Copy, Default)]
-pub struct Watch<'a> {
-    /// Once it is set, the pass ends before its next chunk, with [`Error::Stopped`].
-    pub stop: Option<&'a AtomicBool>,
-    /// Told before each chunk, on the thread that computes, how many of how many parts are done: a chunk's first forward pass is
-    /// one part, everything else about it as many as it takes work.
-    pub progress: Option<&'a (dyn Fn(usize, usize) + Sync)>,
+/// A training pass whose samples go through the first stage in chunks.
+pub(super) struct Chunks<'a> {
+    pub(super) training: &'a Training<'a>,
+    /// Positions of a chunk.
+    pub(super) chunk: usize,
+    /// Hears of every chunk, and may ask for an end.
+    pub(super) watch: Watch<'a>,
 }
 
 /// What is known before a chunk.
@@ -58,51 +60,63 @@ impl Parts {
     }
 }
 
-impl Run<'_> {
-    /// All `positions` of the first stage in one sample, `chunk` of them at a time, and everything below.
-    pub(super) fn stream(&self, sample: usize, positions: usize, chunk: usize, sums: &mut Sums) -> Result<()> {
-        let bytes = self.model.stages[0].bytes;
-        let of_sample = sample * positions * bytes..(sample + 1) * positions * bytes;
-        if self.targets.weights[of_sample].iter().all(|weight| *weight == 0.0) {
+/// What comes back from the chunk behind.
+struct Behind {
+    /// The gradient of the last output.
+    d_last: Option<Tensor>,
+    /// The gradient of the state after it.
+    d_state: StateGradient,
+}
+
+impl Chunks<'_> {
+    /// One sample, and everything below.
+    pub(super) fn sample(&self, sample: usize, sums: &mut Sums<'_>) -> Result<()> {
+        let training = self.training;
+        let positions = training.walk.levels[0].positions;
+        let weights = &training.targets.weights;
+        let of_sample = training.walk.bytes_of(&training.walk.sample(sample));
+        if weights[of_sample].iter().all(|weight| *weight == 0.0) {
             return Ok(());
         }
-        let mut d_state = StateGradient::none();
-        let mut d_before = None;
         let parts = Parts {
-            chunks: positions.div_ceil(chunk),
+            chunks: positions.div_ceil(self.chunk),
             reverse: self.reverse_parts(),
         };
-        let borders = self.borders(sample, (positions, chunk), &parts)?;
-        for (index, border) in borders.into_iter().enumerate().rev() {
+        let borders = self.borders(sample, &parts)?;
+        let mut behind = Behind {
+            d_last: None,
+            d_state: StateGradient::none(),
+        };
+        let groups: Vec<Group> = training.walk.chunks(sample, self.chunk).collect();
+        for (index, (group, border)) in groups.iter().zip(borders).enumerate().rev() {
             self.go_on(sample, parts.before_reverse(index), parts.all())?;
-            let from = index * chunk;
-            let count = chunk.min(positions - from);
-            (d_before, d_state) =
-                self.chunk_backward((sample, positions), (from, count), border, d_before, d_state, sums)?;
+            behind = self.chunk_backward(group, border, behind, sums)?;
         }
-        sums.starts[0].add(d_before.as_ref(), d_state)
+        sums.starts[0].add(behind.d_last.as_ref(), behind.d_state)
     }
 
     /// The forward sweep: what is known before each chunk.
-    fn borders(&self, sample: usize, (positions, chunk): (usize, usize), parts: &Parts) -> Result<Vec<Border>> {
-        let (stage, compute) = (&self.model.stages[0], &self.pass.compute);
-        let Some(start) = &self.starts[0] else {
+    fn borders(&self, sample: usize, parts: &Parts) -> Result<Vec<Border>> {
+        let (training, compute) = (self.training, &self.training.pass.compute);
+        let Some(start) = &training.starts[0] else {
             return Ok(Vec::new());
         };
-        let ids = self.ids.sequences(sample, 1, positions, stage.bytes)?; // (1, positions, bytes)
         let mut borders = vec![Border {
             state: start.state.clone(),
             before: start.y.clone(),
         }];
         let mut state = start.state.clone();
         // the last chunk is followed by nothing
-        for from in (0..positions.saturating_sub(chunk)).step_by(chunk) {
+        for group in training.walk.chunks(sample, self.chunk).take(parts.chunks - 1) {
             self.go_on(sample, borders.len() - 1, parts.all())?;
-            let x = stage.embedding.forward(&ids.narrow(1, from, chunk)?, from, compute)?;
+            let stage = training.stage(&group);
+            let x = stage
+                .embedding
+                .forward(&training.ids_of(&group)?, group.from, compute)?;
             let y = stage.forward(&x, &mut state, compute)?;
             borders.push(Border {
                 state: state.apart()?,
-                before: y.narrow(1, chunk - 1, 1)?.copy()?,
+                before: y.narrow(1, group.positions - 1, 1)?.copy()?,
             });
         }
         Ok(borders)
@@ -111,10 +125,11 @@ impl Run<'_> {
     /// The work of a chunk in reverse, in first forward passes: a pass forward and two backward, of all stages. By parameters, each
     /// as often as it is used at a position of the first stage.
     fn reverse_parts(&self) -> usize {
-        let counts = self.model.config.parameter_counts().per_stage;
-        let bytes = self.model.stages[0].bytes;
+        let model = self.training.model;
+        let counts = model.config().parameter_counts().per_stage;
+        let bytes = model.stages[0].bytes;
         let used = |(count, stage): (&u64, &Stage)| *count as f64 * (bytes / stage.bytes.max(1)) as f64;
-        let work: Vec<f64> = counts.iter().zip(&self.model.stages).map(used).collect();
+        let work: Vec<f64> = counts.iter().zip(&model.stages).map(used).collect();
         let all: f64 = work.iter().sum();
         // at least three, and no number that overflows where the first stage is a custom block, which is not counted
         (3.0 * all / work[0].max(1.0)).clamp(3.0, 1000.0) as usize
@@ -122,7 +137,7 @@ impl Run<'_> {
 
     /// Tells that `done` of `of` parts of this sample are through; fails where the pass is asked to stop.
     fn go_on(&self, sample: usize, done: usize, of: usize) -> Result<()> {
-        let (done, of) = (sample * of + done, self.ids.batch * of);
+        let (done, of) = (sample * of + done, self.training.ids.batch * of);
         if let Some(progress) = self.watch.progress {
             progress(done, of);
         }
@@ -132,33 +147,34 @@ impl Run<'_> {
         }
     }
 
-    /// One chunk, forward again and backward. Takes the gradients of its last output from the chunk behind it and of the state
-    /// after it; returns those of the output and of the state before it.
-    fn chunk_backward(
-        &self,
-        (sample, positions): (usize, usize),
-        (from, count): (usize, usize),
-        border: Border,
-        d_last: Option<Tensor>,
-        d_state: StateGradient,
-        sums: &mut Sums,
-    ) -> Result<(Option<Tensor>, StateGradient)> {
-        let (stage, compute) = (&self.model.stages[0], &self.pass.compute);
-        let ids = self.ids.sequences(sample, 1, positions, stage.bytes)?;
-        let ids = ids.narrow(1, from, count)?;
-        let (x, embedded) = stage.embedding.forward_train(&ids, from, compute)?;
-        let mut state = border.state.clone();
-        let (y, saved) = stage.forward_train(&x, &mut state, &self.pass_of(0, sample), compute)?;
+    /// One chunk, forward again and backward: the gradients of the output and of the state before it.
+    fn chunk_backward(&self, group: &Group, border: Border, behind: Behind, sums: &mut Sums<'_>) -> Result<Behind> {
+        let (training, compute) = (self.training, &self.training.pass.compute);
+        let stage = training.stage(group);
+        let Behind { d_last, d_state } = behind;
+        let (x, embedded) = stage
+            .embedding
+            .forward_train(&training.ids_of(group)?, group.from, compute)?;
+        let mut state = border.state;
+        let (y, saved) = stage.forward_train(&x, &mut state, &training.pass_of(0, group.first), compute)?;
         drop(x);
-        let below = self.below(0, sample * positions + from, &border.before, &y, sums)?;
-        let (d_before, mut d_y) = match below {
+        let before = border.before;
+        let outputs = Outputs { before, y };
+        let OutputGradients {
+            before: d_before,
+            y: mut d_y,
+        } = match training.walk.below(training, group, &outputs, sums)? {
             Some(gradients) => gradients,
             // nothing counts here, and nothing behind it depends on it
-            None if d_last.is_none() && d_state.is_none() => return Ok((None, d_state)),
-            None => (None, y.zeros_like()?),
+            None if d_last.is_none() && d_state.is_none() => return Ok(Behind { d_last: None, d_state }),
+            None => OutputGradients {
+                before: None,
+                y: outputs.y.zeros_like()?,
+            },
         };
-        drop(y);
+        drop(outputs);
         if let Some(d_last) = d_last {
+            let count = group.positions;
             let last = (d_y.narrow(1, count - 1, 1)? + d_last.to_dtype(d_y.dtype())?)?;
             d_y = Tensor::cat(&[&d_y.narrow(1, 0, count - 1)?, &last], 1)?;
         }
@@ -167,6 +183,9 @@ impl Run<'_> {
         let (dx, d_state) = stage.backward(saved, &d_y, &d_state, compute, sums.gradients)?;
         stage.embedding.backward(embedded, &dx, compute, sums.gradients)?;
         sums.backward += begun.elapsed();
-        Ok((d_before, d_state))
+        Ok(Behind {
+            d_last: d_before,
+            d_state,
+        })
     }
 }

@@ -55,6 +55,20 @@ pub(crate) fn check_splits(model: &Arc<Mblm>, len: usize, splits: &[usize]) {
 
 /// The gradients of an `f64` model equal central differences, at `samples` elements of every parameter.
 pub(crate) fn check_gradients(model: &Mblm, samples: usize) {
+    check_gradients_of(model, samples, |ids, weights, gradients| {
+        model
+            .loss_and_gradients(ids, Some(weights), TrainingPass::default(), gradients)
+            .expect("a training pass")
+            .mean
+    });
+}
+
+/// The same for any loss: `pass` gives that of weighted ids and adds its gradients.
+pub(crate) fn check_gradients_of(
+    model: &Mblm,
+    samples: usize,
+    pass: impl Fn(&ModelBatch, &[f32], &mut Gradients) -> f64,
+) {
     const STEP: f64 = 1e-5;
     let per_patch = model.config().patch_bytes(0);
     let ids = ids(2, 3 * per_patch + 1, 256, 5);
@@ -62,15 +76,10 @@ pub(crate) fn check_gradients(model: &Mblm, samples: usize) {
         .and_then(|w| w.affine(0.5, 0.6)?.to_dtype(candle_core::DType::F32)?.to_vec1())
         .expect("weights");
     let mut gradients = Gradients::zeros(model.parameters()).expect("buffers");
-    model
-        .loss_and_gradients(&ids, Some(&weights), TrainingPass::default(), &mut gradients)
-        .expect("a training pass");
+    pass(&ids, &weights, &mut gradients);
     let loss = || {
         let mut scratch = Gradients::zeros(model.parameters()).expect("buffers");
-        model
-            .loss_and_gradients(&ids, Some(&weights), TrainingPass::default(), &mut scratch)
-            .expect("a training pass")
-            .mean
+        pass(&ids, &weights, &mut scratch)
     };
     for (parameter, gradient) in model.parameters().iter().zip(gradients.iter()) {
         let values: Vec<f64> = parameter

@@ -1,0 +1,113 @@
+//! What a training pass is given and what it tells: its settings, its loss, and who watches it.
+
+use std::sync::atomic::AtomicBool;
+
+use candle_core::{Device, Tensor};
+use mblm_ops::device::training_rows;
+use serde::{Deserialize, Serialize};
+
+use super::compute::Compute;
+use crate::Result;
+
+/// The loss of one batch.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Serialize, Deserialize)]
+pub struct Loss {
+    /// Mean over the predictions that count, in nats per byte; 0 when there are none.
+    pub mean: f64,
+    /// The number of predictions that count: target not padding, weight not 0.
+    pub count: usize,
+}
+
+impl Loss {
+    pub(super) fn of_sum(sum: f64, count: usize) -> Self {
+        Self {
+            mean: if count == 0 { 0.0 } else { sum / count as f64 },
+            count,
+        }
+    }
+
+    /// The mean in bits per byte.
+    pub fn bits_per_byte(&self) -> f64 {
+        self.mean / std::f64::consts::LN_2
+    }
+}
+
+/// The sum of losses (scalars) that a device has computed.
+pub(super) fn total(losses: &[Tensor]) -> Result<f64> {
+    if losses.is_empty() {
+        return Ok(0.0);
+    }
+    Ok(Tensor::stack(losses, 0)?.to_vec1::<f64>()?.into_iter().sum())
+}
+
+/// How much of a batch a training pass computes at once: less needs less memory and more time. The loss and its gradients do not
+/// depend on it but for rounding.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Chunking {
+    /// Positions of the first stage; `None` for all. Where a sample has more, the first stage's forward pass is computed twice and
+    /// what it keeps for the backward pass is that of so many positions, beside its states at the borders. Stages with dropout are
+    /// always computed at once.
+    pub positions: Option<usize>,
+    /// Rows of the other stages where `train_checkpoint_chunks` does not say; `None` for as many as the device computes at full
+    /// speed.
+    pub rows: Option<usize>,
+}
+
+impl Chunking {
+    /// Positions of a chunk, if fewer than the first stage's `positions` are asked for.
+    pub(crate) fn chunk_of(&self, positions: usize) -> Option<usize> {
+        let asked = self.positions?.max(1);
+        (asked < positions).then_some(asked)
+    }
+
+    /// Whether a decoder's pass may be cut into shards: whoever asks for fewer rows is short of memory, which shards need.
+    pub(crate) fn may_have_shards(&self, gpu: bool) -> bool {
+        !gpu && self.rows.is_none()
+    }
+
+    /// Rows of a group on this device.
+    pub(super) fn rows_on(&self, device: &Device, width: usize) -> usize {
+        self.rows.unwrap_or_else(|| training_rows(!device.is_cpu(), width))
+    }
+}
+
+/// What a training pass may vary.
+#[derive(Clone, Debug)]
+pub struct TrainingPass {
+    /// Factor on all gradients, such as 1 / accumulated batches.
+    pub scale: f64,
+    /// Seed of the dropout masks; another one for every batch.
+    pub seed: u64,
+    /// How much is computed at once.
+    pub chunking: Chunking,
+    /// How the layers compute: exactly by default, whatever the model does where it is only used.
+    pub compute: Compute,
+}
+
+impl TrainingPass {
+    /// The seed of a stage's dropout masks.
+    pub(super) fn seed_of(&self, stage: usize) -> u64 {
+        self.seed.wrapping_mul(0x9e37_79b9_7f4a_7c15) ^ stage as u64
+    }
+}
+
+impl Default for TrainingPass {
+    fn default() -> Self {
+        Self {
+            scale: 1.0,
+            seed: 0,
+            chunking: Chunking::default(),
+            compute: Compute::default(),
+        }
+    }
+}
+
+/// What watches a training pass that goes in chunks.
+#[derive(Clone, Copy, Default)]
+pub struct Watch<'a> {
+    /// Once it is set, the pass ends before its next chunk, with [`Error::Stopped`](crate::Error::Stopped).
+    pub stop: Option<&'a AtomicBool>,
+    /// Told before each chunk, on the thread that computes, how many of how many parts are done: a chunk's first forward pass is
+    /// one part, everything else about it as many as it takes work.
+    pub progress: Option<&'a (dyn Fn(usize, usize) + Sync)>,
+}
