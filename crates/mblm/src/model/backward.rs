@@ -24,7 +24,7 @@ use super::pass::TrainingPass;
 use super::shards::{Shards, Split};
 use super::stage::{OutputGradients, Outputs, Stage, zero_rows};
 use super::start::{Start, StartGradient};
-use super::state::StateGradient;
+use super::state_gradient::StateGradient;
 use super::sums::Sums;
 use super::traverse::{Group, Visitor, Walk};
 use crate::Result;

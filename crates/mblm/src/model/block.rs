@@ -20,7 +20,8 @@ use candle_core::{Tensor, Var};
 use super::compute::Compute;
 use super::gradients::Gradients;
 use super::parameter::Parameter;
-use super::state::{State, StateGradient};
+use super::state::State;
+use super::state_gradient::StateGradient;
 use crate::{Error, Result};
 
 /// A causal map from (sequences, positions, D) to the same shape: what a stage of the hierarchy does with its sequences.

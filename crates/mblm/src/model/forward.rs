@@ -13,7 +13,7 @@ use super::ids::{Ids, Targets};
 use super::objective::CrossEntropy;
 use super::pass::TrainingPass;
 use super::stage::OutputGradients;
-use super::state::StateGradient;
+use super::state_gradient::StateGradient;
 use super::sums::Sums;
 use super::traverse::{Group, Visitor};
 use crate::{Error, Result};

@@ -7,7 +7,8 @@
 use candle_core::Tensor;
 use mblm_ops::device::sum_sequences;
 
-use super::state::{State, StateGradient};
+use super::state::State;
+use super::state_gradient::StateGradient;
 use crate::Result;
 
 /// The start row of a stage, run once for all its sequences.

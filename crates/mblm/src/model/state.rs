@@ -6,11 +6,11 @@
 
 use std::collections::BTreeSet;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::atomic::AtomicUsize;
 
 use candle_core::Tensor;
-use mblm_ops::widened;
 
+use super::room::{AddedRows, NextRow, Room};
 use crate::{Error, Result};
 
 /// The state of one block: the position of the next input, and the block's slots.
@@ -22,77 +22,6 @@ pub struct State {
     rooms: Vec<Option<Room>>,
     /// Slots that rows were appended to.
     growing: BTreeSet<usize>,
-}
-
-/// Memory for the rows of a slot and for more after them.
-///
-/// Several states may share one, as clones do: each sees its own beginning of it, and whoever comes first takes the rows behind
-/// that. Rows that were taken never change.
-#[derive(Clone, Debug)]
-struct Room {
-    /// (n, capacity, w), contiguous.
-    rows: Tensor,
-    /// Rows that some state has taken.
-    taken: Arc<AtomicUsize>,
-}
-
-impl Room {
-    /// Room for rows (n or 1, s, w) of `sequences` sequences and `added` more, and half as many again; and those rows in it.
-    fn new(past: &Tensor, sequences: usize, added: usize) -> Result<(Self, Tensor)> {
-        let (_, len, width) = past.dims3()?;
-        let capacity = Self::capacity(len + added);
-        let rows = Tensor::zeros((sequences, capacity, width), past.dtype(), past.device())?;
-        let past = past.broadcast_as((sequences, len, width))?;
-        rows.slice_set(&past.contiguous()?, 1, 0)?;
-        let kept = rows.narrow(1, 0, len)?;
-        let taken = Arc::new(AtomicUsize::new(len));
-        Ok((Self { rows, taken }, kept))
-    }
-
-    /// Rows that memory for `rows` of them has in all.
-    fn capacity(rows: usize) -> usize {
-        rows * 3 / 2 + 8
-    }
-
-    /// Takes the rows (n, added, w) after the first `len`, which are the caller's, unless there is no room, or another state has
-    /// taken them.
-    fn take(&self, (sequences, added, width): (usize, usize, usize), len: usize) -> Result<bool> {
-        let (n, capacity, w) = self.rows.dims3()?;
-        if (n, w) != (sequences, width) || len + added > capacity {
-            return Ok(false);
-        }
-        let taken = self
-            .taken
-            .compare_exchange(len, len + added, Ordering::Relaxed, Ordering::Relaxed);
-        Ok(taken.is_ok())
-    }
-
-    /// The first `len` rows, which are the caller's, with `rows` after them; `None` when there is no room, or another state has
-    /// taken it.
-    fn append(&self, rows: &Tensor, len: usize) -> Result<Option<Tensor>> {
-        if !self.take(rows.dims3()?, len)? {
-            return Ok(None);
-        }
-        let added = rows.dim(1)?;
-        self.rows.slice_set(&rows.contiguous()?, 1, len)?;
-        Ok(Some(self.rows.narrow(1, 0, len + added)?))
-    }
-}
-
-/// Where one more row of a slot goes, whoever writes it: see [`State::next_rows`].
-pub(crate) struct NextRow {
-    /// The rows so far (n or 1, s, w), if there are any.
-    pub(crate) past: Option<Tensor>,
-    /// Whether those are elsewhere, so that they have to be copied into the room.
-    pub(crate) moves: bool,
-    room: Room,
-}
-
-impl NextRow {
-    /// (n, more than s, w), contiguous: row s and those after it are to be written.
-    pub(crate) fn room(&self) -> &Tensor {
-        &self.room.rows
-    }
 }
 
 impl State {
@@ -186,12 +115,17 @@ impl State {
         like: &Tensor,
     ) -> Result<Vec<NextRow>> {
         let mut rooms = Vec::with_capacity(slots.len());
+        let shape = AddedRows {
+            sequences,
+            added: 1,
+            width,
+        };
         let mut capacity = 0;
         for &slot in slots {
             let len = self.get(slot).map_or(Ok(0), |past| past.dim(1))?;
             let room = self.rooms.get(slot).and_then(Option::as_ref);
             let taken = match room {
-                Some(room) => room.take((sequences, 1, width), len)?,
+                Some(room) => room.take(shape, len)?,
                 None => false,
             };
             rooms.push(room.filter(|_| taken).cloned());
@@ -334,61 +268,6 @@ impl State {
             rooms: self.rooms.clone(),
             growing: self.growing.clone(),
         }
-    }
-}
-
-/// The gradient of a state: one entry a slot, `None` where there is none.
-#[derive(Clone, Debug, Default)]
-pub struct StateGradient(Vec<Option<Tensor>>);
-
-impl StateGradient {
-    /// No gradient for any slot.
-    pub fn none() -> Self {
-        Self::default()
-    }
-
-    /// The gradient of a slot.
-    pub fn get(&self, slot: usize) -> Option<&Tensor> {
-        self.0.get(slot).and_then(Option::as_ref)
-    }
-
-    /// Sets the gradient of a slot.
-    pub fn set(&mut self, slot: usize, gradient: Option<Tensor>) {
-        if slot >= self.0.len() {
-            self.0.resize(slot + 1, None);
-        }
-        self.0[slot] = gradient;
-    }
-
-    /// Adds another gradient of the same state; sums are at least `f32`.
-    pub fn add(&mut self, other: Self) -> Result<()> {
-        for (slot, gradient) in other.0.into_iter().enumerate() {
-            let Some(gradient) = gradient else { continue };
-            let sum = match self.get(slot) {
-                Some(present) => (present + widened(&gradient)?)?,
-                None => widened(&gradient)?,
-            };
-            self.set(slot, Some(sum));
-        }
-        Ok(())
-    }
-
-    /// The same gradient, each slot in the type that `state` has there.
-    pub(super) fn in_types_of(&self, state: &State) -> Result<Self> {
-        let mut typed = Self::none();
-        for (slot, gradient) in self.0.iter().enumerate() {
-            let typed_gradient = match (gradient, state.get(slot)) {
-                (Some(gradient), Some(tensor)) => Some(gradient.to_dtype(tensor.dtype())?),
-                (gradient, _) => gradient.clone(),
-            };
-            typed.set(slot, typed_gradient);
-        }
-        Ok(typed)
-    }
-
-    /// Whether no slot has a gradient.
-    pub fn is_none(&self) -> bool {
-        self.0.iter().all(Option::is_none)
     }
 }
 

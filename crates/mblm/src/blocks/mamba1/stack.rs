@@ -25,7 +25,8 @@ use crate::model::gradients::Gradients;
 use crate::model::init::Init;
 use crate::model::layers::{AddNorm, Linear, SavedNorm};
 use crate::model::parameter::{Builder, Parameter};
-use crate::model::state::{State, StateGradient};
+use crate::model::state::State;
+use crate::model::state_gradient::StateGradient;
 
 /// Slots of the state that one layer has.
 const SLOTS: usize = 2;

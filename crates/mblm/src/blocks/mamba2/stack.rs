@@ -26,7 +26,8 @@ use crate::model::gradients::Gradients;
 use crate::model::init::Init;
 use crate::model::layers::{AddNorm, Linear, Normed, SavedNorm};
 use crate::model::parameter::{Builder, Parameter};
-use crate::model::state::{State, StateGradient};
+use crate::model::state::State;
+use crate::model::state_gradient::StateGradient;
 
 /// Positions that the scan takes at once through matrix products.
 const CHUNK: usize = 64;

@@ -29,7 +29,8 @@ use crate::model::gradients::Gradients;
 use crate::model::init::Init;
 use crate::model::layers::{AddNorm, Linear, Normed, SavedNorm};
 use crate::model::parameter::{Builder, Parameter};
-use crate::model::state::{State, StateGradient};
+use crate::model::state::State;
+use crate::model::state_gradient::StateGradient;
 
 /// Slots of the state that one layer of the decoder has.
 const SLOTS: usize = 3;

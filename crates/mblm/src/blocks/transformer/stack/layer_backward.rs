@@ -11,7 +11,7 @@ use crate::Result;
 use crate::model::block::Pass;
 use crate::model::compute::Compute;
 use crate::model::gradients::Gradients;
-use crate::model::state::StateGradient;
+use crate::model::state_gradient::StateGradient;
 
 impl Stack {
     /// The backward pass of [`layer`](Self::layer): from the gradients of the pair it returned to that of the pair it got
