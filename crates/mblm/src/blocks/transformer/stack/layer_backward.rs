@@ -110,8 +110,8 @@ impl Stack {
         let d_input = layer
             .inner
             .backward(&saved.feed_forward_input, &d_inner, compute, gradients)?;
-        Ok(layer
+        layer
             .feed_forward_norm
-            .backward(&saved.feed_forward_norm, &d_input, Some(d_residual), d_last, gradients)?)
+            .backward(&saved.feed_forward_norm, &d_input, Some(d_residual), d_last, gradients)
     }
 }
