@@ -14,7 +14,7 @@ use std::process::ExitCode;
 
 use anyhow::{Result, bail};
 use clap::{ArgMatches, Args, FromArgMatches};
-use mblm::model::BlockRegistry;
+use mblm::blocks::BlockRegistry;
 use mblm::task::TaskRegistry;
 use tracing_subscriber::EnvFilter;
 

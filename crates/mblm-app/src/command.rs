@@ -14,8 +14,8 @@ use std::process::ExitCode;
 
 use anyhow::Result;
 use clap::{ArgMatches, FromArgMatches};
+use mblm::blocks::BlockRegistry;
 use mblm::config::{IoConfig, has_key};
-use mblm::model::BlockRegistry;
 use mblm::task::TaskRegistry;
 
 use crate::commands::train::args::TrainArgs;

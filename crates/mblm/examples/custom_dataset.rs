@@ -10,9 +10,10 @@ use std::sync::Arc;
 use std::sync::atomic::AtomicBool;
 
 use candle_core::Device;
+use mblm::blocks::BlockRegistry;
 use mblm::config::Experiment;
 use mblm::data::{Dataset, DatasetArgs, Sample, Split};
-use mblm::model::{BlockRegistry, Model, Seeded};
+use mblm::model::{Model, Seeded};
 use mblm::task::TaskRegistry;
 use mblm::train::{Event, Observer, Outcome, Trainer, TrainingData};
 use mblm::{Error, Result};

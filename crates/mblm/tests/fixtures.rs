@@ -3,7 +3,7 @@
 use std::path::Path;
 
 use candle_core::Device;
-use mblm::model::BlockRegistry;
+use mblm::blocks::BlockRegistry;
 use mblm::verify;
 
 fn check(name: &str) {

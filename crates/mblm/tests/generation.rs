@@ -8,12 +8,13 @@ use std::sync::Arc;
 
 use candle_core::{DType, Device, Tensor};
 use mblm::Result;
+use mblm::blocks::BlockRegistry;
 use mblm::bytes::Format;
 use mblm::config::{ModelConfig, Precision};
 use mblm::generate::{
     Completion, End, Generator, GeneratorState, SamplingParams, ShardThreads, Start, StopReason, StopRules, complete,
 };
-use mblm::model::{BlockRegistry, Init, Mblm, Model, Parameter, Recomputed, Seeded, SequenceBlock};
+use mblm::model::{Init, Mblm, Model, Parameter, Recomputed, Seeded, SequenceBlock};
 use serde_json::{Value, json};
 
 fn transformer(position: Option<&str>) -> Value {

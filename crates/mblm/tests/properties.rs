@@ -5,8 +5,9 @@ mod support;
 use std::sync::Arc;
 
 use candle_core::{DType, Device, Tensor};
+use mblm::blocks::BlockRegistry;
 use mblm::config::ModelConfig;
-use mblm::model::{BlockRegistry, Chunking, Gradients, Loss, Mblm, ModelBatch, Seeded, TrainingPass};
+use mblm::model::{Chunking, Gradients, Loss, Mblm, ModelBatch, Seeded, TrainingPass};
 use mblm_ops::relative_error;
 use proptest::prelude::*;
 use serde_json::{Value, json};

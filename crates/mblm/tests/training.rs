@@ -6,9 +6,10 @@ use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex};
 
 use candle_core::{Device, Tensor};
+use mblm::blocks::BlockRegistry;
 use mblm::config::{Experiment, Precision};
 use mblm::data::{Dataset, Sample};
-use mblm::model::{BlockRegistry, Chunking, Compute, Model, ModelBatch, Parameter, Seeded, StageBlock, State};
+use mblm::model::{Chunking, Compute, Model, ModelBatch, Parameter, Seeded, StageBlock, State};
 use mblm::train::{
     BatchReport, Cosine, Event, FileLengths, Learner, Observer, Recipe, SavedState, States, Trainer, TrainingData,
 };

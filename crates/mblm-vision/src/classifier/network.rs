@@ -425,7 +425,7 @@ mod tests {
             network.logits(&input, false).unwrap().to_vec2().unwrap()
         };
         assert_eq!(logits(&network), logits(&again));
-        let error = mblm::model::Model::open(&path, &mblm::model::BlockRegistry::default(), &Device::Cpu);
+        let error = mblm::model::Model::open(&path, &mblm::blocks::BlockRegistry::default(), &Device::Cpu);
         let message = error.err().unwrap().to_string();
         assert!(message.contains("found the kind `cnn_lstm`"), "{message}");
     }

@@ -7,8 +7,9 @@ use serde_json::Value;
 
 use super::atomic::NewFolder;
 use super::{CONFIG_FILE, Folder, Weights, folder, rotary_buffers, run, write_torch};
+use crate::blocks::BlockRegistry;
 use crate::config::Architecture;
-use crate::model::{BlockRegistry, Init, Model, ParameterSource};
+use crate::model::{Init, Model, ParameterSource};
 use crate::{Error, Result};
 
 /// A file's tensors as the parameters of a model.

@@ -77,8 +77,9 @@ impl ParameterSource for Transfer {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::blocks::BlockRegistry;
     use crate::config::ModelConfig;
-    use crate::model::{BlockRegistry, Mblm};
+    use crate::model::Mblm;
     use serde_json::json;
 
     fn config(num_tokens: usize, pad_token_id: u32) -> ModelConfig {

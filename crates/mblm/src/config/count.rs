@@ -118,7 +118,8 @@ mod tests {
     use candle_core::Device;
 
     use super::super::{Architecture, ParameterCounts};
-    use crate::model::{BlockRegistry, Model, Seeded};
+    use crate::blocks::BlockRegistry;
+    use crate::model::{Model, Seeded};
 
     /// Configurations written by the published Python package, and the sum of the sizes of its model's parameters.
     #[rustfmt::skip]

@@ -7,9 +7,10 @@ use proptest::prelude::*;
 use serde_json::json;
 
 use super::*;
+use crate::blocks::BlockRegistry;
 use crate::config::{Architecture, ModelConfig};
 use crate::data::{Batch, Dataset, DatasetArgs, Loader, LoaderOptions, Masking, Order, Sample, Split};
-use crate::model::{BlockRegistry, Mblm, Model, Seeded};
+use crate::model::{Mblm, Model, Seeded};
 use crate::task::TaskRegistry;
 use crate::train::model_batch;
 

@@ -5,7 +5,8 @@
 //!
 //! use mblm::config::Preset;
 //! use mblm::generate::{Generator, SamplingParams, StopRules, complete};
-//! use mblm::model::{BlockRegistry, Model, Seeded};
+//! use mblm::blocks::BlockRegistry;
+//! use mblm::model::{Model, Seeded};
 //!
 //! # fn main() -> mblm::Result<()> {
 //! let architecture = Preset::Tiny.experiment("".as_ref(), "".as_ref()).params.architecture;

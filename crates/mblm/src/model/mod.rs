@@ -34,7 +34,6 @@ mod streaming;
 mod sums;
 mod traverse;
 
-pub use crate::blocks::{BlockArgs, BlockRegistry};
 pub use block::{Pass, Saved, StageBlock};
 pub use compute::Compute;
 pub use decoder::Mblm;

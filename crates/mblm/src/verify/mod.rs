@@ -10,7 +10,7 @@
 //!
 //! ```
 //! use candle_core::Device;
-//! use mblm::model::BlockRegistry;
+//! use mblm::blocks::BlockRegistry;
 //! use mblm::verify::{BUNDLED, Fixture, compare};
 //!
 //! let (name, bytes) = BUNDLED[0];
@@ -31,7 +31,7 @@ use std::path::Path;
 use candle_core::Device;
 use serde::Serialize;
 
-use crate::model::BlockRegistry;
+use crate::blocks::BlockRegistry;
 use crate::{Error, Result};
 
 /// Name and bytes of a fixture of this crate.

@@ -4,9 +4,10 @@ use candle_core::{DType, Device, Tensor};
 use mblm_ops::relative_error;
 
 use super::{Comparison, Fixture, GRADIENT_FLOOR, VALUE_BOUND};
+use crate::blocks::BlockRegistry;
 use crate::config::Architecture;
 use crate::generate::Generator;
-use crate::model::{BlockRegistry, Gradients, MaskedBatch, Mblm, MblmEncoder, Parameters, TrainingPass};
+use crate::model::{Gradients, MaskedBatch, Mblm, MblmEncoder, Parameters, TrainingPass};
 use crate::{Error, Result};
 
 /// Bytes of `greedy` that are the prompt.

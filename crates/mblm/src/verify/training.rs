@@ -7,8 +7,9 @@ use serde::Deserialize;
 
 use super::{Comparison, Fixture, LOSS_BOUND, NORM_BOUND, RATE_BOUND};
 use crate::Result;
+use crate::blocks::BlockRegistry;
 use crate::config::{Architecture, Precision};
-use crate::model::{BlockRegistry, Model, ModelBatch};
+use crate::model::{Model, ModelBatch};
 use crate::train::{Adam, Cosine, Learner, Recipe};
 
 #[derive(Deserialize)]
