@@ -7,7 +7,8 @@ use std::path::Path;
 
 use candle_core::Device;
 use mblm::checkpoint::{CONFIG_FILE, Folder, SUMS_FILE, WEIGHTS_FILE, architecture_of, verify_sums};
-use mblm::model::{BlockRegistry, Model};
+use mblm::blocks::BlockRegistry;
+use mblm::model::Model;
 
 /// The parameters of the model in `seeds/model_folder/`.
 const WEIGHTS: &[u8] = include_bytes!("../seeds/safetensors/model.safetensors");

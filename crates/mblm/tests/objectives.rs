@@ -7,8 +7,9 @@ mod multi_task;
 mod support;
 
 use candle_core::{D, DType, Device, Tensor};
+use mblm::blocks::BlockRegistry;
 use mblm::config::ModelConfig;
-use mblm::model::{BlockRegistry, Chunking, Gradients, Mblm, ModelBatch, Seeded, TrainingPass};
+use mblm::model::{Chunking, Gradients, Mblm, ModelBatch, Seeded, TrainingPass};
 use mblm_ops::relative_error;
 use multi_task::BytesAndClasses;
 use serde_json::json;

@@ -9,6 +9,7 @@ use crate::classifier::{ANSWER, ClassifierExperiment, CnnLstm, ImageQuestions, W
 use crate::clevr::Clevr;
 use anyhow::Result;
 use indicatif::ProgressBar;
+use mblm::candle::Device;
 use mblm::config::IoConfig;
 use mblm::data::{DatasetArgs, Split};
 use mblm::model::Seeded;
@@ -54,7 +55,8 @@ impl RunKind for Baseline {
     }
 }
 
-fn run(path: &Path, args: &TrainArgs, context: &Context) -> Result<ExitCode> {
+/// Fails for options that only byte models have.
+fn refuse_options(args: &TrainArgs) -> Result<()> {
     let not = [
         ("--resume", args.resume.is_some()),
         ("--memory", args.memory.is_some()),
@@ -64,6 +66,11 @@ fn run(path: &Path, args: &TrainArgs, context: &Context) -> Result<ExitCode> {
         let message = format!("{name}: the CNN + LSTM baseline has no such option; it is trained whole, in float32");
         return Err(Usage(message).into());
     }
+    Ok(())
+}
+
+/// The configuration with what the arguments change.
+fn read(path: &Path, args: &TrainArgs) -> Result<ClassifierExperiment> {
     let mut experiment = config::usage(ClassifierExperiment::from_file(path, &args.overrides))?;
     if let Some(out) = &args.out {
         experiment.io.output_dir.clone_from(out);
@@ -71,6 +78,12 @@ fn run(path: &Path, args: &TrainArgs, context: &Context) -> Result<ExitCode> {
     if let Some(seed) = args.seed {
         experiment.train.seed = seed;
     }
+    Ok(experiment)
+}
+
+fn run(path: &Path, args: &TrainArgs, context: &Context) -> Result<ExitCode> {
+    refuse_options(args)?;
+    let experiment = read(path, args)?;
     let device = device::open(&args.device)?;
     let training = open(&experiment, Split::Train, context)?;
     let validation = open(&experiment, Split::Validation, context)?;
@@ -116,15 +129,7 @@ fn run(path: &Path, args: &TrainArgs, context: &Context) -> Result<ExitCode> {
         ..RunConfig::new(experiment.io.clone(), experiment.train.clone(), 1)
     };
     let mut files = RunFiles::create(&folder.path, RunFilesOptions::from(&config))?.on(&device);
-    let introduction = format!(
-        "{}: {} parameters on {}; {} batches of {} questions; output in {}",
-        experiment.io.name_model,
-        grouped(parameters as u64),
-        device::name(&device),
-        grouped(plan.batches),
-        experiment.train.batch_size,
-        folder.path.display()
-    );
+    let introduction = introduction(&experiment, parameters, &plan, &device, &folder.path);
     files.note(&introduction);
     if !context.quiet() {
         output::note(&introduction);
@@ -148,6 +153,25 @@ fn run(path: &Path, args: &TrainArgs, context: &Context) -> Result<ExitCode> {
     }
     finish(args, context, &folder.path, &outcome?, &watch, begun.elapsed())?;
     Ok(signals.exit_code().map_or(ExitCode::SUCCESS, ExitCode::from))
+}
+
+/// What is said before the run begins.
+fn introduction(
+    experiment: &ClassifierExperiment,
+    parameters: usize,
+    plan: &RunPlan,
+    device: &Device,
+    folder: &Path,
+) -> String {
+    format!(
+        "{}: {} parameters on {}; {} batches of {} questions; output in {}",
+        experiment.io.name_model,
+        grouped(parameters as u64),
+        device::name(device),
+        grouped(plan.batches),
+        experiment.train.batch_size,
+        folder.display()
+    )
 }
 
 /// A split of the data, as the configuration says.

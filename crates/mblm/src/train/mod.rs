@@ -7,7 +7,8 @@
 //!
 //! use mblm::candle::Device;
 //! use mblm::config::Preset;
-//! use mblm::model::{BlockRegistry, Model, ModelBatch, Seeded};
+//! use mblm::blocks::BlockRegistry;
+//! use mblm::model::{Model, ModelBatch, Seeded};
 //! use mblm::train::{Learner, Recipe};
 //!
 //! # fn main() -> mblm::Result<()> {

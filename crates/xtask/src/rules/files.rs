@@ -61,12 +61,12 @@ pub(crate) fn unfinished(tree: &Tree) -> Result<Vec<Finding>> {
     Ok(found)
 }
 
-/// Whether a line has a word, which no letter or digit precedes.
+/// Whether a line has a word, beside which no letter, digit or underscore stands.
 pub(crate) fn has_word(line: &str, word: &str) -> bool {
     line.match_indices(word).any(|(at, _)| {
         let before = line[..at].chars().next_back();
         let after = line[at + word.len()..].chars().next();
-        let ends = word.ends_with('(') || after.is_none_or(|next| !next.is_alphanumeric());
-        before.is_none_or(|last| !last.is_alphanumeric()) && ends
+        let outside = |beside: Option<char>| beside.is_none_or(|other| !other.is_alphanumeric() && other != '_');
+        outside(before) && (word.ends_with('(') || outside(after))
     })
 }

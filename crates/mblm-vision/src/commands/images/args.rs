@@ -8,7 +8,7 @@ use clap::Args;
 #[derive(Debug, Args)]
 pub(super) struct ImageArgs {
     /// Write each sample, of a model of data set pictures, to a file in this folder: pixels to picture_I.png, JPEG files to
-    /// picture_I.jpg; pixels that are no whole picture to picture_I.bytes
+    /// picture_I.jpg; pixels that are no whole image to picture_I.bytes
     #[arg(long, value_name = "DIR", conflicts_with_all = NOT_OF_IMAGES)]
     pub(super) pictures: Option<PathBuf>,
 
@@ -16,7 +16,7 @@ pub(super) struct ImageArgs {
     #[arg(short, long, value_name = "YAML", requires = "pictures")]
     pub(super) config: Option<PathBuf>,
 
-    /// Replace pictures of those numbers that are there
+    /// Replace images of those numbers that are there
     #[arg(long, requires = "pictures")]
     pub(super) force: bool,
 }
