@@ -1,9 +1,9 @@
 //! A split of the data set `clevr`: the questions' JSON, after a NUL byte the PNG file that all of them may name as `a.png`.
 #![no_main]
 
+use mblm::data::{Dataset, DatasetArgs, Split};
 use mblm_vision::clevr::{Clevr, check};
 use mblm_vision::image::Image;
-use mblm::data::{Dataset, DatasetArgs, Split};
 
 /// More ids than the sample of a small picture has.
 const SAMPLE: usize = 1 << 16;

@@ -6,8 +6,8 @@
 use std::path::Path;
 
 use candle_core::Device;
-use mblm::checkpoint::{CONFIG_FILE, Folder, SUMS_FILE, WEIGHTS_FILE, architecture_of, verify_sums};
 use mblm::blocks::BlockRegistry;
+use mblm::checkpoint::{CONFIG_FILE, Folder, SUMS_FILE, WEIGHTS_FILE, architecture_of, verify_sums};
 use mblm::model::Model;
 
 /// The parameters of the model in `seeds/model_folder/`.
