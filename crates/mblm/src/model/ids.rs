@@ -2,6 +2,7 @@
 
 use candle_core::{Device, Tensor};
 
+use crate::bytes::ids_from_bytes;
 use crate::config::ModelConfig;
 use crate::{Error, Result};
 
@@ -105,6 +106,13 @@ impl ModelBatch {
             labels: Some(labels),
             ..self
         }
+    }
+}
+
+impl From<&[u8]> for ModelBatch {
+    /// One sample of these bytes.
+    fn from(bytes: &[u8]) -> Self {
+        Self::new(ids_from_bytes(bytes), 1, bytes.len())
     }
 }
 

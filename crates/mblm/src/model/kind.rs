@@ -12,6 +12,7 @@ use super::encoder::{MaskedBatch, MblmEncoder};
 use super::gradients::Gradients;
 use super::ids::ModelBatch;
 use super::init::ParameterSource;
+use super::init::Seeded;
 use super::objective::CrossEntropy;
 use super::parameter::Parameters;
 use super::pass::{Loss, TrainingPass, Watch};
@@ -45,6 +46,14 @@ impl Model {
                 Self::Encoder(Box::new(MblmEncoder::new(&config, source, DType::F32, device)?))
             }
         })
+    }
+
+    /// A new float32 model of built-in blocks.
+    ///
+    /// # Errors
+    /// A configuration that no model can have.
+    pub fn seeded(architecture: impl Into<Architecture>, seed: u64, device: &Device) -> Result<Self> {
+        Self::new(&architecture.into(), &BlockRegistry::default(), &Seeded(seed), device)
     }
 
     /// What the model was made from.
