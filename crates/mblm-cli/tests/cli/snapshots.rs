@@ -35,6 +35,7 @@ pub(crate) fn check(name: &str, text: &str) {
     settings.add_filter(r"(/[^\s/:`]+)*/\.tmp[A-Za-z0-9]{6}", "[TMP]");
     settings.add_filter("\u{1b}\\[[0-9;]*m", "");
     settings.add_filter(r"\d{4}-\d\d-\d\dT[\d:.]+Z", "[TIME]");
+    settings.add_filter(r"\.[A-Za-z0-9]{6}\.tmp", ".[RANDOM].tmp");
     settings.add_filter(r"_\d{10}\b", "_[TIME]");
     settings.add_filter(r"\d+(\.\d+)? [MG]iB", "[SIZE]");
     settings.bind(|| insta::assert_snapshot!(name, text));

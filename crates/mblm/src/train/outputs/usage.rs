@@ -64,15 +64,18 @@ mod tests {
 
     #[test]
     fn memory_that_is_used_is_seen() {
-        let before = Usage::read(&Usage::default());
-        let block = vec![1u8; 64 << 20];
-        let during = Usage::read(&before);
-        drop(std::hint::black_box(block));
+        // other tests of this process take memory and give it back meanwhile: one of several tries sees its own
+        let grows = |_| {
+            let before = Usage::read(&Usage::default());
+            let block = vec![1u8; 64 << 20];
+            let during = Usage::read(&before);
+            drop(std::hint::black_box(block));
+            let grown = during.resident.unwrap() > before.resident.unwrap() + (32 << 20);
+            grown.then_some(during)
+        };
+        let during = (0..50).find_map(grows).expect("64 MiB more are seen");
         let after = Usage::read(&during);
-        let (before, during) = (before.resident.unwrap(), during.resident.unwrap());
-        // other tests of this process may give memory back meanwhile
-        assert!(during > before + (32 << 20), "{before} {during}");
-        assert!(after.resident_peak.unwrap() >= during);
+        assert!(after.resident_peak.unwrap() >= during.resident.unwrap());
         assert!(after.reserved_peak >= after.reserved && after.reserved > after.resident);
         assert!(after.total > after.resident, "{after:?}");
     }
