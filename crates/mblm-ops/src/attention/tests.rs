@@ -220,7 +220,7 @@ fn sizes_of_practice_equal_the_reference() -> Result<()> {
 #[cfg(feature = "cuda")]
 macro_rules! on_cuda {
     ($($name:ident: $case:expr,)*) => {
-        mod on_cuda {
+        mod cases_on_cuda {
             use super::*;
 
             $(#[test]
