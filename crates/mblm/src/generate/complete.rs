@@ -20,7 +20,7 @@
 //! # }
 //! ```
 //!
-//! One sample comes id by id, several come by turns ([`SideBySide`]). A stop text is known only when it is complete, so the model
+//! One sample comes id by id, several come by turns (see `side_by_side.rs`). A stop text is known only when it is complete, so the model
 //! may have read more than a sample has; [`Completion::into_cursor`] leaves the place behind what was handed over.
 
 use std::borrow::Cow;

@@ -103,7 +103,7 @@ pub struct RowGradients {
     pub d_logits: Tensor,
 }
 
-/// The cross-entropy of the predicted ids, in nats: w · −ln softmax(logits)[id].
+/// The cross-entropy of the predicted ids, in nats: `w · −ln softmax(logits)[id]`.
 #[derive(Clone, Copy, Debug, Default)]
 pub struct CrossEntropy;
 
