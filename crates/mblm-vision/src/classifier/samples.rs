@@ -19,7 +19,7 @@ impl ImageQuestions {
     /// The questions of `clevr`, whose images have `values` values each.
     ///
     /// # Errors
-    /// ImageFolder of another size, or an answer that is none of CLEVR's.
+    /// Images of another size, or an answer that is none of CLEVR's.
     pub fn new(clevr: Arc<Clevr>, words: Words, values: usize) -> Result<Self> {
         let set = Self { clevr, words, values };
         for index in 0..set.clevr.len(0) {

@@ -8,7 +8,7 @@
 //!                                                        family, phrase, program, text
 //! ```
 //!
-//! ImageFolder are drawn by a small ray caster (`camera`, `solids`, `raster`, `light`, `image`), in exact arithmetic and `libm`
+//! Images are drawn by a small ray caster (`camera`, `solids`, `raster`, `light`, `image`), in exact arithmetic and `libm`
 //! only: the same seed gives the same bytes on every machine.
 
 mod attributes;

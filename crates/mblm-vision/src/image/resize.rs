@@ -7,7 +7,7 @@
 //! fractional bits, sums are rounded and cut to 0…255. The horizontal pass comes first and rounds to bytes; an axis whose length
 //! stays is left alone.
 //!
-//! ImageFolder are (H, W, 3).
+//! Images are (H, W, 3).
 
 use std::f64::consts::PI;
 

@@ -1,4 +1,4 @@
-//! ImageFolder for tests.
+//! Images for tests.
 
 use super::Image;
 

@@ -22,7 +22,7 @@ use mblm::{Error, Result};
 pub struct ImageFolder {
     images: Images,
     layout: Layout,
-    /// ImageFolder of the split, over all workers.
+    /// Images of the split, over all workers.
     total: usize,
     /// This worker's.
     own: Vec<usize>,

@@ -8,7 +8,7 @@ use mblm::data::splits::{held_out_share, refuse_held_out, split_by_position};
 use mblm::data::{DatasetArgs, Split, regular_files};
 use mblm::{Error, Result};
 
-/// ImageFolder below a folder, and those of them that are a split.
+/// Images below a folder, and those of them that are a split.
 pub(super) struct Found {
     pub(super) folder: PathBuf,
     /// Paths in the folder, in the order of the names.

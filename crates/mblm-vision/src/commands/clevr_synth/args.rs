@@ -40,7 +40,7 @@ pub(crate) struct ClevrSynthArgs {
     #[arg(long, default_value_t = 0)]
     pub(crate) seed: u64,
 
-    /// ImageFolder of 120x80 pixels rather than 480x320, of the same scenes with the same questions
+    /// Images of 120x80 pixels rather than 480x320, of the same scenes with the same questions
     #[arg(long)]
     pub(crate) small: bool,
 
