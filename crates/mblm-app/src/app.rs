@@ -20,8 +20,8 @@ use tracing_subscriber::EnvFilter;
 
 use crate::command::{Command, Context, Entry, GenerateMode, Group, RunKind, TaskCommands};
 use crate::commands;
-use crate::output;
 use crate::usage::Usage;
+use crate::{needle, output};
 
 /// Train, run and evaluate hierarchical language models over raw bytes.
 #[derive(Debug, Args)]
@@ -76,7 +76,7 @@ impl Default for App {
 impl App {
     /// All built-in blocks, data sets and commands.
     pub fn new() -> Self {
-        Self {
+        let app = Self {
             entries: commands::builtin(),
             context: Context {
                 blocks: BlockRegistry::default(),
@@ -87,7 +87,8 @@ impl App {
                 program: clap::Command::new("mblm"),
                 quiet: false,
             },
-        }
+        };
+        app.tasks(needle::register)
     }
 
     /// Registers blocks.

@@ -24,6 +24,7 @@
 //! | [`signals`] | Ctrl-C and termination |
 //! | [`device`] | from `--device` to a device |
 //! | [`drawing`] | letters and PNG files for drawings of one's own |
+//! | [`needle`] | the data set `needle`, and how many of its values a model finds |
 
 mod app;
 mod architecture;
@@ -33,6 +34,7 @@ pub mod config;
 pub mod device;
 pub mod drawing;
 mod memory;
+pub mod needle;
 pub mod options;
 pub mod output;
 mod position_table;

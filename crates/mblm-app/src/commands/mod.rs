@@ -8,7 +8,6 @@ mod doctor;
 mod eval;
 pub(crate) mod generate;
 mod inspect;
-mod needle;
 mod plan;
 mod plot;
 mod score;
@@ -16,6 +15,7 @@ pub(crate) mod train;
 mod verify;
 
 use crate::command::{Entry, Group, TaskCommands};
+use crate::needle::command::{Needle, NeedleTask};
 
 /// All of them, in the order of the help.
 pub(crate) fn builtin() -> Vec<Entry> {
@@ -30,7 +30,7 @@ pub(crate) fn builtin() -> Vec<Entry> {
             "Make data sets, and check whether all of one can be read",
         )),
         Entry::command(data_check::DataCheckCommand),
-        Entry::command(needle::Needle),
+        Entry::command(Needle),
         Entry::command(inspect::Inspect),
         Entry::command(convert::Convert),
         Entry::command(plot::Plot),
@@ -43,5 +43,5 @@ pub(crate) fn builtin() -> Vec<Entry> {
 
 /// What they know of built-in data sets.
 pub(crate) fn task_commands() -> Vec<Box<dyn TaskCommands>> {
-    vec![Box::new(needle::NeedleTask)]
+    vec![Box::new(NeedleTask)]
 }

@@ -16,7 +16,7 @@ pub struct IoConfig {
     pub output_dir: PathBuf,
     /// File or folder of the data set.
     pub dataset_dir: PathBuf,
-    /// Name of the data set's kind: `bytes`, `pg19`, `pg19masked`, `needle` or a registered one.
+    /// Name of the data set's kind: `bytes`, `pg19`, `pg19masked` or a registered one.
     pub dataset_id: String,
     /// Options of the data set.
     #[serde(default)]

@@ -33,14 +33,16 @@ struct Options {
 
 /// Opens splits. Splits by position of the same files share them, so that compressed data is decoded once.
 #[derive(Default)]
-pub(crate) struct Opener {
+pub struct Opener {
     latest: Mutex<Option<(PathBuf, Reading, Weak<Files>)>>,
 }
 
 /// The bytes of files that are a split.
-pub(super) struct Part {
-    pub(super) files: Arc<Files>,
-    pub(super) bytes: Range<u64>,
+pub struct Part {
+    /// The files, one after the other.
+    pub files: Arc<Files>,
+    /// The split's place in them.
+    pub bytes: Range<u64>,
 }
 
 impl Opener {
@@ -65,13 +67,11 @@ impl Opener {
         Ok(Some(Arc::new(set)))
     }
 
-    /// The bytes of the split that `args` ask for, their options aside.
-    pub(super) fn part(
-        &self,
-        args: &DatasetArgs,
-        held_out: Option<f64>,
-        text_field: Option<String>,
-    ) -> Result<Option<Part>> {
+    /// The bytes of the split that `args` ask for, their options aside; `None` if the data has no such split.
+    ///
+    /// # Errors
+    /// A share of held-out bytes that is none, files that are missing or cannot be read or decoded.
+    pub fn part(&self, args: &DatasetArgs, held_out: Option<f64>, text_field: Option<String>) -> Result<Option<Part>> {
         let reading = Reading {
             decompress: true,
             text_field,
@@ -115,7 +115,7 @@ impl Opener {
 }
 
 /// The error of a split with fewer bytes than a sample needs: for one that was held out also that more can be.
-pub(super) fn too_short(error: Error, split: Split, held_out: Option<f64>) -> Error {
+pub fn too_short(error: Error, split: Split, held_out: Option<f64>) -> Error {
     match split {
         Split::Train => error,
         _ => Error::input(format!(

@@ -8,7 +8,6 @@
 //!
 //! A [`Dataset`] gives sample `index` of epoch `epoch` and nothing else decides what that sample is: neither the order of
 //! calls nor the thread. So a run that resumes at an epoch and a batch sees exactly what it would have seen.
-//! [`needle`] hides pairs of a key and a value in text and asks for them.
 //! Data sets are opened by name through a [`TaskRegistry`](crate::task::TaskRegistry), to which a program adds its own.
 
 mod batch;
@@ -20,7 +19,6 @@ pub mod hash;
 mod json_line;
 mod loader;
 mod masked;
-pub mod needle;
 mod permutation;
 pub(crate) mod pg19;
 mod separators;
@@ -30,6 +28,7 @@ pub mod splits;
 mod walk;
 
 pub use batch::{Batch, Position};
+pub use bytes::{Opener, Part, too_short};
 pub use dataset::{Dataset, DatasetArgs, Masking, OnOpening, Opening, Sample, Split};
 pub use files::{Files, Reading};
 pub use loader::{Loader, LoaderOptions, Order};
@@ -38,5 +37,3 @@ pub use permutation::Permutation;
 pub use sequential::{Ranges, SequenceOptions, Sequential};
 pub use source::ByteSource;
 pub use walk::regular_files;
-
-pub(crate) use bytes::Opener;

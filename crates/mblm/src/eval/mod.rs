@@ -10,7 +10,6 @@
 //! | `windows` | files and readers in windows that may overlap |
 //! | `split` | the samples of a data set, for decoders and encoders |
 //! | `positions` | the mean loss by position in the context |
-//! | `needle` | needles in haystacks: values found again, by length and depth |
 //!
 //! ```
 //! use mblm::eval::{ByteScore, Score};
@@ -21,9 +20,6 @@
 //! assert_eq!((score.bytes, score.bits_per_byte()), (1, 1.0));
 //! ```
 
-mod needle;
-#[cfg(test)]
-mod needle_tests;
 mod positions;
 mod split;
 mod stream;
@@ -35,7 +31,6 @@ use std::f64::consts::LN_2;
 
 use crate::{Error, Result};
 
-pub use needle::{Found, ModelReader, NeedleTest, Reader};
 pub use positions::{Buckets, ByPosition};
 pub use split::SplitScores;
 pub use stream::StreamScores;

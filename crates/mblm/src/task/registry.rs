@@ -7,10 +7,10 @@ use std::sync::Arc;
 
 use super::{CheckReport, Checking, Task};
 use crate::config::suggest;
-use crate::data::{Dataset, DatasetArgs, Opener, needle, pg19};
+use crate::data::{Dataset, DatasetArgs, Opener, pg19};
 use crate::{Error, Result};
 
-/// The tasks that are known by name. [`TaskRegistry::default`] knows this library's own: `bytes`, `needle`, `pg19`, `pg19masked`.
+/// The tasks that are known by name. [`TaskRegistry::default`] knows this library's own: `bytes`, `pg19`, `pg19masked`.
 pub struct TaskRegistry {
     tasks: BTreeMap<String, Arc<dyn Task>>,
 }
@@ -122,10 +122,8 @@ impl TaskRegistry {
 impl Default for TaskRegistry {
     fn default() -> Self {
         let mut registry = Self::empty();
-        let opener = Arc::new(Opener::default());
-        let shared = opener.clone();
+        let opener = Opener::default();
         registry.register("bytes", move |args| opener.open(args));
-        registry.register("needle", move |args| needle::open(args, &shared));
         registry.register("pg19", pg19::open);
         registry.register("pg19masked", pg19::open_masked);
         registry
@@ -177,7 +175,7 @@ mod tests {
         });
         assert_eq!(
             registry.names().collect::<Vec<_>>(),
-            ["bytes", "constant", "needle", "pg19", "pg19masked"]
+            ["bytes", "constant", "pg19", "pg19masked"]
         );
         let args = DatasetArgs {
             pad_token_id: 9,
@@ -196,8 +194,8 @@ mod tests {
     fn an_unknown_name_lists_the_known_ones_and_the_nearest() {
         let args = DatasetArgs::new("", Split::Train, 1);
         let message = |name| TaskRegistry::default().open(name, &args).err().unwrap().to_string();
-        let expected = "unknown data set `pg19maskd` (io.dataset_id): expected one of `bytes`, `needle`, `pg19`, \
-                        `pg19masked`; did you mean `pg19masked`?";
+        let expected = "unknown data set `pg19maskd` (io.dataset_id): expected one of `bytes`, `pg19`, `pg19masked`; did you \
+                        mean `pg19masked`?";
         assert_eq!(message("pg19maskd"), expected);
         assert!(message("wikipedia").ends_with("`pg19masked`"));
     }

@@ -11,14 +11,14 @@
 
 use std::ops::Range;
 
+use mblm::data::hash::key;
+use mblm::{Error, Result};
 use memchr::memmem::{Finder, find_iter};
 use rand_core::{Rng, SeedableRng};
 use rand_pcg::Pcg64Mcg;
 
-use super::Haystack;
+use super::haystack::Haystack;
 use super::options::Task;
-use crate::data::hash::key;
-use crate::{Error, Result};
 
 /// Draws of one key, or of a whole sample, before giving up.
 const ATTEMPTS: u64 = 1000;

@@ -13,12 +13,14 @@
 //! memory beside the bytes themselves does not depend on L.
 
 use candle_core::{DType, Tensor};
+use mblm::bytes::ids_from_bytes;
+use mblm::eval::Score;
+use mblm::generate::{Generator, GeneratorState};
+use mblm::{Error, Result};
 
-use super::Score;
-use crate::bytes::ids_from_bytes;
-use crate::data::needle::{Haystack, Hidden, Task};
-use crate::generate::{Generator, GeneratorState};
-use crate::{Error, Result};
+use super::haystack::Haystack;
+use super::hidden::Hidden;
+use super::options::Task;
 
 /// Neighbouring places at which the samples of a cell have their needle, in bytes.
 const PLACES: usize = 16;

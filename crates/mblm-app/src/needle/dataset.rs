@@ -17,126 +17,19 @@
 //! the query ends in. With patches of 8 bytes, `align: 8` makes it so: needle and query of the default formats are two patches
 //! each, `[key qxv` and `: 4821]↵`. Without alignment, `query_format` needs as much text between key and value as a patch has
 //! bytes, less one.
-//!
-//! | file | holds |
-//! |---|---|
-//! | `options` | options and their checks |
-//! | `hidden` | one sample: text, needles, queries |
-//!
-//! ```
-//! use mblm::data::needle::Haystack;
-//!
-//! assert_eq!(Haystack::from_bytes(b"any text".to_vec()).len(), 8);
-//! ```
 
-mod hidden;
-mod options;
-#[cfg(test)]
-mod tests;
-
-use std::ops::Range;
-use std::path::Path;
 use std::sync::Arc;
 
-pub use hidden::Hidden;
-pub use options::{LossOn, NeedleOptions, Task};
+use mblm::bytes::ids_from_bytes;
+use mblm::data::{Dataset, DatasetArgs, Opener, Sample, Split, too_short};
+use mblm::{Error, Result};
 
-use super::bytes::{Opener, too_short};
-use super::dataset::{Dataset, DatasetArgs, OnOpening, Sample, Split};
-use super::files::{Files, Reading};
-use super::source::ByteSource;
-use super::walk::regular_files;
-use crate::bytes::ids_from_bytes;
-use crate::{Error, Result};
-
-/// Natural text to hide needles in.
-pub struct Haystack {
-    source: Arc<dyn ByteSource>,
-    bytes: Range<u64>,
-    name: String,
-}
-
-impl Haystack {
-    /// All files of a path as one text: a file, or a folder with everything below it.
-    ///
-    /// # Errors
-    /// Files that cannot be read or decoded, or that are empty.
-    pub fn open(path: &Path, text_field: Option<String>, on_opening: Option<OnOpening>) -> Result<Self> {
-        let reading = Reading {
-            decompress: true,
-            text_field,
-        };
-        let files = Files::open(&regular_files(path)?, &reading, on_opening)?;
-        Ok(Self {
-            bytes: 0..files.len(),
-            name: path.display().to_string(),
-            source: Arc::new(files),
-        })
-    }
-
-    /// Text in memory.
-    pub fn from_bytes(text: Vec<u8>) -> Self {
-        Self {
-            bytes: 0..text.len() as u64,
-            name: "memory".into(),
-            source: Arc::new(text),
-        }
-    }
-
-    /// The text of a split, as the data set takes it with these options; `None` if there is no such split.
-    ///
-    /// # Errors
-    /// As [`open`](Self::open), and options that make no sense.
-    pub fn of_split(
-        dir: &Path,
-        split: Split,
-        options: &NeedleOptions,
-        on_opening: Option<OnOpening>,
-    ) -> Result<Option<Self>> {
-        let args = DatasetArgs {
-            on_opening,
-            ..DatasetArgs::new(dir, split, 1)
-        };
-        Self::split(&args, options, &Opener::default())
-    }
-
-    fn split(args: &DatasetArgs, options: &NeedleOptions, opener: &Opener) -> Result<Option<Self>> {
-        let part = opener.part(args, options.held_out, options.text_field.clone())?;
-        Ok(part.map(|part| Self {
-            source: part.files,
-            bytes: part.bytes,
-            name: format!("{} split of {}", args.split, args.dir.display()),
-        }))
-    }
-
-    /// Bytes of the text.
-    pub fn len(&self) -> u64 {
-        self.bytes.end - self.bytes.start
-    }
-
-    /// Whether there is none.
-    pub fn is_empty(&self) -> bool {
-        self.bytes.is_empty()
-    }
-
-    /// The last offset that a window of `len` bytes can begin at.
-    fn last_offset(&self, len: usize) -> Result<u64> {
-        self.len().checked_sub(len as u64).ok_or_else(|| {
-            Error::input(format!(
-                "{}: has {} bytes of text, but a sample takes {len}; give more text, or make samples shorter",
-                self.name,
-                self.len()
-            ))
-        })
-    }
-
-    fn read(&self, offset: u64, buffer: &mut [u8]) -> Result<()> {
-        self.source.read(self.bytes.start + offset, buffer)
-    }
-}
+use super::haystack::Haystack;
+use super::hidden::Hidden;
+use super::options::{LossOn, NeedleOptions, Task};
 
 /// Opens the split that `args` ask for; `None` if the data has no such split.
-pub(crate) fn open(args: &DatasetArgs, opener: &Opener) -> Result<Option<Arc<dyn Dataset>>> {
+pub(super) fn open(args: &DatasetArgs, opener: &Opener) -> Result<Option<Arc<dyn Dataset>>> {
     let options: NeedleOptions = args.parse_options()?;
     let held_out = options.held_out;
     let Some(haystack) = Haystack::split(args, &options, opener)? else {
@@ -202,7 +95,7 @@ impl Dataset for Needle {
             return Err(Error::input(format!(
                 "{}: byte {id} of sample {index} is no id of the model: num_tokens is {tokens}; set it to at least 256 to read \
                  any text",
-                self.haystack.name
+                self.haystack.name()
             )));
         }
         Ok(Sample {
@@ -220,7 +113,7 @@ impl Dataset for Needle {
         let options = self.task.options();
         format!(
             "needle ({}): {} bytes, {} samples of {} bytes with {} needles and {} queries",
-            self.haystack.name,
+            self.haystack.name(),
             self.haystack.len(),
             self.len(0),
             self.args.sample_len,

@@ -1,14 +1,14 @@
 //! Readers whose answers are known, and the model against whole forward passes.
 
 use candle_core::{Device, Tensor};
+use mblm::Result;
+use mblm::bytes::ids_from_bytes;
+use mblm::config::ModelConfig;
+use mblm::generate::Generator;
+use mblm::model::Mblm;
 use serde_json::json;
 
 use super::*;
-use crate::bytes::ids_from_bytes;
-use crate::config::ModelConfig;
-use crate::data::needle::{Haystack, NeedleOptions, Task};
-use crate::generate::Generator;
-use crate::model::Mblm;
 
 /// Answers right the first `right` bytes of the values, by looking into the prompt, and wrong those after them. Is sure of what
 /// it says: the rest has a logit less by `margin`.
@@ -147,7 +147,8 @@ fn the_model_with_state_answers_as_a_whole_pass_does() {
         for index in 2..7 {
             let hidden = test.sample(len, 0.4, index).unwrap();
             let ids = ids_from_bytes(&hidden.bytes);
-            let losses = to_host(&model.losses(&ids).unwrap()).unwrap();
+            let losses = model.losses(&ids).unwrap();
+            let losses = losses.flatten_all().unwrap().to_vec1::<f32>().unwrap();
             // row j predicts id j + 1
             let logits = model
                 .logits(&ids)

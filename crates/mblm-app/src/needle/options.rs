@@ -3,9 +3,8 @@
 //! A format is text with `{key}` and, after it, `{value}`. With n needles of N bytes and q queries of Q bytes, a sample of L
 //! bytes has H = L − n·N − q·Q bytes of natural text.
 
+use mblm::{Error, Result};
 use serde::{Deserialize, Serialize};
-
-use crate::{Error, Result};
 
 /// What the loss is taken of.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]

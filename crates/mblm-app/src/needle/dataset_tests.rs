@@ -1,13 +1,22 @@
 //! Samples are parsed back from their bytes and compared with what was asked for.
 
 use std::collections::BTreeSet;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
 
+use mblm::data::{Dataset, DatasetArgs, Split};
+use mblm::task::TaskRegistry;
 use proptest::prelude::*;
 use serde_json::{Value, json};
 
 use super::*;
-use crate::task::TaskRegistry;
+
+/// The built-in data sets and this one.
+fn tasks() -> TaskRegistry {
+    let mut tasks = TaskRegistry::default();
+    register(&mut tasks);
+    tasks
+}
 
 /// Text without brackets and digits, in which no two windows are the same.
 fn text(len: usize) -> Vec<u8> {
@@ -166,13 +175,13 @@ fn args(path: &Path, split: Split, options: Value) -> DatasetArgs {
 
 fn opened(path: &Path, split: Split, options: Value) -> Arc<dyn Dataset> {
     let args = args(path, split, options);
-    TaskRegistry::default().open("needle", &args).unwrap().unwrap()
+    tasks().open("needle", &args).unwrap().unwrap()
 }
 
 #[test]
 fn samples_differ_between_indices_epochs_splits_seeds_and_workers() {
     let (_folder, path) = folder();
-    let registry = TaskRegistry::default();
+    let registry = tasks();
     let mut seen = BTreeSet::new();
     let given = args(&path, Split::Train, json!({}));
     let others = [
@@ -228,7 +237,7 @@ fn the_text_of_a_split_is_its_own() {
         }
     }
     let none = args(&path, Split::Test, json!({"held_out": 0}));
-    assert!(TaskRegistry::default().open("needle", &none).unwrap().is_none());
+    assert!(tasks().open("needle", &none).unwrap().is_none());
 }
 
 #[test]
@@ -277,7 +286,7 @@ fn a_query_can_be_answered_from_a_later_patch_only() {
 fn refused(changes: Value, parts: &[&str]) {
     let (_folder, path) = folder();
     let args = args(&path, Split::Train, changes.clone());
-    let message = match TaskRegistry::default().open("needle", &args) {
+    let message = match tasks().open("needle", &args) {
         Err(error) => error.to_string(),
         Ok(set) => set.unwrap().sample(0, 0).expect_err("an error").to_string(),
     };
@@ -344,7 +353,7 @@ fn samples_that_cannot_be_made_say_why() {
         ],
     );
     let (_folder, path) = folder();
-    let of = |args: &DatasetArgs| TaskRegistry::default().open("needle", args).err().unwrap().to_string();
+    let of = |args: &DatasetArgs| tasks().open("needle", args).err().unwrap().to_string();
     let unaligned = DatasetArgs {
         sample_len: 201,
         ..args(&path, Split::Train, json!({"align": 8}))
@@ -374,7 +383,7 @@ fn samples_that_cannot_be_made_say_why() {
         num_tokens: 100,
         ..args(&path, Split::Train, json!({}))
     };
-    let set = TaskRegistry::default().open("needle", &few).unwrap().unwrap();
+    let set = tasks().open("needle", &few).unwrap().unwrap();
     let message = set.sample(0, 0).unwrap_err().to_string();
     assert!(message.contains("num_tokens is 100"), "{message}");
     let message = set.sample(set.len(0), 0).unwrap_err().to_string();
