@@ -23,7 +23,7 @@
 //! | [`output`] | results to stdout, notes to stderr |
 //! | [`signals`] | Ctrl-C and termination |
 //! | [`device`] | from `--device` to a device |
-//! | [`drawing`] | letters and PNG files for drawings of one's own |
+//! | `drawing` (feature `plot`) | letters and PNG files for drawings of one's own |
 //! | [`needle`] | the data set `needle`, and how many of its values a model finds |
 
 mod app;
@@ -32,6 +32,7 @@ pub mod command;
 mod commands;
 pub mod config;
 pub mod device;
+#[cfg(feature = "plot")]
 pub mod drawing;
 mod memory;
 pub mod needle;

@@ -87,6 +87,7 @@ fn its_first_stage_is_planned_in_chunks_once_it_tells_its_dropout() {
             precision: Precision::Auto,
             gpu: false,
             chunking: Chunking::default(),
+            moments: 2,
         };
         work.takes_chunks()
     };

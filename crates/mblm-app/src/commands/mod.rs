@@ -9,6 +9,7 @@ mod eval;
 pub(crate) mod generate;
 mod inspect;
 mod plan;
+#[cfg(feature = "plot")]
 mod plot;
 mod score;
 pub(crate) mod train;
@@ -33,6 +34,7 @@ pub(crate) fn builtin() -> Vec<Entry> {
         Entry::command(Needle),
         Entry::command(inspect::Inspect),
         Entry::command(convert::Convert),
+        #[cfg(feature = "plot")]
         Entry::command(plot::Plot),
         Entry::command(verify::Verify),
         Entry::command(doctor::Doctor),

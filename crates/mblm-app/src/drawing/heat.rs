@@ -6,7 +6,7 @@ use plotters::prelude::*;
 use plotters::style::text_anchor::{HPos, Pos, VPos};
 
 use super::image::Draw;
-use super::pen::{COLOURS, Pen, SIZE, TEXT};
+use super::pen::{COLOURS, GRID, Pen, SIZE, TEXT};
 
 /// The table's left, top, right and bottom in the figure.
 const LEFT: f64 = 110.0;
@@ -88,7 +88,7 @@ impl Draw for HeatMap {
                 }
                 area.draw(&Rectangle::new(
                     corners,
-                    ShapeStyle::from(WHITE).stroke_width(pen.pixels(2.0)),
+                    ShapeStyle::from(GRID).stroke_width(pen.pixels(1.0)),
                 ))?;
             }
         }

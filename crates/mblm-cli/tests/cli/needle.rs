@@ -111,7 +111,7 @@ fn the_picture_is_drawn_and_never_drawn_over() {
         } else {
             assert_eq!(&picture[1..4], b"PNG");
         }
-        fails(&args, 2, &["--plot", "is there already"]);
+        fails(&args, 2, &["--plot", "is there already", "--force"]);
     }
     fails(
         &needle(&["--plot", "found.gif"]),

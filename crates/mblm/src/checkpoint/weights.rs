@@ -12,6 +12,7 @@ use memmap2::Mmap;
 use super::layout::WEIGHTS_FILE;
 use super::stored::Stored;
 use super::{StoredType, names, run, safetensors, torch};
+use crate::config::suggest;
 use crate::model::Parameters;
 use crate::{Error, Result};
 
@@ -156,14 +157,8 @@ impl Weights {
     }
 
     fn missing(&self, name: &str, expected_shape: &[usize]) -> String {
-        let nearest = self
-            .names()
-            // Names of another order of length are no misspellings, and comparing them is slow.
-            .filter(|candidate| candidate.len() <= 2 * name.len())
-            .map(|candidate| (strsim::normalized_levenshtein(candidate, name), candidate))
-            .max_by(|(near, _), (far, _)| near.total_cmp(far));
-        let found = match nearest {
-            Some((_, nearest)) => format!("the nearest name is `{nearest}`"),
+        let found = match suggest::nearest(name, self.names()) {
+            Some(nearest) => format!("the nearest name is `{nearest}`"),
             None if self.tensors.is_empty() => "the file has no tensors".into(),
             None => "no name is near".to_owned(),
         };

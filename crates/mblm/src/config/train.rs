@@ -224,6 +224,15 @@ impl TrainConfig {
         Ok(())
     }
 
+    /// Numbers that the optimizer keeps for each parameter: two of Adam, one of gradient descent with momentum, else none.
+    pub fn moments(&self) -> usize {
+        match (self.optimizer, self.momentum) {
+            (OptimizerKind::Adam | OptimizerKind::AdamW, _) => 2,
+            (OptimizerKind::Sgd, Some(momentum)) if momentum > 0.0 => 1,
+            (OptimizerKind::Sgd, _) => 0,
+        }
+    }
+
     fn check_optimizer(&self) -> Result<(), Problem> {
         let optimizer = self.optimizer.name();
         finite(

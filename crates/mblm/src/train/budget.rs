@@ -131,6 +131,7 @@ mod tests {
             precision: Precision::Auto,
             gpu,
             chunking: Chunking::default(),
+            moments: 2,
         }
     }
 

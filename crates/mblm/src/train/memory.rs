@@ -1,6 +1,6 @@
 //! How much memory a training run needs, estimated from its configuration, and what to say where there is too little.
 //!
-//! Weights, gradients and two moments make 16 bytes a parameter, and a bfloat16 copy of the weights 2 more on a GPU that computes
+//! Weights, gradients and the two moments of Adam make 16 bytes a parameter, and a bfloat16 copy of the weights 2 more on a GPU that computes
 //! with that. Activations are kept for one group of sequences of each stage at a time (all sequences of a group of samples in
 //! the first), so their rows are counted per group, in the type that the device computes in. Stages go depth first: while one goes
 //! backward, all stages above it are kept, and those below it are through. The peak is at the worst of these moments:
@@ -21,8 +21,8 @@ use crate::{Error, Result};
 const FLOAT: f64 = 4.0;
 /// Bytes of an element in bfloat16.
 const HALF: f64 = 2.0;
-/// Weights, gradients, two moments.
-const COPIES: f64 = 4.0;
+/// Weights and gradients.
+const COPIES: f64 = 2.0;
 /// What the driver, cuBLAS and the kernels take of a GPU before anything is computed, in bytes.
 const DRIVER: u64 = 700 << 20;
 
@@ -41,6 +41,8 @@ pub struct Workload<'a> {
     pub gpu: bool,
     /// How much is computed at once.
     pub chunking: Chunking,
+    /// Numbers that the optimizer keeps for each parameter: 2 of Adam.
+    pub moments: usize,
 }
 
 impl<'a> Workload<'a> {
@@ -53,6 +55,7 @@ impl<'a> Workload<'a> {
             precision: experiment.train.precision,
             gpu: !device.is_cpu(),
             chunking: Chunking::default(),
+            moments: experiment.train.moments(),
         }
     }
 
@@ -147,8 +150,8 @@ impl MemoryEstimate {
             };
             consumers.push((format!("activations of stage {}", stage + 1), *bytes, settings));
         }
-        consumers.retain(|(_, bytes, _)| *bytes > 0);
-        consumers.sort_by_key(|(_, bytes, _)| std::cmp::Reverse(*bytes));
+        consumers.retain(|consumer| consumer.1 > 0);
+        consumers.sort_by_key(|consumer| std::cmp::Reverse(consumer.1));
         consumers
     }
 }
@@ -272,7 +275,7 @@ impl Kind {
         };
         let parameters = work.architecture.parameter_counts().total;
         let shards = self.shards(work, parameters);
-        let of_parameter = COPIES * FLOAT + copy + (shards - 1) as f64 * FLOAT;
+        let of_parameter = (COPIES + work.moments as f64) * FLOAT + copy + (shards - 1) as f64 * FLOAT;
         MemoryEstimate {
             parameters: (parameters as f64 * of_parameter) as u64,
             stages,
@@ -382,14 +385,20 @@ train: {target_elements: 18446744073709551615, target_elements_strategy: batch, 
         // a chunk is 38 of 75 sequences of 4 rows: a layer of 16 · 4, 4 · 4; backward a layer, three rows of logits, 2 · 4
         let second = 38 * 4 * ((64 + 16) + (64 + 30 + 8));
         let batch = 40 * 300;
-        assert_eq!(estimate(&[]), 16 * parameters + 4 * (first + second) + batch);
-        // one layer of the second stage against many of the first, which go backward last
+        assert_eq!(estimate(&[]), 16 * parameters + 4 * (first + second) + batch); // one layer of the second stage against many of the first, which go backward last
         let wide = estimate(&["params.num_layers.0=100", "params.train_checkpoint_chunks.0=75"]);
         let parameters = 16 * count(&["params.num_layers.0=100"]);
         assert_eq!(
             wide - batch,
             parameters + 4 * (75 * (9600 + 32 + 24) + 4 * 80 + 75 * (96 + 32 + 12) - 4 * 80)
         );
+    }
+
+    #[test]
+    fn an_optimizer_takes_what_it_keeps() {
+        let less = |keys: &[&str]| estimate(&[]) - estimate(keys);
+        assert_eq!(less(&["train.optimizer=sgd"]), 8 * count(&[]));
+        assert_eq!(less(&["train.optimizer=sgd", "train.momentum=0.9"]), 4 * count(&[]));
     }
 
     #[test]

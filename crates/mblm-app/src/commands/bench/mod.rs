@@ -145,6 +145,7 @@ impl Subject {
             precision,
             gpu: !device.is_cpu(),
             chunking: Chunking::default(),
+            moments: 2,
         }
         .fitted(memory_limit(args.memory, device)?)?;
         let (recipe, batch) = ((precision, work.chunking), (args.batch_size, self.len));

@@ -81,6 +81,7 @@ mod tests {
                 precision: Precision::Auto,
                 gpu: true,
                 chunking: Chunking::default(),
+                moments: 2,
             };
             let estimate = MemoryEstimate::of(&work);
             let found = estimate.total() as f64 / f64::from(1 << 30);

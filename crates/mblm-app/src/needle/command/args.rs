@@ -58,6 +58,10 @@ pub(crate) struct NeedleArgs {
     #[arg(long, value_name = "FILE")]
     pub(crate) plot: Option<PathBuf>,
 
+    /// Replace the figure of --plot that is there
+    #[arg(long)]
+    pub(crate) force: bool,
+
     /// Samples read side by side
     #[arg(long, value_name = "N", default_value_t = 8, value_parser = clap::value_parser!(u64).range(1..=1024))]
     pub(crate) batch_size: u64,

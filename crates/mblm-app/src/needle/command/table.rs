@@ -1,0 +1,157 @@
+//! What `mblm needle` measures: a row a length, a column a depth; filled cell by cell, printed, or written as JSON.
+
+use std::path::PathBuf;
+use std::sync::Arc;
+
+use anyhow::Result;
+use mblm::config::ModelConfig;
+use mblm::data::Split;
+use mblm::generate::Generator;
+use mblm::model::Mblm;
+use serde_json::{Value, json};
+
+use super::args::NeedleArgs;
+use crate::needle::{Found, ModelReader, NeedleTest};
+use crate::signals::Signals;
+use crate::usage::Usage;
+use crate::{output, progress};
+
+/// What is tested, and what was found so far: a row a length, a column a depth.
+pub(super) struct Table<'a> {
+    pub(super) args: &'a NeedleArgs,
+    pub(super) text: (PathBuf, Option<Split>),
+    pub(super) test: NeedleTest,
+    pub(super) lengths: Vec<usize>,
+    pub(super) cells: Vec<Vec<Found>>,
+    pub(super) stopped: bool,
+}
+
+impl Table<'_> {
+    /// Fails on lengths that there are no samples of, and warns of those that cannot be answered.
+    pub(super) fn check(&self, model: &ModelConfig) -> Result<()> {
+        let patch = model.patch_bytes(0);
+        for length in &self.lengths {
+            self.test
+                .check(*length)
+                .map_err(|error| Usage(format!("a length of {length} bytes: {error}")))?;
+            if !self.test.task().answerable(*length, patch) {
+                tracing::warn!(
+                    "samples of {length} bytes: the value asked for begins in the same patch of {patch} bytes that its key ends \
+                     in, where a model of several stages cannot know it; use --option align={patch}, or a query_format with more \
+                     text between key and value"
+                );
+            }
+        }
+        Ok(())
+    }
+
+    /// Reads all samples, until a signal comes.
+    pub(super) fn fill(&mut self, model: &Arc<Mblm>, signals: &Signals, quiet: bool) -> Result<()> {
+        let of_lengths = self
+            .lengths
+            .iter()
+            .fold(0, |sum: u64, len| sum.saturating_add(*len as u64));
+        let samples = self.args.samples.saturating_mul(self.args.depths.len() as u64);
+        let bar = progress::byte_bar(Some(of_lengths.saturating_mul(samples)), quiet);
+        let generator = Generator::new(model.clone())?;
+        let mut reader = ModelReader::new(&generator);
+        for (row, length) in self.lengths.iter().enumerate() {
+            for (column, depth) in self.args.depths.iter().enumerate() {
+                let mut first = 0;
+                while first < self.args.samples {
+                    if signals.stopped() {
+                        self.stopped = true;
+                        bar.finish_and_clear();
+                        return Ok(());
+                    }
+                    let last = (first + self.args.batch_size).min(self.args.samples);
+                    let found = self.test.read(&mut reader, *length, depth / 100.0, first..last)?;
+                    self.cells[row][column].add(found);
+                    bar.inc((last - first) * *length as u64);
+                    first = last;
+                }
+            }
+        }
+        bar.finish_and_clear();
+        Ok(())
+    }
+
+    /// All cells together.
+    fn all(&self) -> Found {
+        self.cells.iter().flatten().fold(Found::default(), |mut all, cell| {
+            all.add(*cell);
+            all
+        })
+    }
+
+    pub(super) fn print(&self) -> Result<()> {
+        let percent = |share: f64| format!("{:.1}", share * 100.0);
+        let title = format!("values found, % of {} samples", self.args.samples);
+        self.print_table(&title, |cell| percent(cell.accuracy()))?;
+        self.print_table("\nbytes of the values right, %", |cell| percent(cell.byte_accuracy()))?;
+        self.print_table("\nloss of the values, bits per byte", |cell| {
+            format!("{:.3}", cell.value.bits_per_byte())
+        })?;
+        let all = self.all();
+        let stopped = if self.stopped { " (stopped)" } else { "" };
+        let share = percent(all.accuracy());
+        output::line(&format!(
+            "\n{} of {} values found, {share} %{stopped}",
+            all.hits, all.samples
+        ))?;
+        if let Some(path) = &self.args.plot {
+            output::line(&format!("{}: the values found as a heat map", path.display()))?;
+        }
+        Ok(())
+    }
+
+    /// A row a length, a column a depth.
+    fn print_table(&self, title: &str, number: impl Fn(&Found) -> String) -> Result<()> {
+        output::line(title)?;
+        let depths = self.args.depths.iter().map(|depth| format!("{depth} %"));
+        let columns: String = depths.map(|depth| format!(" {depth:>9}")).collect();
+        output::line(&format!("{:>14}{columns}", "bytes \\ depth"))?;
+        for (length, row) in self.lengths.iter().zip(&self.cells) {
+            let numbers = row.iter().map(|cell| match cell.samples {
+                0 => "-".to_string(),
+                _ => number(cell),
+            });
+            let columns: String = numbers.map(|number| format!(" {number:>9}")).collect();
+            output::line(&format!("{length:>14}{columns}"))?;
+        }
+        Ok(())
+    }
+
+    pub(super) fn json(&self) -> Value {
+        let all = self.all();
+        let mut cells = Vec::new();
+        for (length, row) in self.lengths.iter().zip(&self.cells) {
+            for (depth, cell) in self.args.depths.iter().zip(row) {
+                let mut object = json!({ "length_bytes": length, "depth_percent": depth });
+                for (key, value) in numbers(cell) {
+                    object[key] = value;
+                }
+                cells.push(object);
+            }
+        }
+        let mut object = json!({
+            "data": self.text.0, "split": self.text.1.map(Split::name), "seed": self.args.seed,
+            "options": self.test.task().options(), "plot": self.args.plot, "stopped": self.stopped, "cells": cells,
+        });
+        for (key, value) in numbers(&all) {
+            object[key] = value;
+        }
+        object
+    }
+}
+
+/// What was found, for programs.
+fn numbers(found: &Found) -> [(&'static str, Value); 5] {
+    [
+        ("samples", found.samples.into()),
+        ("hits", found.hits.into()),
+        ("accuracy", found.accuracy().into()),
+        ("byte_accuracy", found.byte_accuracy().into()),
+        ("bits_per_byte", found.value.bits_per_byte().into()),
+    ]
+}
