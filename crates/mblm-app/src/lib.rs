@@ -22,6 +22,7 @@
 //! | [`progress`] | bars on a terminal, plain lines elsewhere |
 //! | [`output`] | results to stdout, notes to stderr |
 //! | [`signals`] | Ctrl-C and termination |
+//! | [`patience`] | an end within a second of them, whatever is being computed |
 //! | [`device`] | from `--device` to a device |
 //! | `drawing` (feature `plot`) | letters and PNG files for drawings of one's own |
 //! | [`needle`] | the data set `needle`, and how many of its values a model finds |
@@ -38,6 +39,7 @@ mod memory;
 pub mod needle;
 pub mod options;
 pub mod output;
+pub mod patience;
 mod position_table;
 pub mod progress;
 pub mod run_folder;

@@ -3,7 +3,7 @@
 use std::io::{self, Write};
 
 pub use mblm::task::grouped;
-use serde_json::{Map, Value};
+use serde_json::{Map, Value, json};
 
 /// The version of the JSON that `--json` prints; a change of meaning raises it.
 const SCHEMA_VERSION: u64 = 1;
@@ -15,7 +15,33 @@ pub fn json(value: Value) -> io::Result<()> {
     if let Value::Object(fields) = value {
         object.extend(fields);
     }
-    line(&format!("{:#}", Value::Object(object)))
+    let mut text = String::new();
+    write_value(&Value::Object(object), 0, &mut text);
+    line(&text)
+}
+
+/// Objects and lists of them over several lines, two spaces a level; a list of numbers and texts in one.
+fn write_value(value: &Value, level: usize, out: &mut String) {
+    let (open, close, items): (_, _, Vec<(String, &Value)>) = match value {
+        Value::Object(fields) if !fields.is_empty() => {
+            let named = fields.iter().map(|(key, value)| (format!("{}: ", json!(key)), value));
+            ('{', '}', named.collect())
+        }
+        Value::Array(items) if items.iter().any(|item| item.is_object() || item.is_array()) => {
+            ('[', ']', items.iter().map(|item| (String::new(), item)).collect())
+        }
+        flat => return out.push_str(&flat.to_string()),
+    };
+    out.push(open);
+    for (place, (key, item)) in items.into_iter().enumerate() {
+        out.push_str(if place == 0 { "\n" } else { ",\n" });
+        out.push_str(&"  ".repeat(level + 1));
+        out.push_str(&key);
+        write_value(item, level + 1, out);
+    }
+    out.push('\n');
+    out.push_str(&"  ".repeat(level));
+    out.push(close);
 }
 
 /// Prints a line.
@@ -43,4 +69,28 @@ pub fn listed(problems: impl ExactSizeIterator<Item = String>, all: usize) -> im
         more => Some(format!("{} more problems; --limit lists more", grouped(more as u64))),
     };
     problems.chain(more)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn lists_of_numbers_are_in_one_line_and_everything_reads_back() {
+        let value = json!({
+            "bytes": [1, 2, 255], "none": [], "empty": {}, "text": "a \"b\"\n",
+            "samples": [{"x": 1.5, "list": ["a", null]}, []],
+        });
+        let mut text = String::new();
+        write_value(&value, 0, &mut text);
+        assert!(
+            text.starts_with("{\n  \"bytes\": [1,2,255],\n  \"none\": [],\n"),
+            "{text}"
+        );
+        assert!(
+            text.contains("\n      \"list\": [\"a\",null]\n    },\n    []\n  ]\n}"),
+            "{text}"
+        );
+        assert_eq!(serde_json::from_str::<Value>(&text).unwrap(), value);
+    }
 }

@@ -8,6 +8,7 @@ use signal_hook::consts::{SIGINT, SIGTERM};
 use signal_hook::{flag, low_level};
 
 /// Notes the first signal so that the work can end in good order; a second one ends the program at once.
+#[derive(Clone)]
 pub struct Signals {
     /// Set by the first signal.
     pub stop: Arc<AtomicBool>,

@@ -12,6 +12,8 @@
 //! Samples of a cell go through the model together, as streams, with its state: where the first stage's state does not grow,
 //! memory beside the bytes themselves does not depend on L.
 
+use std::ops::ControlFlow;
+
 use candle_core::{DType, Tensor};
 use mblm::bytes::ids_from_bytes;
 use mblm::eval::Score;
@@ -27,11 +29,12 @@ const PLACES: usize = 16;
 
 /// What reads prompts and predicts what follows: a model ([`ModelReader`]), or whatever else is to be tested.
 pub trait Reader {
-    /// Begins anew with prompts of the same number of ids; logits (b, V) of what follows each.
+    /// Begins anew with prompts of the same number of ids; logits (b, V) of what follows each, `None` where somebody ended the
+    /// reading.
     ///
     /// # Errors
     /// Ids that cannot be read.
-    fn begin(&mut self, prompts: &[&[u32]]) -> Result<Tensor>;
+    fn begin(&mut self, prompts: &[&[u32]]) -> Result<Option<Tensor>>;
 
     /// Goes on by one id each; logits (b, V) of what follows.
     ///
@@ -44,24 +47,36 @@ pub trait Reader {
 pub struct ModelReader<'a> {
     generator: &'a Generator,
     state: GeneratorState,
+    watch: Watch<'a>,
 }
+
+/// Told how many ids of each prompt have been read; says whether to go on.
+type Watch<'a> = Box<dyn FnMut(usize) -> ControlFlow<()> + Send + 'a>;
 
 impl<'a> ModelReader<'a> {
     /// Reads with this model.
     pub fn new(generator: &'a Generator) -> Self {
+        Self::watched(generator, |_| ControlFlow::Continue(()))
+    }
+
+    /// Reads with this model; `watch` is told again and again how many ids of each prompt have been read, and says whether to go on.
+    pub fn watched(generator: &'a Generator, watch: impl FnMut(usize) -> ControlFlow<()> + Send + 'a) -> Self {
         Self {
             generator,
             state: generator.begin(1),
+            watch: Box::new(watch),
         }
     }
 }
 
 impl Reader for ModelReader<'_> {
-    fn begin(&mut self, prompts: &[&[u32]]) -> Result<Tensor> {
+    fn begin(&mut self, prompts: &[&[u32]]) -> Result<Option<Tensor>> {
         self.state = self.generator.begin(prompts.len());
         match prompts.first() {
-            Some([]) => self.generator.first_logits(prompts.len()),
-            _ => self.generator.prefill(&mut self.state, prompts),
+            Some([]) => self.generator.first_logits(prompts.len()).map(Some),
+            _ => self
+                .generator
+                .prefill_watched(&mut self.state, prompts, &mut *self.watch),
         }
     }
 
@@ -151,7 +166,7 @@ impl NeedleTest {
             .hide(&self.haystack, len, Some(depth), &[self.seed, len as u64, index])
     }
 
-    /// Reads some samples of a cell side by side.
+    /// Reads some samples of a cell side by side; `None` where the reader was ended.
     ///
     /// # Errors
     /// As [`check`](Self::check), and what the reader finds wrong.
@@ -161,17 +176,19 @@ impl NeedleTest {
         len: usize,
         depth: f64,
         samples: std::ops::Range<u64>,
-    ) -> Result<Found> {
+    ) -> Result<Option<Found>> {
         let hidden = samples
             .map(|index| self.sample(len, depth, index))
             .collect::<Result<Vec<_>>>()?;
         if hidden.is_empty() {
-            return Ok(Found::default());
+            return Ok(Some(Found::default()));
         }
         let prompts: Vec<Vec<u32>> = hidden.iter().map(|hidden| ids_from_bytes(hidden.prompt())).collect();
         let prompts: Vec<&[u32]> = prompts.iter().map(Vec::as_slice).collect();
         let answers: Vec<Vec<u32>> = hidden.iter().map(|hidden| ids_from_bytes(hidden.answer())).collect();
-        let mut logits = reader.begin(&prompts)?;
+        let Some(mut logits) = reader.begin(&prompts)? else {
+            return Ok(None);
+        };
         let mut right = vec![0; answers.len()];
         let mut value = Score::default();
         let value_len = self.task.options().value_len;
@@ -194,12 +211,12 @@ impl NeedleTest {
                 logits = reader.step(&ids)?;
             }
         }
-        Ok(Found {
+        Ok(Some(Found {
             samples: answers.len() as u64,
             hits: right.iter().filter(|right| **right == value_len).count() as u64,
             right_bytes: right.iter().sum::<usize>() as u64,
             value,
-        })
+        }))
     }
 }
 

@@ -46,7 +46,7 @@ impl Looker {
 }
 
 impl Reader for Looker {
-    fn begin(&mut self, prompts: &[&[u32]]) -> Result<Tensor> {
+    fn begin(&mut self, prompts: &[&[u32]]) -> Result<Option<Tensor>> {
         let value = |prompt: &&[u32]| {
             let prompt: String = prompt.iter().map(|id| char::from(*id as u8)).collect();
             let key = prompt.rsplit_once("[key ").unwrap().1.strip_suffix("? ").unwrap();
@@ -55,7 +55,7 @@ impl Reader for Looker {
         };
         self.values = prompts.iter().map(value).collect();
         self.place = 0;
-        self.logits()
+        self.logits().map(Some)
     }
 
     fn step(&mut self, ids: &[u32]) -> Result<Tensor> {
@@ -78,7 +78,10 @@ fn test(changes: serde_json::Value) -> NeedleTest {
 #[test]
 fn hits_are_hits_and_misses_are_misses() {
     let test = test(json!({"needles": 5, "queries": 2}));
-    let read = |right, margin, depth| test.read(&mut Looker::new(right, margin), 400, depth, 0..6).unwrap();
+    let read = |right, margin, depth| {
+        let found = test.read(&mut Looker::new(right, margin), 400, depth, 0..6);
+        found.unwrap().unwrap()
+    };
     for depth in [0.0, 0.3, 1.0] {
         let all = read(4, 50.0, depth);
         assert_eq!(
@@ -101,7 +104,21 @@ fn hits_are_hits_and_misses_are_misses() {
     assert_eq!((sum.accuracy(), sum.byte_accuracy()), (0.5, 42.0 / 48.0));
     assert_eq!(Found::default().accuracy(), 0.0);
     let none = test.read(&mut Looker::new(4, 1.0), 400, 0.0, 0..0).unwrap();
-    assert_eq!(none, Found::default());
+    assert_eq!(none, Some(Found::default()));
+}
+
+#[test]
+fn a_reader_that_is_ended_finds_nothing() {
+    let (model, test) = (model(), test(json!({"needles": 2})));
+    let generator = Generator::new(model).unwrap();
+    let mut told = Vec::new();
+    let mut reader = ModelReader::watched(&generator, |read| {
+        told.push(read);
+        std::ops::ControlFlow::Break(())
+    });
+    assert_eq!(test.read(&mut reader, 240, 0.4, 2..4).unwrap(), None);
+    drop(reader);
+    assert_eq!(told.len(), 1);
 }
 
 #[test]
@@ -142,7 +159,12 @@ fn the_model_with_state_answers_as_a_whole_pass_does() {
     let (model, test) = (model(), test(json!({"needles": 2})));
     let generator = Generator::new(model.clone()).unwrap();
     for len in [100, 103, 240] {
-        let found = test.read(&mut ModelReader::new(&generator), len, 0.4, 2..7).unwrap();
+        let read = |samples| {
+            test.read(&mut ModelReader::new(&generator), len, 0.4, samples)
+                .unwrap()
+                .unwrap()
+        };
+        let found = read(2..7);
         let (mut right, mut hits, mut nats) = (0, 0, 0.0);
         for index in 2..7 {
             let hidden = test.sample(len, 0.4, index).unwrap();
@@ -173,10 +195,7 @@ fn the_model_with_state_answers_as_a_whole_pass_does() {
         // streams do not depend on their company
         let mut alone = Found::default();
         for index in 2..7 {
-            alone.add(
-                test.read(&mut ModelReader::new(&generator), len, 0.4, index..index + 1)
-                    .unwrap(),
-            );
+            alone.add(read(index..index + 1));
         }
         assert_eq!(alone.right_bytes, found.right_bytes);
         assert!((alone.value.nats - found.value.nats).abs() < 1e-9);
@@ -201,12 +220,12 @@ fn what_cannot_be_tested_is_an_error() {
 
     struct Mute;
     impl Reader for Mute {
-        fn begin(&mut self, _: &[&[u32]]) -> Result<Tensor> {
-            Ok(Tensor::zeros((1, 40), candle_core::DType::F32, &Device::Cpu)?)
+        fn begin(&mut self, _: &[&[u32]]) -> Result<Option<Tensor>> {
+            self.step(&[]).map(Some)
         }
 
         fn step(&mut self, _: &[u32]) -> Result<Tensor> {
-            self.begin(&[])
+            Ok(Tensor::zeros((1, 40), candle_core::DType::F32, &Device::Cpu)?)
         }
     }
     let message = |samples| test.read(&mut Mute, 400, 0.5, samples).unwrap_err().to_string();

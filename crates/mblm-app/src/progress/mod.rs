@@ -1,6 +1,7 @@
 //! Progress: bars on a terminal, plain lines elsewhere, nothing with `-q`.
 
 mod chunks;
+mod slow;
 
 use std::io::IsTerminal;
 use std::sync::Arc;
@@ -11,6 +12,7 @@ use mblm::data::{OnOpening, Opening};
 use mblm::train::{EvaluationKind, Event, Observer, OnChunk};
 
 use self::chunks::Chunking;
+pub(crate) use self::slow::SlowWork;
 use crate::output::{grouped, note};
 
 /// How often a plain line is printed where no bar can be drawn.

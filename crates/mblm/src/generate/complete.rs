@@ -25,6 +25,8 @@
 
 use std::borrow::Cow;
 use std::collections::VecDeque;
+use std::fmt;
+use std::ops::ControlFlow;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 
@@ -33,8 +35,10 @@ use super::draft::{Draft, End, Rules};
 use super::generator::Generator;
 use super::sample::Sampling;
 use super::side_by_side::SideBySide;
+use super::single::Single;
 use super::stop::StopRules;
 use super::token_set::TokenSet;
+use super::window::{Sliding, Window};
 use crate::bytes::{ByteStream, Format, SpecialIds, ids_from_bytes};
 use crate::{Error, Result};
 
@@ -58,8 +62,22 @@ pub struct SamplingParams {
     pub format: Format,
     /// Whether the first pieces are the prompt.
     pub echo: bool,
+    /// What becomes of a text that is longer than the model's context.
+    pub window: Window,
     /// Ends all samples as soon as it is set.
     pub interrupt: Option<Arc<AtomicBool>>,
+    /// Told how much of the prompt has been read.
+    pub on_prompt: Option<OnPrompt>,
+}
+
+/// Told how many bytes of a prompt have been read, while it is read.
+#[derive(Clone)]
+pub struct OnPrompt(pub Arc<dyn Fn(usize) + Send + Sync>);
+
+impl fmt::Debug for OnPrompt {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("OnPrompt")
+    }
 }
 
 impl SamplingParams {
@@ -77,7 +95,9 @@ impl SamplingParams {
             max_bytes,
             format: Format::Utf8,
             echo: false,
+            window: Window::Whole,
             interrupt: None,
+            on_prompt: None,
         }
     }
 }
@@ -145,7 +165,10 @@ pub struct Completion<'g> {
     /// Ids that every sample may still have.
     remaining: usize,
     echo: bool,
+    sliding: Option<Sliding>,
+    prompt_is_read: bool,
     interrupt: Option<Arc<AtomicBool>>,
+    on_prompt: Option<OnPrompt>,
 }
 
 enum Samples {
@@ -154,19 +177,6 @@ enum Samples {
     One(Box<Single>),
     Several(SideBySide),
     Done,
-}
-
-/// One sample, which the model may be ahead of.
-struct Single {
-    draft: Draft,
-    /// The id that was chosen last and that the model has not read.
-    unread: Option<u32>,
-    /// Where the model is, if it has read what is held back.
-    ahead: Option<Cursor>,
-    /// Ids that the completion's cursor is not behind yet.
-    since: Vec<u32>,
-    /// How many of them have been handed over.
-    handed_over: usize,
 }
 
 impl<'g> Completion<'g> {
@@ -189,7 +199,21 @@ impl<'g> Completion<'g> {
             utf8: params.utf8,
             stop: stop.clone(),
         });
-        let before = [&*start.known, &start.prompt].concat();
+        let config = generator.model().config();
+        let cursor = match start.cursor {
+            Some(cursor) => cursor,
+            None => Cursor::begin(generator)?,
+        };
+        if params.window == Window::Slide && params.samples > 1 {
+            let found = params.samples;
+            return Err(Error::input(format!(
+                "a window that slides takes one sample, found {found}: generate one after another"
+            )));
+        }
+        let prompt = params
+            .window
+            .of_prompt(config, cursor.position(), &start.prompt, params.max_bytes)?;
+        let before = [&*start.known, prompt].concat();
         let drafts = (0..params.samples as u64)
             .map(|index| {
                 Draft::new(
@@ -203,17 +227,17 @@ impl<'g> Completion<'g> {
         let writer = || ByteStream::new(Vec::new(), params.format, SpecialIds::Skip);
         Ok(Self {
             generator,
-            cursor: match start.cursor {
-                Some(cursor) => cursor,
-                None => Cursor::begin(generator)?,
-            },
-            prompt: start.prompt,
+            cursor,
+            prompt: prompt.to_vec(),
+            prompt_is_read: false,
+            sliding: (params.window == Window::Slide).then(|| Sliding::new(config, &before)),
             writers: drafts.iter().map(|_| Some(writer())).collect(),
             samples: Samples::Begun(drafts),
             ready: VecDeque::new(),
             remaining: params.max_bytes,
             echo: params.echo,
             interrupt: params.interrupt.clone(),
+            on_prompt: params.on_prompt.clone(),
         })
     }
 
@@ -223,12 +247,15 @@ impl<'g> Completion<'g> {
     /// The model cannot read the prompt, or a failing device.
     pub fn into_cursor(mut self) -> Result<Cursor> {
         self.read_prompt()?;
-        if let Samples::One(single) = self.samples {
-            for id in single.since.into_iter().take(single.handed_over) {
-                self.cursor.step(self.generator, id)?;
-            }
+        match self.samples {
+            Samples::One(single) => single.into_cursor(self.generator, self.cursor, self.sliding.as_ref()),
+            _ => Ok(self.cursor),
         }
-        Ok(self.cursor)
+    }
+
+    /// Whether the prompt has been read to its end.
+    pub fn has_read_prompt(&self) -> bool {
+        self.prompt_is_read
     }
 
     /// Makes pieces ready, at least one unless all samples have ended.
@@ -267,27 +294,45 @@ impl<'g> Completion<'g> {
                 return Ok(());
             }
         };
-        self.cursor.read(self.generator, &self.prompt)?;
         let mut drafts = drafts;
-        if self.remaining == 0 {
+        let read = self.read_watched()?;
+        self.prompt_is_read = read.is_continue();
+        if read.is_break() || self.remaining == 0 {
+            let end = if read.is_break() { End::Interrupted } else { End::Length };
             for (sample, draft) in drafts.iter_mut().enumerate() {
-                draft.end_early(End::Length);
+                draft.end_early(end);
                 self.hand_over(sample, Vec::new(), draft.end())?;
             }
             return Ok(());
         }
         self.samples = match drafts.len() {
             0 => Samples::Done,
-            1 => Samples::One(Box::new(Single {
-                draft: drafts.remove(0),
-                unread: None,
-                ahead: None,
-                since: Vec::new(),
-                handed_over: 0,
-            })),
+            1 => Samples::One(Box::new(Single::new(drafts.remove(0)))),
             _ => Samples::Several(SideBySide::new(&self.cursor, drafts)?),
         };
         Ok(())
+    }
+
+    /// Moves the cursor behind the prompt, or behind its end where a window slides; `Break` where it was interrupted.
+    fn read_watched(&mut self) -> Result<ControlFlow<()>> {
+        let (interrupt, on_prompt) = (self.interrupt.as_ref(), self.on_prompt.as_ref());
+        let mut watch = |read: usize| {
+            if let Some(OnPrompt(tell)) = on_prompt {
+                tell(read);
+            }
+            match is_set(interrupt) {
+                true => ControlFlow::Break(()),
+                false => ControlFlow::Continue(()),
+            }
+        };
+        match &self.sliding {
+            Some(sliding) if sliding.is_full(&self.cursor, self.prompt.len()) => {
+                let (cursor, rest) = sliding.slide(self.generator)?;
+                self.cursor = cursor;
+                self.cursor.read_watched(self.generator, rest, &mut watch)
+            }
+            _ => self.cursor.read_watched(self.generator, &self.prompt, &mut watch),
+        }
     }
 
     /// One id of the only sample.
@@ -300,17 +345,12 @@ impl<'g> Completion<'g> {
             // `into_cursor` may still ask for it, so it stays
             return Ok(());
         }
-        if let Some(id) = single.unread.take() {
-            single.read(self.generator, &mut self.cursor, id)?;
-        }
+        single.read_last(self.generator, &mut self.cursor, self.sliding.as_mut())?;
         if is_set(interrupt.as_ref()) {
             single.draft.end_early(End::Interrupted);
         } else {
-            let now = single.ahead.as_ref().unwrap_or(&self.cursor);
-            let id = single.draft.choose(&now.next()?, self.remaining)?;
+            single.choose(&self.cursor, self.remaining)?;
             self.remaining -= 1;
-            single.since.push(id);
-            single.unread = Some(id);
         }
         let (ids, end) = (single.draft.released().to_vec(), single.draft.end());
         single.handed_over += ids.len();
@@ -369,25 +409,6 @@ impl<'g> Completion<'g> {
     /// Whether all samples have ended and been handed over.
     fn is_done(&self) -> bool {
         self.writers.iter().all(Option::is_none)
-    }
-}
-
-impl Single {
-    /// Lets the model read an id, and `cursor` too as far as nothing is held back.
-    fn read(&mut self, generator: &Generator, cursor: &mut Cursor, id: u32) -> Result<()> {
-        if self.draft.holds_back() {
-            return self.ahead.get_or_insert_with(|| cursor.clone()).step(generator, id);
-        }
-        match self.ahead.take() {
-            Some(mut now) => {
-                now.step(generator, id)?;
-                *cursor = now;
-            }
-            None => cursor.step(generator, id)?,
-        }
-        self.since.clear();
-        self.handed_over = 0;
-        Ok(())
     }
 }
 

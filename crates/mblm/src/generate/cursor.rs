@@ -1,5 +1,6 @@
 //! Where one stream is: the state after what it has read, and the logits of the id that comes next.
 
+use std::ops::ControlFlow;
 use std::path::Path;
 
 use candle_core::{DType, Tensor};
@@ -74,6 +75,28 @@ impl Cursor {
             self.logits = generator.prefill(&mut self.state, &[ids])?;
         }
         Ok(())
+    }
+
+    /// The same, watched as [`Generator::prefill_watched`] is; `Break` where the watch ended it, and the cursor has not moved.
+    ///
+    /// # Errors
+    /// As [`Generator::prefill`].
+    pub fn read_watched(
+        &mut self,
+        generator: &Generator,
+        ids: &[u32],
+        watch: &mut (dyn FnMut(usize) -> ControlFlow<()> + Send),
+    ) -> Result<ControlFlow<()>> {
+        if ids.is_empty() {
+            return Ok(ControlFlow::Continue(()));
+        }
+        Ok(match generator.prefill_watched(&mut self.state, &[ids], watch)? {
+            Some(logits) => {
+                self.logits = logits;
+                ControlFlow::Continue(())
+            }
+            None => ControlFlow::Break(()),
+        })
     }
 
     /// Moves on behind one id.

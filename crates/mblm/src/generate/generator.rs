@@ -17,11 +17,9 @@ use candle_core::{DType, Tensor};
 use mblm_ops::cpu::on_workers;
 use mblm_ops::{cross_entropy, widened};
 
+use super::prefill::Through;
 use crate::model::{Compute, Mblm, State};
 use crate::{Error, Result};
-
-/// Patches of the first stage that prefill takes through it at once: bounds its memory.
-const PREFILL_PATCHES: usize = 1024;
 
 /// A model ready to decode: its constant start rows are computed once, and its linear layers' weights held a second time in the
 /// form that few rows read fastest. Made for the parameters as they are: once they have changed, another is needed.
@@ -40,7 +38,7 @@ pub struct Generator {
 #[derive(Clone, Debug)]
 pub struct GeneratorState {
     pub(super) position: usize,
-    streams: usize,
+    pub(super) streams: usize,
     pub(super) sequences: Vec<OpenSequence>,
     pub(super) patch: Vec<Vec<u32>>,
 }
@@ -96,7 +94,7 @@ impl GeneratorState {
     }
 
     /// Bytes in the open patch of the first stage.
-    fn open_patch(&self) -> usize {
+    pub(super) fn open_patch(&self) -> usize {
         self.patch.first().map_or(0, Vec::len)
     }
 }
@@ -135,6 +133,11 @@ impl Generator {
         &self.model
     }
 
+    /// Rows of each slot of the first stage's state that grows with the positions, after the start row.
+    pub(super) fn starts_growing(&self) -> impl Iterator<Item = usize> {
+        self.starts.iter().take(1).flat_map(|(_, state)| state.growing_rows())
+    }
+
     /// How it computes.
     pub(super) fn compute(&self) -> &Compute {
         &self.compute
@@ -157,42 +160,6 @@ impl Generator {
     pub fn first_logits(&self, streams: usize) -> Result<Tensor> {
         let logits = self.first_logits.unsqueeze(0)?;
         Ok(logits.broadcast_as((streams, logits.dim(1)?))?.contiguous()?)
-    }
-
-    /// Consumes the same number of ids of every stream and returns the logits (b, V) of the next one.
-    ///
-    /// Fails for streams of unequal length, without any id, outside the vocabulary, or longer than a fixed position table of
-    /// the first stage allows; the state is then as it was before.
-    pub fn prefill(&self, state: &mut GeneratorState, ids: &[&[u32]]) -> Result<Tensor> {
-        let len = ids.first().map_or(0, |ids| ids.len());
-        if ids.len() != state.streams || ids.iter().any(|ids| ids.len() != len) || len == 0 {
-            return Err(Error::input(format!(
-                "prefill: expected {} streams of the same number of ids, at least one; found lengths {:?}",
-                state.streams,
-                ids.iter().map(|ids| ids.len()).collect::<Vec<_>>()
-            )));
-        }
-        self.check(ids)?;
-        on_workers(|| self.prefill_checked(state, ids))
-    }
-
-    fn prefill_checked(&self, state: &mut GeneratorState, ids: &[&[u32]]) -> Result<Tensor> {
-        let len = ids.first().map_or(0, |ids| ids.len());
-        let mut next = state.clone();
-        let stride = PREFILL_PATCHES * self.model.stage_bytes(0);
-        // the last id goes through `step`, which gives the logits
-        for from in (0..len - 1).step_by(stride) {
-            let to = (from + stride).min(len - 1);
-            let piece: Vec<&[u32]> = ids.iter().map(|ids| &ids[from..to]).collect();
-            self.advance(&mut next, &piece)?;
-        }
-        for open in &mut next.sequences {
-            open.state.reserve()?;
-        }
-        let last: Vec<u32> = ids.iter().map(|ids| ids[len - 1]).collect();
-        let logits = self.step_checked(&mut next, &last)?;
-        *state = next;
-        Ok(logits)
     }
 
     /// Consumes one id of every stream and returns the logits (b, V) of the next one.
@@ -232,7 +199,7 @@ impl Generator {
         let mut losses = Vec::with_capacity(ids.len());
         let mut rest = ids;
         while let Some((first, after)) = rest.split_first() {
-            let patches = (rest.len() / bytes).min(PREFILL_PATCHES);
+            let patches = (rest.len() / bytes).min(self.patches_at_once(state, Through::AllStages));
             if state.open_patch() == 0 && patches > 0 {
                 let (piece, after) = rest.split_at(patches * bytes);
                 losses.extend(self.piece_losses(state, logits, piece)?);
@@ -329,7 +296,7 @@ impl Generator {
     }
 
     /// Consumes ids without asking for logits: of a patch that they complete only the stage that it belongs to is run.
-    fn advance(&self, state: &mut GeneratorState, ids: &[&[u32]]) -> Result<()> {
+    pub(super) fn advance(&self, state: &mut GeneratorState, ids: &[&[u32]]) -> Result<()> {
         let count = ids.first().map_or(0, |ids| ids.len());
         let stages = self.starts.len();
         let mut done = 0; // new ids inside complete patches of the stages above
@@ -367,7 +334,7 @@ impl Generator {
         Ok(())
     }
 
-    fn step_checked(&self, state: &mut GeneratorState, ids: &[u32]) -> Result<Tensor> {
+    pub(super) fn step_checked(&self, state: &mut GeneratorState, ids: &[u32]) -> Result<Tensor> {
         let local = self.starts.len() - 1;
         let y = self.run(state, local, ids.to_vec(), 1)?;
         let logits = self.model.logits_of(&y, &self.compute)?.squeeze(1)?; // (b, V)

@@ -48,6 +48,12 @@ impl State {
         self.position
     }
 
+    /// Rows of each slot that grows with the positions.
+    pub(crate) fn growing_rows(&self) -> impl Iterator<Item = usize> {
+        let growing = self.growing.iter().filter_map(|slot| self.get(*slot));
+        growing.map(|tensor| tensor.dims().get(1).copied().unwrap_or(0))
+    }
+
     /// Moves on by `positions`.
     pub fn advance(&mut self, positions: usize) {
         self.position += positions;

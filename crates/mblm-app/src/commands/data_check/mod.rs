@@ -16,6 +16,7 @@ use serde_json::{Value, json};
 use self::args::CheckArgs;
 use crate::command::{Command, Context, parse};
 use crate::output::{self, grouped, listed};
+use crate::patience::Patience;
 use crate::signals::Signals;
 use crate::usage::Usage;
 use crate::{config, progress};
@@ -99,6 +100,7 @@ impl Command for DataCheckCommand {
 
 fn run(args: &CheckArgs, context: &Context) -> Result<ExitCode> {
     let signals = Signals::listen()?;
+    let _patience = Patience::with(&signals, || "the file at hand was not checked to its end".into())?;
     let Source { dataset, args: opening } = Source::new(args, context)?;
     let mut checked = Vec::new();
     for &split in args.split.splits() {

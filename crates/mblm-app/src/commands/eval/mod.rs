@@ -21,6 +21,7 @@ use serde_json::{Value, json};
 
 use self::args::{EvalArgs, SurprisalArg};
 use crate::command::{Command, Context, parse};
+use crate::patience::Patience;
 use crate::position_table;
 use crate::signals::Signals;
 use crate::surprisal::{self, Surprisal};
@@ -113,6 +114,8 @@ struct Evaluation<'a> {
     args: &'a EvalArgs,
     quiet: bool,
     signals: Signals,
+    /// Ends the program where a chunk of work takes long.
+    _patience: Patience,
     options: EvalOptions,
     by_position: Option<ByPosition>,
     surprisal: Option<Surprisal<BufWriter<io::StdoutLock<'static>>>>,
@@ -146,10 +149,14 @@ impl<'a> Evaluation<'a> {
             ByPosition::new(len, buckets).map_err(wrong)
         });
         let out = || BufWriter::new(io::stdout().lock());
+        let signals = Signals::listen()?;
         Ok(Self {
             args,
             quiet: context.quiet(),
-            signals: Signals::listen()?,
+            _patience: Patience::with(&signals, || {
+                "a chunk of work takes longer than a second; a smaller --batch-size or --context ends sooner, with what was scored".into()
+            })?,
+            signals,
             options,
             by_position: by_position.transpose()?,
             surprisal: args.surprisal.map(|how| match how {

@@ -2,9 +2,9 @@
 
 use std::path::PathBuf;
 
-use clap::{ArgGroup, Args, Command};
+use clap::{ArgGroup, Args, Command, ValueEnum};
 use mblm::bytes::escape::unescape;
-use mblm::generate::TokenSet;
+use mblm::generate::{TokenSet, Window};
 
 use crate::command::GenerateMode;
 use crate::options::{ComputeArgs, ModelArgs, up_to};
@@ -15,6 +15,7 @@ Examples:
   mblm generate -m MODEL --prompt 'Once upon' --max-bytes 500 --temperature 0.8
   mblm generate -m MODEL --prompt-file start.bin --raw > continued.bin
   tail -c 400 log.txt | mblm generate -m MODEL --prompt-file - --top-p 0.9 --seed 7
+  mblm generate -m MODEL --prompt-file book.txt --window slide -n 10000
   mblm generate -m MODEL --prompt 'Q: ' --only printable --stop '\\n' --num-samples 5 --json
   mblm generate -m MODEL --prompt-file book.txt -n 0 --save-state book.state
   mblm generate -m MODEL --load-state book.state --prompt 'The end. ' -n 200
@@ -59,6 +60,14 @@ pub struct GenerateArgs {
     #[arg(long, value_name = "FILE")]
     pub prompt_file: Option<PathBuf>,
 
+    /// What to do where prompt and continuation are longer than the model's context
+    #[arg(long, value_enum, default_value = "error")]
+    pub window: WindowArg,
+
+    /// Write the prompt of --prompt-file before the continuation, as that of --prompt is
+    #[arg(long, conflicts_with_all = ["raw", "json", "out", "interactive"])]
+    pub echo: bool,
+
     /// Begin where --save-state ended, with what had been read and written there before the prompt
     #[arg(long, value_name = "FILE")]
     pub load_state: Option<PathBuf>,
@@ -67,8 +76,8 @@ pub struct GenerateArgs {
     #[arg(long, value_name = "FILE", conflicts_with = "interactive")]
     pub save_state: Option<PathBuf>,
 
-    /// Bytes to generate [default: as many as the model's context leaves after the prompt; 200 for each answer with
-    /// --interactive]
+    /// Bytes to generate [default: as many as the model's context leaves after the prompt; 200 with --window crop and for
+    /// each answer with --interactive; no end with --window slide]
     #[arg(short = 'n', long, value_name = "N")]
     pub max_bytes: Option<usize>,
 
@@ -120,6 +129,28 @@ pub struct GenerateArgs {
     /// Print prompt, samples and speed as JSON instead of streaming
     #[arg(long, conflicts_with = "raw")]
     pub json: bool,
+}
+
+/// What to do where prompt and continuation are longer than the model's context.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+pub enum WindowArg {
+    /// Refuse; a model without fixed positions goes on beyond its context with -n
+    Error,
+    /// Read only the last bytes of the prompt, so that the continuation (200 bytes without -n) fits; costs least
+    Crop,
+    /// Whenever the context is full, read its last half anew: goes on for ever, until Ctrl-C without -n; costs one more pass
+    /// over half a context for each half that is generated
+    Slide,
+}
+
+impl From<WindowArg> for Window {
+    fn from(window: WindowArg) -> Self {
+        match window {
+            WindowArg::Error => Self::Whole,
+            WindowArg::Crop => Self::Crop,
+            WindowArg::Slide => Self::Slide,
+        }
+    }
 }
 
 /// How the next byte is chosen.

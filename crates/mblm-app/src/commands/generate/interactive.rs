@@ -11,7 +11,7 @@ use std::process::ExitCode;
 use anyhow::{Context as _, Result};
 use mblm::bytes::ids_from_bytes;
 use mblm::generate::sample::MAX_REPETITION_WINDOW;
-use mblm::generate::{Completion, Cursor, Generator, Start};
+use mblm::generate::{Completion, Cursor, Generator, Start, Window};
 use rustyline::DefaultEditor;
 use rustyline::error::ReadlineError;
 
@@ -99,6 +99,13 @@ impl Input {
                     Ok(Some(line.into_bytes()))
                 }
                 Err(ReadlineError::Eof | ReadlineError::Interrupted) => Ok(None),
+                Err(ReadlineError::Io(error)) if error.kind() == io::ErrorKind::InvalidData => {
+                    note(
+                        "the terminal sent bytes that are no UTF-8: from here on lines are read as bytes, without editing; type the line again",
+                    );
+                    *self = Self::Plain(io::stdin().lock());
+                    self.line()
+                }
                 Err(error) => Err(error).context("cannot read from the terminal"),
             },
             Self::Plain(stdin) => {
@@ -206,8 +213,16 @@ impl Conversation<'_> {
         Some(longest.saturating_sub(self.cursor.position()))
     }
 
+    /// Whether a window slides over the conversation.
+    fn slides(&self) -> bool {
+        self.rules.params.window == Window::Slide
+    }
+
     /// Reads bytes without answering; whether they fit.
     fn read(&mut self, bytes: &[u8]) -> Result<bool> {
+        if self.rules.params.window != Window::Whole {
+            return self.read_through_window(bytes);
+        }
         if let Some(left) = self.left().filter(|left| *left < bytes.len()) {
             note(&format!(
                 "not read: the line has {} bytes, and the model has positions for {left} more; /reset begins anew",
@@ -224,9 +239,33 @@ impl Conversation<'_> {
         Ok(true)
     }
 
+    /// Reads bytes as the window says: the last ones of a prompt only, or with an earlier half of the context forgotten.
+    fn read_through_window(&mut self, bytes: &[u8]) -> Result<bool> {
+        let mut params = self.rules.params.clone();
+        params.max_bytes = 0;
+        let cursor = std::mem::replace(&mut self.cursor, Cursor::begin(self.generator)?);
+        let ids = ids_from_bytes(bytes);
+        let start = Start {
+            cursor: Some(cursor.clone()),
+            known: self.before.clone(),
+            prompt: ids.clone(),
+        };
+        let read = Completion::new(self.generator, start, &params, &self.rules.stop).and_then(Completion::into_cursor);
+        match read {
+            Ok(cursor) => self.cursor = cursor,
+            Err(error) => {
+                self.cursor = cursor;
+                note(&format!("not read: {error:#}"));
+                return Ok(false);
+            }
+        }
+        self.remember(&ids);
+        Ok(true)
+    }
+
     /// Generates an answer and writes it.
     fn answer(&mut self) -> Result<()> {
-        let left = self.left();
+        let left = self.left().filter(|_| !self.slides());
         let mut params = self.rules.params.clone();
         params.max_bytes = left.map_or(self.max_bytes, |left| left.min(self.max_bytes));
         params.first_sample = self.answers;
@@ -253,7 +292,7 @@ impl Conversation<'_> {
         self.remember(&written);
         self.answers += 1;
         self.signals.take_interrupt();
-        if self.left() == Some(0) {
+        if self.left() == Some(0) && !self.slides() {
             note(&format!(
                 "the model's {} positions are used up; /reset begins anew",
                 grouped(self.cursor.position() as u64)
@@ -264,8 +303,11 @@ impl Conversation<'_> {
 
     fn remember(&mut self, ids: &[u32]) {
         self.before.extend_from_slice(ids);
-        self.before
-            .drain(..self.before.len().saturating_sub(MAX_REPETITION_WINDOW));
+        let kept = match self.slides() {
+            true => self.generator.model().config().context().max(MAX_REPETITION_WINDOW),
+            false => MAX_REPETITION_WINDOW,
+        };
+        self.before.drain(..self.before.len().saturating_sub(kept));
     }
 }
 

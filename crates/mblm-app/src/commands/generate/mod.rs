@@ -5,9 +5,13 @@
 //! | [`args`] | the arguments |
 //! | [`rules`] | what they ask of a sample |
 //! | [`interactive`] | line after line, each with its answer |
+//! | [`length`] | how many bytes are written |
+//! | [`prompt_bar`] | how far a long prompt has been read |
 
 pub(crate) mod args;
 mod interactive;
+mod length;
+mod prompt_bar;
 pub(crate) mod rules;
 
 use std::fs::File;
@@ -20,12 +24,13 @@ use anyhow::{Context as _, Result};
 use clap::ArgMatches;
 use mblm::bytes::{Format, ids_from_bytes};
 use mblm::checkpoint::atomic;
-use mblm::config::ModelConfig;
 use mblm::generate::{Completion, Cursor, End, Generator, Start, StopReason};
 use mblm::model::Model;
 use serde_json::{Value, json};
 
-use self::args::GenerateArgs;
+use self::args::{GenerateArgs, WindowArg};
+use self::length::Length;
+use self::prompt_bar::PromptBar;
 use self::rules::GenerateRules;
 use crate::command::{Command, Context, parse};
 use crate::signals::Signals;
@@ -72,8 +77,14 @@ fn run(args: &GenerateArgs, context: &Context) -> Result<ExitCode> {
         return interactive::run(args, context, &generator, cursor, rules, &prompt);
     }
     let signals = Signals::listen()?;
-    rules.params.max_bytes = max_bytes(args.max_bytes, cursor.position() + prompt.len(), model.config())?;
+    let length = Length {
+        asked: args.max_bytes,
+        window: args.window,
+    };
+    rules.params.max_bytes = length.max_bytes(cursor.position() + prompt.len(), model.config())?;
     rules.params.interrupt = Some(signals.stop.clone());
+    let bar = PromptBar::new(&generator, cursor.position(), prompt.len(), context.quiet());
+    rules.params.on_prompt = Some(bar.on_prompt());
     let job = Job {
         args,
         generator: &generator,
@@ -84,6 +95,7 @@ fn run(args: &GenerateArgs, context: &Context) -> Result<ExitCode> {
         true => job.stream(cursor)?,
         false => job.collect(cursor)?,
     }
+    bar.finish(signals.stopped());
     Ok(signals.exit_code().map_or(ExitCode::SUCCESS, ExitCode::from))
 }
 
@@ -122,9 +134,9 @@ struct Sample {
     end: Option<End>,
 }
 
-impl Job<'_> {
+impl<'a> Job<'a> {
     /// The samples that go on from `cursor`, in `format`.
-    fn samples(&self, cursor: Cursor, format: Format, echo: bool) -> Result<Completion<'_>> {
+    fn samples(&self, cursor: Cursor, format: Format, echo: bool) -> Result<Completion<'a>> {
         let mut params = self.rules.params.clone();
         (params.format, params.echo) = (format, echo);
         let start = Start {
@@ -140,7 +152,7 @@ impl Job<'_> {
         let raw = self.args.raw;
         let format = if raw { Format::Raw } else { Format::Utf8 };
         let mut out = io::stdout().lock();
-        let mut sample = self.samples(cursor, format, !raw)?;
+        let mut sample = self.samples(cursor, format, !raw && self.echoes())?;
         for piece in sample.by_ref() {
             out.write_all(&piece?.bytes)?;
             out.flush()?;
@@ -152,16 +164,32 @@ impl Job<'_> {
         self.save(sample)
     }
 
+    /// Whether the prompt is written before the continuation: one that was typed, or any if it is asked for.
+    fn echoes(&self) -> bool {
+        self.args.echo || self.args.prompt_file.is_none()
+    }
+
     /// Generates all samples, then writes them.
     fn collect(&self, cursor: Cursor) -> Result<()> {
         let started = Instant::now();
-        let mut samples = vec![Sample::default(); self.args.num_samples];
-        let mut completion = self.samples(cursor, Format::Raw, false)?;
-        for piece in completion.by_ref() {
-            let piece = piece?;
-            let sample = &mut samples[piece.sample];
-            sample.bytes.extend(piece.bytes);
-            sample.end = piece.end;
+        let count = self.args.num_samples;
+        let mut samples = vec![Sample::default(); count];
+        // a window that slides takes one sample at a time
+        let at_once = if self.args.window == WindowArg::Slide { 1 } else { count };
+        let mut last = None;
+        for first in (0..count).step_by(at_once.max(1)) {
+            let mut rules = self.rules.clone();
+            rules.params.samples = at_once;
+            rules.params.first_sample += first as u64;
+            let job = Job { rules, ..*self };
+            let mut some = job.samples(cursor.clone(), Format::Raw, false)?;
+            for piece in some.by_ref() {
+                let piece = piece?;
+                let sample = &mut samples[first + piece.sample];
+                sample.bytes.extend(piece.bytes);
+                sample.end = piece.end;
+            }
+            last = Some(some);
         }
         let seconds = started.elapsed().as_secs_f64();
         let numbered = samples.iter().zip(self.args.first_sample..);
@@ -177,11 +205,12 @@ impl Job<'_> {
             }
         } else {
             for (sample, number) in numbered {
-                let text = [self.prompt, &sample.bytes].concat();
+                let prompt = if self.echoes() { self.prompt } else { &[] };
+                let text = [prompt, &sample.bytes].concat();
                 output::line(&format!("== sample {number}\n{}", String::from_utf8_lossy(&text)))?;
             }
         }
-        self.save(completion)
+        last.map_or(Ok(()), |completion| self.save(completion))
     }
 
     /// A sample for `--json`.
@@ -215,42 +244,16 @@ impl Job<'_> {
 
     fn save(&self, completion: Completion<'_>) -> Result<()> {
         match &self.args.save_state {
+            Some(path) if !completion.has_read_prompt() => {
+                output::note(&format!(
+                    "{}: not written, since the prompt was not read to its end",
+                    path.display()
+                ));
+                Ok(())
+            }
             Some(path) => Ok(completion.into_cursor()?.save(self.generator, path)?),
             None => Ok(()),
         }
-    }
-}
-
-/// How many bytes to generate after a prompt of `prompt` bytes: what was asked for, else what the context leaves.
-///
-/// Fails when the model has no positions for so many, and when the context leaves nothing.
-fn max_bytes(asked: Option<usize>, prompt: usize, model: &ModelConfig) -> Result<usize> {
-    let context = model.context();
-    let max_bytes = match asked {
-        Some(max_bytes) => max_bytes,
-        None if prompt < context => context - prompt,
-        None if model.longest_input().is_none() => {
-            return Err(Usage(format!(
-                "the prompt of {prompt} bytes fills the model's context of {context}; say with --max-bytes how far to go \
-                 beyond it, or shorten the prompt"
-            ))
-            .into());
-        }
-        None => 1, // too many in any case: the check below says what fits
-    };
-    match model.longest_input() {
-        Some(longest) if prompt.saturating_add(max_bytes) > longest => {
-            let advice = match longest.saturating_sub(prompt) {
-                0 => "shorten the prompt".to_string(),
-                left => format!("lower --max-bytes to {left} or shorten the prompt"),
-            };
-            Err(Usage(format!(
-                "prompt and continuation are {prompt} + {max_bytes} bytes, but the model has fixed positions for {longest}; \
-                 {advice}"
-            ))
-            .into())
-        }
-        _ => Ok(max_bytes),
     }
 }
 

@@ -46,6 +46,7 @@ impl GenerateRules {
         params.seed = args.seed.unwrap_or_else(seed_from_clock);
         params.samples = args.num_samples;
         params.first_sample = args.first_sample - 1;
+        params.window = args.window.into();
         Ok(Self {
             params,
             stop: StopRules {
@@ -102,7 +103,10 @@ impl Allowed {
     }
 }
 
+/// Whole numbers below this are exact where numbers are floating-point, as in JSON that JavaScript reads.
+const LARGEST_EXACT: u64 = 1 << 53;
+
 fn seed_from_clock() -> u64 {
     let now = std::time::SystemTime::now().duration_since(std::time::UNIX_EPOCH);
-    now.map_or(0, |elapsed| elapsed.as_nanos() as u64)
+    now.map_or(0, |elapsed| elapsed.as_nanos() as u64 % LARGEST_EXACT)
 }

@@ -1,5 +1,6 @@
 //! What `mblm needle` measures: a row a length, a column a depth; filled cell by cell, printed, or written as JSON.
 
+use std::ops::ControlFlow;
 use std::path::PathBuf;
 use std::sync::Arc;
 
@@ -12,6 +13,7 @@ use serde_json::{Value, json};
 
 use super::args::NeedleArgs;
 use crate::needle::{Found, ModelReader, NeedleTest};
+use crate::progress::SlowWork;
 use crate::signals::Signals;
 use crate::usage::Usage;
 use crate::{output, progress};
@@ -47,27 +49,48 @@ impl Table<'_> {
 
     /// Reads all samples, until a signal comes.
     pub(super) fn fill(&mut self, model: &Arc<Mblm>, signals: &Signals, quiet: bool) -> Result<()> {
-        let of_lengths = self
+        let generator = Generator::new(model.clone())?;
+        let (depths, batch) = (self.args.depths.clone(), self.args.batch_size);
+        let of_a_length = self.args.samples.saturating_mul(depths.len() as u64);
+        let bytes = self
             .lengths
             .iter()
-            .fold(0, |sum: u64, len| sum.saturating_add(*len as u64));
-        let samples = self.args.samples.saturating_mul(self.args.depths.len() as u64);
-        let bar = progress::byte_bar(Some(of_lengths.saturating_mul(samples)), quiet);
-        let generator = Generator::new(model.clone())?;
-        let mut reader = ModelReader::new(&generator);
+            .fold(0u64, |sum, len| sum.saturating_add(*len as u64));
+        let flops: f64 = self.lengths.iter().map(|len| generator.prefill_flops(0, *len)).sum();
+        let bar = progress::byte_bar(Some(bytes.saturating_mul(of_a_length)), quiet);
+        let mut slow = SlowWork::new(
+            slow_reason(&self.lengths, of_a_length, generator.prefill_is_quadratic()),
+            "fewer --samples and shorter --lengths take less; Ctrl-C ends within a second and shows what was found",
+            quiet,
+        );
+        let mut done = 0.0;
         for (row, length) in self.lengths.iter().enumerate() {
-            for (column, depth) in self.args.depths.iter().enumerate() {
+            for (column, depth) in depths.iter().enumerate() {
                 let mut first = 0;
                 while first < self.args.samples {
-                    if signals.stopped() {
+                    let last = (first + batch).min(self.args.samples);
+                    let (at, streams) = (bar.position(), last - first);
+                    let mut reader = ModelReader::watched(&generator, |read| {
+                        bar.set_position(at + read as u64 * streams);
+                        let now = done + generator.prefill_flops(0, read) * streams as f64;
+                        slow.update(now / (flops * of_a_length as f64));
+                        match signals.stopped() {
+                            true => ControlFlow::Break(()),
+                            false => ControlFlow::Continue(()),
+                        }
+                    });
+                    let found = self.test.read(&mut reader, *length, depth / 100.0, first..last)?;
+                    drop(reader);
+                    if let Some(found) = found {
+                        self.cells[row][column].add(found);
+                    }
+                    if found.is_none() || signals.stopped() {
                         self.stopped = true;
                         bar.finish_and_clear();
                         return Ok(());
                     }
-                    let last = (first + self.args.batch_size).min(self.args.samples);
-                    let found = self.test.read(&mut reader, *length, depth / 100.0, first..last)?;
-                    self.cells[row][column].add(found);
-                    bar.inc((last - first) * *length as u64);
+                    done += generator.prefill_flops(0, *length) * streams as f64;
+                    bar.set_position(at + streams * *length as u64);
                     first = last;
                 }
             }
@@ -154,4 +177,20 @@ fn numbers(found: &Found) -> [(&'static str, Value); 5] {
         ("byte_accuracy", found.byte_accuracy().into()),
         ("bits_per_byte", found.value.bits_per_byte().into()),
     ]
+}
+
+/// What is measured, and why it takes long where it does.
+fn slow_reason(lengths: &[usize], of_a_length: u64, quadratic: bool) -> String {
+    let longest = lengths.iter().copied().max().unwrap_or(0);
+    let reason = match quadratic {
+        true => {
+            ", where the first stage attends to all that was read before, so that the time grows with the square of the length"
+        }
+        false => "",
+    };
+    format!(
+        "{} samples of each length up to {} bytes{reason}",
+        output::grouped(of_a_length),
+        output::grouped(longest as u64)
+    )
 }

@@ -1,0 +1,68 @@
+//! How many bytes `mblm generate` writes: what is asked for, what the context leaves, or no end.
+
+use mblm::config::ModelConfig;
+
+use super::args::WindowArg;
+use crate::usage::Usage;
+
+/// Bytes that `--window crop` leaves room for where nobody says how many.
+const CONTINUATION: usize = 200;
+
+/// What the options say of the length.
+pub(super) struct Length {
+    pub(super) asked: Option<usize>,
+    pub(super) window: WindowArg,
+}
+
+impl Length {
+    /// How many bytes to generate after a prompt of `prompt` bytes: what was asked for, else what the context leaves.
+    ///
+    /// Fails when the model has no positions for so many, and when the context leaves nothing.
+    pub(super) fn max_bytes(&self, prompt: usize, model: &ModelConfig) -> Result<usize, Usage> {
+        let context = model.context();
+        match self.window {
+            WindowArg::Error => whole(self.asked, prompt, model),
+            WindowArg::Slide => Ok(self.asked.unwrap_or(usize::MAX)),
+            WindowArg::Crop => {
+                let left = context.saturating_sub(prompt);
+                let max_bytes = self.asked.unwrap_or(left.max(CONTINUATION).min(context / 2).max(1));
+                match max_bytes < context {
+                    true => Ok(max_bytes),
+                    false => Err(Usage(format!(
+                        "--window crop: {max_bytes} bytes to generate leave no room for a prompt in the context of {context} \
+                         bytes; lower --max-bytes, or give --window slide"
+                    ))),
+                }
+            }
+        }
+    }
+}
+
+fn whole(asked: Option<usize>, prompt: usize, model: &ModelConfig) -> Result<usize, Usage> {
+    let context = model.context();
+    let max_bytes = match asked {
+        Some(max_bytes) => max_bytes,
+        None if prompt < context => context - prompt,
+        None if model.longest_input().is_none() => {
+            return Err(Usage(format!(
+                "the prompt of {prompt} bytes fills the model's context of {context}; say with --max-bytes how far to go \
+                 beyond it, shorten the prompt, or give --window crop (its last bytes) or --window slide"
+            )));
+        }
+        None => 1, // too many in any case: the check below says what fits
+    };
+    match model.longest_input() {
+        Some(longest) if prompt.saturating_add(max_bytes) > longest => {
+            let windows = "give --window crop (the last bytes of the prompt) or --window slide (no end)";
+            let advice = match longest.saturating_sub(prompt) {
+                0 => format!("shorten the prompt, or {windows}"),
+                left => format!("lower --max-bytes to {left}, shorten the prompt, or {windows}"),
+            };
+            Err(Usage(format!(
+                "prompt and continuation are {prompt} + {max_bytes} bytes, but the model has fixed positions for {longest}; \
+                 {advice}"
+            )))
+        }
+        _ => Ok(max_bytes),
+    }
+}
