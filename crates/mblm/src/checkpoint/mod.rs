@@ -33,6 +33,7 @@ mod open;
 mod pickle;
 mod run;
 mod safetensors;
+mod state_dict;
 mod stored;
 mod sums;
 mod torch;

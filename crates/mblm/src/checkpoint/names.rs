@@ -7,6 +7,10 @@
 //! | `token_embs_rev.0.weight`, `token_embs_rev.{k}.0.weight` | `token_embs_rev.{k}.embedding.weight` |
 //! | `token_embs_rev.{k}.{2,3,4}.…` | `token_embs_rev.{k}._post.{1,2,3}.…` |
 //!
+//! Names of a model that was wrapped lose what the wrapper added: `module.` (DistributedDataParallel, averaged models), `model.`, `net.`
+//! and `_forward_module.` where all names begin with it, and `_orig_mod` (torch.compile), `_fsdp_wrapped_module` and
+//! `_checkpoint_wrapped_module` wherever they stand.
+//!
 //! The two generations share no name, so each name is translated for itself. Buffers that are recomputed are left out.
 
 use std::borrow::Cow;
@@ -20,11 +24,14 @@ const EMBEDDINGS: &str = "token_embs_rev.";
 /// The tensors of one file under their current names, in the file's order.
 pub(super) fn current<T>(tensors: Vec<(String, T)>) -> Result<IndexMap<String, T>, String> {
     let mut named = IndexMap::with_capacity(tensors.len());
+    let tensors: Vec<_> = tensors
+        .into_iter()
+        .filter(|(name, _)| !is_of_no_parameter(name))
+        .collect();
+    let wrapped = wrapping(tensors.iter().map(|(name, _)| unwrapped(name)).collect());
     for (found, tensor) in tensors {
-        if is_recomputed(&found) {
-            continue;
-        }
-        let name = current_name(&found);
+        let bare = unwrapped(&found);
+        let name = current_name(&bare[wrapped..]);
         if named.contains_key(name.as_ref()) {
             return Err(format!(
                 "the file holds the tensor `{name}` twice, the second time as `{found}`; \
@@ -53,9 +60,36 @@ pub(super) fn check_writable(tensors: &[(String, Tensor)]) -> Result<(), String>
     Ok(())
 }
 
-/// Whether the tensor is a buffer of rotary frequencies, a function of the configuration.
-fn is_recomputed(name: &str) -> bool {
-    name.ends_with("rotary_emb.inv_freq")
+/// Prefixes that wrappers give to all names.
+const PREFIXES: [&str; 4] = ["module.", "model.", "net.", "_forward_module."];
+
+/// Parts of names that wrappers put anywhere.
+const PARTS: [&str; 3] = ["_orig_mod", "_fsdp_wrapped_module", "_checkpoint_wrapped_module"];
+
+/// Whether the tensor is a buffer of rotary frequencies, a function of the configuration, or the counter of an averaged model.
+fn is_of_no_parameter(name: &str) -> bool {
+    name.ends_with("rotary_emb.inv_freq") || name == "n_averaged" || name.ends_with("_extra_state")
+}
+
+/// The name without the parts that wrappers put in.
+fn unwrapped(name: &str) -> String {
+    let parts = name.split('.').filter(|part| !PARTS.contains(part));
+    parts.collect::<Vec<_>>().join(".")
+}
+
+/// The length of the prefixes that all names share.
+fn wrapping(names: Vec<String>) -> usize {
+    let mut length = 0;
+    let shared = |length: usize| {
+        let known = PREFIXES.iter();
+        known
+            .copied()
+            .find(|prefix| !names.is_empty() && names.iter().all(|name| name[length..].starts_with(prefix)))
+    };
+    while let Some(prefix) = shared(length) {
+        length += prefix.len();
+    }
+    length
 }
 
 /// The current name of the parameter that a file calls `name`.
@@ -134,6 +168,38 @@ mod tests {
         ])
         .unwrap();
         assert_eq!(names, ["b", "token_embs_rev.0.embedding.weight", "a"]);
+    }
+
+    #[test]
+    fn what_wrappers_add_is_left_out() {
+        for prefix in [
+            "",
+            "module.",
+            "_orig_mod.",
+            "module._orig_mod.",
+            "_orig_mod.module.",
+            "model.",
+            "model.module.",
+        ] {
+            let found = [
+                format!("{prefix}token_embs_rev.0.weight"),
+                format!("{prefix}start_tokens.0"),
+                "n_averaged".into(),
+            ];
+            let names = map(&found.each_ref().map(String::as_str)).unwrap();
+            assert_eq!(
+                names,
+                ["token_embs_rev.0.embedding.weight", "start_tokens.0"],
+                "{prefix}"
+            );
+        }
+        assert_eq!(
+            map(&["a._orig_mod.b", "_extra_state", "c._extra_state"]).unwrap(),
+            ["a.b"]
+        );
+        // not all of them: these are their names
+        assert_eq!(map(&["module.a", "b"]).unwrap(), ["module.a", "b"]);
+        assert!(map(&["a._orig_mod.b", "a.b"]).unwrap_err().contains("twice"));
     }
 
     #[test]

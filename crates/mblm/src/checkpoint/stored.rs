@@ -21,6 +21,8 @@ pub(super) struct Stored {
     strides: Option<Vec<usize>>,
     /// Within the file.
     bytes: Range<usize>,
+    /// Whether the numbers are those of the file with the other sign.
+    negated: bool,
 }
 
 impl Stored {
@@ -42,6 +44,7 @@ impl Stored {
             shape,
             strides: None,
             bytes,
+            negated: false,
         })
     }
 
@@ -83,7 +86,14 @@ impl Stored {
             shape,
             strides,
             bytes: start..end,
+            negated: false,
         })
+    }
+
+    /// The same with the other sign: torch's negative bit, a view that is negated when it is read.
+    pub(super) fn negated(mut self) -> Self {
+        self.negated = !self.negated;
+        self
     }
 
     /// Whether the elements are floating-point numbers that [`Stored::load`] converts.
@@ -103,6 +113,7 @@ impl Stored {
             Dtype::F64 => self.decode(bytes, f64::from_le_bytes),
             other => candle_core::bail!("elements of type {other} where floating-point numbers are expected"),
         }?;
+        let tensor = if self.negated { tensor.neg()? } else { tensor };
         tensor.to_dtype(dtype)?.to_device(device)
     }
 

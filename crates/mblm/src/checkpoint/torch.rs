@@ -1,9 +1,9 @@
 //! Torch's file format: a zip archive of `NAME/data.pkl`, which describes the tensors, and of one uncompressed record
 //! `NAME/data/KEY` for each storage.
 //!
-//! Accepted are a bare state dict `{name: tensor}` and a training checkpoint `{"MODEL": state dict, "LOSS": float}`. A tensor
-//! is pickled as the call `torch._utils._rebuild_tensor_v2(storage, offset, shape, strides, …)`, its storage as the persistent
-//! reference `("storage", torch.FloatStorage, KEY, device, elements)`. Nothing in the file is executed.
+//! Accepted are a bare state dict `{name: tensor}` and checkpoints that hold one (`state_dict.rs`). A tensor is pickled as the call
+//! `torch._utils._rebuild_tensor_v2(storage, offset, shape, strides, requires_grad, hooks, {"neg": True})`, its storage as the
+//! persistent reference `("storage", torch.FloatStorage, KEY, device, elements)`. Nothing in the file is executed.
 
 use std::io::Cursor;
 use std::ops::Range;
@@ -12,6 +12,7 @@ use ::safetensors::Dtype;
 use zip::{CompressionMethod, ZipArchive};
 
 use super::pickle::{Id, Object, Pickle};
+use super::state_dict::{self, Rebuild};
 use super::stored::Stored;
 
 /// The key of the state dict in a training checkpoint.
@@ -20,8 +21,8 @@ pub(super) const MODEL: &str = "MODEL";
 /// The key of the loss in a training checkpoint.
 pub(super) const LOSS: &str = "LOSS";
 
-/// The longest description of tensors that is read.
-const MAX_PICKLE: usize = 64 << 20;
+/// The longest description of tensors, and of all that lies beside them, that is read.
+const MAX_PICKLE: usize = 1 << 30;
 
 /// Whether the file begins like a zip archive.
 pub(super) fn is_format(file: &[u8]) -> bool {
@@ -50,13 +51,7 @@ pub(super) fn read(file: &[u8]) -> Result<Vec<(String, Stored)>, String> {
     }
     let pickle = Pickle::read(&file[pickle])?;
     let mut tensors = Vec::new();
-    for &(key, value) in state_dict(&pickle)? {
-        let Object::Text(name) = *pickle.get(key) else {
-            return Err(format!(
-                "expected a state dict, whose keys are names, found {} as a key",
-                pickle.get(key).describe()
-            ));
-        };
+    for (name, value) in state_dict::find(&pickle)? {
         let stored = tensor(&pickle, value, &mut archive).map_err(|message| format!("tensor `{name}`: {message}"))?;
         tensors.push((name.to_owned(), stored));
     }
@@ -122,30 +117,10 @@ impl<'a> Archive<'a> {
     }
 }
 
-/// The names and tensors, of a training checkpoint or bare.
-fn state_dict<'p>(pickle: &'p Pickle) -> Result<&'p [(Id, Id)], String> {
-    let expected = |what: &str, found: &Object| format!("expected {what}, found {}", found.describe());
-    let Object::Dict(top) = pickle.top() else {
-        return Err(expected("a state dict or a training checkpoint", pickle.top()));
-    };
-    let model = top
-        .iter()
-        .find(|&&(key, _)| matches!(pickle.get(key), Object::Text(MODEL)));
-    match model.map(|&(_, value)| pickle.get(value)) {
-        None => Ok(top),
-        Some(Object::Dict(state_dict)) => Ok(state_dict),
-        Some(other) => Err(expected("a state dict under the key \"MODEL\"", other)),
-    }
-}
-
 /// The tensor that an object of the pickle describes.
 fn tensor(pickle: &Pickle, id: Id, archive: &mut Archive) -> Result<Stored, String> {
-    let (mut function, mut arguments) = call(pickle, id)?;
-    if matches!(function, "_rebuild_parameter" | "_rebuild_parameter_with_state") {
-        let &data = arguments.first().ok_or("a parameter without data")?;
-        (function, arguments) = call(pickle, data)?;
-    }
-    let ("_rebuild_tensor_v2", &[storage, offset, shape, strides, ..]) = (function, arguments) else {
+    let Rebuild { function, arguments } = state_dict::plain(pickle, id)?;
+    let ("_rebuild_tensor_v2", &[storage, offset, shape, strides, ref more @ ..]) = (function, arguments) else {
         return Err(format!(
             "made by torch._utils.{function} with {} arguments, expected a plain dense tensor",
             arguments.len()
@@ -154,22 +129,24 @@ fn tensor(pickle: &Pickle, id: Id, archive: &mut Archive) -> Result<Stored, Stri
     let offset = index(pickle, offset)?;
     let (shape, strides) = (indices(pickle, shape)?, indices(pickle, strides)?);
     let (dtype, bytes) = storage_of(pickle, storage, archive)?;
-    Stored::view(dtype, shape, strides, offset, bytes)
+    let stored = Stored::view(dtype, shape, strides, offset, bytes)?;
+    Ok(
+        match more.get(2).is_some_and(|metadata| is_set(pickle, *metadata, "neg")) {
+            true => stored.negated(),
+            false => stored,
+        },
+    )
 }
 
-/// The name and arguments of a call of one of `torch._utils`' functions.
-fn call<'p>(pickle: &'p Pickle, id: Id) -> Result<(&'p str, &'p [Id]), String> {
-    let found = match *pickle.get(id) {
-        Object::Call { callable, arguments } => match (pickle.get(callable), pickle.get(arguments)) {
-            (Object::Global("torch._utils", function), Object::Tuple(arguments)) => return Ok((function, arguments)),
-            (Object::Global(module, function), _) => format!("a Python object made by {module}.{function}"),
-            _ => "a Python object".into(),
-        },
-        ref other => other.describe().into(),
+/// Whether a dict of flags has this one.
+fn is_set(pickle: &Pickle, id: Id, flag: &str) -> bool {
+    let Object::Dict(flags) = pickle.get(id) else {
+        return false;
     };
-    Err(format!(
-        "expected a tensor, found {found}; save the state dict alone, or as {{\"MODEL\": state_dict, \"LOSS\": loss}}"
-    ))
+    flags.iter().any(|&(key, value)| {
+        matches!(pickle.get(key), Object::Text(name) if *name == flag)
+            && matches!(pickle.get(value), Object::Bool(true))
+    })
 }
 
 /// The element type of a storage, and where its bytes lie.
@@ -276,17 +253,16 @@ mod tests {
             error_of(&[("m/data.pkl", b"\x80\x02]."),])
                 .contains("expected a state dict or a training checkpoint, found a list")
         );
-        assert!(
-            error_of(&[("m/data.pkl", b"\x80\x02}X\x05\x00\x00\x00MODELNs.")])
-                .contains("under the key \"MODEL\", found None")
-        );
-        assert!(error_of(&[("m/data.pkl", b"\x80\x02}K\x01Ns.")]).contains("found an integer as a key"));
-        assert!(
-            error_of(&[("m/data.pkl", b"\x80\x02}X\x01\x00\x00\x00wK\x01s.")])
-                .contains("tensor `w`: expected a tensor, found an integer")
-        );
+        let none = [
+            b"\x80\x02}X\x05\x00\x00\x00MODELNs.".as_slice(),
+            b"\x80\x02}K\x01Ns.",
+            b"\x80\x02}.",
+        ];
+        for pickle in none {
+            assert!(error_of(&[("m/data.pkl", pickle)]).contains("found no tensors"));
+        }
         let called = b"\x80\x02}X\x01\x00\x00\x00wcos\nsystem\n)Rs.";
-        assert!(error_of(&[("m/data.pkl", called)]).contains("a Python object made by os.system"));
+        assert!(error_of(&[("m/data.pkl", called)]).contains("found no tensors"));
         let sparse = b"\x80\x02}X\x01\x00\x00\x00wctorch._utils\n_rebuild_sparse_tensor\n)Rs.";
         assert!(error_of(&[("m/data.pkl", sparse)]).contains("_rebuild_sparse_tensor with 0 arguments"));
         assert!(error_of(&[("m/byteorder", b"big"), ("m/data.pkl", b"\x80\x02}.")]).contains("big-endian"));

@@ -1,14 +1,27 @@
-//! The part of Python's pickle language that `torch.save` uses (protocol 2), read into a flat arena.
+//! Python's pickle language, protocols 0 to 5, read into a flat arena.
 //!
 //! A pickle is a program for a stack machine. This reader runs it without building or calling anything: a call of a Python
 //! function becomes an [`Object::Call`] that says what would have been called with what. Objects lie in one arena and
 //! refer to each other by index, so that no input can make reading or dropping them recurse, and a value used twice is
-//! stored once. Strings are borrowed from the file. An opcode outside the list below is an error.
+//! stored once. Strings are borrowed from the file. What no tensor needs, such as sets, bytes, and integers of more than 64 bits, is
+//! [`Object::Opaque`]; what a Python object is filled with afterwards is left out.
+
+#[cfg(test)]
+mod tests;
+mod values;
 
 use std::collections::HashMap;
 
-/// The most objects a pickle may hold: some sixty thousand tensors.
-const MAX_OBJECTS: usize = 1 << 20;
+/// The most objects a pickle may hold, apart from floats, booleans and the like, which are stored once.
+const MAX_OBJECTS: usize = 1 << 24;
+
+/// The objects that are stored once, at the beginning of the arena.
+const NONE: Id = 0;
+const FALSE: Id = 1;
+const TRUE: Id = 2;
+const FLOAT: Id = 3;
+const OPAQUE: Id = 4;
+const EMPTY: Id = 5;
 
 /// Where an object lies in the arena.
 pub(super) type Id = usize;
@@ -17,9 +30,11 @@ pub(super) type Id = usize;
 #[derive(Debug)]
 pub(super) enum Object<'a> {
     None,
-    Bool,
+    Bool(bool),
     Int(i64),
     Float,
+    /// Anything else without a part in a tensor.
+    Opaque,
     Text(&'a str),
     /// A function or class, by the names of its module and its own.
     Global(&'a str, &'a str),
@@ -40,9 +55,10 @@ impl Object<'_> {
     pub(super) fn describe(&self) -> &'static str {
         match self {
             Self::None => "None",
-            Self::Bool => "a boolean",
+            Self::Bool(_) => "a boolean",
             Self::Int(_) => "an integer",
             Self::Float => "a float",
+            Self::Opaque => "a value",
             Self::Text(_) => "a string",
             Self::Global(..) => "a function or class",
             Self::Tuple(_) => "a tuple",
@@ -106,7 +122,14 @@ impl<'a> Machine<'a> {
         Self {
             bytes,
             position: 0,
-            objects: Vec::new(),
+            objects: vec![
+                Object::None,
+                Object::Bool(false),
+                Object::Bool(true),
+                Object::Float,
+                Object::Opaque,
+                Object::Tuple(Vec::new()),
+            ],
             stack: Vec::new(),
             marks: Vec::new(),
             memo: HashMap::new(),
@@ -119,75 +142,99 @@ impl<'a> Machine<'a> {
         match opcode {
             0x80 => {
                 let [version] = self.take()?;
-                if version != 2 {
-                    return Err(format!("pickle protocol {version}, but torch.save writes protocol 2"));
+                if version > 5 {
+                    return Err(format!("pickle protocol {version}; protocols 0 to 5 are read"));
                 }
             }
+            0x95 => drop(self.take::<8>()?), // the length of a frame
             b'.' => return self.pop().map(Some),
             b'(' => self.marks.push(self.stack.len()),
-            b'N' => self.push(Object::None)?,
-            0x88 | 0x89 => self.push(Object::Bool)?,
-            b'K' | b'M' | b'J' | 0x8a => self.integer(opcode)?,
+            b'N' => self.stack.push(NONE),
+            0x88 => self.stack.push(TRUE),
+            0x89 => self.stack.push(FALSE),
+            b'K' | b'M' | b'J' | 0x8a | 0x8b => self.integer(opcode)?,
             b'G' => {
                 self.take::<8>()?;
-                self.push(Object::Float)?;
+                self.stack.push(FLOAT);
             }
-            b'X' => {
-                let length = u32::from_le_bytes(self.take()?);
-                let text = self.slice(length as usize)?;
-                self.push(Object::Text(utf8(text)?))?;
+            b'X' | 0x8c | 0x8d | b'V' => self.text(opcode)?,
+            b'U' | b'T' | b'C' | b'B' | 0x8e | 0x96 => {
+                let length = self.length(opcode)?;
+                self.slice(length)?;
+                self.stack.push(OPAQUE);
             }
+            b'I' | b'L' | b'F' | b'S' | b'P' => self.line_of_text(opcode)?,
             b'c' => {
                 let (module, name) = (self.line()?, self.line()?);
                 self.push(Object::Global(module, name))?;
             }
+            0x93 => self.stack_global()?,
             b')' | b't' | 0x85..=0x87 => self.tuple(opcode)?,
             b']' => self.push(Object::List(Vec::new()))?,
             b'}' => self.push(Object::Dict(Vec::new()))?,
-            b'a' | b'e' | b's' | b'u' => self.fill(opcode)?,
+            b'l' | b'd' => self.filled(opcode)?,
+            0x8f => self.push(Object::Opaque)?, // a set of its own, which is filled
+            0x91 => {
+                self.pop_to_mark()?;
+                self.stack.push(OPAQUE);
+            }
+            b'a' | b'e' | b's' | b'u' | 0x90 => self.fill(opcode)?,
             b'Q' => {
                 let id = self.pop()?;
                 self.push(Object::Persistent(id))?;
             }
-            b'R' | 0x81 => self.call()?,
+            b'R' | 0x81 | 0x92 | b'o' | b'i' => self.call(opcode)?,
             // The attributes of the object below (an ordered dict's `_metadata`): nothing a tensor needs.
             b'b' => {
                 self.pop()?;
                 self.last()?;
             }
-            b'q' | b'r' | b'h' | b'j' => self.memo(opcode)?,
+            b'q' | b'r' | b'h' | b'j' | b'p' | b'g' | 0x94 => self.memo(opcode)?,
+            b'0' => match self.marks.last() {
+                Some(mark) if *mark == self.stack.len() => drop(self.marks.pop()),
+                _ => drop(self.pop()?),
+            },
+            b'1' => drop(self.pop_to_mark()?),
+            b'2' => {
+                let id = self.last()?;
+                self.stack.push(id);
+            }
+            0x97 | 0x98 => {
+                return Err(
+                    "a pickle whose data lie outside of it (buffer_callback); save with torch.save alone".into(),
+                );
+            }
             other => {
-                return Err(format!(
-                    "opcode 0x{other:02x}, which torch.save does not write for tensors"
-                ));
+                return Err(format!("opcode 0x{other:02x}, which Python's pickle does not write"));
             }
         }
         Ok(None)
     }
 
-    fn integer(&mut self, opcode: u8) -> Result<(), String> {
-        let value = match opcode {
-            b'K' => i64::from(u8::from_le_bytes(self.take()?)),
-            b'M' => i64::from(u16::from_le_bytes(self.take()?)),
-            b'J' => i64::from(i32::from_le_bytes(self.take()?)),
-            // LONG1: as many bytes as its first byte says, two's complement.
-            _ => {
-                let [length] = self.take()?;
-                let digits = self.slice(usize::from(length))?;
-                let negative = digits.last().is_some_and(|&top| top >= 0x80);
-                let mut wide = [if negative { 0xff } else { 0 }; 8];
-                wide.get_mut(..digits.len())
-                    .ok_or_else(|| format!("an integer of {length} bytes, at most 8 expected"))?
-                    .copy_from_slice(digits);
-                i64::from_le_bytes(wide)
-            }
-        };
-        self.push(Object::Int(value))
+    /// A function or class whose names were pushed before.
+    fn stack_global(&mut self) -> Result<(), String> {
+        let (name, module) = (self.pop()?, self.pop()?);
+        match (&self.objects[module], &self.objects[name]) {
+            (&Object::Text(module), &Object::Text(name)) => self.push(Object::Global(module, name)),
+            (other, _) => Err(format!("a function or class named by {}", other.describe())),
+        }
+    }
+
+    /// A list or dict of all that lies above the mark.
+    fn filled(&mut self, opcode: u8) -> Result<(), String> {
+        let items = self.pop_to_mark()?;
+        self.push(match opcode {
+            b'l' => Object::List(items),
+            _ => Object::Dict(pairs(&items)?),
+        })
     }
 
     fn tuple(&mut self, opcode: u8) -> Result<(), String> {
         let items = match opcode {
-            b')' => Vec::new(),
+            b')' => {
+                self.stack.push(EMPTY);
+                return Ok(());
+            }
             b't' => self.pop_to_mark()?,
             _ => {
                 let length = usize::from(opcode - 0x84); // TUPLE1, TUPLE2, TUPLE3
@@ -215,21 +262,45 @@ impl<'a> Machine<'a> {
         match (&mut self.objects[target], opcode) {
             (Object::List(list), b'a' | b'e') => list.extend(items),
             (Object::Dict(dict), b's' | b'u') => {
-                let (pairs, rest) = items.as_chunks::<2>();
-                if !rest.is_empty() {
-                    return Err("a dict's key without a value".into());
-                }
-                dict.extend(pairs.iter().map(|&[key, value]| (key, value)));
+                dict.extend(pairs(&items)?);
             }
+            // a set, or an object of a class that is a list or dict: no state dict
+            (Object::Opaque | Object::Call { .. }, _) => {}
             (other, _) => return Err(format!("items added to {}", other.describe())),
         }
         Ok(())
     }
 
     /// A call. That of `OrderedDict` with no arguments makes a dict, which the following opcodes fill.
-    fn call(&mut self) -> Result<(), String> {
+    fn call(&mut self, opcode: u8) -> Result<(), String> {
+        let (callable, arguments) = match opcode {
+            b'i' => {
+                let (module, name) = (self.line()?, self.line()?);
+                let items = self.pop_to_mark()?;
+                self.push(Object::Global(module, name))?;
+                (self.pop()?, items)
+            }
+            b'o' => {
+                let mut items = self.pop_to_mark()?;
+                match items.is_empty() {
+                    true => return Err("a Python object without its class".into()),
+                    false => (items.remove(0), items),
+                }
+            }
+            _ => {
+                if opcode == 0x92 {
+                    self.pop()?; // named arguments
+                }
+                let (arguments, callable) = (self.pop()?, self.pop()?);
+                return self.push_call(callable, arguments);
+            }
+        };
+        self.push(Object::Tuple(arguments))?;
         let arguments = self.pop()?;
-        let callable = self.pop()?;
+        self.push_call(callable, arguments)
+    }
+
+    fn push_call(&mut self, callable: Id, arguments: Id) -> Result<(), String> {
         let ordered = matches!(self.objects[callable], Object::Global("collections", "OrderedDict"));
         let empty = matches!(&self.objects[arguments], Object::Tuple(items) if items.is_empty());
         self.push(if ordered && empty {
@@ -241,10 +312,15 @@ impl<'a> Machine<'a> {
 
     fn memo(&mut self, opcode: u8) -> Result<(), String> {
         let key = match opcode {
+            0x94 => u32::try_from(self.memo.len()).map_err(|_| "too many objects are kept".to_string())?,
+            b'p' | b'g' => self
+                .line()?
+                .parse()
+                .map_err(|_| "an object kept under no number".to_string())?,
             b'q' | b'h' => u32::from(u8::from_le_bytes(self.take()?)),
             _ => u32::from_le_bytes(self.take()?),
         };
-        if matches!(opcode, b'q' | b'r') {
+        if matches!(opcode, b'q' | b'r' | b'p' | 0x94) {
             let id = self.last()?;
             self.memo.insert(key, id);
         } else {
@@ -306,6 +382,10 @@ impl<'a> Machine<'a> {
     }
 
     fn line(&mut self) -> Result<&'a str, String> {
+        utf8(self.line_bytes()?)
+    }
+
+    fn line_bytes(&mut self) -> Result<&'a [u8], String> {
         let rest = &self.bytes[self.position..];
         let length = rest
             .iter()
@@ -313,104 +393,19 @@ impl<'a> Machine<'a> {
             .ok_or("a name without end")?;
         let line = self.slice(length)?;
         self.position += 1;
-        utf8(line)
+        Ok(line)
+    }
+}
+
+/// Keys and values in turn.
+fn pairs(items: &[Id]) -> Result<Vec<(Id, Id)>, String> {
+    let (pairs, rest) = items.as_chunks::<2>();
+    match rest.is_empty() {
+        true => Ok(pairs.iter().map(|&[key, value]| (key, value)).collect()),
+        false => Err("a dict's key without a value".into()),
     }
 }
 
 fn utf8(bytes: &[u8]) -> Result<&str, String> {
     std::str::from_utf8(bytes).map_err(|error| format!("a string that is not UTF-8: {error}"))
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-    use proptest::prelude::*;
-
-    fn integers(bytes: &[u8]) -> Vec<i64> {
-        let pickle = Pickle::read(bytes).unwrap();
-        let Object::Tuple(items) = pickle.top() else {
-            panic!("{pickle:?}")
-        };
-        items
-            .iter()
-            .map(|&id| match pickle.get(id) {
-                Object::Int(value) => *value,
-                other => panic!("{other:?}"),
-            })
-            .collect()
-    }
-
-    #[test]
-    fn integers_of_every_width() {
-        // Written by Python: pickle.dumps((7, 300, -5, 2**40, -2**40, 0), 2) without the memo.
-        let bytes = b"\x80\x02(K\x07M\x2c\x01J\xfb\xff\xff\xff\x8a\x06\x00\x00\x00\x00\x00\x01\x8a\x06\x00\x00\x00\x00\x00\xff\x8a\x00t.";
-        assert_eq!(integers(bytes), [7, 300, -5, 1 << 40, -(1 << 40), 0]);
-    }
-
-    #[test]
-    fn a_shared_object_is_filled_once_for_all() {
-        // d = OrderedDict(); d kept as 0, a tuple of d twice, then {"a": 1} put into d.
-        let bytes = b"\x80\x02ccollections\nOrderedDict\n)Rq\x00X\x01\x00\x00\x00aK\x01sh\x00\x86.";
-        let pickle = Pickle::read(bytes).unwrap();
-        let Object::Tuple(items) = pickle.top() else {
-            panic!("{pickle:?}")
-        };
-        assert_eq!(items[0], items[1]);
-        assert!(matches!(pickle.get(items[0]), Object::Dict(pairs) if pairs.len() == 1));
-    }
-
-    #[test]
-    fn doubling_and_nesting_stay_linear() {
-        // ((((), ()), ((), ())), …): 2^2000 leaves when copied, 2001 objects here; dropped without recursion.
-        let mut bytes = b"\x80\x02)".to_vec();
-        for _ in 0..2000 {
-            bytes.extend(b"q\x00h\x00\x86");
-        }
-        bytes.push(b'.');
-        assert_eq!(Pickle::read(&bytes).unwrap().objects.len(), 2001);
-        let mut bytes = b"\x80\x02)".to_vec();
-        bytes.extend(std::iter::repeat_n(0x85, 500_000));
-        bytes.push(b'.');
-        assert_eq!(Pickle::read(&bytes).unwrap().objects.len(), 500_001);
-    }
-
-    #[test]
-    fn errors_say_where_and_what() {
-        let message = |bytes: &[u8]| Pickle::read(bytes).unwrap_err();
-        assert_eq!(
-            message(b"\x80\x04."),
-            "byte 0 of the pickle: pickle protocol 4, but torch.save writes protocol 2"
-        );
-        assert!(
-            message(b"\x80\x02X\xff\xff\xff\xffabc").contains("4294967295 bytes expected, but the pickle ends after 3")
-        );
-        assert!(message(b"\x80\x02\x8a\xff").contains("255 bytes expected"));
-        assert!(message(b"\x80\x02i").contains("opcode 0x69"));
-        assert!(message(b"\x80\x02h\x05").contains("no object was kept as 5"));
-        assert!(
-            message(b"\x80\x02K\x01(\x85").contains("too few objects"),
-            "pops below a mark"
-        );
-        assert!(message(b"\x80\x02K\x01K\x02a").contains("items added to an integer"));
-        assert!(message(b"\x80\x02}(K\x01u").contains("key without a value"));
-        assert!(message(b"\x80\x02cabc").contains("a name without end"));
-        assert!(message(&[b')'; MAX_OBJECTS + 1]).contains("more than"));
-    }
-
-    proptest! {
-        #[test]
-        fn any_program_ends_without_panic(program in prop::collection::vec(
-            prop_oneof![
-                prop::sample::select(b"().NKMJGXcttt]}aesuQRbqrhj".to_vec()),
-                0x80u8..0x8b,
-                0u8..4,
-                any::<u8>(),
-            ],
-            0..200,
-        )) {
-            if let Ok(pickle) = Pickle::read(&program) {
-                prop_assert!(pickle.objects.len() <= program.len());
-            }
-        }
-    }
 }

@@ -1,0 +1,172 @@
+//! Where the weights are among all that a torch file holds.
+//!
+//! People save a bare state dict `{name: tensor}`, or a dict of many things among which one is a state dict, under a name of their
+//! own: the published package under `MODEL`, others under `state_dict`, `model`, …, also one inside another. Only tensors matter:
+//! values of any other kind, and what lies beside the state dict, are passed over.
+
+use super::pickle::{Id, Object, Pickle};
+
+/// The keys that state dicts are known to stand under, the likeliest first.
+const KEYS: [&str; 11] = [
+    super::torch::MODEL,
+    "state_dict",
+    "model_state_dict",
+    "model",
+    "module",
+    "net",
+    "network",
+    "weights",
+    "params",
+    "ema",
+    "checkpoint",
+];
+
+/// Dicts in dicts that are looked into.
+const MAX_DEPTH: usize = 4;
+
+/// A call of one of torch's functions that make a tensor.
+pub(super) struct Rebuild<'p> {
+    pub(super) function: &'p str,
+    pub(super) arguments: &'p [Id],
+}
+
+/// The names and tensors of the state dict.
+pub(super) fn find<'p>(pickle: &'p Pickle<'_>) -> Result<Vec<(&'p str, Id)>, String> {
+    match pickle.top() {
+        Object::Dict(_) => {}
+        Object::Call { callable, .. } => return Err(whole_object(pickle, *callable)),
+        other => {
+            return Err(format!(
+                "expected a state dict or a training checkpoint, found {}; save one with `torch.save(model.state_dict(), path)`",
+                other.describe()
+            ));
+        }
+    }
+    search(pickle, pickle.top(), MAX_DEPTH)?.ok_or_else(|| nothing(pickle))
+}
+
+/// The tensors of this dict, or of the one in it that is a state dict; `None` if there are none.
+fn search<'p>(
+    pickle: &'p Pickle<'_>,
+    object: &'p Object<'_>,
+    depth: usize,
+) -> Result<Option<Vec<(&'p str, Id)>>, String> {
+    let Object::Dict(items) = object else { return Ok(None) };
+    let named = || {
+        items.iter().filter_map(|&(key, value)| match *pickle.get(key) {
+            Object::Text(name) => Some((name, value)),
+            _ => None,
+        })
+    };
+    let tensors: Vec<_> = named().filter(|(_, value)| is_tensor(pickle, *value)).collect();
+    if !tensors.is_empty() || depth == 0 {
+        return Ok((!tensors.is_empty()).then_some(tensors));
+    }
+    for known in KEYS {
+        // the last one of a name is the one that Python keeps
+        if let Some((_, value)) = named().filter(|(name, _)| *name == known).last()
+            && let Some(found) = search(pickle, pickle.get(value), depth - 1)?
+        {
+            return Ok(Some(found));
+        }
+    }
+    let mut others = Vec::new();
+    for (name, value) in named().filter(|(name, _)| !KEYS.contains(name)) {
+        if let Some(found) = search(pickle, pickle.get(value), depth - 1)? {
+            others.push((name, found));
+        }
+    }
+    match others.len() {
+        0 => Ok(None),
+        1 => Ok(others.pop().map(|(_, found)| found)),
+        _ => {
+            let names: Vec<_> = others.iter().map(|(name, _)| format!("`{name}`")).collect();
+            Err(format!(
+                "expected one state dict, found tensors under {}; save the model's alone, or under \"state_dict\"",
+                names.join(", ")
+            ))
+        }
+    }
+}
+
+/// Whether an object is a tensor of any kind.
+fn is_tensor(pickle: &Pickle<'_>, id: Id) -> bool {
+    let Object::Call { callable, .. } = pickle.get(id) else {
+        return false;
+    };
+    matches!(
+        pickle.get(*callable),
+        Object::Global("torch._utils" | "torch._tensor", function) if function.starts_with("_rebuild_")
+    )
+}
+
+/// The call that makes a tensor, without the parameter or subclass around it.
+pub(super) fn plain<'p>(pickle: &'p Pickle<'_>, id: Id) -> Result<Rebuild<'p>, String> {
+    let mut rebuild = call(pickle, id)?;
+    for _ in 0..MAX_DEPTH {
+        match (rebuild.function, rebuild.arguments) {
+            ("_rebuild_parameter" | "_rebuild_parameter_with_state", arguments) => {
+                let &data = arguments.first().ok_or("a parameter without data")?;
+                rebuild = call(pickle, data)?;
+            }
+            // a subclass: the function, the class, its arguments, attributes
+            ("_rebuild_from_type_v2", &[function, _, arguments, ..]) => {
+                match (pickle.get(function), pickle.get(arguments)) {
+                    (Object::Global("torch._utils", function), Object::Tuple(arguments)) => {
+                        rebuild = Rebuild { function, arguments }
+                    }
+                    _ => return Err("a tensor of a class of its own, expected a plain one".into()),
+                }
+            }
+            _ => break,
+        }
+    }
+    Ok(rebuild)
+}
+
+/// The name and arguments of a call of one of torch's functions.
+fn call<'p>(pickle: &'p Pickle<'_>, id: Id) -> Result<Rebuild<'p>, String> {
+    if let Object::Call { callable, arguments } = *pickle.get(id)
+        && let Object::Global("torch._utils" | "torch._tensor", function) = *pickle.get(callable)
+        && let Object::Tuple(arguments) = pickle.get(arguments)
+    {
+        return Ok(Rebuild { function, arguments });
+    }
+    Err(format!("expected a tensor, found {}", pickle.get(id).describe()))
+}
+
+/// That the file holds an object of a class.
+fn whole_object(pickle: &Pickle<'_>, callable: Id) -> String {
+    // objects are made by copyreg with their class, or by the class itself
+    let class = match pickle.get(callable) {
+        Object::Global(module, name) => format!("an object of {module}.{name}"),
+        _ => "a Python object".into(),
+    };
+    format!(
+        "expected a state dict, found {class}, as `torch.save(model, path)` writes it: its weights cannot be had without the Python code; \
+         save them alone with `torch.save(model.state_dict(), path)`"
+    )
+}
+
+fn nothing(pickle: &Pickle<'_>) -> String {
+    let Object::Dict(items) = pickle.top() else {
+        return "found no tensors".into();
+    };
+    let whole = items
+        .iter()
+        .find_map(|&(key, value)| match (pickle.get(key), pickle.get(value)) {
+            (Object::Text("MODEL" | "model" | "state_dict"), Object::Call { callable, .. }) => {
+                Some(whole_object(pickle, *callable))
+            }
+            _ => None,
+        });
+    whole.unwrap_or_else(|| {
+        let keys = items.iter().filter_map(|&(key, value)| match *pickle.get(key) {
+            Object::Text(name) => Some(format!("`{name}` ({})", pickle.get(value).describe())),
+            _ => None,
+        });
+        let keys: Vec<_> = keys.take(5).collect();
+        let among = if keys.is_empty() { "an empty dict".into() } else { keys.join(", ") };
+        format!("expected a state dict, found no tensors in it, only {among}; save one with `torch.save(model.state_dict(), path)`")
+    })
+}
