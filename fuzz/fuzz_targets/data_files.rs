@@ -1,4 +1,5 @@
-//! Data files through the data set `bytes`: the first byte says by which name, the others are the content.
+//! Data files through the data set `bytes`: the first byte says by which name, and whether bad lines are left out or the bytes taken as they
+//! are; the others are the content.
 #![no_main]
 
 use mblm::data::{DatasetArgs, Split};
@@ -14,11 +15,18 @@ libfuzzer_sys::fuzz_target!(|data: &[u8]| {
         return;
     };
     let folder = tempfile::tempdir().expect("a temporary folder");
-    let path = folder.path().join(NAMES[usize::from(choice) % NAMES.len()]);
+    let name = NAMES[usize::from(choice & 0x3f) % NAMES.len()];
+    let path = folder.path().join(name);
     std::fs::write(&path, content).expect("a small file fits into the temporary folder");
     mblm_fuzz::limited(data.len(), || {
         let mut args = DatasetArgs::new(&path, Split::Train, SAMPLE);
-        args.options.insert("text_field".into(), "text".into());
+        match name.contains("jsonl") {
+            true => {
+                args.options.insert("text_field".into(), "text".into());
+                args.options.insert("skip_bad_lines".into(), (choice & 0x40 != 0).into());
+            }
+            false => drop(args.options.insert("raw".into(), (choice & 0x80 != 0).into())),
+        }
         args.options.insert("held_out".into(), 0.5.into());
         let registry = TaskRegistry::default();
         for split in [Split::Train, Split::Validation, Split::Test] {

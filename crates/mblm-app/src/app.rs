@@ -5,18 +5,24 @@
 //! | 0 | done |
 //! | 1 | failed: a file that cannot be read, written or understood, data that do not fit the model |
 //! | 2 | wrong usage or configuration |
-//! | 3 | the loss was not finite |
+//! | 3 | a loss was not finite, or a model gives no numbers |
 //! | 130, 143 | ended by SIGINT (Ctrl-C), SIGTERM |
 
 use std::error::Error;
 use std::ffi::OsString;
 use std::process::ExitCode;
+use std::sync::Mutex;
 
 use anyhow::{Result, bail};
-use clap::{ArgMatches, Args, FromArgMatches};
+use clap::{Arg, ArgMatches, Args, FromArgMatches};
 use mblm::blocks::BlockRegistry;
+use mblm::checkpoint::{CONFIG_FILE, RUN_CONFIG, WEIGHTS_FILE};
 use mblm::task::TaskRegistry;
+use tracing::{Event, Level, Subscriber};
 use tracing_subscriber::EnvFilter;
+use tracing_subscriber::fmt::FmtContext;
+use tracing_subscriber::fmt::format::{FormatEvent, FormatFields, Writer};
+use tracing_subscriber::registry::LookupSpan;
 
 use crate::command::{Command, Context, Entry, GenerateMode, Group, RunKind, TaskCommands};
 use crate::commands;
@@ -86,6 +92,7 @@ impl App {
                 run_kinds: Vec::new(),
                 program: clap::Command::new("mblm"),
                 quiet: false,
+                streams: Mutex::default(),
             },
         };
         app.tasks(needle::register)
@@ -145,7 +152,7 @@ impl App {
 
     /// The command line that all of it understands.
     pub fn command_line(&self) -> clap::Command {
-        let mut all = GlobalArgs::augment_args(clap::Command::new("mblm"));
+        let mut all = with_whole_paragraphs(GlobalArgs::augment_args(clap::Command::new("mblm")));
         for entry in &self.entries {
             match entry {
                 Entry::Command(command) if command.parent().is_none() => {
@@ -173,14 +180,17 @@ impl App {
     }
 
     fn arguments(&self, command: &dyn Command) -> clap::Command {
-        command.arguments(clap::Command::new(command.name()), &self.context)
+        let arguments = command.arguments(clap::Command::new(command.name()), &self.context);
+        with_whole_paragraphs(arguments.mut_args(typed_freely))
     }
 
     /// Does what the arguments of this process ask for. Says on stderr what went wrong, and ends the process where they are not
     /// understood.
     pub fn run(mut self) -> ExitCode {
         mblm::checkpoint::atomic::fail_points_from_environment();
-        let matches = self.command_line().get_matches();
+        let line = self.command_line();
+        let arguments = model_first(std::env::args_os().collect(), &line);
+        let matches = line.get_matches_from(arguments);
         let result = global_args(&matches).and_then(|global| {
             start_logging(&global);
             self.run_matches(&matches)
@@ -223,6 +233,77 @@ impl App {
     }
 }
 
+/// The command with the sentences at the end of its help in one line a paragraph, so that they are wrapped once, to the width of the
+/// terminal. Indented lines stay as they are.
+fn with_whole_paragraphs(command: clap::Command) -> clap::Command {
+    let Some(help) = command.get_after_help().map(ToString::to_string) else {
+        return command;
+    };
+    let mut joined = String::with_capacity(help.len());
+    let mut before = "";
+    for line in help.lines() {
+        let goes_on = !before.is_empty()
+            && !before.ends_with(':')
+            && !before.starts_with(' ')
+            && !line.starts_with(' ')
+            && !line.is_empty();
+        match (joined.is_empty(), goes_on) {
+            (true, _) => {}
+            (false, true) => joined.push(' '),
+            (false, false) => joined.push('\n'),
+        }
+        joined.push_str(line);
+        before = line;
+    }
+    command.after_help(joined)
+}
+
+/// Options whose values are text, which may begin with a hyphen.
+const TEXT: [&str; 5] = ["prompt", "stop", "only", "forbid", "options"];
+
+/// Lets values begin with a hyphen: texts in any case, others where they are numbers. So a number that is out of its range is told from an
+/// option that does not exist.
+fn typed_freely(arg: Arg) -> Arg {
+    let one_value = arg
+        .get_num_args()
+        .is_none_or(|count| count.min_values() == 1 && count.max_values() == 1);
+    match !arg.is_positional() && arg.get_action().takes_values() && one_value {
+        true if TEXT.contains(&arg.get_id().as_str()) => arg.allow_hyphen_values(true),
+        true => arg.allow_negative_numbers(true),
+        false => arg,
+    }
+}
+
+/// The arguments with `-m` before a model that stands first behind a command which has that option (`mblm generate runs/my-run`).
+fn model_first(mut arguments: Vec<OsString>, line: &clap::Command) -> Vec<OsString> {
+    let [_, command, first, ..] = &arguments[..] else {
+        return arguments;
+    };
+    let takes_model = command
+        .to_str()
+        .and_then(|name| line.find_subcommand(name))
+        .is_some_and(|command| {
+            command
+                .get_arguments()
+                .any(|argument| argument.get_id() == "model" && argument.get_short() == Some('m'))
+        });
+    let is_model = match first.to_str() {
+        Some(text) if !text.starts_with('-') => crate::options::model_path(text).is_ok_and(|path| {
+            let has = |name: &str| path.join(name).is_file();
+            has(RUN_CONFIG) || has(CONFIG_FILE) && has(WEIGHTS_FILE)
+        }),
+        _ => false,
+    };
+    let is_given = arguments.iter().any(|argument| {
+        let text = argument.to_string_lossy();
+        text == "-m" || text == "--model" || text.starts_with("--model=")
+    });
+    if takes_model && is_model && !is_given {
+        arguments.insert(2, "-m".into());
+    }
+    arguments
+}
+
 fn global_args(matches: &ArgMatches) -> Result<GlobalArgs> {
     Ok(GlobalArgs::from_arg_matches(matches)?)
 }
@@ -240,10 +321,44 @@ fn start_logging(global: &GlobalArgs) {
     tracing_subscriber::fmt()
         .with_env_filter(filter)
         .with_writer(std::io::stderr)
-        .with_target(false)
+        .with_ansi(false)
         // a log that cannot be written is no reason to end the work
         .log_internal_errors(false)
+        .event_format(PlainLine)
         .init();
+}
+
+/// A line of the log as the program's other messages are: `warning: …`.
+struct PlainLine;
+
+impl<S, N> FormatEvent<S, N> for PlainLine
+where
+    S: Subscriber + for<'a> LookupSpan<'a>,
+    N: for<'a> FormatFields<'a> + 'static,
+{
+    fn format_event(&self, context: &FmtContext<'_, S, N>, mut out: Writer<'_>, event: &Event<'_>) -> std::fmt::Result {
+        let level = match *event.metadata().level() {
+            Level::ERROR => "error",
+            Level::WARN => "warning",
+            Level::INFO => "info",
+            Level::DEBUG => "debug",
+            Level::TRACE => "trace",
+        };
+        write!(out, "{level}: ")?;
+        context.field_format().format_fields(out.by_ref(), event)?;
+        writeln!(out)
+    }
+}
+
+/// The text of an error without the backtrace that the tensor library puts behind it where `RUST_BACKTRACE` is set.
+fn without_backtrace(text: &str) -> String {
+    let is_frame = |line: &&str| {
+        let line = line.trim_start();
+        let digits = line.trim_start_matches(|digit: char| digit.is_ascii_digit());
+        digits.len() < line.len() && digits.starts_with(": ")
+    };
+    let lines: Vec<&str> = text.lines().take_while(|line| !is_frame(line)).collect();
+    lines.join("\n").trim_end().to_string()
 }
 
 /// Says what went wrong and gives the exit code for it.
@@ -257,7 +372,7 @@ fn report(error: &anyhow::Error) -> ExitCode {
     if error.chain().any(gone) {
         return ExitCode::SUCCESS;
     }
-    output::note(&format!("error: {error:#}"));
+    output::note(&format!("error: {}", without_backtrace(&format!("{error:#}"))));
     let full = |cause: &(dyn Error + 'static)| {
         matches!(cause.downcast_ref(), Some(mblm::Error::Tensor(error)) if mblm::device::is_out_of_memory(error))
             || cause.downcast_ref().is_some_and(mblm::device::is_out_of_memory)
@@ -270,7 +385,7 @@ fn report(error: &anyhow::Error) -> ExitCode {
     }
     match error.downcast_ref::<mblm::Error>() {
         Some(mblm::Error::Config(_)) => ExitCode::from(2),
-        Some(mblm::Error::NotFinite { .. }) => ExitCode::from(3),
+        Some(mblm::Error::NotFinite { .. } | mblm::Error::NoNumbers { .. }) => ExitCode::from(3),
         _ if error.is::<Usage>() => ExitCode::from(2),
         _ => ExitCode::FAILURE,
     }

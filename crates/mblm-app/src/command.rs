@@ -9,13 +9,15 @@
 //!
 //! A command reads its arguments with [`parse`] and asks its [`Context`] for everything that was registered.
 
-use std::path::Path;
+use std::collections::HashMap;
+use std::path::{Path, PathBuf};
 use std::process::ExitCode;
+use std::sync::{Arc, Mutex, PoisonError};
 
 use anyhow::Result;
 use clap::{ArgMatches, FromArgMatches};
 use mblm::blocks::BlockRegistry;
-use mblm::config::{IoConfig, has_key};
+use mblm::config::{IoConfig, has_key, read_text};
 use mblm::task::TaskRegistry;
 
 use crate::commands::train::args::TrainArgs;
@@ -211,7 +213,7 @@ pub trait RunKind: Send + Sync {
     ///
     /// # Errors
     /// A configuration that cannot be read or used.
-    fn data(&self, config: &Path, overrides: &[String]) -> Result<IoConfig>;
+    fn data(&self, config: &Path, overrides: &[String], context: &Context) -> Result<IoConfig>;
 }
 
 /// What was registered, and how much is to be said: what a command knows of the program that it is part of.
@@ -223,6 +225,8 @@ pub struct Context {
     pub(crate) run_kinds: Vec<Box<dyn RunKind>>,
     pub(crate) program: clap::Command,
     pub(crate) quiet: bool,
+    /// Configurations that came through pipes.
+    pub(crate) streams: Mutex<HashMap<PathBuf, Arc<str>>>,
 }
 
 impl Context {
@@ -264,7 +268,34 @@ impl Context {
 
     /// The kind of run that a configuration file is of; `None` for a byte model's, and for a file that cannot be read.
     pub fn run_kind(&self, config: &Path) -> Option<&dyn RunKind> {
+        let text = self.config_text(config).ok()?;
         let mut kinds = self.run_kinds.iter();
-        kinds.find(|kind| has_key(config, kind.key())).map(|kind| &**kind)
+        kinds.find(|kind| has_key(&text, kind.key())).map(|kind| &**kind)
+    }
+
+    /// The text of a configuration file; `-` is stdin. What can be read only once, such as a pipe, is remembered.
+    ///
+    /// # Errors
+    /// A file that cannot be read, or is no text.
+    pub fn config_text(&self, path: &Path) -> mblm::Result<Arc<str>> {
+        if path
+            .metadata()
+            .is_ok_and(|metadata| metadata.is_file() || metadata.is_dir())
+        {
+            return Ok(read_text(path)?.into());
+        }
+        // poisoned only by a panic while a text was put in
+        let mut streams = self.streams.lock().unwrap_or_else(PoisonError::into_inner);
+        if let Some(text) = streams.get(path) {
+            return Ok(text.clone());
+        }
+        let text: Arc<str> = match path == Path::new("-") {
+            true => std::io::read_to_string(std::io::stdin().lock())
+                .map_err(|error| mblm::Error::file("stdin", error))?
+                .into(),
+            false => read_text(path)?.into(),
+        };
+        streams.insert(path.to_path_buf(), text.clone());
+        Ok(text)
     }
 }

@@ -1,6 +1,6 @@
 //! Reading configurations, and checking in them what only the program can know: names, and what it can do.
 
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
 use anyhow::Result;
 use candle_core::Device;
@@ -22,7 +22,51 @@ pub fn read(path: &Path, overrides: &[String], context: &Context) -> Result<Expe
         ))
         .into());
     }
-    usage(Experiment::from_file_with(path, overrides, context.blocks()))
+    let name = path.display().to_string();
+    let text = usage(context.config_text(path))?;
+    let mut experiment = usage(Experiment::from_yaml_str_with(
+        &text,
+        &name,
+        overrides,
+        context.blocks(),
+    ))?;
+    let io = &mut experiment.io;
+    for path in [&mut io.dataset_dir, &mut io.output_dir] {
+        *path = expanded(path);
+    }
+    Ok(experiment)
+}
+
+/// A path with the home folder for a `~` at its beginning, and the values of environment variables (`$NAME`, `${NAME}`) that are set.
+fn expanded(path: &Path) -> PathBuf {
+    let Some(text) = path.to_str().filter(|_| !path.exists()) else {
+        return path.into();
+    };
+    let home = |rest: &str| std::env::var("HOME").ok().map(|home| format!("{home}{rest}"));
+    let text = match text.strip_prefix('~') {
+        Some(rest) if rest.is_empty() || rest.starts_with('/') => home(rest).unwrap_or_else(|| text.into()),
+        _ => text.to_string(),
+    };
+    let mut out = String::with_capacity(text.len());
+    let mut rest = text.as_str();
+    while let Some(at) = rest.find('$') {
+        out.push_str(&rest[..at]);
+        let after = &rest[at + 1..];
+        let (name, behind) = match after.strip_prefix('{').and_then(|inner| inner.split_once('}')) {
+            Some(found) => found,
+            None => {
+                let end = after.find(|letter: char| !(letter.is_ascii_alphanumeric() || letter == '_'));
+                after.split_at(end.unwrap_or(after.len()))
+            }
+        };
+        match std::env::var(name) {
+            Ok(value) if !name.is_empty() => out.push_str(&value),
+            _ => out.push_str(&rest[at..rest.len() - behind.len()]),
+        }
+        rest = behind;
+    }
+    out.push_str(rest);
+    out.into()
 }
 
 /// What was read from a configuration file, where one that cannot be read is wrong usage.

@@ -1,10 +1,11 @@
 //! Options that several commands have: model, device, precision, split; and readers of numbers.
 
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
 use clap::builder::RangedU64ValueParser;
 use clap::{Args, ValueEnum};
-use mblm::config::Precision;
+use mblm::checkpoint::{CONFIG_FILE, RUN_CONFIG, WEIGHTS_FILE};
+use mblm::config::{ByteSize, Precision};
 use mblm::data::Split;
 
 /// The device to compute on.
@@ -30,8 +31,9 @@ pub struct ComputeArgs {
 /// The model to use.
 #[derive(Debug, Args)]
 pub struct ModelArgs {
-    /// Model folder, or a weights file with its config.json beside it
-    #[arg(short, long, value_name = "PATH")]
+    /// Model folder, or a weights file with its config.json beside it; a folder of runs is its newest run, `latest` that of `runs`;
+    /// may also stand first, without -m
+    #[arg(short, long, value_name = "PATH", value_parser = model_path)]
     pub model: PathBuf,
 }
 
@@ -83,6 +85,44 @@ impl From<PrecisionArg> for Precision {
             PrecisionArg::Bf16 => Self::Bf16,
         }
     }
+}
+
+/// Reads a number of bytes, such as 40GiB.
+///
+/// # Errors
+/// Text that is none.
+pub fn byte_size(text: &str) -> Result<ByteSize, String> {
+    text.trim()
+        .parse()
+        .map_err(|_| format!("expected a number of bytes, such as 8GiB, 500MB or 4096, found `{text}`"))
+}
+
+/// The model's folder that is meant: the path itself, the newest run in a folder of runs, or for `latest` the newest run in `runs`.
+///
+/// # Errors
+/// A folder of runs without any.
+pub fn model_path(text: &str) -> Result<PathBuf, String> {
+    let path = PathBuf::from(text);
+    if text == "latest" && !path.exists() {
+        return newest_run(Path::new("runs"))
+            .ok_or_else(|| "latest: expected runs in the folder `runs`, found none".into());
+    }
+    let is_model = [RUN_CONFIG, CONFIG_FILE, WEIGHTS_FILE]
+        .iter()
+        .any(|name| path.join(name).exists());
+    if path.is_dir() && !is_model {
+        return Ok(newest_run(&path).unwrap_or(path));
+    }
+    Ok(path)
+}
+
+/// The run in a folder of runs whose configuration was written last.
+fn newest_run(folder: &Path) -> Option<PathBuf> {
+    let runs = std::fs::read_dir(folder).ok()?.flatten().filter_map(|entry| {
+        let written = entry.path().join(RUN_CONFIG).metadata().ok()?.modified().ok()?;
+        Some((written, entry.path()))
+    });
+    runs.max().map(|(_, run)| run)
 }
 
 /// Reads a whole number from 1 to `most`.

@@ -3,7 +3,7 @@
 //! `output_dir/name_model_<run id>`; the run id is the environment's `JOB_ID`, else the time.
 
 use std::fs::File;
-use std::path::{Path, PathBuf};
+use std::path::{Component, Path, PathBuf};
 
 use anyhow::Result;
 use mblm::checkpoint::{WEIGHTS_FILE, atomic};
@@ -16,6 +16,29 @@ use crate::usage::Usage;
 
 /// The configuration in a run's folder.
 pub const CONFIG: &str = "config.yaml";
+
+/// The folder that relative paths of a run's configuration are relative to: where it was begun.
+const BEGAN_IN: &str = ".began_in";
+
+/// Where the data of a run are that is gone on with from another folder than it began in: a relative path is looked for here first, then where
+/// the run began.
+pub fn find_data(run: &Path, io: &mut IoConfig) {
+    if io.dataset_dir.is_absolute() || io.dataset_dir.exists() {
+        return;
+    }
+    let Ok(began_in) = std::fs::read_to_string(run.join(BEGAN_IN)) else {
+        return;
+    };
+    let there = Path::new(&began_in).join(&io.dataset_dir);
+    if there.exists() {
+        tracing::warn!(
+            "the data are taken from {}, where the run began: here is no {}",
+            there.display(),
+            io.dataset_dir.display()
+        );
+        io.dataset_dir = there;
+    }
+}
 
 /// The configuration that was given, else that of the run whose folder, model or state the model is; `what` it is to say.
 pub fn config_of(model: &Path, given: Option<&Path>, what: &str) -> Result<PathBuf> {
@@ -116,6 +139,9 @@ impl Resume {
 pub fn create(io: &IoConfig, config: &str) -> Result<RunFolder> {
     let (path, lock) = new_folder(io)?;
     write_config(&path, config)?;
+    if let Some(folder) = std::env::current_dir().ok().as_deref().and_then(Path::to_str) {
+        atomic::write(&path.join(BEGAN_IN), |out| out.write_all(folder.as_bytes()))?;
+    }
     Ok(RunFolder {
         path,
         state: None,
@@ -128,9 +154,11 @@ fn new_folder(io: &IoConfig) -> Result<(PathBuf, File)> {
     let IoConfig {
         output_dir, name_model, ..
     } = io;
+    check_name(io)?;
     let named = |id: &dyn std::fmt::Display| output_dir.join(format!("{name_model}_{id}"));
     let failed = |folder: &Path, error| mblm::Error::file(folder, format!("cannot make the run's folder: {error}"));
-    atomic::make_folder(output_dir)?;
+    // a name such as `group/run` has folders above it, as in the published package
+    atomic::make_folder(named(&0).parent().unwrap_or(output_dir))?;
     let path = match job_id() {
         Some(id) => {
             let folder = named(&id);
@@ -161,6 +189,23 @@ fn new_folder(io: &IoConfig) -> Result<(PathBuf, File)> {
     Ok((path, lock))
 }
 
+/// Fails for a name or job id that would lead out of the output folder.
+pub fn check_name(io: &IoConfig) -> Result<(), Usage> {
+    let job = job_id().map(|id| ("the environment's JOB_ID", id));
+    for (what, name) in [("io.name_model", io.name_model.clone())].into_iter().chain(job) {
+        let inside = Path::new(&name)
+            .components()
+            .all(|part| matches!(part, Component::Normal(_)));
+        if !inside || name.is_empty() || name.ends_with('/') || name.contains('\0') {
+            return Err(Usage(format!(
+                "{what} is {name:?}: expected a name for the run's folder within {}, without `..`, such as my-run or group/my-run",
+                io.output_dir.display()
+            )));
+        }
+    }
+    Ok(())
+}
+
 fn job_id() -> Option<String> {
     std::env::var("JOB_ID").ok().filter(|id| !id.is_empty())
 }
@@ -171,18 +216,21 @@ fn newest_run(io: &IoConfig) -> Result<Option<PathBuf>> {
         let run = io.output_dir.join(format!("{}_{id}", io.name_model));
         return Ok(run.join(CONFIG).is_file().then_some(run));
     }
-    let prefix = format!("{}_", io.name_model);
-    let entries = match std::fs::read_dir(&io.output_dir) {
+    let first = io.output_dir.join(format!("{}_", io.name_model));
+    let (Some(parent), Some(prefix)) = (first.parent(), first.file_name().and_then(|name| name.to_str())) else {
+        return Ok(None);
+    };
+    let entries = match std::fs::read_dir(parent) {
         Err(error) if error.kind() == std::io::ErrorKind::NotFound => return Ok(None),
-        entries => entries.map_err(|error| mblm::Error::file(&io.output_dir, error))?,
+        entries => entries.map_err(|error| mblm::Error::file(parent, error))?,
     };
     let mut runs = Vec::new();
     for entry in entries {
-        let entry = entry.map_err(|error| mblm::Error::file(&io.output_dir, error))?;
+        let entry = entry.map_err(|error| mblm::Error::file(parent, error))?;
         let name = entry.file_name();
         let id = name
             .to_str()
-            .and_then(|name| name.strip_prefix(&prefix)?.parse::<u64>().ok());
+            .and_then(|name| name.strip_prefix(prefix)?.parse::<u64>().ok());
         if let (Some(id), true) = (id, entry.path().join(CONFIG).is_file()) {
             runs.push((id, entry.path()));
         }

@@ -1,11 +1,34 @@
-//! Ctrl-C and termination: exit codes 130 and 143; in a conversation Ctrl-C ends an answer, and at the prompt the program.
+//! Ctrl-C, termination and the like: exit codes 130, 143, 128 + N for signal N; in a conversation Ctrl-C ends an answer, and at the prompt the program.
 
 use std::io;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicI32, Ordering};
 
+#[cfg(unix)]
+use signal_hook::consts::{SIGHUP, SIGUSR1, SIGXCPU};
 use signal_hook::consts::{SIGINT, SIGTERM};
 use signal_hook::{flag, low_level};
+
+/// Signals that end the program in good order, beside Ctrl-C: termination, a terminal or connection that was closed, and what batch
+/// systems send before a job's time is over.
+#[cfg(unix)]
+const ENDING: [i32; 4] = [SIGTERM, SIGHUP, SIGUSR1, SIGXCPU];
+#[cfg(not(unix))]
+const ENDING: [i32; 1] = [SIGTERM];
+
+/// Whether whoever began this process has it ignore a signal, as `nohup` does with SIGHUP.
+#[cfg(unix)]
+fn is_ignored(signal: i32) -> bool {
+    // SAFETY: all zeros is a value of this plain struct, and a null action only asks for the one that is set
+    unsafe {
+        let mut action: libc::sigaction = std::mem::zeroed();
+        libc::sigaction(signal, std::ptr::null(), &raw mut action) == 0 && action.sa_sigaction == libc::SIG_IGN
+    }
+}
+#[cfg(not(unix))]
+fn is_ignored(_: i32) -> bool {
+    false
+}
 
 /// Notes the first signal so that the work can end in good order; a second one ends the program at once.
 #[derive(Clone)]
@@ -33,7 +56,9 @@ impl Signals {
         let stop = Arc::new(AtomicBool::new(false));
         let received = Arc::new(AtomicI32::new(0));
         let idle = Arc::new(AtomicBool::new(false));
-        for (signal, when_idle) in [(SIGINT, interrupted_when_idle), (SIGTERM, 128 + SIGTERM)] {
+        let others = ENDING.into_iter().filter(|signal| !is_ignored(*signal));
+        let others = others.map(|signal| (signal, 128 + signal));
+        for (signal, when_idle) in std::iter::once((SIGINT, interrupted_when_idle)).chain(others) {
             flag::register_conditional_shutdown(signal, when_idle, idle.clone())?;
             // registered before the handler: does nothing until the flag is set by the first signal
             flag::register_conditional_shutdown(signal, 128 + signal, stop.clone())?;

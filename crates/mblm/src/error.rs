@@ -45,6 +45,18 @@ pub enum Error {
         state: Option<PathBuf>,
     },
 
+    /// A model whose predictions are no numbers.
+    #[error(
+        "{place}: the model gives no numbers ({value}); its weights are damaged, or its training diverged: `mblm inspect` shows which \
+         tensors are not finite; take an earlier model of the run"
+    )]
+    NoNumbers {
+        /// What was to be predicted.
+        place: String,
+        /// The value that is none.
+        value: f64,
+    },
+
     /// A training pass was asked to stop and did, between two chunks of its first stage: its gradients are those of a part.
     #[error("the training pass was asked to stop and is {done} of {of} parts far")]
     Stopped {

@@ -15,6 +15,15 @@ use mblm::{Error, Result};
 
 use super::options::NeedleOptions;
 
+/// How files are read.
+fn reading(text_field: Option<String>) -> Reading {
+    Reading {
+        decompress: true,
+        text_field,
+        ..Reading::default()
+    }
+}
+
 /// Natural text to hide needles in.
 pub struct Haystack {
     source: Arc<dyn ByteSource>,
@@ -28,10 +37,7 @@ impl Haystack {
     /// # Errors
     /// Files that cannot be read or decoded, or that are empty.
     pub fn open(path: &Path, text_field: Option<String>, on_opening: Option<OnOpening>) -> Result<Self> {
-        let reading = Reading {
-            decompress: true,
-            text_field,
-        };
+        let reading = reading(text_field);
         let files = Files::open(&regular_files(path)?, &reading, on_opening)?;
         Ok(Self {
             bytes: 0..files.len(),
@@ -67,7 +73,7 @@ impl Haystack {
     }
 
     pub(super) fn split(args: &DatasetArgs, options: &NeedleOptions, opener: &Opener) -> Result<Option<Self>> {
-        let part = opener.part(args, options.held_out, options.text_field.clone())?;
+        let part = opener.part(args, options.held_out, reading(options.text_field.clone()))?;
         Ok(part.map(|part| Self {
             source: part.files,
             bytes: part.bytes,

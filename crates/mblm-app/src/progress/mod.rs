@@ -70,11 +70,10 @@ impl TrainingProgress {
         if self.quiet || !is_terminal() {
             return;
         }
-        let style = ProgressStyle::with_template("{wide_bar} {pos}/{len}  {msg}  {eta} left")
+        let style = ProgressStyle::with_template("{wide_bar} {pos}/{len}  {msg}")
             .unwrap_or_else(|_| ProgressStyle::default_bar());
         let bar = ProgressBar::new(batches).with_style(style).with_position(done);
         self.bar = self.bars.add(bar);
-        self.bar.reset_eta();
     }
 
     /// Draws how far an evaluation is.
@@ -103,7 +102,13 @@ impl TrainingProgress {
         let speed = self.bytes as f64 / self.started.elapsed().as_secs_f64().max(1e-9);
         let bits = self.smoothed.unwrap_or(f64::NAN);
         let nats = bits * std::f64::consts::LN_2;
-        format!("loss {nats:.3}  {bits:.3} bits/byte  {:.1} kB/s", speed / 1e3)
+        format!("smoothed loss {nats:.3}  {bits:.3} bits/byte  {:.1} kB/s", speed / 1e3)
+    }
+
+    /// The time that the rest takes at the speed since this process began, `done` batches of the run being done.
+    fn left(&self, done: u64) -> Duration {
+        let each = self.started.elapsed().as_secs_f64() / (done - self.before).max(1) as f64;
+        Duration::try_from_secs_f64(each * self.batches.saturating_sub(done) as f64).unwrap_or(Duration::MAX)
     }
 
     fn batch(&mut self, report: &mblm::train::BatchReport) {
@@ -117,12 +122,12 @@ impl TrainingProgress {
                 .map_or(bits, |smoothed| smoothed + weight * (bits - smoothed)),
         );
         self.bar.set_position(done);
-        self.bar.set_message(self.message());
+        let left = self.left(done);
+        self.bar
+            .set_message(format!("{}  {:#} left", self.message(), indicatif::HumanDuration(left)));
         let due = self.last_line.is_none_or(|last| last.elapsed() >= LINE_INTERVAL) || done == self.batches;
         if !self.quiet && self.bar.is_hidden() && due {
             self.last_line = Some(Instant::now());
-            let elapsed = self.started.elapsed();
-            let left = elapsed.mul_f64((self.batches - done) as f64 / (done - self.before) as f64);
             note(&format!(
                 "batch {}/{}  {}  {} left",
                 grouped(done),

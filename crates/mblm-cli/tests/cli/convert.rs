@@ -139,7 +139,7 @@ fn a_target_named_like_another_file_is_a_mistake() {
     fails(
         &["convert", str(&trained().model), str(&to)],
         2,
-        &["ending in .pth", "found the name of a .safetensors file"],
+        &["ends in .pth", "found the name of a .safetensors file"],
     );
     fails(
         &["convert", "/missing/model", str(&scratch.path("to.pth"))],

@@ -15,6 +15,8 @@ mod needle;
 mod pictures;
 mod plan;
 mod plot;
+mod real_data;
+mod real_inputs;
 mod recipes;
 #[cfg(unix)]
 mod resume;
@@ -25,3 +27,4 @@ mod snapshots;
 mod support;
 mod train;
 mod verify;
+mod window;

@@ -245,6 +245,7 @@ fn wrong_usages_are_named() {
         &["--max-bytes", "3"],
         &["--only", "utf8"],
         &["--stop", "a"],
+        &["--echo"],
     ] {
         let finished = with(args);
         assert_eq!(finished.code, 2, "{args:?}: {finished:?}");
@@ -255,7 +256,7 @@ fn wrong_usages_are_named() {
         );
     }
     assert!(!folder.exists());
-    fails(&["generate", "-m", run, "--force"], 2, &["--pictures"]);
+    fails(&["generate", "-m", run, "--force"], 2, &["--force", "--out"]);
     // models of texts
     let text = trained();
     let words = ["generate", "-m", str(&text.run), "--pictures", str(&folder)];

@@ -6,8 +6,8 @@ use crate::support::{Scratch, done, finish, mblm, str, trained};
 fn progress_goes_to_stderr_in_plain_lines_and_json_alone_to_stdout() {
     let stderr = &trained().finished.stderr;
     assert!(!stderr.contains('\u{1b}') && !stderr.contains('\r'), "{stderr:?}");
-    assert!(stderr.contains("batch 1/30  loss "), "{stderr}");
-    assert!(stderr.contains("batch 30/30  loss "), "{stderr}");
+    assert!(stderr.contains("batch 1/30  smoothed loss "), "{stderr}");
+    assert!(stderr.contains("batch 30/30  smoothed loss "), "{stderr}");
     for part in [" bits/byte  ", " kB/s  ", " left\n", "30 batches of 4 × 32 bytes"] {
         assert!(stderr.contains(part), "{part}: {stderr}");
     }
@@ -85,7 +85,7 @@ fn quiet_says_nothing_on_stderr() {
 #[test]
 fn a_dry_run_prints_parameters_bytes_and_memory_and_writes_nothing() {
     let scratch = Scratch::new();
-    // data are not opened: they may be missing on the machine where a run is planned
+    // data that training would not find are said behind the plan
     let args = [
         "train",
         str(scratch.config()),
@@ -93,7 +93,13 @@ fn a_dry_run_prints_parameters_bytes_and_memory_and_writes_nothing() {
         "--set",
         "io.dataset_dir=/missing",
     ];
-    let finished = done(&args);
+    let finished = finish(&mut mblm(args));
+    assert_eq!(finished.code, 1);
+    assert!(
+        finished.stderr.contains("/missing: no such file or folder"),
+        "{}",
+        finished.stderr
+    );
     let text = finished.text();
     let parameters = done(&["inspect", str(&trained().model), "--json"]).json()["stages"][0]["parameters"].clone();
     let parameters = parameters.as_u64().unwrap().to_string();
@@ -108,7 +114,8 @@ fn a_dry_run_prints_parameters_bytes_and_memory_and_writes_nothing() {
         assert!(text.contains(part), "{part}: {text}");
     }
     assert!(scratch.run_folders().is_empty());
-    let json = done(&[&args[..], &["--json", "--set", "train.gradient_accumulate_every=3"]].concat()).json();
+    let more = ["--json", "--set", "train.gradient_accumulate_every=3"];
+    let json = finish(&mut mblm([&args[..], &more].concat())).json();
     assert_eq!(json["bytes_per_step"], 3 * 128);
     assert_eq!(json["steps"], 10);
     assert_eq!(json["stages"].as_array().unwrap().len(), 2);
@@ -214,7 +221,11 @@ fn a_preset_trains_on_a_file_without_a_configuration() {
         panic!("expected one run");
     };
     assert!(run.file_name().unwrap().to_str().unwrap().starts_with("tiny_"));
-    let of = |preset| done(&["train", "--data", str(data), "--preset", preset, "--dry-run", "--json"]).json();
+    // there is less than the larger one needs, which is said behind the plan
+    let of = |preset| {
+        let args = ["train", "--data", str(data), "--preset", preset, "--dry-run", "--json"];
+        finish(&mut mblm(args)).json()
+    };
     let millions = |preset| of(preset)["parameters"].as_f64().unwrap() / 1e6;
     assert!((1.15..1.25).contains(&millions("tiny")));
     assert!((5.45..5.55).contains(&millions("small")));

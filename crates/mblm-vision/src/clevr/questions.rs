@@ -4,14 +4,17 @@
 use std::collections::HashMap;
 use std::fmt;
 use std::fs::File;
-use std::io::{BufReader, Read};
+use std::io::{BufRead, BufReader, Read};
 use std::path::Path;
 
 use serde::de::{Deserialize, Deserializer, Error as _, IgnoredAny, MapAccess, SeqAccess, Visitor};
 
 use super::kinds::QuestionType;
-use mblm::data::{OnOpening, Opening};
+use mblm::data::{OnOpening, Opening, as_standard_json};
 use mblm::{Error, Result};
+
+/// What editors on Windows put before UTF-8.
+const BYTE_ORDER_MARK: &[u8] = b"\xef\xbb\xbf";
 
 /// Bytes between two reports of progress.
 const REPORT_EVERY: u64 = 1 << 24;
@@ -64,13 +67,33 @@ impl Questions {
             total,
             on_opening,
         };
-        let reader = BufReader::with_capacity(1 << 17, counted);
-        let parsed: TopLevel = serde_json::from_reader(reader)
-            .map_err(|error| Error::file(path, format!("expected the questions of CLEVR as JSON: {error}")))?;
+        let mut reader = BufReader::with_capacity(1 << 17, counted);
+        if reader.fill_buf().map_err(failed)?.starts_with(BYTE_ORDER_MARK) {
+            reader.consume(BYTE_ORDER_MARK.len());
+        }
+        let parsed: TopLevel = serde_json::from_reader(reader).or_else(|error| leniently(path, &error))?;
         if parsed.0.list.is_empty() {
             return Err(Error::file(path, "expected questions, found an empty list"));
         }
         Ok(parsed.0)
+    }
+}
+
+/// The questions in a file with what only Python writes, such as NaN; else the error of the strict reader.
+fn leniently(path: &Path, error: &serde_json::Error) -> Result<TopLevel> {
+    let bytes = std::fs::read(path).map_err(|error| Error::file(path, error))?;
+    let bytes = bytes.strip_prefix(BYTE_ORDER_MARK).unwrap_or(&bytes);
+    let lenient = as_standard_json(bytes).map(|standard| serde_json::from_slice(&standard));
+    match (lenient, bytes) {
+        (Some(Ok(parsed)), _) => Ok(parsed),
+        (_, [0xff, 0xfe, ..] | [0xfe, 0xff, ..]) => Err(Error::file(
+            path,
+            "expected JSON in UTF-8, found UTF-16 (by its byte order mark): `iconv -f UTF-16 -t UTF-8 FILE > NEW` converts it",
+        )),
+        _ => Err(Error::file(
+            path,
+            format!("expected the questions of CLEVR as JSON: {error}"),
+        )),
     }
 }
 

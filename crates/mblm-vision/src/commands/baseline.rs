@@ -50,8 +50,8 @@ impl RunKind for Baseline {
         run(config, args, context)
     }
 
-    fn data(&self, config: &Path, overrides: &[String]) -> Result<IoConfig> {
-        Ok(config::usage(ClassifierExperiment::from_file(config, overrides))?.io)
+    fn data(&self, config: &Path, overrides: &[String], context: &Context) -> Result<IoConfig> {
+        Ok(open_config(config, overrides, context)?.io)
     }
 }
 
@@ -69,9 +69,15 @@ fn refuse_options(args: &TrainArgs) -> Result<()> {
     Ok(())
 }
 
+fn open_config(path: &Path, overrides: &[String], context: &Context) -> Result<ClassifierExperiment> {
+    let text = config::usage(context.config_text(path))?;
+    let name = path.display().to_string();
+    config::usage(ClassifierExperiment::from_yaml_str(&text, &name, overrides))
+}
+
 /// The configuration with what the arguments change.
-fn read(path: &Path, args: &TrainArgs) -> Result<ClassifierExperiment> {
-    let mut experiment = config::usage(ClassifierExperiment::from_file(path, &args.overrides))?;
+fn read(path: &Path, args: &TrainArgs, context: &Context) -> Result<ClassifierExperiment> {
+    let mut experiment = open_config(path, &args.all_overrides(), context)?;
     if let Some(out) = &args.out {
         experiment.io.output_dir.clone_from(out);
     }
@@ -83,7 +89,7 @@ fn read(path: &Path, args: &TrainArgs) -> Result<ClassifierExperiment> {
 
 fn run(path: &Path, args: &TrainArgs, context: &Context) -> Result<ExitCode> {
     refuse_options(args)?;
-    let experiment = read(path, args)?;
+    let experiment = read(path, args, context)?;
     let device = device::open(&args.device)?;
     let training = open(&experiment, Split::Train, context)?;
     let validation = open(&experiment, Split::Validation, context)?;

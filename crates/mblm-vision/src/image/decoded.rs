@@ -1,6 +1,7 @@
 //! Images from PNG and JPEG files, and at another size.
 //!
-//! Files have 8 bits a channel; gray and palette images become RGB, transparency is dropped.
+//! Gray and palette images become RGB, transparency is dropped, and of 16 bits a channel the higher 8 count. What stands behind the end of
+//! an image is passed over: cropping tools and phones leave bytes there.
 
 use std::fs::File;
 use std::io::{BufReader, Read, Seek, SeekFrom};
@@ -13,8 +14,6 @@ use super::pixels::{Image, sides};
 use super::resize::resize;
 use mblm::{Error, Result};
 
-/// The last chunk of a PNG file: no bytes, its name, its checksum.
-const END: [u8; 12] = [0, 0, 0, 0, b'I', b'E', b'N', b'D', 0xae, 0x42, 0x60, 0x82];
 /// The first bytes of a PNG file.
 const SIGNATURE: [u8; 8] = [0x89, b'P', b'N', b'G', b'\r', b'\n', 0x1a, b'\n'];
 /// Bytes that a byte of a file can stand for at most: the bound of its compression, rounded up.
@@ -24,7 +23,7 @@ impl Image {
     /// Reads a PNG or JPEG file, whatever its name.
     ///
     /// # Errors
-    /// A file that is missing, truncated, damaged, neither PNG nor JPEG or has more than 8 bits a channel.
+    /// A file that is missing, truncated, damaged, or neither PNG nor JPEG.
     pub fn open(path: &Path) -> Result<Self> {
         let bytes = std::fs::read(path).map_err(|error| missing(path, &error))?;
         Self::decode(&bytes).map_err(|message| Error::file(path, message))
@@ -41,7 +40,7 @@ impl Image {
         let found = &bytes[..bytes.len().min(SIGNATURE.len())];
         match SIGNATURE.starts_with(found) {
             true => Self::decode_png(bytes),
-            false => Err("expected a PNG or JPEG file, found the first bytes of neither".into()),
+            false => Err(format!("expected a PNG or JPEG file, found {}", other_kind(bytes))),
         }
     }
 
@@ -56,7 +55,7 @@ impl Image {
 
     fn decode_png(bytes: &[u8]) -> Result<Self, String> {
         let mut decoder = png::Decoder::new(std::io::Cursor::new(bytes));
-        decoder.set_transformations(Transformations::EXPAND);
+        decoder.set_transformations(Transformations::EXPAND | Transformations::STRIP_16);
         decoder.set_ignore_text_chunk(true);
         let mut reader = decoder.read_info().map_err(unreadable)?;
         let (width, height) = png_sides(reader.info())?;
@@ -93,24 +92,84 @@ impl Image {
     }
 }
 
-/// Width and height of a PNG file whose beginning and end are there; what lies between is not read.
-pub(crate) fn inspect(path: &Path) -> Result<(usize, usize)> {
+/// A kind of image file that is read.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Kind {
+    /// JPEG.
+    Jpeg,
+    /// PNG.
+    Png,
+}
+
+/// What a file is that is neither PNG nor JPEG, by its first bytes.
+fn other_kind(bytes: &[u8]) -> &'static str {
+    match bytes {
+        [] => "an empty file",
+        [b'G', b'I', b'F', b'8', ..] => "a GIF file: convert it to PNG",
+        [b'R', b'I', b'F', b'F', _, _, _, _, b'W', b'E', b'B', b'P', ..] => "a WebP file: convert it to PNG",
+        [_, _, _, _, b'f', b't', b'y', b'p', ..] => "a HEIC or AVIF file: convert it to PNG or JPEG",
+        [b'B', b'M', ..] => "a BMP file: convert it to PNG",
+        [b'I', b'I', 42, 0, ..] | [b'M', b'M', 0, 42, ..] => "a TIFF file: convert it to PNG",
+        _ => "the first bytes of neither",
+    }
+}
+
+/// Looks whether the file of an image is whole, by its first bytes and its structure: that it begins as a PNG or JPEG file, and that a PNG file
+/// has its end. Pixels are not read.
+///
+/// # Errors
+/// A file that is missing, cut off, or of another kind.
+pub(crate) fn inspect(path: &Path) -> Result<Kind> {
     let mut file = File::open(path).map_err(|error| missing(path, &error))?;
+    let mut start = Vec::new();
+    (&mut file)
+        .take(16)
+        .read_to_end(&mut start)
+        .map_err(|error| missing(path, &error))?;
+    let of = |message: String| Error::file(path, message);
+    if start.starts_with(&jpeg_reader::START) {
+        return Ok(Kind::Jpeg);
+    }
+    if start.is_empty() || !SIGNATURE.starts_with(&start[..start.len().min(SIGNATURE.len())]) {
+        return Err(of(format!("expected a PNG or JPEG file, found {}", other_kind(&start))));
+    }
+    inspect_png(path).map(|_| Kind::Png)
+}
+
+/// Width and height of a PNG file that has its end; pixels are not read.
+pub(crate) fn inspect_png(path: &Path) -> Result<(usize, usize)> {
+    let file = File::open(path).map_err(|error| missing(path, &error))?;
     let of = |message: String| Error::file(path, message);
     let size = {
         let mut decoder = png::Decoder::new(BufReader::with_capacity(64, &file));
         let info = decoder.read_header_info().map_err(|error| of(unreadable(error)))?;
         png_sides(info).map_err(of)?
     };
-    let mut end = [0; END.len()];
-    let seek = file.seek(SeekFrom::End(-(END.len() as i64)));
-    match seek.and_then(|_| file.read_exact(&mut end)) {
-        Ok(()) if end == END => Ok(size),
-        Ok(()) => Err(of(
+    match has_end(&file) {
+        Ok(true) => Ok(size),
+        Ok(false) => Err(of(
             "the file is truncated: a PNG ends with an IEND chunk, this one does not; copy it again".into(),
         )),
         Err(error) => Err(Error::file(path, error)),
     }
+}
+
+/// Whether the chunks of a PNG file, one after the other, lead to an IEND chunk within the file.
+fn has_end(mut file: &File) -> std::io::Result<bool> {
+    let length = file.metadata()?.len();
+    let mut at = SIGNATURE.len() as u64;
+    // a length, a name, as many bytes, a checksum
+    while at + 12 <= length {
+        file.seek(SeekFrom::Start(at))?;
+        let mut head = [0; 8];
+        file.read_exact(&mut head)?;
+        let [a, b, c, d, name @ ..] = head;
+        if &name == b"IEND" {
+            return Ok(true);
+        }
+        at += 12 + u64::from(u32::from_be_bytes([a, b, c, d]));
+    }
+    Ok(false)
 }
 
 fn png_sides(info: &png::Info) -> Result<(usize, usize), String> {

@@ -10,7 +10,7 @@ use std::sync::{Arc, PoisonError, RwLock};
 use rayon::prelude::*;
 
 use super::cache::Cache;
-use super::decoded::inspect;
+use super::decoded::inspect_png;
 use super::listing::Listing;
 use super::pixels::Image;
 use super::prepare::Preparation;
@@ -140,7 +140,7 @@ impl Images {
         let images = self.listing.names.par_iter().enumerate();
         Ok(images
             .map(|(image, name)| match present.contains(&**name) {
-                true => inspect(&self.path(image)),
+                true => inspect_png(&self.path(image)),
                 false => Err(Error::file(self.path(image), "no such image")),
             })
             .collect())

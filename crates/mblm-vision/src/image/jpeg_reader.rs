@@ -1,7 +1,7 @@
 //! Pixels of a JPEG file, strictly: what the decoder would only warn of, such as data that ends early or codes that do not exist,
 //! is an error here, because it fills the rest of such an image with gray and calls it done.
 //!
-//! Baseline and progressive files of one or three channels are read. The C library reports errors by calling back; the callback
+//! Baseline and progressive files of one, three or four channels are read. The C library reports errors by calling back; the callback
 //! unwinds through it, which it is built for, and is caught here.
 
 use std::any::Any;
@@ -12,7 +12,7 @@ use std::os::raw::c_int;
 use std::panic::{AssertUnwindSafe, catch_unwind, resume_unwind};
 use std::path::Path;
 
-use mozjpeg::Decompress;
+use mozjpeg::{ColorSpace, Decompress};
 use mozjpeg_sys::{jpeg_common_struct, jpeg_error_mgr, jpeg_std_error};
 
 use super::pixels::{Image, sides};
@@ -65,8 +65,16 @@ fn decode_unwinding(bytes: &[u8]) -> Result<Image, String> {
             "the file is truncated: {found} bytes cannot hold {width} × {height} pixels"
         ));
     }
-    let mut pixels = header.rgb().map_err(unreadable)?;
-    let rgb: Vec<u8> = pixels.read_scanlines().map_err(unreadable)?;
+    let four = matches!(header.color_space(), ColorSpace::JCS_CMYK | ColorSpace::JCS_YCCK);
+    let mut pixels = match four {
+        true => header.to_colorspace(ColorSpace::JCS_CMYK),
+        false => header.rgb(),
+    }
+    .map_err(unreadable)?;
+    let mut rgb: Vec<u8> = pixels.read_scanlines().map_err(unreadable)?;
+    if four {
+        rgb = rgb_of_cmyk(&rgb);
+    }
     let rest = pixels.finish_into_inner().map_err(unreadable)?.len();
     // where the file lacks its end, the decoder makes one up without a word
     if !bytes[..bytes.len() - rest].ends_with(&END) {
@@ -76,6 +84,21 @@ fn decode_unwinding(bytes: &[u8]) -> Result<Image, String> {
         true => Ok(Image { width, height, rgb }),
         false => Err(format!("expected {width} × {height} pixels, found {}", rgb.len() / 3)),
     }
+}
+
+/// Red, green and blue of cyan, magenta, yellow and black as JPEG files hold them, 255 for no ink (Adobe's convention, which Pillow takes for
+/// all of them): r = k − ⌊k·(255 − c) / 255⌉.
+fn rgb_of_cmyk(cmyk: &[u8]) -> Vec<u8> {
+    // a·b / 255, rounded
+    let scaled = |a: u8, b: u8| {
+        let product = u32::from(a) * u32::from(b) + 128;
+        (((product >> 8) + product) >> 8) as u8
+    };
+    let (pixels, _) = cmyk.as_chunks::<4>();
+    pixels
+        .iter()
+        .flat_map(|&[c, m, y, k]| [c, m, y].map(|ink| k.saturating_sub(scaled(255 - ink, k))))
+        .collect()
 }
 
 /// Why it unwound.

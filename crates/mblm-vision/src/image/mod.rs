@@ -31,5 +31,5 @@ mod tests;
 
 pub use pixels::Image;
 
-pub(super) use decoded::inspect as inspect_png;
+pub(super) use decoded::{Kind, inspect as inspect_image};
 pub(super) use jpeg_reader::inspect as inspect_jpeg;

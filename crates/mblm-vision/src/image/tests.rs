@@ -75,8 +75,8 @@ fn gray_palette_and_transparent_images_are_read() {
     assert_eq!(rgb(ColorType::GrayscaleAlpha, &[9, 0, 8, 0]), [9, 9, 9, 8, 8, 8]);
     let palette = encode(ColorType::Indexed, BitDepth::Eight, Some(&[1, 2, 3, 4, 5, 6]), &[1, 0]);
     assert_eq!(palette.unwrap().rgb, [4, 5, 6, 1, 2, 3]);
-    let deep = encode(ColorType::Grayscale, BitDepth::Sixteen, None, &[1, 2, 3, 4]).unwrap_err();
-    assert!(deep.contains("expected 8 bits a channel, found 16"), "{deep}");
+    let deep = encode(ColorType::Grayscale, BitDepth::Sixteen, None, &[1, 2, 3, 4]).unwrap();
+    assert_eq!(deep.rgb, [1, 1, 1, 3, 3, 3], "the higher byte of each");
     // the header of an image of 8192 × 8192 pixels, and no room for them
     let mut huge = png(&noise(2, 1, 1));
     (huge[16..20]).copy_from_slice(&8192u32.to_be_bytes());
@@ -202,5 +202,39 @@ proptest! {
         if let Ok(image) = Image::decode(&file) {
             prop_assert_eq!(image.rgb.len(), image.width * image.height * 3);
         }
+    }
+}
+
+/// 11 × 9 pixels of noise that Pillow wrote as a JPEG file of cyan, magenta, yellow and black; what it reads from it as RGB.
+#[test]
+fn four_inks_become_the_colours_that_pillow_gives() {
+    let image = Image::decode(include_bytes!("cmyk.jpg")).unwrap();
+    assert_eq!((image.width, image.height), (11, 9));
+    assert_eq!(image.rgb[..9], [1, 12, 122, 8, 36, 119, 39, 21, 46]);
+    assert_eq!(image.rgb[(4 * 11 + 5) * 3..][..3], [23, 24, 1]);
+    assert_eq!(image.rgb.iter().map(|value| u64::from(*value)).sum::<u64>(), 20763);
+}
+
+#[test]
+fn what_stands_behind_an_image_is_passed_over() {
+    let whole = png(&noise(5, 4, 2));
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join("a.jpg");
+    std::fs::write(&path, [&whole[..], b"more of it"].concat()).unwrap();
+    assert_eq!(super::decoded::inspect(&path).unwrap(), super::decoded::Kind::Png);
+    assert_eq!(Image::open(&path).unwrap(), noise(5, 4, 2));
+    for cut in [whole.len() - 1, whole.len() - 12, 40] {
+        std::fs::write(&path, &whole[..cut]).unwrap();
+        assert!(super::decoded::inspect(&path).is_err(), "{cut}");
+    }
+    for (content, part) in [
+        (&b""[..], "an empty file"),
+        (b"GIF89a", "GIF"),
+        (b"RIFF\0\0\0\0WEBP", "WebP"),
+        (b"BM\0\0", "BMP"),
+    ] {
+        std::fs::write(&path, content).unwrap();
+        let message = super::decoded::inspect(&path).unwrap_err().to_string();
+        assert!(message.contains(part), "{message}");
     }
 }

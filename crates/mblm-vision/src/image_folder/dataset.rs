@@ -4,19 +4,22 @@
 //! the same.
 
 use std::path::PathBuf;
-use std::sync::Arc;
+use std::sync::{Arc, Mutex, PoisonError};
 
 use rayon::prelude::*;
 
-use super::files::{Found, find, is_jpeg};
+use super::files::{Found, find, is_misnamed};
 use super::form::Form;
 use super::layout::Layout;
 use super::options::ImageFolderOptions;
 use crate::image::cache::Cache;
 use crate::image::images::Images;
-use crate::image::{inspect_jpeg, inspect_png};
+use crate::image::{inspect_image, inspect_jpeg};
 use mblm::data::{Dataset, DatasetArgs, OnOpening, Sample, Split};
 use mblm::{Error, Result};
+
+/// Damaged images that a message names.
+const NAMED: usize = 20;
 
 /// A split of a folder of images, as one worker sees it.
 pub struct ImageFolder {
@@ -39,10 +42,10 @@ impl ImageFolder {
     /// of PNG files), and at the length of every sample, for which JPEG files that are to be made are made here.
     ///
     /// # Errors
-    /// Options that make no sense; the first of whatever is wrong with the files.
+    /// Options that make no sense; what is wrong with the files, of which the first are named.
     pub fn open(args: &DatasetArgs) -> Result<Option<Self>> {
         let options = ImageFolderOptions::read(args)?;
-        let Some(Found { folder, names, own }) = find(args, options.held_out, options.jpeg_files)? else {
+        let Some(Found { folder, names, mut own }) = find(args, options.held_out, options.jpeg_files)? else {
             return Ok(None);
         };
         let layout = Layout::of(&options, args)?;
@@ -53,7 +56,7 @@ impl ImageFolder {
             );
         }
         let mut images = Images::new(folder, names, options.preparation()?);
-        let lens = lens(&mut images, &own, &options, layout.form(), args.on_opening.as_ref())?;
+        let lens = lens(&mut images, &mut own, &options, layout.form(), args.on_opening.as_ref())?;
         let misfits: Vec<(PathBuf, String)> = own
             .iter()
             .zip(lens)
@@ -115,27 +118,38 @@ impl ImageFolder {
 /// The bytes that each image of the split becomes. Those of a cache are prepared here, as are JPEG files.
 fn lens(
     images: &mut Images,
-    own: &[usize],
+    own: &mut Vec<usize>,
     options: &ImageFolderOptions,
     form: Form,
     on_opening: Option<&OnOpening>,
 ) -> Result<Vec<usize>> {
-    let sizes: Vec<Result<usize>> = own
+    let misnamed = Mutex::new(Vec::new());
+    let inspected: Vec<Result<usize>> = own
         .par_iter()
-        .map(|image| {
-            let path = images.path(*image);
-            match is_jpeg(&path) {
-                true => inspect_jpeg(&path),
-                false => inspect_png(&path).map(|_| 0), // what it becomes does not depend on it
-            }
+        .map(|image| match options.jpeg_files {
+            true => inspect_jpeg(&images.path(*image)),
+            false => inspect_image(&images.path(*image)).map(|kind| {
+                if is_misnamed(&images.path(*image), kind) {
+                    misnamed.lock().unwrap_or_else(PoisonError::into_inner).push(*image);
+                }
+                0 // what it becomes does not depend on it
+            }),
         })
         .collect();
-    let damaged = sizes.iter().filter(|size| size.is_err()).count();
-    let sizes = sizes.into_iter().collect::<Result<Vec<_>>>();
-    let sizes = sizes.map_err(|error| match damaged {
-        1 => error,
-        count => Error::input(format!("{error}; pictures that are damaged: {count}")),
-    })?;
+    let mut misnamed = misnamed.into_inner().unwrap_or_else(PoisonError::into_inner);
+    if !misnamed.is_empty() {
+        misnamed.sort_unstable();
+        let names = misnamed
+            .iter()
+            .take(NAMED)
+            .map(|image| images.path(*image).display().to_string());
+        let names = names.collect::<Vec<_>>().join(", ");
+        tracing::warn!(
+            "{} pictures are read as what they are, PNG or JPEG, though their names say the other: {names}",
+            misnamed.len()
+        );
+    }
+    let sizes = sound(own, inspected, options.skip_bad_images)?;
     if let Some(folder) = &options.cache_dir {
         let cache = Cache::open(folder, images.listing(), on_opening)?;
         let lens = own.iter().map(|image| cache.len(*image)).collect();
@@ -147,6 +161,42 @@ fn lens(
         None if options.jpeg_files => Ok(sizes),
         None => images.prepare(own, on_opening),
     }
+}
+
+/// The sizes of the images that are sound. Without `skip` damaged ones are an error that names them; with it they are left out of `own`, with
+/// a warning that does.
+fn sound(own: &mut Vec<usize>, inspected: Vec<Result<usize>>, skip: bool) -> Result<Vec<usize>> {
+    let all = inspected.len();
+    let errors: Vec<&Error> = inspected.iter().filter_map(|size| size.as_ref().err()).collect();
+    if errors.is_empty() {
+        return inspected.into_iter().collect();
+    }
+    let named: Vec<String> = errors.iter().take(NAMED).map(ToString::to_string).collect();
+    let more = match errors.len() - named.len() {
+        0 => String::new(),
+        more => format!("; and {more} more"),
+    };
+    let message = format!("{}{more}", named.join("; "));
+    if !skip {
+        return Err(match errors.len() {
+            1 => Error::input(message),
+            count => Error::input(format!("{message}; pictures that are damaged: {count} of {all}")),
+        });
+    }
+    if errors.len() == all {
+        return Err(Error::input(format!("all {all} pictures are damaged: {message}")));
+    }
+    tracing::warn!("{} of {all} pictures left out: {message}", errors.len());
+    let mut sizes = inspected.into_iter();
+    let mut sound = Vec::with_capacity(all);
+    own.retain(|_| match sizes.next() {
+        Some(Ok(size)) => {
+            sound.push(size);
+            true
+        }
+        _ => false,
+    });
+    Ok(sound)
 }
 
 impl Dataset for ImageFolder {

@@ -4,7 +4,9 @@ use std::path::{Path, PathBuf};
 
 use sha2::{Digest, Sha256};
 
-use mblm::data::splits::{held_out_share, refuse_held_out, split_by_position};
+use crate::image::Kind;
+
+use mblm::data::splits::{held_out_share, named_folders, refuse_held_out, split_by_position};
 use mblm::data::{DatasetArgs, Split, regular_files};
 use mblm::{Error, Result};
 
@@ -23,9 +25,9 @@ pub(super) fn find(args: &DatasetArgs, held_out: Option<f64>, jpeg_only: bool) -
     if dir.is_file() {
         return Err(Error::file(dir, "expected a folder of pictures, found a file"));
     }
-    if let (Some(_), Some(validation)) = (folder(dir, Split::Train)?, folder(dir, Split::Validation)?) {
-        refuse_held_out(held_out, dir, &validation)?;
-        let Some(folder) = folder(dir, args.split)? else {
+    if let Some(named) = named_folders(dir)? {
+        refuse_held_out(held_out, dir, named.of(Split::Validation))?;
+        let Some(folder) = named.of(args.split).first().cloned() else {
             return Ok(None);
         };
         let names = images(&folder, jpeg_only, true)?;
@@ -46,18 +48,6 @@ pub(super) fn find(args: &DatasetArgs, held_out: Option<f64>, jpeg_only: bool) -
     own.sort_unstable();
     let folder = dir.clone();
     Ok(Some(Found { folder, names, own }))
-}
-
-/// The folder of a split, if there is one.
-fn folder(dir: &Path, split: Split) -> Result<Option<PathBuf>> {
-    let there = |name: &str| Some(dir.join(name)).filter(|folder| folder.is_dir());
-    match (there(split.name()), there("val").filter(|_| split == Split::Validation)) {
-        (Some(_), Some(short)) => Err(Error::file(
-            short,
-            "expected one folder of the validation split, found validation beside val; remove or rename one of them",
-        )),
-        (long, short) => Ok(long.or(short)),
-    }
 }
 
 /// The images below a folder; with `warn` what else is there is counted in a warning.
@@ -97,8 +87,16 @@ fn images(folder: &Path, jpeg_only: bool, warn: bool) -> Result<Vec<Box<str>>> {
 }
 
 /// Whether a file's name says that it is a JPEG file.
-pub(super) fn is_jpeg(path: &Path) -> bool {
+fn is_jpeg(path: &Path) -> bool {
     has_ending(path, "jpg") || has_ending(path, "jpeg")
+}
+
+/// Whether a file's name says that it is of another kind than it is.
+pub(super) fn is_misnamed(path: &Path, kind: Kind) -> bool {
+    match kind {
+        Kind::Jpeg => !is_jpeg(path),
+        Kind::Png => is_jpeg(path),
+    }
 }
 
 fn has_ending(path: &Path, ending: &str) -> bool {

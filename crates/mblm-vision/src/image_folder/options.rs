@@ -37,6 +37,8 @@ pub struct ImageFolderOptions {
     pub jpeg_in_rgb_color_space: bool,
     /// A sample is the bytes of a JPEG file of the folder as they are; PNG files are no images then.
     pub jpeg_files: bool,
+    /// Images that are damaged, or of another kind, are left out and named in a warning; else they are an error.
+    pub skip_bad_images: bool,
     /// A folder for prepared images, which are then made once, when the data set is opened.
     pub cache_dir: Option<PathBuf>,
     /// The share of images for validation and test, for a folder without splits of its own [default: 0.05].
@@ -56,6 +58,7 @@ impl Default for ImageFolderOptions {
             enable_jpeg_stream_with_quality: None,
             jpeg_in_rgb_color_space: true,
             jpeg_files: false,
+            skip_bad_images: false,
             cache_dir: None,
             held_out: None,
         }

@@ -159,7 +159,7 @@ fn subfolders_are_splits() {
     options["held_out"] = 0.5.into();
     let message = folder.message(Split::Train, options);
     assert!(
-        message.contains("has the folders train and validation; remove held_out"),
+        message.contains("has train and validation; remove held_out"),
         "{message}"
     );
     folder.write("test/x.png", folder.read("train/a.png"));
@@ -327,7 +327,9 @@ fn wrong_files_are_named() {
     folder.write("c.png", folder.read("a.png"));
     let message = folder.message(Split::Train, pixels());
     assert!(
-        message.contains("a.png: the file is truncated") && message.ends_with("; pictures that are damaged: 2"),
+        message.contains("a.png: the file is truncated")
+            && message.contains("c.png: the file is truncated")
+            && message.ends_with("; pictures that are damaged: 2 of 3"),
         "{message}"
     );
     // by the sample

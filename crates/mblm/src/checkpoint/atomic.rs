@@ -21,7 +21,8 @@ use std::fs::{self, File};
 use std::io::{self, BufWriter, Write};
 use std::path::{Path, PathBuf};
 
-use super::sums::{Hashing, SUMS_FILE, sums_text};
+use super::layout::SUMS_FILE;
+use super::sums::{Hashing, sums_text};
 
 use crate::{Error, Result};
 

@@ -48,10 +48,12 @@ pub use ::safetensors::Dtype as StoredType;
 pub use folder::fill as fill_folder;
 pub(crate) use folder::save_tensors;
 pub use folder::{FORMAT, Folder, save};
-pub use layout::{CONFIG_FILE, INDEX_FILE, MODELS, STATE_FILE, STATES, WEIGHTS_FILE};
+pub use layout::{
+    CONFIG_FILE, INDEX_FILE, LOSS_FILE, MODELS, RUN_CONFIG, STATE_FILE, STATES, SUMS_FILE, WEIGHTS_FILE, is_output,
+};
 pub use open::architecture_of;
 pub(crate) use run::{batch_folder, batch_folders};
-pub use sums::{SUMS_FILE, hex, verify as verify_sums};
+pub use sums::{hex, verify as verify_sums};
 pub use torch_write::{rotary_buffers, write as write_torch};
 pub use transfer::Transfer;
 pub use weights::Weights;

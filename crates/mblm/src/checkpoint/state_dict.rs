@@ -6,9 +6,12 @@
 
 use super::pickle::{Id, Object, Pickle};
 
+/// The key of the state dict in a training checkpoint of the published package.
+pub(super) const MODEL: &str = "MODEL";
+
 /// The keys that state dicts are known to stand under, the likeliest first.
 const KEYS: [&str; 11] = [
-    super::torch::MODEL,
+    MODEL,
     "state_dict",
     "model_state_dict",
     "model",
@@ -64,7 +67,7 @@ fn search<'p>(
     }
     for known in KEYS {
         // the last one of a name is the one that Python keeps
-        if let Some((_, value)) = named().filter(|(name, _)| *name == known).last()
+        if let Some((_, value)) = named().rfind(|(name, _)| *name == known)
             && let Some(found) = search(pickle, pickle.get(value), depth - 1)?
         {
             return Ok(Some(found));

@@ -10,8 +10,7 @@ use sha2::{Digest, Sha256};
 
 use crate::{Error, Result};
 
-/// The name of the file of checksums.
-pub const SUMS_FILE: &str = "SHA256SUMS";
+use super::layout::SUMS_FILE;
 
 /// The longest file of checksums that is read.
 const MAX_SUMS: u64 = 1 << 20;

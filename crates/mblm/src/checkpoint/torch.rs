@@ -15,9 +15,6 @@ use super::pickle::{Id, Object, Pickle};
 use super::state_dict::{self, Rebuild};
 use super::stored::Stored;
 
-/// The key of the state dict in a training checkpoint.
-pub(super) const MODEL: &str = "MODEL";
-
 /// The key of the loss in a training checkpoint.
 pub(super) const LOSS: &str = "LOSS";
 

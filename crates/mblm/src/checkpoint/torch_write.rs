@@ -11,7 +11,8 @@ use serde_json::Value;
 use zip::write::{SimpleFileOptions, StreamWriter};
 use zip::{CompressionMethod, ZipWriter};
 
-use super::torch::{LOSS, MODEL};
+use super::state_dict::MODEL;
+use super::torch::LOSS;
 use super::{atomic, names, stored};
 use crate::{Error, Result};
 

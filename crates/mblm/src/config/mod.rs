@@ -13,6 +13,7 @@
 //! | `vocabulary.rs` | [`Vocabulary`]: what a data set must know of a model |
 //! | `yaml.rs`, `tree.rs` | text and overrides into a tree of values that know where they were written |
 //! | `problem.rs` | [`Problem`]: what is wrong with a value, and where it was written |
+//! | `lenient.rs` | numbers and booleans in other spellings |
 //! | `suggest.rs` | the nearest known name to a misspelt one |
 //!
 //! Reading goes from text to a tree to typed values to checked values. An error of any of these steps names the file,
@@ -24,6 +25,7 @@ mod decayed;
 mod document;
 mod experiment;
 mod io;
+mod lenient;
 mod model;
 mod precision;
 mod preset;
@@ -46,7 +48,7 @@ pub use preset::Preset;
 pub use problem::Problem;
 pub use train::{ElementCount, OptimizerKind, ScheduleKind, TrainConfig};
 pub use vocabulary::Vocabulary;
-pub use yaml::has_key;
+pub use yaml::{has_key, read_text};
 
 #[cfg(test)]
 mod tests;

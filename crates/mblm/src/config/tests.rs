@@ -389,6 +389,46 @@ fn misspelt_keys_name_line_and_nearest_key() {
 }
 
 #[test]
+fn numbers_are_read_in_every_spelling_of_the_package() {
+    let elements = |written: &str| {
+        let text = TWO_STAGES.replacen("7_000_000", written, 1);
+        read_text(&text, &[]).unwrap().train.target_elements
+    };
+    for (written, value) in [
+        ("7e6", 7_000_000),
+        ("7.0e+6", 7_000_000),
+        ("7000000.0", 7_000_000),
+        ("\"7000000\"", 7_000_000),
+        ("'7_000_000'", 7_000_000),
+        ("\"7e6\"", 7_000_000),
+        ("01000", 512),
+        ("0x1000", 4096),
+    ] {
+        assert_eq!(elements(written), value, "{written}");
+    }
+    assert_eq!(
+        read(&["train.target_elements=1e6"]).unwrap().train.target_elements,
+        1_000_000
+    );
+    assert_eq!(read(&["train.learning_rate=\"3e-3\""]).unwrap().train.lr, 3e-3);
+    assert!(read(&["train.shuffle_train=yes"]).unwrap().train.shuffle_train);
+    assert!(!read(&["train.shuffle_train=Off"]).unwrap().train.shuffle_train);
+    assert!(read(&["train.target_elements=1.5e0"]).is_err());
+    assert!(read(&["train.learning_rate=fast"]).is_err());
+}
+
+#[test]
+fn keys_that_only_hold_anchors_are_passed_over() {
+    let text = format!("x-common: &width [32, 32]\n.more: {{ a: 1 }}\n{TWO_STAGES}");
+    let text = text.replacen("hidden_dims: [32, 32]", "hidden_dims: *width", 1);
+    assert_eq!(
+        read_text(&text, &[]).unwrap().params.architecture.model().hidden_dims,
+        [32, 32]
+    );
+    assert!(read_text(&format!("common: 1\n{TWO_STAGES}"), &[]).is_err());
+}
+
+#[test]
 fn missing_and_mistyped_values_are_located() {
     assert_eq!(
         message("  batch_size: 2\n", ""),
@@ -407,8 +447,8 @@ fn missing_and_mistyped_values_are_located() {
         "my.yaml:31:13: train.batch_size: expected an integer of at least 0, found nothing (null)"
     );
     assert_eq!(
-        message("7_000_000", "7e6"),
-        "my.yaml:29:20: train.target_elements: expected an integer of at least 0, found the decimal number 7000000.0"
+        message("7_000_000", "7.5"),
+        "my.yaml:29:20: train.target_elements: expected an integer of at least 0, found the decimal number 7.5"
     );
     assert_eq!(
         message("[1_6, 8]", "[16, eight]"),

@@ -9,6 +9,7 @@ use std::fmt;
 use serde::de::{self, Deserialize, DeserializeOwned, DeserializeSeed, IntoDeserializer, Unexpected, Visitor};
 use serde_saphyr::Spanned;
 
+use super::lenient;
 pub(crate) use super::problem::{Origin, Problem};
 use crate::Error;
 
@@ -282,6 +283,22 @@ impl<'a> Reader<'a> {
     }
 }
 
+/// Integers of every width, from whatever `lenient` takes for one.
+macro_rules! integers {
+    ($($name:ident)*) => { $(
+        fn $name<V: Visitor<'de>>(self, visitor: V) -> Result<V::Value, Problem> {
+            let value = match &self.node.value {
+                Value::Float(number) => lenient::whole(*number),
+                Value::Text(text) => lenient::integer(text),
+                _ => None,
+            };
+            let Some(value) = value else { return self.deserialize_any(visitor) };
+            let node = Node { at: self.node.at.clone(), value: Value::Integer(value) };
+            Reader { node: &node, also_known: &[] }.deserialize_any(visitor)
+        }
+    )* };
+}
+
 impl<'de> de::Deserializer<'de> for Reader<'_> {
     type Error = Problem;
 
@@ -329,8 +346,44 @@ impl<'de> de::Deserializer<'de> for Reader<'_> {
         .map_err(|problem: Problem| problem.or_at(&self.node.at))
     }
 
+    fn deserialize_bool<V: Visitor<'de>>(self, visitor: V) -> Result<V::Value, Problem> {
+        let value = match &self.node.value {
+            Value::Integer(0) => Some(false),
+            Value::Integer(1) => Some(true),
+            Value::Text(text) => lenient::boolean(text),
+            _ => None,
+        };
+        match value {
+            Some(value) => visitor
+                .visit_bool(value)
+                .map_err(|problem: Problem| problem.or_at(&self.node.at)),
+            None => self.deserialize_any(visitor),
+        }
+    }
+
+    fn deserialize_f64<V: Visitor<'de>>(self, visitor: V) -> Result<V::Value, Problem> {
+        let value = match &self.node.value {
+            Value::Text(text) => lenient::float(text),
+            _ => None,
+        };
+        match value {
+            Some(value) => visitor
+                .visit_f64(value)
+                .map_err(|problem: Problem| problem.or_at(&self.node.at)),
+            None => self.deserialize_any(visitor),
+        }
+    }
+
+    fn deserialize_f32<V: Visitor<'de>>(self, visitor: V) -> Result<V::Value, Problem> {
+        self.deserialize_f64(visitor)
+    }
+
+    integers! {
+        deserialize_i8 deserialize_i16 deserialize_i32 deserialize_i64 deserialize_u8 deserialize_u16 deserialize_u32 deserialize_u64
+    }
+
     serde::forward_to_deserialize_any! {
-        bool i8 i16 i32 i64 i128 u8 u16 u32 u64 u128 f32 f64 char str string bytes byte_buf unit unit_struct seq tuple
+        i128 u128 char str string bytes byte_buf unit unit_struct seq tuple
         tuple_struct map identifier ignored_any
     }
 }

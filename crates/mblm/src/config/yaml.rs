@@ -18,7 +18,10 @@ const MAX_BYTES: u64 = 1 << 20;
 const MAX_DEPTH: usize = 64;
 
 /// The text of a configuration file.
-pub(super) fn read_text(path: &Path) -> Result<String> {
+///
+/// # Errors
+/// A folder, a file that cannot be read or is too long, bytes that are no UTF-8.
+pub fn read_text(path: &Path) -> Result<String> {
     if path.is_dir() {
         return Err(Error::file(
             path,
@@ -43,15 +46,17 @@ pub(super) fn read_text(path: &Path) -> Result<String> {
     })
 }
 
-/// Whether the map of a configuration file has this key at its top; one that cannot be read has none.
-pub fn has_key(path: &Path, key: &str) -> bool {
-    let root = read_text(path).and_then(|text| parse(&text, &path.display().to_string(), &[]));
-    root.is_ok_and(|root| root.get(key).is_some())
+/// Whether the map of a configuration has this key at its top; text that is no YAML has none.
+pub fn has_key(text: &str, key: &str) -> bool {
+    parse(text, "", &[]).is_ok_and(|root| root.get(key).is_some())
 }
 
 /// Parses one YAML document and applies the overrides in order.
 pub(super) fn parse(text: &str, source: &str, overrides: &[String]) -> Result<Node> {
     let mut root = parse_text(text).map_err(|problem| problem.into_error(source))?;
+    if let Value::Map(entries) = &mut root.value {
+        entries.retain(|(key, _)| !only_holds_anchors(&key.name));
+    }
     for argument in overrides {
         let origin = Origin::Override(argument.as_str().into());
         apply(&mut root, argument, &origin).map_err(|problem| problem.or_at(&origin).into_error(source))?;
@@ -64,8 +69,16 @@ pub(super) fn write(config: &impl Serialize) -> Result<String> {
     serde_saphyr::to_string(config).map_err(|error| Error::config(format!("cannot be written as YAML: {error}")))
 }
 
+/// Whether a key at the top is there for what other keys repeat (`x-block: &block …`, `.block: &block …`): the names that compose
+/// files and continuous integration know for this.
+fn only_holds_anchors(name: &str) -> bool {
+    name.starts_with("x-") || name.starts_with('.')
+}
+
+/// Numbers are written as in YAML 1.1, which PyYAML reads: `010` is 8.
 fn parse_text(text: &str) -> Result<Node, Problem> {
-    serde_saphyr::from_str(text).map_err(|error| {
+    let options = serde_saphyr::options! { legacy_octal_numbers: true };
+    serde_saphyr::from_str_with_options(text, options).map_err(|error| {
         let error = error.without_snippet();
         let at = error.location().map(Origin::of).unwrap_or_default();
         Problem::new("", format!("not valid YAML: {}", message_of(error))).or_at(&at)

@@ -2,11 +2,12 @@
 //!
 //! The files of a folder are one sequence, in the order of their names (hidden files left out, subfolders included).
 //! An option `separator` puts an id between each two; `seeded_starts` draws where an epoch's samples begin.
-//! `.gz` and `.zst` files are decompressed; with the option `text_field`, `.jsonl` files give the texts in that field.
+//! Files compressed with gzip or zstd are decompressed, unless the option `raw` is set; other archives are refused. With the option
+//! `text_field` files are JSON Lines and give the texts in that field; `skip_bad_lines` leaves out lines that have none.
 //!
-//! **Splits.** A folder with subfolders `train` and `validation` is split so, with `test` where there is one. Anything else
-//! is split by position, with T bytes and the option `held_out` = s (default 0.05): the last H = ⌊s·T⌋ bytes are held out,
-//! of which the first ⌈H/2⌉ are the validation split and the others the test split. Without held-out bytes there are neither.
+//! **Splits.** Folders, or files, whose names say that they are splits are the splits (`splits::named_splits`). Anything else is split by
+//! position, with T bytes and the option `held_out` = s (default 0.05): the last H = ⌊s·T⌋ bytes are held out, of which the first ⌈H/2⌉
+//! are the validation split and the others the test split. Without held-out bytes there are neither.
 
 use std::ops::Range;
 use std::path::PathBuf;
@@ -15,10 +16,11 @@ use std::sync::{Arc, Mutex, PoisonError, Weak};
 use serde::Deserialize;
 
 use super::dataset::{Dataset, DatasetArgs, Split};
-use super::files::{Files, Reading};
+use super::files::Files;
+use super::reading::{BadLines, Reading};
 use super::sequential::{SequenceOptions, Sequential};
 use super::source::ByteSource;
-use super::splits::{DEFAULT_HELD_OUT, held_out_share, refuse_held_out, split_by_position};
+use super::splits::{DEFAULT_HELD_OUT, held_out_share, named_splits, refuse_held_out, split_by_position};
 use super::walk::regular_files;
 use crate::{Error, Result};
 
@@ -27,6 +29,8 @@ use crate::{Error, Result};
 struct Options {
     held_out: Option<f64>,
     text_field: Option<String>,
+    skip_bad_lines: bool,
+    raw: bool,
     separator: Option<u32>,
     seeded_starts: bool,
 }
@@ -51,15 +55,32 @@ impl Opener {
         let Options {
             held_out,
             text_field,
+            skip_bad_lines,
+            raw,
             separator,
             seeded_starts,
         } = args.parse_options()?;
+        if skip_bad_lines && text_field.is_none() || raw && text_field.is_some() {
+            return Err(Error::config(
+                "dataset_args: text_field reads JSON Lines, skip_bad_lines leaves lines of them out, and raw reads files as they are: \
+                 expected text_field, text_field with skip_bad_lines, or raw",
+            ));
+        }
+        let reading = Reading {
+            decompress: !raw,
+            text_field,
+            bad_lines: if skip_bad_lines {
+                BadLines::Skip
+            } else {
+                BadLines::Refuse
+            },
+        };
         let sequence = SequenceOptions {
             separator,
             seeded_starts,
         };
         let name = format!("bytes ({} split of {})", args.split, args.dir.display());
-        let Some(Part { files, bytes }) = self.part(args, held_out, text_field)? else {
+        let Some(Part { files, bytes }) = self.part(args, held_out, reading)? else {
             return Ok(None);
         };
         let set = Sequential::new(files, bytes, args, sequence, &name)
@@ -71,18 +92,17 @@ impl Opener {
     ///
     /// # Errors
     /// A share of held-out bytes that is none, files that are missing or cannot be read or decoded.
-    pub fn part(&self, args: &DatasetArgs, held_out: Option<f64>, text_field: Option<String>) -> Result<Option<Part>> {
-        let reading = Reading {
-            decompress: true,
-            text_field,
-        };
-        let has = |split: Split| args.dir.join(split.name()).is_dir();
-        if has(Split::Train) && has(Split::Validation) {
-            refuse_held_out(held_out, &args.dir, &args.dir.join(Split::Validation.name()))?;
-            if !has(args.split) {
+    pub fn part(&self, args: &DatasetArgs, held_out: Option<f64>, reading: Reading) -> Result<Option<Part>> {
+        if let Some(named) = named_splits(&args.dir)? {
+            let entries = named.of(args.split);
+            refuse_held_out(held_out, &args.dir, named.of(Split::Validation))?;
+            if entries.is_empty() {
                 return Ok(None);
             }
-            let paths = regular_files(&args.dir.join(args.split.name()))?;
+            let mut paths = Vec::new();
+            for entry in entries {
+                paths.extend(regular_files(entry)?);
+            }
             let files = Arc::new(Files::open(&paths, &reading, args.on_opening.clone())?);
             let bytes = 0..files.len();
             return Ok(Some(Part { files, bytes }));
@@ -225,7 +245,7 @@ mod tests {
                 &args,
                 Reading {
                     decompress: true,
-                    text_field: None,
+                    ..Reading::default()
                 },
             )
             .unwrap();

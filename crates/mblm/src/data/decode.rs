@@ -1,51 +1,55 @@
 //! Compressed files and JSON Lines as plain bytes: decoded once, at opening, into a temporary file without a name, which
 //! the system removes when the data set is dropped, even if the process is killed. Memory stays constant.
 //!
-//! `.gz` holds any number of gzip members, `.zst` any number of zstd frames. A line of a `.jsonl` file (compressed or not)
-//! is an object whose text field counts; each text is followed by one line feed. Blank lines are skipped.
+//! gzip and zstd are told by a file's first bytes or by its name: any number of gzip members or zstd frames, also with windows of up
+//! to 2 GiB, and zeros or foreign bytes behind them, which `gzip -d` passes over too. Other containers (`container.rs`) are refused with the
+//! command that unpacks them.
+//!
+//! With a text field every file is JSON Lines, compressed or not: a line is an object whose text field counts, and each text is followed
+//! by one line feed. Blank lines, and a byte order mark at the beginning, are skipped. A file that is something else is an error.
 
 use std::fs::File;
 use std::io::{BufRead, BufReader, BufWriter, Read, Write};
 use std::path::Path;
 
+use super::container::Compression;
 use super::dataset::{OnOpening, Opening};
 use super::json_line::text_of;
+use super::reading::{BadLines, Reading};
 use crate::{Error, Result};
 
 /// No line of JSON may be longer: it is held in memory.
 const LONGEST_LINE: u64 = 64 << 20;
+/// What editors on Windows put before UTF-8.
+const BYTE_ORDER_MARK: &[u8] = b"\xef\xbb\xbf";
 /// Bytes read between two reports of progress.
 const REPORT_EVERY: u64 = 8 << 20;
 
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum Compression {
-    None,
-    Gzip,
-    Zstd,
-}
-
-/// How the bytes of a file are coded, as its name says.
+/// How the bytes of a file are coded.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) struct Format<'a> {
-    compression: Compression,
+    compression: Option<Compression>,
     text_field: Option<&'a str>,
+    bad_lines: BadLines,
 }
 
 impl<'a> Format<'a> {
-    /// The format of a file; `None` for one that is read as it is. Without a text field JSON Lines are bytes like any
-    /// other, and so are compressed files unless `decompress` is set.
-    pub(super) fn of(path: &Path, text_field: Option<&'a str>, decompress: bool) -> Option<Self> {
-        let name = path.file_name()?.to_string_lossy().to_lowercase();
-        let (stem, compression) = match name.rsplit_once('.') {
-            Some((stem, "gz")) if decompress => (stem, Compression::Gzip),
-            Some((stem, "zst")) if decompress => (stem, Compression::Zstd),
-            _ => (name.as_str(), Compression::None),
+    /// The format of a file that begins with `head`; `None` for one that is read as it is. Without a text field JSON Lines are bytes like
+    /// any other, and so is everything unless `decompress` is set.
+    ///
+    /// # Errors
+    /// A container that cannot be read as the sequence of bytes that it holds.
+    pub(super) fn of(path: &Path, head: &[u8], reading: &'a Reading) -> Result<Option<Self>> {
+        let text_field = reading.text_field.as_deref();
+        let compression = match reading.decompress {
+            true => Compression::of(path, head).map_err(|message| Error::file(path, message))?,
+            false => None,
         };
-        let text_field = text_field.filter(|_| stem.ends_with(".jsonl"));
-        (compression != Compression::None || text_field.is_some()).then_some(Self {
+        Ok((compression.is_some() || text_field.is_some()).then_some(Self {
             compression,
             text_field,
-        })
+            bad_lines: reading.bad_lines,
+        }))
     }
 }
 
@@ -88,14 +92,21 @@ impl Decoded {
         };
         let raw = BufReader::with_capacity(1 << 17, counted);
         let plain: Box<dyn Read + '_> = match format.compression {
-            Compression::None => Box::new(raw),
-            compressed => decoder(compressed, raw, path)?,
+            None => Box::new(raw),
+            Some(compression) => decoder(compression, raw, path)?,
         };
         let mut plain = BufReader::with_capacity(1 << 17, plain);
         let reading = |error| damaged(path, format, &error);
         match format.text_field {
             None => copy(&mut plain, &mut self.sink, reading)?,
-            Some(field) => copy_texts(&mut plain, &mut self.sink, path, field, reading)?,
+            Some(field) => {
+                let lines = Lines {
+                    path,
+                    field,
+                    bad: format.bad_lines,
+                };
+                lines.copy(&mut plain, &mut self.sink, reading)?;
+            }
         }
         drop(plain);
         self.progress.report(path);
@@ -113,12 +124,8 @@ impl Decoded {
 
 /// What a compressed file holds.
 #[cfg(feature = "compression")]
-fn decoder<'a>(compression: Compression, raw: impl BufRead + 'a, path: &Path) -> Result<Box<dyn Read + 'a>> {
-    Ok(match compression {
-        Compression::None => Box::new(raw),
-        Compression::Gzip => Box::new(flate2::bufread::MultiGzDecoder::new(raw)),
-        Compression::Zstd => Box::new(zstd::Decoder::with_buffer(raw).map_err(|error| Error::file(path, error))?),
-    })
+fn decoder<'a>(compression: Compression, raw: impl BufRead + 'a, path: &'a Path) -> Result<Box<dyn Read + 'a>> {
+    Ok(Box::new(super::frames::Frames::new(compression, raw, path)))
 }
 
 /// Says that this build reads no compressed files.
@@ -126,7 +133,7 @@ fn decoder<'a>(compression: Compression, raw: impl BufRead + 'a, path: &Path) ->
 fn decoder<'a>(compression: Compression, _: impl BufRead + 'a, path: &Path) -> Result<Box<dyn Read + 'a>> {
     let tool = match compression {
         Compression::Zstd => "unzstd",
-        Compression::None | Compression::Gzip => "gunzip",
+        Compression::Gzip => "gunzip",
     };
     let message = format!(
         "compressed, and this build reads plain files alone: run {tool}, or build with the feature `compression`"
@@ -159,32 +166,80 @@ fn copy(input: &mut dyn BufRead, sink: &mut Sink, reading: impl Fn(std::io::Erro
     }
 }
 
-fn copy_texts(
-    input: &mut dyn BufRead,
-    sink: &mut Sink,
-    path: &Path,
-    field: &str,
-    reading: impl Fn(std::io::Error) -> Error,
-) -> Result<()> {
-    let mut line = Vec::new();
-    for number in 1u64.. {
-        line.clear();
-        let mut limited = (&mut *input).take(LONGEST_LINE + 1);
-        if limited.read_until(b'\n', &mut line).map_err(&reading)? == 0 {
-            break;
+/// The lines of a JSON Lines file.
+struct Lines<'a> {
+    path: &'a Path,
+    field: &'a str,
+    bad: BadLines,
+}
+
+impl Lines<'_> {
+    fn copy(&self, input: &mut dyn BufRead, sink: &mut Sink, reading: impl Fn(std::io::Error) -> Error) -> Result<()> {
+        self.check_beginning(input.fill_buf().map_err(&reading)?)?;
+        if input.fill_buf().map_err(&reading)?.starts_with(BYTE_ORDER_MARK) {
+            input.consume(BYTE_ORDER_MARK.len());
         }
-        if line.len() as u64 > LONGEST_LINE {
-            let message = format!("line {number} is longer than {LONGEST_LINE} bytes; expected one JSON object a line");
+        let (mut line, mut first_bad, mut bad) = (Vec::new(), None, 0u64);
+        for number in 1u64.. {
+            line.clear();
+            let mut limited = (&mut *input).take(LONGEST_LINE + 1);
+            if limited.read_until(b'\n', &mut line).map_err(&reading)? == 0 {
+                break;
+            }
+            if line.len() as u64 > LONGEST_LINE {
+                let message =
+                    format!("line {number} is longer than {LONGEST_LINE} bytes; expected one JSON object a line");
+                return Err(Error::file(self.path, message));
+            }
+            if line.iter().all(u8::is_ascii_whitespace) {
+                continue;
+            }
+            match (text_of(&line, self.field), self.bad) {
+                (Ok(text), _) => {
+                    sink.write(text.as_bytes())?;
+                    sink.write(b"\n")?;
+                }
+                (Err(message), BadLines::Refuse) => {
+                    let message = format!("line {number}: {message}; `skip_bad_lines: true` leaves such lines out");
+                    return Err(Error::file(self.path, message));
+                }
+                (Err(message), BadLines::Skip) => {
+                    bad += 1;
+                    first_bad.get_or_insert((number, message));
+                }
+            }
+        }
+        if let Some((number, message)) = first_bad {
+            tracing::warn!(
+                "{}: {bad} lines left out, the first is line {number}: {message}",
+                self.path.display()
+            );
+        }
+        Ok(())
+    }
+
+    /// Fails for a file that is no JSON Lines, by its first bytes.
+    fn check_beginning(&self, head: &[u8]) -> Result<()> {
+        let (path, field) = (self.path, self.field);
+        if head.starts_with(b"\xff\xfe") || head.starts_with(b"\xfe\xff") {
+            let message = "expected JSON Lines in UTF-8, found UTF-16 (by its byte order mark): `iconv -f UTF-16 -t UTF-8 FILE > NEW` \
+                           converts it";
             return Err(Error::file(path, message));
         }
-        if line.iter().all(u8::is_ascii_whitespace) {
-            continue;
-        }
-        let text = text_of(&line, field).map_err(|message| Error::file(path, format!("line {number}: {message}")))?;
-        sink.write(text.as_bytes())?;
-        sink.write(b"\n")?;
+        let text = head.strip_prefix(BYTE_ORDER_MARK).unwrap_or(head).trim_ascii_start();
+        let found = match text.first() {
+            None | Some(b'{') => return Ok(()),
+            Some(b'[') => "a JSON array: `jq -c '.[]' FILE > NEW.jsonl` writes an object a line".to_string(),
+            Some(_) => format!("`{}`", text[..text.len().min(16)].escape_ascii()),
+        };
+        Err(Error::file(
+            path,
+            format!(
+                "text_field is `{field}`, so expected JSON Lines, an object a line, found {found}; leave other files out of the data set, \
+                 or leave text_field out to read all bytes"
+            ),
+        ))
     }
-    Ok(())
 }
 
 struct Progress {
@@ -226,15 +281,13 @@ impl Read for Counted<'_> {
 }
 
 fn damaged(path: &Path, format: Format, error: &std::io::Error) -> Error {
-    let what = match format.compression {
-        Compression::None => return Error::file(path, error),
-        Compression::Gzip => "gzip",
-        Compression::Zstd => "zstd",
-    };
-    Error::file(
-        path,
-        format!("expected whole {what} data, as the name says, found it damaged, cut off or foreign: {error}"),
-    )
+    match format.compression {
+        None => Error::file(path, error),
+        Some(compression) => Error::file(
+            path,
+            format!("expected whole {compression} data, found it damaged or cut off: {error}"),
+        ),
+    }
 }
 
 fn temporary(error: std::io::Error) -> Error {
@@ -249,14 +302,21 @@ mod tests {
     use super::*;
 
     #[test]
-    fn the_name_tells_the_format() {
-        let of = |name: &str, field| Format::of(Path::new(name), field, true).map(|f| (f.compression, f.text_field));
-        assert_eq!(of("a.txt", Some("text")), None);
-        assert_eq!(of("a.jsonl", None), None);
-        assert_eq!(of("a.jsonl", Some("text")), Some((Compression::None, Some("text"))));
-        assert_eq!(of("a.jsonl.GZ", Some("text")), Some((Compression::Gzip, Some("text"))));
-        assert_eq!(of("a.txt.zst", Some("text")), Some((Compression::Zstd, None)));
-        assert_eq!(of("gz", None), None);
-        assert_eq!(Format::of(Path::new("a.gz"), None, false), None);
+    fn a_file_as_it_is_has_no_format() {
+        let plain = Reading {
+            decompress: true,
+            ..Reading::default()
+        };
+        assert_eq!(Format::of(Path::new("a.jsonl"), b"{}", &plain).unwrap(), None);
+        let texts = Reading {
+            text_field: Some("text".into()),
+            ..plain
+        };
+        let format = Format::of(Path::new("a"), b"{}", &texts).unwrap().unwrap();
+        assert_eq!((format.compression, format.text_field), (None, Some("text")));
+        assert_eq!(
+            Format::of(Path::new("a.gz"), b"\x1f\x8b\x08", &Reading::default()).unwrap(),
+            None
+        );
     }
 }

@@ -9,19 +9,12 @@ use std::io::{ErrorKind, Read, Seek, SeekFrom};
 use std::path::{Path, PathBuf};
 use std::sync::{Mutex, PoisonError};
 
+use super::container::HEAD;
 use super::dataset::OnOpening;
 use super::decode::{Decoded, Format};
+use super::reading::Reading;
 use super::source::{ByteSource, out_of_range};
 use crate::{Error, Result};
-
-/// How files are read.
-#[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub struct Reading {
-    /// `.gz` and `.zst` files stand for what they decompress to; else for their own bytes.
-    pub decompress: bool,
-    /// `.jsonl` files stand for the strings in this field of their lines; without it for their own bytes.
-    pub text_field: Option<String>,
-}
 
 /// A concatenation of files.
 pub struct Files {
@@ -50,8 +43,9 @@ impl Files {
         let mut coded: u64 = 0;
         let mut opened = Vec::with_capacity(paths.len());
         for path in paths {
-            let (_, len) = open_file(path)?;
-            let format = Format::of(path, reading.text_field.as_deref(), reading.decompress);
+            let (mut file, len) = open_file(path)?;
+            let head = head(&mut file).map_err(|error| Error::file(path, error))?;
+            let format = Format::of(path, &head, reading)?;
             coded = coded.saturating_add(if format.is_some() { len } else { 0 });
             opened.push((path, len, format));
         }
@@ -177,6 +171,13 @@ impl ByteSource for Files {
     }
 }
 
+/// The first bytes of a file.
+fn head(file: &mut File) -> std::io::Result<Vec<u8>> {
+    let mut head = Vec::with_capacity(HEAD);
+    file.take(HEAD as u64).read_to_end(&mut head)?;
+    Ok(head)
+}
+
 fn open_file(path: &Path) -> Result<(File, u64)> {
     let file = File::open(path).map_err(|error| Error::file(path, error))?;
     let metadata = file.metadata().map_err(|error| Error::file(path, error))?;
@@ -193,6 +194,7 @@ fn read_at(file: &mut File, offset: u64, buffer: &mut [u8]) -> std::io::Result<(
 
 #[cfg(test)]
 mod tests {
+    use super::super::reading::BadLines;
     use super::*;
     use flate2::Compression;
     use flate2::write::GzEncoder;
@@ -203,6 +205,7 @@ mod tests {
     const DECODING: Reading = Reading {
         decompress: true,
         text_field: None,
+        bad_lines: BadLines::Refuse,
     };
 
     struct Folder(tempfile::TempDir);
@@ -306,15 +309,45 @@ mod tests {
         let paths = [
             folder.write("a.jsonl", lines),
             folder.write("b.jsonl.gz", &gzip(lines)),
-            folder.write("c.txt", b"four"),
+            folder.write("c.ndjson", b"\xef\xbb\xbf{\"text\": \"four\", \"score\": NaN}\r\n"),
+            folder.write("d.json", b" {\"text\": \"five\"}"),
+            folder.write("e", &zstd(lines)),
         ];
         let reading = Reading {
             decompress: true,
             text_field: Some("text".into()),
+            ..Reading::default()
         };
         let files = Files::open(&paths, &reading, None).unwrap();
-        assert_eq!(whole(&files), b"one\ntwo\nthree\none\ntwo\nthree\nfour");
+        assert_eq!(
+            whole(&files),
+            [
+                &b"one\ntwo\nthree\n"[..],
+                b"one\ntwo\nthree\n",
+                b"four\n",
+                b"five\n",
+                b"one\ntwo\nthree\n"
+            ]
+            .concat()
+        );
         assert_eq!(whole(&Files::open(&paths[..1], &DECODING, None).unwrap()), lines);
+        for (content, part) in [
+            (&b"four"[..], "found `four`"),
+            (b"[{\"text\": \"a\"}]", "jq -c '.[]'"),
+            (b"\xff\xfe{\0", "iconv -f UTF-16"),
+        ] {
+            let message = failure(Files::open(&[folder.write("notes.jsonl", content)], &reading, None));
+            assert!(message.contains(part), "{message}");
+        }
+        let some = folder.write(
+            "some.jsonl",
+            b"{\"text\": \"a\"}\n{\"body\": 1}\nnothing\n{\"text\": \"b\"}\n",
+        );
+        let skipping = Reading {
+            bad_lines: BadLines::Skip,
+            ..reading.clone()
+        };
+        assert_eq!(whole(&Files::open(&[some], &skipping, None).unwrap()), b"a\nb\n");
         let bad = folder.write("d.jsonl", b"{\"text\": \"\"}\n{\"body\": \"\"}\n");
         let message = failure(Files::open(&[bad], &reading, None));
         assert!(
@@ -331,13 +364,13 @@ mod tests {
             for bytes in [whole[..whole.len() / 2].to_vec(), b"some plain text".to_vec()] {
                 let path = folder.write(name, &bytes);
                 let message = failure(Files::open(&[path], &DECODING, None));
-                assert!(message.contains("damaged, cut off or foreign"), "{message}");
+                assert!(message.contains("damaged or cut off"), "{message}");
             }
             let mut flipped = whole.clone();
             flipped[whole.len() / 2] ^= 0x10;
             let path = folder.write(name, &flipped);
             let message = failure(Files::open(&[path], &DECODING, None));
-            assert!(message.contains("damaged, cut off or foreign"), "{message}");
+            assert!(message.contains("damaged or cut off"), "{message}");
         }
     }
 

@@ -1,6 +1,9 @@
 //! One line of JSON Lines: the string in one field of an object.
 //!
 //! All else in the line is read over, not kept: a tree of its values would take twenty times the memory of the line.
+//!
+//! What Python's `json` writes and reads beyond the standard is taken too: NaN, Infinity and -Infinity as values, and lone surrogates
+//! (`"\ud800"`), which become U+FFFD, since UTF-8 has none.
 
 use std::fmt;
 
@@ -11,6 +14,94 @@ const KEYS_NAMED: usize = 20;
 
 /// The string in the field `field` of one line, or what is wrong with the line. Of a field given twice the last counts.
 pub(super) fn text_of(line: &[u8], field: &str) -> Result<String, String> {
+    strict_text_of(line, field).or_else(|error| match as_standard(line) {
+        Some(standard) => strict_text_of(&standard, field),
+        None => Err(error),
+    })
+}
+
+/// JSON with what only Python writes replaced by the nearest in the standard: null for NaN, Infinity and -Infinity, U+FFFD for lone
+/// surrogates; `None` if there is nothing of that kind.
+pub fn as_standard(line: &[u8]) -> Option<Vec<u8>> {
+    let mut out = Vec::with_capacity(line.len());
+    let (mut rest, mut changed) = (line, false);
+    while let Some(&first) = rest.first() {
+        if first == b'"' {
+            let end = string_end(rest);
+            changed |= replace_surrogates(&rest[..end], &mut out);
+            rest = &rest[end..];
+            continue;
+        }
+        let word = [&b"-Infinity"[..], b"Infinity", b"NaN"]
+            .into_iter()
+            .find(|word| rest.starts_with(word));
+        match word {
+            Some(word) => {
+                out.extend_from_slice(b"null");
+                rest = &rest[word.len()..];
+                changed = true;
+            }
+            None => {
+                out.push(first);
+                rest = &rest[1..];
+            }
+        }
+    }
+    changed.then_some(out)
+}
+
+/// Where the string that `text` begins with ends, behind its quotation mark.
+fn string_end(text: &[u8]) -> usize {
+    let mut at = 1;
+    while let Some(byte) = text.get(at) {
+        match byte {
+            b'\\' => at += 2,
+            b'"' => return at + 1,
+            _ => at += 1,
+        }
+    }
+    text.len()
+}
+
+/// Appends a string with U+FFFD for each lone surrogate; whether there was one.
+fn replace_surrogates(string: &[u8], out: &mut Vec<u8>) -> bool {
+    let (mut at, mut found) = (0, false);
+    while at < string.len() {
+        if string[at] != b'\\' {
+            out.push(string[at]);
+            at += 1;
+            continue;
+        }
+        let unit = surrogate(&string[at..]);
+        let pair = unit.is_some_and(|unit| unit < 0xdc00)
+            && string
+                .get(at + 6..)
+                .and_then(surrogate)
+                .is_some_and(|unit| unit >= 0xdc00);
+        let length = match (unit, pair) {
+            (Some(_), true) => 12,
+            (Some(_), false) => 6,
+            (None, _) => 2,
+        };
+        let end = (at + length).min(string.len());
+        match unit.is_some() && !pair {
+            true => out.extend_from_slice(b"\\ufffd"),
+            false => out.extend_from_slice(&string[at..end]),
+        }
+        found |= unit.is_some() && !pair;
+        at = end;
+    }
+    found
+}
+
+/// The surrogate that an escape `\uXXXX` at the beginning stands for.
+fn surrogate(text: &[u8]) -> Option<u16> {
+    let digits = text.get(..6)?.strip_prefix(b"\\u")?;
+    let unit = u16::from_str_radix(std::str::from_utf8(digits).ok()?, 16).ok()?;
+    (0xd800..0xe000).contains(&unit).then_some(unit)
+}
+
+fn strict_text_of(line: &[u8], field: &str) -> Result<String, String> {
     let mut json = serde_json::Deserializer::from_slice(line);
     let object = Object { field }.deserialize(&mut json);
     match object.and_then(|found| json.end().map(|()| found)) {
@@ -149,6 +240,31 @@ mod tests {
         assert!(of(r#"{"text": 3}"#).unwrap_err().contains("is no string"));
         assert!(of("[1]").unwrap_err().contains("expected a JSON object"));
         assert!(of("{").unwrap_err().contains("expected a JSON object: EOF"));
+    }
+
+    #[test]
+    fn what_python_writes_beyond_the_standard_is_read() {
+        let of = |line: &str| text_of(line.as_bytes(), "text");
+        assert_eq!(
+            of(r#"{"a": NaN, "b": [Infinity, -Infinity], "text": "NaN \"NaN\""}"#).unwrap(),
+            "NaN \"NaN\""
+        );
+        assert_eq!(
+            of(r#"{"text": "a\ud800b\udc00\u0041"}"#).unwrap(),
+            "a\u{fffd}b\u{fffd}A"
+        );
+        assert_eq!(of(r#"{"text": "\ud83d\ude00\\ud800"}"#).unwrap(), "\u{1f600}\\ud800");
+        assert_eq!(of(r#"{"k\ud800": 1, "text": "x", "score": NaN}"#).unwrap(), "x");
+        assert!(of(r#"{"text": NaN}"#).unwrap_err().contains("is no string"));
+        for broken in [
+            r#"{"text": nan}"#,
+            r#"{"text": "a\ud80"}"#,
+            r#"{"text": "a\"#,
+            r#"{"a": NaN, "text": "b""#,
+            r#"{"text": Infinity"#,
+        ] {
+            assert!(of(broken).is_err(), "{broken}");
+        }
     }
 
     #[test]

@@ -12,28 +12,35 @@
 
 mod batch;
 mod bytes;
+mod container;
 mod dataset;
 mod decode;
 mod files;
+#[cfg(feature = "compression")]
+mod frames;
 pub mod hash;
 mod json_line;
 mod loader;
 mod masked;
 mod permutation;
 pub(crate) mod pg19;
+mod reading;
 mod separators;
 mod sequential;
 mod source;
+mod special_ids;
 pub mod splits;
 mod walk;
 
 pub use batch::{Batch, Position};
 pub use bytes::{Opener, Part, too_short};
 pub use dataset::{Dataset, DatasetArgs, Masking, OnOpening, Opening, Sample, Split};
-pub use files::{Files, Reading};
+pub use files::Files;
+pub use json_line::as_standard as as_standard_json;
 pub use loader::{Loader, LoaderOptions, Order};
 pub use masked::Masked;
 pub use permutation::Permutation;
+pub use reading::{BadLines, Reading};
 pub use sequential::{Ranges, SequenceOptions, Sequential};
 pub use source::ByteSource;
 pub use walk::regular_files;

@@ -7,8 +7,9 @@
 use std::sync::Arc;
 
 use super::dataset::{Dataset, DatasetArgs, Split};
-use super::files::{Files, Reading};
+use super::files::Files;
 use super::masked::Masked;
+use super::reading::Reading;
 use super::sequential::{SequenceOptions, Sequential};
 use super::source::ByteSource;
 use super::walk::regular_files;

@@ -11,10 +11,11 @@ use std::sync::Arc;
 
 use serde::Deserialize;
 
-use super::dataset::{Dataset, DatasetArgs, Sample};
+use super::dataset::{Dataset, DatasetArgs, Sample, Split};
 use super::hash::key;
 use super::separators::Separators;
 use super::source::ByteSource;
+use super::special_ids::warn_of_bytes;
 use crate::{Error, Result};
 
 /// Where the samples of one worker lie.
@@ -125,6 +126,9 @@ impl<S: ByteSource> Sequential<S> {
     ) -> Result<Self> {
         if let Some(id) = options.separator {
             check_separator(id, args)?;
+        }
+        if args.split == Split::Train {
+            warn_of_bytes(&*source, bytes.clone(), args)?;
         }
         let separators = Separators::new(&*source, bytes.clone(), options.separator);
         let mut ranges = Ranges::new(0..separators.len(), args.worker, args.workers, args.sample_len)

@@ -1,4 +1,16 @@
-//! How data without splits of its own is split: by position. The last share, `held_out`, is kept for validation and test, of T bytes or
+//! How data is split: by the names of folders or files, else by position.
+//!
+//! **By name.** A folder that holds a folder `train`, and one for validation or test, is split so; other folders and files beside them are
+//! left out. A folder of files whose names have a split's word in them, every one of them exactly one, is split by these. The words, in
+//! any case:
+//!
+//! | split | words |
+//! |---|---|
+//! | train | `train`, `training` |
+//! | validation | `validation`, `valid`, `val`, `dev` |
+//! | test | `test`, `testing` |
+//!
+//! **By position.** The last share, `held_out`, is kept for validation and test, of T bytes or
 //! files H = ⌊held_out · T⌋; the first ⌈H/2⌉ of them are the validation split, the others the test split.
 //!
 //! ```
@@ -11,7 +23,7 @@
 //! ```
 
 use std::ops::Range;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
 use super::dataset::Split;
 use crate::{Error, Result};
@@ -33,20 +45,163 @@ pub fn held_out_share(held_out: Option<f64>) -> Result<f64> {
     }
 }
 
-/// Fails if a share is given for a folder that has a folder for each split, `validation` among them.
+/// Fails if a share is given for a folder that has splits by name, those of `validation` among them.
 ///
 /// # Errors
 /// A share that is given.
-pub fn refuse_held_out(held_out: Option<f64>, dir: &Path, validation: &Path) -> Result<()> {
-    match held_out {
-        None => Ok(()),
-        Some(_) => Err(Error::config(format!(
-            "dataset_args: held_out splits data without splits of its own, but {} has the folders train and {}; remove held_out \
-             or those folders",
+pub fn refuse_held_out(held_out: Option<f64>, dir: &Path, validation: &[PathBuf]) -> Result<()> {
+    match (held_out, validation) {
+        (Some(_), [validation, ..]) => Err(Error::config(format!(
+            "dataset_args: held_out splits data without splits of its own, but {} has train and {}; remove held_out or those splits",
             dir.display(),
             validation.file_name().unwrap_or_default().display()
         ))),
+        _ => Ok(()),
     }
+}
+
+/// The words that say that a folder or file is a split.
+const WORDS: [(&str, Split); 8] = [
+    ("train", Split::Train),
+    ("training", Split::Train),
+    ("validation", Split::Validation),
+    ("valid", Split::Validation),
+    ("val", Split::Validation),
+    ("dev", Split::Validation),
+    ("test", Split::Test),
+    ("testing", Split::Test),
+];
+
+/// What belongs to each split of a folder that is split by name.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct NamedSplits {
+    train: Vec<PathBuf>,
+    validation: Vec<PathBuf>,
+    test: Vec<PathBuf>,
+}
+
+impl NamedSplits {
+    /// The folders or files of a split, in the order of their names; none if there is no such split.
+    pub fn of(&self, split: Split) -> &[PathBuf] {
+        match split {
+            Split::Train => &self.train,
+            Split::Validation => &self.validation,
+            Split::Test => &self.test,
+        }
+    }
+
+    fn add(&mut self, split: Split, path: PathBuf) {
+        match split {
+            Split::Train => self.train.push(path),
+            Split::Validation => self.validation.push(path),
+            Split::Test => self.test.push(path),
+        }
+    }
+
+    /// Whether there is more than what is learned from.
+    fn is_split(&self) -> bool {
+        !self.train.is_empty() && (!self.validation.is_empty() || !self.test.is_empty())
+    }
+}
+
+/// The splits of a folder by the names of what is in it; `None` if they do not say any.
+///
+/// # Errors
+/// A folder that cannot be listed, two folders for one split, or train and test without validation.
+pub fn named_splits(dir: &Path) -> Result<Option<NamedSplits>> {
+    if let Some(folders) = named_folders(dir)? {
+        return Ok(Some(folders));
+    }
+    let (mut named, mut others) = (NamedSplits::default(), false);
+    for path in entries(dir)? {
+        match word_in(&path) {
+            Some(split) if path.is_file() => named.add(split, path),
+            _ => others = true,
+        }
+    }
+    if others || !named.is_split() {
+        return Ok(None);
+    }
+    check_validation(dir, &named)?;
+    Ok(Some(named))
+}
+
+/// The splits of a folder by the names of the folders in it; `None` if they do not say any.
+///
+/// # Errors
+/// As [`named_splits`].
+pub fn named_folders(dir: &Path) -> Result<Option<NamedSplits>> {
+    let (mut named, mut others) = (NamedSplits::default(), 0);
+    for path in entries(dir)? {
+        let name = path.file_name().unwrap_or_default().to_string_lossy().to_lowercase();
+        match WORDS.iter().find(|(word, _)| *word == name) {
+            Some((_, split)) if path.is_dir() => named.add(*split, path),
+            _ => others += 1,
+        }
+    }
+    if !named.is_split() {
+        return Ok(None);
+    }
+    for split in [Split::Train, Split::Validation, Split::Test] {
+        if let [first, second, ..] = named.of(split) {
+            return Err(Error::file(
+                second,
+                format!(
+                    "expected one folder of the {split} split, found {} beside {}; remove or rename one of them",
+                    second.file_name().unwrap_or_default().display(),
+                    first.file_name().unwrap_or_default().display()
+                ),
+            ));
+        }
+    }
+    check_validation(dir, &named)?;
+    if others > 0 {
+        tracing::info!(
+            "{}: {others} entries beside the folders of the splits, left out",
+            dir.display()
+        );
+    }
+    Ok(Some(named))
+}
+
+/// Fails without a validation split: nobody may guess which bytes are held out beside a test split.
+fn check_validation(dir: &Path, named: &NamedSplits) -> Result<()> {
+    match (named.validation.is_empty(), named.train.first()) {
+        (true, Some(train)) => Err(Error::file(
+            dir,
+            format!(
+                "has the splits train and test but none for validation: expected one named validation, valid, val or dev; or set \
+                 io.dataset_dir to {}, of which a share is then held out",
+                train.display()
+            ),
+        )),
+        _ => Ok(()),
+    }
+}
+
+/// What is in a folder, hidden entries left out, in the order of the names; nothing for a file or a missing path.
+fn entries(dir: &Path) -> Result<Vec<PathBuf>> {
+    if !dir.is_dir() {
+        return Ok(Vec::new());
+    }
+    let mut found = Vec::new();
+    for entry in std::fs::read_dir(dir).map_err(|error| Error::file(dir, error))? {
+        let entry = entry.map_err(|error| Error::file(dir, error))?;
+        if !entry.file_name().as_encoded_bytes().starts_with(b".") {
+            found.push(entry.path());
+        }
+    }
+    found.sort();
+    Ok(found)
+}
+
+/// The split whose word a file's name has in it; `None` for a name with none, or with words of two splits.
+fn word_in(path: &Path) -> Option<Split> {
+    let name = path.file_name()?.to_string_lossy().to_lowercase();
+    let words = name.split(|letter: char| !letter.is_ascii_alphabetic());
+    let mut found = words.filter_map(|part| WORDS.iter().find(|(word, _)| *word == part).map(|(_, split)| *split));
+    let first = found.next()?;
+    found.all(|split| split == first).then_some(first)
 }
 
 /// Which of `total` bytes, or files, belong to a split when the last share `held_out` is kept for validation and test.
@@ -66,6 +221,81 @@ pub fn split_by_position(total: u64, held_out: f64, split: Split) -> Range<u64> 
 mod tests {
     use super::*;
     use proptest::prelude::*;
+
+    /// The splits of a folder with these files: the names of each split's entries.
+    fn named(files: &[&str]) -> Result<Option<[Vec<String>; 3]>> {
+        let folder = tempfile::tempdir().unwrap();
+        for file in files {
+            let path = folder.path().join(file);
+            std::fs::create_dir_all(path.parent().unwrap()).unwrap();
+            std::fs::write(path, "text").unwrap();
+        }
+        let found = named_splits(folder.path())?;
+        Ok(found.map(|found| {
+            [Split::Train, Split::Validation, Split::Test].map(|split| {
+                let names = found
+                    .of(split)
+                    .iter()
+                    .map(|path| path.file_name().unwrap().to_string_lossy().into_owned());
+                names.collect()
+            })
+        }))
+    }
+
+    fn names(train: &[&str], validation: &[&str], test: &[&str]) -> Option<[Vec<String>; 3]> {
+        Some([train, validation, test].map(|names| names.iter().map(ToString::to_string).collect()))
+    }
+
+    #[test]
+    fn folders_say_what_split_they_are() {
+        for word in ["validation", "valid", "val", "dev", "Val", "DEV"] {
+            let other = format!("{word}/b");
+            assert_eq!(
+                named(&["train/a", &other, "test/c"]).unwrap(),
+                names(&["train"], &[word], &["test"])
+            );
+            assert_eq!(
+                named(&["train/a", &other, "README"]).unwrap(),
+                names(&["train"], &[word], &[])
+            );
+        }
+        assert_eq!(named(&["a", "b/c"]).unwrap(), None);
+        assert_eq!(named(&["train/a"]).unwrap(), None);
+        assert_eq!(
+            named(&["test/a", "dev/b", "src/c"]).unwrap(),
+            None,
+            "a project's folders"
+        );
+        let two = named(&["train/a", "val/b", "valid/c"]).unwrap_err().to_string();
+        assert!(two.contains("found valid beside val"), "{two}");
+        let none = named(&["train/a", "test/b"]).unwrap_err().to_string();
+        assert!(
+            none.contains("none for validation") && none.contains("train, of which"),
+            "{none}"
+        );
+    }
+
+    #[test]
+    fn files_say_what_split_they_are_where_all_of_them_do() {
+        assert_eq!(
+            named(&["train.txt", "val.txt"]).unwrap(),
+            names(&["train.txt"], &["val.txt"], &[])
+        );
+        let shards = [
+            "c4-train.00000.jsonl.gz",
+            "c4-train.00001.jsonl.gz",
+            "c4-validation.jsonl.gz",
+            "c4_test.jsonl.gz",
+        ];
+        assert_eq!(
+            named(&shards).unwrap(),
+            names(&shards[..2], &shards[2..3], &shards[3..])
+        );
+        assert_eq!(named(&["train.txt", "val.txt", "notes.txt"]).unwrap(), None);
+        assert_eq!(named(&["train-of-thought.txt", "trains.txt"]).unwrap(), None);
+        assert_eq!(named(&["train.txt", "train-test.txt", "val.txt"]).unwrap(), None);
+        assert!(named(&["train.txt", "test.txt"]).is_err());
+    }
 
     proptest! {
         #[test]

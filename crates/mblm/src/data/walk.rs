@@ -4,9 +4,11 @@ use std::path::{Path, PathBuf};
 
 use walkdir::WalkDir;
 
+use crate::checkpoint::is_output;
 use crate::{Error, Result};
 
-/// The regular files of `root`, folders included, hidden ones (`.name`) left out.
+/// The regular files of `root`, folders included, hidden ones (`.name`) left out, and the folders of training runs, which are no data: they
+/// are told by their configuration beside their log, models or states, and said in a warning.
 ///
 /// Each folder is read in the byte order of its names, a subfolder at the place of its own name. Links are followed.
 ///
@@ -24,12 +26,18 @@ pub fn regular_files(root: &Path) -> Result<Vec<PathBuf>> {
         return Err(Error::file(root, "expected a regular file or a folder, found neither"));
     }
     let hidden = |name: &std::ffi::OsStr| name.as_encoded_bytes().starts_with(b".");
-    let mut files = Vec::new();
+    let (mut files, mut runs) = (Vec::new(), Vec::new());
     let entries = WalkDir::new(root)
         .follow_links(true)
         .sort_by_file_name()
         .into_iter()
-        .filter_entry(|entry| entry.depth() == 0 || !hidden(entry.file_name()));
+        .filter_entry(|entry| {
+            let is_run = entry.depth() > 0 && entry.file_type().is_dir() && is_output(entry.path());
+            if is_run {
+                runs.push(entry.path().to_path_buf());
+            }
+            entry.depth() == 0 || !hidden(entry.file_name()) && !is_run
+        });
     for entry in entries {
         let entry = entry.map_err(|error| Error::file(error.path().unwrap_or(root), &error))?;
         if entry.file_type().is_file() {
@@ -37,6 +45,14 @@ pub fn regular_files(root: &Path) -> Result<Vec<PathBuf>> {
         } else if !entry.file_type().is_dir() {
             tracing::warn!("{}: not a regular file, skipped", entry.path().display());
         }
+    }
+    if let [first, ..] = &runs[..] {
+        let count = runs.len();
+        tracing::warn!(
+            "{}: left out, as what training runs write is no data ({count} folders of runs in {})",
+            first.display(),
+            root.display()
+        );
     }
     if files.is_empty() {
         return Err(Error::file(
@@ -65,6 +81,47 @@ mod tests {
             .map(|path| path.strip_prefix(folder.path()).unwrap().display().to_string())
             .collect();
         assert_eq!(found, ["B", "a10", "a2", "b/x", "c"]);
+    }
+
+    #[test]
+    fn what_runs_write_is_no_data() {
+        let folder = tempfile::tempdir().unwrap();
+        for path in [
+            "a.txt",
+            "config.yaml",
+            "runs/t_1/config.yaml",
+            "runs/t_1/loss.csv",
+            "runs/t_1/plot.svg",
+            "runs/t_1/models/batch_1/config.json",
+            "runs/t_2/config.yaml",
+            "runs/t_2/states/batch_1/model.safetensors",
+            "saved/model.safetensors",
+            "saved/SHA256SUMS",
+            "mine/config.yaml",
+            "mine/text",
+            "weights/model.safetensors",
+        ] {
+            let path = folder.path().join(path);
+            std::fs::create_dir_all(path.parent().unwrap()).unwrap();
+            std::fs::write(path, "text").unwrap();
+        }
+        let found = regular_files(folder.path()).unwrap();
+        let found: Vec<_> = found
+            .iter()
+            .map(|path| path.strip_prefix(folder.path()).unwrap().display().to_string())
+            .collect();
+        assert_eq!(
+            found,
+            [
+                "a.txt",
+                "config.yaml",
+                "mine/config.yaml",
+                "mine/text",
+                "weights/model.safetensors"
+            ]
+        );
+        // a path that was given is read in any case
+        assert!(regular_files(&folder.path().join("runs/t_1")).is_ok());
     }
 
     #[test]

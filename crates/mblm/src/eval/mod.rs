@@ -123,6 +123,20 @@ impl Score {
         }
     }
 
+    /// Fails where a loss is no number, or infinite; `place` says of what.
+    ///
+    /// # Errors
+    /// [`Error::NoNumbers`].
+    pub fn check(&self, place: impl Into<String>) -> Result<()> {
+        match self.nats.is_finite() {
+            true => Ok(()),
+            false => Err(Error::NoNumbers {
+                place: place.into(),
+                value: self.nats,
+            }),
+        }
+    }
+
     /// Adds the score of other bytes.
     pub fn add(&mut self, other: Self) {
         self.bytes += other.bytes;

@@ -17,7 +17,6 @@ use candle_core::{DType, Tensor};
 use mblm_ops::cpu::on_workers;
 use mblm_ops::{cross_entropy, widened};
 
-use super::prefill::Through;
 use crate::model::{Compute, Mblm, State};
 use crate::{Error, Result};
 
@@ -32,6 +31,15 @@ pub struct Generator {
     /// The contexts (1, P_n, D_n) that the start row of stage n − 1 gives to the first sequence of stage n.
     start_contexts: Vec<Option<Tensor>>,
     first_logits: Tensor,
+}
+
+/// How far a piece of many patches goes.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Through {
+    /// Through the first stage, and through the others with its last patch only.
+    FirstStage,
+    /// Through all stages, for the loss of every byte.
+    AllStages,
 }
 
 /// Where b streams are: the open sequence of every stage, and the bytes of the open patch of the first stage.

@@ -12,7 +12,7 @@ use std::ops::ControlFlow;
 
 use candle_core::Tensor;
 
-use super::generator::{Generator, GeneratorState};
+use super::generator::{Generator, GeneratorState, Through};
 use crate::config::Architecture;
 use crate::on_workers;
 use crate::{Error, Result};
@@ -25,15 +25,6 @@ const MIN_PATCHES: usize = 16;
 
 /// Operations of a piece on the CPU: some tenths of a second on a few cores.
 const PIECE_FLOPS: f64 = 20e9;
-
-/// How far a piece goes.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum Through {
-    /// Through the first stage, and through the others with its last patch only.
-    FirstStage,
-    /// Through all stages, for the loss of every byte.
-    AllStages,
-}
 
 impl Generator {
     /// Consumes the same number of ids of every stream and returns the logits (b, V) of the next one.

@@ -5,7 +5,8 @@
 //! fit beside the lower stages, whose groups shrink only where chunks would get too small. A chunk that keeps the machine busy
 //! is large enough: larger ones are no faster, they only leave less memory to what no plan foresees, and come last.
 
-use super::memory::{MemoryEstimate, Workload, gib, list};
+use super::memory::{MemoryEstimate, Workload};
+use super::sizes::{list, sized};
 use crate::config::Experiment;
 use crate::model::Chunking;
 use crate::{Error, Result};
@@ -106,8 +107,8 @@ fn too_much(least: &MemoryEstimate, memory: u64) -> Error {
     Error::config(format!(
         "a training step needs {} at least, however it is cut, and may take {}: {}; lower what is in parentheses, or \
          give more with --memory",
-        gib(least.total(), 2),
-        gib(memory, 2),
+        sized(least.total(), 2),
+        sized(memory, 2),
         list(&consumers[..consumers.len().min(3)], 2)
     ))
 }
@@ -174,7 +175,7 @@ mod tests {
         let error = chunking_for(&work(&long, 1 << 24, false), Some(1 << 20)).unwrap_err();
         let text = error.to_string();
         assert!(
-            text.contains("may take 0.00 GiB") && text.contains("--memory"),
+            text.contains("may take 1.00 MiB") && text.contains("--memory"),
             "{text}"
         );
         // with dropout the whole first stage is kept

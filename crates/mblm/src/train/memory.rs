@@ -12,6 +12,7 @@
 use candle_core::Device;
 use mblm_ops::device::{is_out_of_memory, rows_at_once, training_rows};
 
+use super::sizes::{list, sized};
 use crate::blocks::{BlockMemory, MemoryArgs};
 use crate::config::{Architecture, Experiment, ModelConfig, Precision};
 use crate::model::{Chunking, Shards, Split, even_groups, sequences_in};
@@ -166,13 +167,13 @@ pub fn explain_memory<T>(result: Result<T>, experiment: &Experiment, device: &De
 }
 
 fn too_little(experiment: &Experiment, device: &Device, chunking: Chunking) -> Error {
-    let gib = |bytes: u64| gib(bytes, 1);
+    let sized = |bytes: u64| sized(bytes, 1);
     let estimate = MemoryEstimate::of(&Workload {
         chunking,
         ..Workload::of(experiment, device)
     });
     let has = match mblm_ops::device::memory(device) {
-        Ok(Some((_, total))) => format!(" of {}", gib(total as u64)),
+        Ok(Some((_, total))) => format!(" of {}", sized(total as u64)),
         _ => String::new(),
     };
     let mut consumers = estimate.consumers();
@@ -181,20 +182,9 @@ fn too_little(experiment: &Experiment, device: &Device, chunking: Chunking) -> E
         "{}: the memory{has} is used up; this run needs about {} for itself: {}; lower what is in parentheses, and see what \
          others use with nvidia-smi",
         mblm_ops::device::name(device),
-        gib(estimate.total()),
+        sized(estimate.total()),
         list(&consumers, 1)
     ))
-}
-
-/// Bytes for messages, with so many digits.
-pub(super) fn gib(bytes: u64, digits: usize) -> String {
-    format!("{:.digits$} GiB", bytes as f64 / f64::from(1 << 30))
-}
-
-/// Consumers for messages: each with its size and, in parentheses, the settings that lower it.
-pub(super) fn list(consumers: &[(String, u64, &str)], digits: usize) -> String {
-    let each = |(what, bytes, settings): &(String, u64, &str)| format!("{what} {} ({settings})", gib(*bytes, digits));
-    consumers.iter().map(each).collect::<Vec<_>>().join(", ")
 }
 
 /// Bytes that one row takes.
@@ -426,7 +416,7 @@ train: {target_elements: 18446744073709551615, target_elements_strategy: batch, 
         };
         let full = explain("DriverError(CUDA_ERROR_OUT_OF_MEMORY, \"out of memory\")");
         let text = full.to_string();
-        for part in ["activations of stage 1", "train.batch_size", "needs about 0.0 GiB"] {
+        for part in ["activations of stage 1", "train.batch_size", "needs about 170.5 KiB"] {
             assert!(text.contains(part), "{text}");
         }
         assert!(matches!(

@@ -30,6 +30,7 @@
 mod best;
 mod budget;
 mod data;
+mod fingerprint;
 mod forecast;
 mod learner;
 mod memory;
@@ -42,6 +43,7 @@ mod recipe;
 mod run_config;
 mod run_state;
 mod schedule;
+mod sizes;
 mod state;
 mod trainable;
 mod trainer;
@@ -50,6 +52,7 @@ mod validation;
 
 pub use budget::{chunking_for, estimate_memory};
 pub use data::{TrainingData, dataset_args, open_split};
+pub use fingerprint::{Fingerprint, SplitFingerprint};
 pub use forecast::{longest_context, memory_limit, seconds_per_batch};
 pub use learner::{LearnedBatch, Learner, LearnerCounts};
 pub use memory::{MemoryEstimate, Workload, explain_memory};

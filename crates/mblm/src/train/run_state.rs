@@ -2,6 +2,7 @@
 
 use serde::{Deserialize, Serialize};
 
+use super::fingerprint::Fingerprint;
 use super::learner::LearnerCounts;
 use super::observer::FileLengths;
 use crate::data::Position;
@@ -28,6 +29,9 @@ pub struct RunState {
     pub best: Vec<BestModel>,
     /// The lengths of the log files.
     pub files: FileLengths,
+    /// What tells the data; `None` in states from before this was kept.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub data: Option<Fingerprint>,
 }
 
 /// A model that was kept.
@@ -49,6 +53,15 @@ impl RunState {
             next,
             ..Self::default()
         }
+    }
+}
+
+impl RunState {
+    /// The state of a run that goes on with other data: losses of before do not compare with those that come.
+    pub fn with_other_data(mut self, data: Fingerprint) -> Self {
+        self.best.iter_mut().for_each(|model| model.loss = None);
+        self.data = Some(data);
+        self
     }
 }
 

@@ -7,6 +7,7 @@ use std::time::Instant;
 
 use super::best::BestModels;
 use super::data::TrainingData;
+use super::fingerprint::Fingerprint;
 use super::learner::Learner;
 use super::observer::Observer;
 use super::plan::RunPlan;
@@ -19,6 +20,13 @@ use super::training_run::{Outcome, SavedAt, TrainingRun};
 use crate::Result;
 use crate::model::Chunking;
 
+/// What happens where a run goes on with other data than it began with.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum OtherData {
+    Refuse,
+    Accept,
+}
+
 /// A run of a model on a data set.
 pub struct Trainer {
     config: RunConfig,
@@ -27,6 +35,7 @@ pub struct Trainer {
     /// The run's folder.
     folder: PathBuf,
     recipe: Recipe,
+    other_data: OtherData,
 }
 
 impl Trainer {
@@ -39,6 +48,7 @@ impl Trainer {
             model,
             data,
             folder: folder.to_path_buf(),
+            other_data: OtherData::Refuse,
         }
     }
 
@@ -51,6 +61,14 @@ impl Trainer {
     /// The same run, learning from batches in another way than its configuration says: with an optimizer or a schedule of one's own.
     pub fn with_recipe(self, recipe: Recipe) -> Self {
         Self { recipe, ..self }
+    }
+
+    /// The same run, going on from a saved state with data that are not those of before, if they are not.
+    pub fn accepting_other_data(self) -> Self {
+        Self {
+            other_data: OtherData::Accept,
+            ..self
+        }
     }
 
     /// The length of the run.
@@ -73,13 +91,22 @@ impl Trainer {
     /// Data that cannot be read, a loss that is not finite, parameters without gradient, a last state that cannot be
     /// written. Other states and models that cannot be written are warnings: the run goes on with what it has.
     pub fn run(&self, from: Option<&SavedState>, observer: &mut dyn Observer, stop: &AtomicBool) -> Result<Outcome> {
-        let (learner, state) = match from {
+        let data = Fingerprint::of(&self.data, self.config.train.seed)?;
+        let (learner, mut state) = match from {
             Some(saved) => (
                 saved.restore(self.model.clone(), self.recipe.clone())?,
                 saved.state.clone(),
             ),
             None => (self.learner()?, RunState::new(self.config.start)),
         };
+        match (&state.data, self.other_data) {
+            (Some(before), OtherData::Refuse) => before.check(&data)?,
+            (Some(before), OtherData::Accept) if before.check(&data).is_err() => {
+                state = state.with_other_data(data.clone())
+            }
+            _ => {}
+        }
+        state.data = Some(data);
         let run = TrainingRun {
             config: &self.config,
             data: &self.data,

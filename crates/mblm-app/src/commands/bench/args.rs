@@ -5,7 +5,7 @@ use std::path::PathBuf;
 use clap::{Args, ValueEnum};
 use mblm::config::ByteSize;
 
-use crate::options::{DeviceArgs, PrecisionArg, at_least_one};
+use crate::options::{DeviceArgs, PrecisionArg, at_least_one, byte_size};
 
 /// Measure how fast this machine trains and generates
 #[derive(Debug, Args)]
@@ -44,7 +44,7 @@ pub(crate) struct BenchArgs {
     pub(crate) precision: PrecisionArg,
 
     /// The most memory that a training step may take, such as 40GiB [default: what a GPU has free]
-    #[arg(long, value_name = "BYTES")]
+    #[arg(long, value_name = "BYTES", value_parser = byte_size)]
     pub(crate) memory: Option<ByteSize>,
 
     /// How long each of both is measured, at least; three repetitions are done in any case

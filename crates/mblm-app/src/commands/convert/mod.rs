@@ -6,7 +6,7 @@ use std::path::Path;
 use std::process::ExitCode;
 
 use anyhow::Result;
-use candle_core::Device;
+use candle_core::{DType, Device};
 use clap::{ArgMatches, Args};
 use mblm::checkpoint;
 use mblm::config::Architecture;
@@ -56,6 +56,8 @@ fn run(args: &ConvertArgs, context: &Context) -> Result<ExitCode> {
             .into());
         }
     };
+    warn_of_no_numbers(&model)?;
+    warn_of_no_block_type(args, context)?;
     if to_pth {
         model.save_torch(&args.to)?;
     } else {
@@ -72,17 +74,64 @@ fn run(args: &ConvertArgs, context: &Context) -> Result<ExitCode> {
     Ok(ExitCode::SUCCESS)
 }
 
+/// Says so where the configuration of a package's checkpoint leaves the type of its blocks out. The package then tries its classes in an order
+/// that differs from process to process: the same file makes a decoder or an encoder, which reads what it is to predict.
+fn warn_of_no_block_type(args: &ConvertArgs, context: &Context) -> Result<()> {
+    let is_torch = args.from.extension().is_some_and(|ending| ending == "pth");
+    if let (true, Some(config)) = (is_torch, &args.config)
+        && !context.config_text(config)?.contains("block_type")
+    {
+        tracing::warn!(
+            "{}: no block_type is given; here Transformer keys mean a causal decoder, while the Python package picks a decoder or a \
+             bidirectional encoder by chance: compare losses before you trust these weights, and write block_type",
+            config.display()
+        );
+    }
+    Ok(())
+}
+
+/// Says so where weights are no numbers, or infinite.
+fn warn_of_no_numbers(model: &Model) -> Result<()> {
+    let mut names = Vec::new();
+    for parameter in model.parameters().iter() {
+        let sum = parameter
+            .value()
+            .to_dtype(DType::F64)?
+            .abs()?
+            .sum_all()?
+            .to_scalar::<f64>()?;
+        if !sum.is_finite() {
+            names.push(parameter.name().to_string());
+        }
+    }
+    if let Some(first) = names.first() {
+        tracing::warn!(
+            "{} of {} tensors hold numbers that are none (NaN or infinite), the first is `{first}`: the model cannot predict anything",
+            names.len(),
+            model.parameters().len()
+        );
+    }
+    Ok(())
+}
+
 /// Whether the target is a `.pth` file rather than a model folder; other names of weights files are mistakes.
 fn is_pth(to: &Path) -> Result<bool> {
     match to.extension().and_then(|extension| extension.to_str()) {
         Some("pth") => Ok(true),
-        Some(extension @ ("pt" | "bin" | "safetensors" | "json" | "yaml" | "yml")) => Err(Usage(format!(
-            "{}: expected a name ending in .pth, or a model folder to write, found the name of a .{extension} file",
+        Some(extension) if is_ending(extension) => Err(Usage(format!(
+            "{}: expected a name that ends in .pth, or a model folder without such an ending, found the name of a .{extension} file, \
+             which is not written",
             to.display()
         ))
         .into()),
         _ => Ok(false),
     }
+}
+
+/// Whether what stands behind a name's last dot is the ending of a file rather than a part of a folder's name, such as `v1.5`.
+fn is_ending(extension: &str) -> bool {
+    let letters = extension.chars().all(|letter| letter.is_ascii_alphanumeric());
+    letters && extension.starts_with(|first: char| first.is_ascii_alphabetic()) && (2..=11).contains(&extension.len())
 }
 
 fn load(architecture: &Architecture, path: &Path, context: &Context) -> Result<Model> {

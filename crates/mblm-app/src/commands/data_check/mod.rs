@@ -35,7 +35,7 @@ impl Source {
             None => Self::folder(context)?,
             Some(path) => match context.run_kind(path) {
                 Some(kind) => {
-                    let io = kind.data(path, &args.overrides)?;
+                    let io = kind.data(path, &args.overrides, context)?;
                     Self {
                         dataset: io.dataset_id,
                         args: DatasetArgs {

@@ -215,12 +215,29 @@ impl<'a> Evaluation<'a> {
         Ok(())
     }
 
+    /// Says so where training measures a part of the split, so that its figure is another one.
+    fn compare_with_training(&self, experiment: &Experiment, split: Split, samples: usize) {
+        let train = &experiment.train;
+        let measured = train.max_eval_steps.map(|steps| steps.saturating_mul(train.batch_size));
+        let Some(measured) = measured.filter(|measured| *measured < samples && !self.quiet) else {
+            return;
+        };
+        let how = match train.shuffle_eval {
+            true => "a shuffled part, so that its figure is another one".to_string(),
+            false => format!("the first; --max-samples {measured} gives its figure"),
+        };
+        output::note(&format!(
+            "training measures {measured} of the {samples} samples of the {split} split (train.max_eval_steps), {how}"
+        ));
+    }
+
     fn split(&mut self, model: &Model, experiment: &Experiment, context: &Context) -> Result<()> {
         let split = self.args.split.map_or(Split::Validation, Split::from);
         let dataset = open_for(model, experiment, split, context)?;
         let scores = SplitScores::new(model, dataset, self.args.batch_size, self.args.max_samples)?;
         let samples = scores.samples();
         let (id, data) = (&experiment.io.dataset_id, &experiment.io.dataset_dir);
+        self.compare_with_training(experiment, split, samples);
         self.header()?;
         let bar =
             self.bar(|quiet| progress::byte_bar(Some(samples.saturating_mul(self.options.context) as u64), quiet));
@@ -232,7 +249,7 @@ impl<'a> Evaluation<'a> {
         }));
         let what = if masked { ", masked bytes" } else { "" };
         let name = format!("{split} split of {} ({id}, {samples} samples{what})", data.display());
-        Ok(self.row(score, &name)?)
+        self.row(score, &name)
     }
 
     /// Goes through the scores of a file or split, until its end or a signal.
@@ -281,13 +298,11 @@ impl<'a> Evaluation<'a> {
         self.say(format!("{:>14} {:>14}  file", "bytes", "bits per byte"))
     }
 
-    fn row(&mut self, score: Score, name: &str) -> io::Result<()> {
+    fn row(&mut self, score: Score, name: &str) -> Result<()> {
+        score.check(name)?;
         let stopped = if self.stopped { " (stopped)" } else { "" };
-        self.say(format!(
-            "{:>14} {:>14.4}  {name}{stopped}",
-            score.bytes,
-            score.bits_per_byte()
-        ))
+        let bits = score.bits_per_byte();
+        Ok(self.say(format!("{:>14} {bits:>14.4}  {name}{stopped}", score.bytes))?)
     }
 
     /// A line of the result as text.

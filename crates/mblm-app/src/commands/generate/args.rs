@@ -118,6 +118,10 @@ pub struct GenerateArgs {
     #[arg(long, value_name = "DIR", conflicts_with = "json")]
     pub out: Option<PathBuf>,
 
+    /// Replace files that are there: samples, images, the state of --save-state
+    #[arg(long)]
+    pub force: bool,
+
     /// Read line after line and answer each; all lines and answers stay in the context
     #[arg(long, conflicts_with_all = ["prompt_file", "raw", "json", "out", "num_samples", "first_sample"])]
     pub interactive: bool,

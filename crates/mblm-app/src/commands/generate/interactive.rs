@@ -202,6 +202,9 @@ impl Conversation<'_> {
     }
 
     fn save(&self, path: &Path) -> Result<String, String> {
+        if path.exists() {
+            return Err(format!("{} is there already; give another name", path.display()));
+        }
         let saved = self.cursor.save(self.generator, path);
         saved.map_err(|error| error.to_string())?;
         Ok(format!("saved to {}", path.display()))

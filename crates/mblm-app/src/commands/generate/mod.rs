@@ -62,6 +62,7 @@ impl Command for Generate {
 fn run(args: &GenerateArgs, context: &Context) -> Result<ExitCode> {
     let mut rules = GenerateRules::new(args)?;
     check_together(args)?;
+    check_free(args)?;
     let prompt = prompt(args)?;
     let device = device::open(&args.compute.device)?;
     let mut model = Model::open(&args.model.model, context.blocks(), &device)?;
@@ -117,6 +118,33 @@ fn check_together(args: &GenerateArgs) -> Result<()> {
         .into());
     }
     Ok(())
+}
+
+/// Fails for files that would be replaced, unless that is asked for.
+fn check_free(args: &GenerateArgs) -> Result<(), Usage> {
+    if args.force && args.out.is_none() && args.save_state.is_none() {
+        return Err(Usage(
+            "--force replaces files of --out and --save-state; expected one of them beside it".into(),
+        ));
+    }
+    let numbers = (args.first_sample..).take(args.num_samples);
+    let samples = args.out.iter().flat_map(|folder| {
+        let numbers = numbers.clone();
+        numbers.map(|number| ("--out", folder.join(format!("sample_{number}"))))
+    });
+    // a state that is gone on from may become the state that is reached
+    let state = args
+        .save_state
+        .iter()
+        .filter(|path| Some(*path) != args.load_state.as_ref());
+    let state = state.map(|path| ("--save-state", path.clone()));
+    match samples.chain(state).find(|(_, path)| path.exists() && !args.force) {
+        Some((option, path)) => Err(Usage(format!(
+            "{option}: {} is there already; give another name, or --force to replace it",
+            path.display()
+        ))),
+        None => Ok(()),
+    }
 }
 
 /// What to generate, and where to write it.

@@ -5,7 +5,7 @@ use std::path::PathBuf;
 use clap::Args;
 use mblm::config::ByteSize;
 
-use crate::options::DeviceArgs;
+use crate::options::{DeviceArgs, byte_size};
 
 /// Show what a training step takes, and the longest context that fits
 #[derive(Debug, Args)]
@@ -25,7 +25,7 @@ pub(crate) struct PlanArgs {
 
     /// The most memory that a step may take, such as 40GiB [default: the configuration's train.memory, else what the GPU has
     /// free or the machine available]
-    #[arg(long, value_name = "BYTES")]
+    #[arg(long, value_name = "BYTES", value_parser = byte_size)]
     pub(crate) memory: Option<ByteSize>,
 
     /// Plan for a GPU that is not here

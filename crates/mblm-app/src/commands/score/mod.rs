@@ -140,6 +140,13 @@ fn report(scores: &StreamScores<'_>, seconds: f64, args: &ScoreArgs, context: &C
         let message = "is empty: there are no bytes to score";
         return Err(mblm::Error::file(Path::new(&name(&args.file)), message).into());
     }
+    if !scores.bits().is_finite() {
+        return Err(mblm::Error::NoNumbers {
+            place: name(&args.file),
+            value: scores.bits(),
+        }
+        .into());
+    }
     let (bytes, bits, bits_per_byte) = (scores.bytes(), scores.bits(), scores.bits_per_byte());
     let rows: Vec<(Range<usize>, Score)> = scores.positions().into_iter().flat_map(ByPosition::rows).collect();
     if args.json {

@@ -5,7 +5,7 @@ use std::path::PathBuf;
 use clap::{ArgGroup, Args, ValueEnum};
 use mblm::config::ByteSize;
 
-use crate::options::{DeviceArgs, PrecisionArg};
+use crate::options::{DeviceArgs, PrecisionArg, byte_size};
 
 /// Train a model from a configuration file, or on a file of yours with a preset
 #[derive(Debug, Args)]
@@ -14,7 +14,7 @@ use crate::options::{DeviceArgs, PrecisionArg};
 Examples:
   mblm train configs/quickstart.yaml
   mblm train --data book.txt --preset small --out runs
-  mblm train my.yaml --set train.learning_rate=3e-4 --set params.seq_lens.0=512 --dry-run
+  mblm train my.yaml --set train.learning_rate=3e-4 --set params.input_seq_len=512 --dry-run
   mblm train --resume runs/quickstart_1700000000
   mblm train my.yaml --resume auto
 
@@ -33,6 +33,10 @@ pub struct TrainArgs {
     #[arg(long, value_name = "RUN")]
     pub resume: Option<PathBuf>,
 
+    /// Go on though the data are not those that the run began with; forgets the losses of the best models so far
+    #[arg(long, requires = "resume")]
+    pub accept_data_change: bool,
+
     /// Size of the model for --data
     #[arg(
         long,
@@ -46,6 +50,26 @@ pub struct TrainArgs {
     /// Change a value of the configuration, such as train.batch_size=8; may be given several times
     #[arg(long = "set", value_name = "KEY=VALUE")]
     pub overrides: Vec<String>,
+
+    /// Shorthand of --set train.learning_rate=LR
+    #[arg(long, value_name = "LR")]
+    pub lr: Option<String>,
+
+    /// Shorthand of --set train.batch_size=N
+    #[arg(long, value_name = "N")]
+    pub batch_size: Option<String>,
+
+    /// Shorthand of --set io.name_model=NAME
+    #[arg(long, value_name = "NAME")]
+    pub name: Option<String>,
+
+    /// What the length of a run is said by instead.
+    #[arg(long, hide = true, value_parser = no_epochs)]
+    pub epochs: Option<String>,
+
+    /// What the length of a run is said by instead.
+    #[arg(long, hide = true, value_parser = no_steps)]
+    pub steps: Option<String>,
 
     /// Folder for the run's folder [default: the configuration's io.output_dir, else runs]
     #[arg(long, value_name = "DIR")]
@@ -65,7 +89,7 @@ pub struct TrainArgs {
 
     /// The most memory that a step may take, such as 40GiB: what is computed at once is chosen so that it fits [default: the
     /// configuration's train.memory, else what a GPU has free]
-    #[arg(long, value_name = "BYTES")]
+    #[arg(long, value_name = "BYTES", value_parser = byte_size)]
     pub memory: Option<ByteSize>,
 
     /// Bytes of the sample that a finished run prints
@@ -79,6 +103,33 @@ pub struct TrainArgs {
     /// Print the result as JSON on stdout
     #[arg(long)]
     pub json: bool,
+}
+
+impl TrainArgs {
+    /// All that changes values of the configuration: `--set`, and the shorthands of some keys.
+    pub fn all_overrides(&self) -> Vec<String> {
+        let shorthands = [
+            ("train.learning_rate", &self.lr),
+            ("train.batch_size", &self.batch_size),
+            ("io.name_model", &self.name),
+        ];
+        let shorthands = shorthands
+            .into_iter()
+            .filter_map(|(key, value)| Some(format!("{key}={}", value.as_ref()?)));
+        self.overrides.iter().cloned().chain(shorthands).collect()
+    }
+}
+
+fn no_epochs(_: &str) -> Result<String, String> {
+    Err("the length of a run is a number of bytes: `--set train.target_elements=N`, N the epochs times the bytes of the data".into())
+}
+
+fn no_steps(_: &str) -> Result<String, String> {
+    Err(
+        "the length of a run is a number of bytes: `--set train.target_elements=N`, N the steps times the bytes of a step, which \
+         --dry-run shows"
+            .into(),
+    )
 }
 
 /// The size of a ready-made model.

@@ -15,8 +15,8 @@ use mblm::generate::{Generator, Sampling, SamplingParams, StopRules, TokenSet, c
 use mblm::model::{Chunking, Model, ParameterSource, Seeded};
 use mblm::train::outputs::{RunFiles, RunFilesOptions, timestamp};
 use mblm::train::{
-    FileLengths, MemoryEstimate, Observers, Outcome, RunConfig, RunPlan, SavedState, Trainer, TrainingData, Workload,
-    explain_memory,
+    FileLengths, Fingerprint, MemoryEstimate, Observers, Outcome, RunConfig, RunPlan, SavedState, Trainer,
+    TrainingData, Workload, explain_memory,
 };
 use serde_json::json;
 
@@ -33,7 +33,7 @@ use crate::signals::Signals;
 use crate::usage::Usage;
 
 /// What to try with a model of bytes that nothing more is known of.
-const NEXT_STEP: NextStep = NextStep::new("generate", " --prompt TEXT");
+const NEXT_STEP: NextStep = NextStep::new("generate", " --temperature 0.7 --prompt TEXT");
 
 /// `mblm train`.
 pub(crate) struct Train;
@@ -63,15 +63,18 @@ fn run(args: &TrainArgs, context: &Context) -> Result<ExitCode> {
     let experiment = experiment(args, &resume, context)?;
     let device = device::open(&args.device)?;
     config::check_names(&experiment, context)?;
+    run_folder::check_name(&experiment.io)?;
     config::warn_of_kernels(experiment.params.architecture.model(), &device);
     let chunking = memory::chunking(&experiment, &device)?;
     if args.dry_run {
-        return dry_run(args, &experiment, &device, chunking);
+        return dry_run(args, &experiment, &device, chunking, context);
     }
+    memory::check_room(&experiment, &device)?;
     config::warn_of_precision(experiment.train.precision, &device);
     let found = resume.find(&experiment, context)?;
     let data = TrainingData::open(&experiment, context.tasks(), progress::opening_bar(context.quiet()))?;
     let state = found.as_ref().and_then(|folder| folder.state.as_ref());
+    check_data(args, &experiment, &data, state)?;
     let source = first_values(&experiment, state)?;
     let model = Model::new(&experiment.params.architecture, context.blocks(), &*source, &device);
     let mut model = explain_memory(model, &experiment, &device, chunking)?;
@@ -82,6 +85,10 @@ fn run(args: &TrainArgs, context: &Context) -> Result<ExitCode> {
         None => run_folder::create(&experiment.io, &experiment.to_yaml_string()?)?,
     };
     let trainer = Trainer::new(&experiment, model.clone(), data, &folder.path).with_chunking(chunking);
+    let trainer = match args.accept_data_change {
+        true => trainer.accepting_other_data(),
+        false => trainer,
+    };
     let signals = Signals::listen()?;
     let started = timestamp();
     let mut files = run_files(&experiment, &folder, &device)?;
@@ -104,6 +111,27 @@ fn run(args: &TrainArgs, context: &Context) -> Result<ExitCode> {
     written?;
     finish(args, context, &experiment, &folder, &outcome)?;
     Ok(signals.exit_code().map_or(ExitCode::SUCCESS, ExitCode::from))
+}
+
+/// Fails where a run would go on with other data than it began with, before anything of it is changed.
+fn check_data(
+    args: &TrainArgs,
+    experiment: &Experiment,
+    data: &TrainingData,
+    state: Option<&SavedState>,
+) -> Result<()> {
+    let Some(saved) = state.filter(|_| !args.accept_data_change) else {
+        return Ok(());
+    };
+    match &saved.state.data {
+        Some(before) => Ok(before.check(&Fingerprint::of(data, experiment.train.seed)?)?),
+        None => {
+            tracing::warn!(
+                "the state is of an earlier version and does not say what its data were: they are not compared"
+            );
+            Ok(())
+        }
+    }
 }
 
 /// What the run adds to its configuration at its end.
@@ -146,14 +174,27 @@ fn first_values(experiment: &Experiment, state: Option<&SavedState>) -> Result<B
 /// The experiment that the arguments describe.
 fn experiment(args: &TrainArgs, resume: &Resume, context: &Context) -> Result<Experiment> {
     let mut experiment = match (&args.config, &args.data) {
-        (Some(config), _) => config::read(config, &args.overrides, context)?,
+        (Some(config), _) => {
+            config::read(config, &args.all_overrides(), context).map_err(|error| or_data(config, error))?
+        }
         (None, None) if resume.config().is_some() => {
             let config = resume.config().unwrap_or_default();
-            let mut experiment = config::read(&config, &args.overrides, context)?;
+            let mut experiment = config::read(&config, &args.all_overrides(), context)?;
+            if let Resume::Path { run, .. } = resume {
+                run_folder::find_data(run, &mut experiment.io);
+            }
             // what a stopped run added: its state knows better
             experiment.summary = None;
             experiment.resume = None;
             experiment
+        }
+        (None, Some(data)) if data == Path::new("-") => {
+            return Err(Usage(
+                "--data -: training reads its data many times and at any place, which stdin cannot give; write it to a file: `… > data.txt`, \
+                 then --data data.txt"
+                    .into(),
+            )
+            .into());
         }
         (None, Some(data)) => {
             let preset = match args.preset {
@@ -162,7 +203,12 @@ fn experiment(args: &TrainArgs, resume: &Resume, context: &Context) -> Result<Ex
             };
             let experiment = preset.experiment(data, Path::new("runs"));
             let name = format!("preset {}", preset.name());
-            Experiment::from_yaml_str_with(&experiment.to_yaml_string()?, &name, &args.overrides, context.blocks())?
+            Experiment::from_yaml_str_with(
+                &experiment.to_yaml_string()?,
+                &name,
+                &args.all_overrides(),
+                context.blocks(),
+            )?
         }
         (None, None) => {
             return Err(Usage(
@@ -186,6 +232,20 @@ fn experiment(args: &TrainArgs, resume: &Resume, context: &Context) -> Result<Ex
     Ok(experiment)
 }
 
+/// The error of a configuration that is none, where the file is rather data.
+fn or_data(config: &Path, error: anyhow::Error) -> anyhow::Error {
+    let ending = config.extension().map(|ending| ending.to_ascii_lowercase());
+    let is_yaml = ending.is_none_or(|ending| ending == "yaml" || ending == "yml" || ending == "json");
+    match is_yaml || !config.is_file() {
+        true => error,
+        false => Usage(format!(
+            "{} is not a configuration; to train on it: mblm train --data {0} ({error:#})",
+            config.display()
+        ))
+        .into(),
+    }
+}
+
 /// What is said before the run begins.
 fn introduction(
     experiment: &Experiment,
@@ -204,6 +264,13 @@ fn introduction(
         experiment.params.input_seq_len,
         folder.path.display()
     )];
+    let context = experiment.params.architecture.model().context();
+    if context > experiment.params.input_seq_len {
+        lines.push(format!(
+            "the model has {context} positions of bytes, and samples have {} (params.input_seq_len): it learns no longer contexts",
+            experiment.params.input_seq_len
+        ));
+    }
     for damaged in folder.state.iter().flat_map(|saved| &saved.damaged) {
         lines.push(format!("a newer state cannot be used: {damaged}"));
     }
@@ -216,7 +283,13 @@ fn introduction(
 }
 
 /// What a run would be, without running it.
-fn dry_run(args: &TrainArgs, experiment: &Experiment, device: &Device, chunking: Chunking) -> Result<ExitCode> {
+fn dry_run(
+    args: &TrainArgs,
+    experiment: &Experiment,
+    device: &Device,
+    chunking: Chunking,
+    context: &Context,
+) -> Result<ExitCode> {
     let architecture = &experiment.params.architecture;
     let plan = RunPlan::new(&experiment.train, experiment.params.input_seq_len, 1);
     let step_bytes =
@@ -233,7 +306,7 @@ fn dry_run(args: &TrainArgs, experiment: &Experiment, device: &Device, chunking:
             "bytes_per_step": step_bytes, "memory_bytes": memory.total(), "parameter_memory_bytes": memory.parameters,
             "stage_memory_bytes": memory.stages, "first_stage_portion": chunking.positions,
         }))?;
-        return Ok(ExitCode::SUCCESS);
+        return check_data_there(experiment, context);
     }
     let name = args
         .config
@@ -258,6 +331,13 @@ fn dry_run(args: &TrainArgs, experiment: &Experiment, device: &Device, chunking:
         largest.join(", ")
     ))?;
     memory::print_chunks(&work)?;
+    check_data_there(experiment, context)
+}
+
+/// Fails where training would not find its data, after all else has been said.
+fn check_data_there(experiment: &Experiment, context: &Context) -> Result<ExitCode> {
+    let on_opening = progress::opening_bar(context.quiet());
+    TrainingData::open(experiment, context.tasks(), on_opening)?;
     Ok(ExitCode::SUCCESS)
 }
 
@@ -290,7 +370,8 @@ fn finish(
             output::line(&format!("\na sample of the model:\n{sample}\n"))?;
         }
         if let Some(best) = bits(outcome.best) {
-            output::line(&format!("held-out data: {best:.3} bits per byte"))?;
+            let when = if outcome.stopped { ", at its best so far" } else { "" };
+            output::line(&format!("held-out data{when}: {best:.3} bits per byte"))?;
         }
         if let Some(test) = bits(outcome.test) {
             output::line(&format!("test data: {test:.3} bits per byte"))?;

@@ -5,7 +5,7 @@ use std::path::PathBuf;
 use clap::Args;
 use mblm::config::ByteSize;
 
-use crate::options::{ComputeArgs, ModelArgs, SplitArg};
+use crate::options::{ComputeArgs, ModelArgs, SplitArg, byte_size};
 
 /// Measure how well a model finds values hidden in text, by context length and depth
 #[derive(Debug, Args)]
@@ -35,7 +35,7 @@ pub(crate) struct NeedleArgs {
     pub(crate) split: Option<SplitArg>,
 
     /// Bytes of the samples, such as 1KiB,4KiB,1MiB [default: powers of two from 256 bytes up to the model's context]
-    #[arg(long, value_name = "BYTES", value_delimiter = ',')]
+    #[arg(long, value_name = "BYTES", value_delimiter = ',', value_parser = byte_size)]
     pub(crate) lengths: Vec<ByteSize>,
 
     /// Percent of the text before the needle, but for up to 15 bytes, so that it has every place within a patch

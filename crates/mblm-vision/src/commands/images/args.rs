@@ -15,14 +15,11 @@ pub(super) struct ImageArgs {
     /// Configuration that says what the bytes of --pictures are [default: the config.yaml of the run that the model is in]
     #[arg(short, long, value_name = "YAML", requires = "pictures")]
     pub(super) config: Option<PathBuf>,
-
-    /// Replace images of those numbers that are there
-    #[arg(long, requires = "pictures")]
-    pub(super) force: bool,
 }
 
 /// What the configuration says of images, or what texts alone have.
-const NOT_OF_IMAGES: [&str; 13] = [
+const NOT_OF_IMAGES: [&str; 14] = [
+    "echo",
     "prompt",
     "prompt_file",
     "load_state",

@@ -78,11 +78,7 @@ may be damaged. Each that does not decode is named, with the reason; all are wri
 
 fn run(args: &GenerateArgs, images: &ImageArgs, folder: &Path, context: &Context) -> Result<ExitCode> {
     let mut rules = GenerateRules::new(args)?;
-    let files = Files {
-        args,
-        folder,
-        force: images.force,
-    };
+    let files = Files { args, folder };
     files.check()?;
     let config = run_folder::config_of(&args.model.model, images.config.as_deref(), "how pictures become ids")?;
     let experiment = config::read(&config, &[], context)?;
@@ -131,8 +127,6 @@ fn run(args: &GenerateArgs, images: &ImageArgs, folder: &Path, context: &Context
 struct Files<'a> {
     args: &'a GenerateArgs,
     folder: &'a Path,
-    /// Whether files of those names may be replaced.
-    force: bool,
 }
 
 impl Files<'_> {
@@ -148,7 +142,7 @@ impl Files<'_> {
     /// Fails if one is there that may not be replaced.
     fn check(&self) -> Result<(), Usage> {
         let mut paths = (0..self.args.num_samples).flat_map(|index| ENDINGS.map(|ending| self.path(index, ending)));
-        match paths.find(|path| !self.force && path.exists()) {
+        match paths.find(|path| !self.args.force && path.exists()) {
             None => Ok(()),
             Some(path) => Err(Usage(format!(
                 "{}: is there already; give another folder, another --first-sample, or --force to replace it",

@@ -18,7 +18,7 @@ use crate::train::observer::{BatchReport, Evaluation, EvaluationKind};
 use crate::{Error, Result};
 
 /// The name of the file in a run's folder.
-pub const LOSS_FILE: &str = "loss.csv";
+pub use crate::checkpoint::LOSS_FILE;
 
 /// The first line, with its end.
 pub(super) const HEADER: &str =

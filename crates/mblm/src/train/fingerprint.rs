@@ -1,0 +1,161 @@
+//! What tells a run's data from other data: its size and the contents of some samples.
+//!
+//! A state keeps the fingerprint of the data that its run learns from. A run that goes on with other data would move held-out bytes into
+//! training, see some samples twice and others never, and compare losses that do not compare. Names, places and times of files do not
+//! matter: data may be copied and moved.
+
+use serde::{Deserialize, Serialize};
+use sha2::{Digest, Sha256};
+
+use super::data::TrainingData;
+use crate::checkpoint::hex;
+use crate::data::Dataset;
+use crate::{Error, Result};
+
+/// The most samples of a split that are looked at.
+const MAX_SAMPLES: usize = 32;
+/// The most ids of a split that are looked at, but for one sample.
+const MAX_IDS: usize = 8 << 20;
+
+/// The fingerprints of the splits that a run uses while it learns.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Fingerprint {
+    /// What it learns from.
+    pub train: SplitFingerprint,
+    /// What chooses the best models.
+    pub validation: Option<SplitFingerprint>,
+    /// The seed that the samples were drawn with.
+    pub seed: u64,
+}
+
+/// What tells the data of a split from other data.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct SplitFingerprint {
+    /// Its size in bytes.
+    pub bytes: u64,
+    /// Samples of the first epoch.
+    pub samples: u64,
+    /// The SHA-256 of some of them.
+    pub contents: String,
+}
+
+impl SplitFingerprint {
+    /// Reads samples at even distances.
+    ///
+    /// # Errors
+    /// Samples that cannot be read.
+    pub fn of(dataset: &dyn Dataset) -> Result<Self> {
+        let samples = dataset.len(0);
+        let mut hash = Sha256::new();
+        let mut ids = 0;
+        let count = samples.min(MAX_SAMPLES);
+        for place in 0..count {
+            let sample = dataset.sample(place * samples / count, 0)?;
+            ids += sample.ids.len();
+            sample.ids.iter().for_each(|id| hash.update(id.to_le_bytes()));
+            if ids > MAX_IDS {
+                break;
+            }
+        }
+        Ok(Self {
+            bytes: dataset.bytes(),
+            samples: samples as u64,
+            contents: hex(&hash.finalize()),
+        })
+    }
+
+    /// How the data `now` differ.
+    fn difference(&self, now: &Self) -> Option<String> {
+        if self.bytes != now.bytes {
+            return Some(format!("{} bytes when the run began, {} now", self.bytes, now.bytes));
+        }
+        (self.samples != now.samples || self.contents != now.contents)
+            .then(|| "the same size, but other contents".into())
+    }
+}
+
+impl Fingerprint {
+    /// Of a run's data; `seed` is what its samples are drawn with.
+    ///
+    /// # Errors
+    /// Samples that cannot be read.
+    pub fn of(data: &TrainingData, seed: u64) -> Result<Self> {
+        Ok(Self {
+            train: SplitFingerprint::of(&*data.train)?,
+            validation: data.validation.as_deref().map(SplitFingerprint::of).transpose()?,
+            seed,
+        })
+    }
+
+    /// Fails where the data `now` are not these. With another seed samples may be others, so that only sizes are compared.
+    ///
+    /// # Errors
+    /// Names the split and what changed.
+    pub fn check(&self, now: &Self) -> Result<()> {
+        let mut pairs = vec![("training", Some(&self.train), Some(&now.train))];
+        pairs.push(("validation", self.validation.as_ref(), now.validation.as_ref()));
+        for (split, before, now_there) in pairs {
+            let difference = match (before, now_there) {
+                (Some(before), Some(there)) if self.seed == now.seed => before.difference(there),
+                (Some(before), Some(there)) => before.difference(&Self::with_contents_of(there, before)),
+                (None, Some(_)) => Some("there were none when the run began".into()),
+                (Some(_), None) => Some("there are none any more".into()),
+                (None, None) => None,
+            };
+            if let Some(difference) = difference {
+                return Err(Error::input(format!(
+                    "the {split} data changed since the run began: {difference}; restore them, begin a new run, or go on with them \
+                     by --accept-data-change, which forgets the losses of the best models so far"
+                )));
+            }
+        }
+        Ok(())
+    }
+
+    fn with_contents_of(split: &SplitFingerprint, other: &SplitFingerprint) -> SplitFingerprint {
+        SplitFingerprint {
+            contents: other.contents.clone(),
+            ..split.clone()
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::data::{DatasetArgs, Split};
+    use crate::task::TaskRegistry;
+
+    fn fingerprint(text: &str, seed: u64) -> Fingerprint {
+        let file = tempfile::NamedTempFile::new().unwrap();
+        std::fs::write(file.path(), text).unwrap();
+        let open = |split| {
+            TaskRegistry::default()
+                .open("bytes", &DatasetArgs::new(file.path(), split, 8))
+                .unwrap()
+        };
+        let data = TrainingData {
+            train: open(Split::Train).unwrap(),
+            validation: open(Split::Validation),
+            test: None,
+        };
+        Fingerprint::of(&data, seed).unwrap()
+    }
+
+    #[test]
+    fn other_data_are_told_and_the_same_data_elsewhere_are_not() {
+        let text = "all that glitters is not gold. ".repeat(40);
+        let before = fingerprint(&text, 1);
+        assert_eq!(before, fingerprint(&text, 1));
+        before.check(&fingerprint(&text, 1)).unwrap();
+        let message = |text: &str, seed| before.check(&fingerprint(text, seed)).unwrap_err().to_string();
+        let longer = message(&text.repeat(2), 1);
+        assert!(
+            longer.contains("1178 bytes when the run began, 2356 now") && longer.contains("--accept-data-change"),
+            "{longer}"
+        );
+        assert!(message(&text[..900], 2).contains("bytes when the run began"));
+        assert!(message(&text.replace('g', "G"), 1).contains("the same size, but other contents"));
+        before.check(&fingerprint(&text.replace('g', "G"), 2)).unwrap();
+    }
+}
