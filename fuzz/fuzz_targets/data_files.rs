@@ -23,7 +23,8 @@ libfuzzer_sys::fuzz_target!(|data: &[u8]| {
         match name.contains("jsonl") {
             true => {
                 args.options.insert("text_field".into(), "text".into());
-                args.options.insert("skip_bad_lines".into(), (choice & 0x40 != 0).into());
+                args.options
+                    .insert("skip_bad_lines".into(), (choice & 0x40 != 0).into());
             }
             false => drop(args.options.insert("raw".into(), (choice & 0x80 != 0).into())),
         }

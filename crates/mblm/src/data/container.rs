@@ -43,6 +43,17 @@ impl Compression {
         if let Some(compression) = Self::begins(head) {
             return Ok(Some(compression));
         }
+        Self::refuse(head)?;
+        let ending = path.extension().map(|ending| ending.to_ascii_lowercase());
+        Ok(match ending.as_deref().and_then(|ending| ending.to_str()) {
+            Some("gz" | "gzip" | "tgz") => Some(Self::Gzip),
+            Some("zst" | "zstd") => Some(Self::Zstd),
+            _ => None,
+        })
+    }
+
+    /// Fails for archives that are not read; also for one that stands in a compressed file.
+    pub(super) fn refuse(head: &[u8]) -> Result<(), String> {
         let is =
             |(magic, at, ..): &&(&[u8], usize, &str, &str)| head.get(*at..).is_some_and(|head| head.starts_with(magic));
         if let Some((magic, _, what, command)) = REFUSED.iter().find(is)
@@ -53,12 +64,7 @@ impl Compression {
                  io.dataset_args (`--set io.dataset_args.raw=true`) reads the bytes as they are"
             ));
         }
-        let ending = path.extension().map(|ending| ending.to_ascii_lowercase());
-        Ok(match ending.as_deref().and_then(|ending| ending.to_str()) {
-            Some("gz" | "gzip") => Some(Self::Gzip),
-            Some("zst" | "zstd") => Some(Self::Zstd),
-            _ => None,
-        })
+        Ok(())
     }
 
     /// The compression of which data begin like this.

@@ -97,6 +97,11 @@ impl Decoded {
         };
         let mut plain = BufReader::with_capacity(1 << 17, plain);
         let reading = |error| damaged(path, format, &error);
+        if format.compression.is_some() {
+            let head = plain.fill_buf().map_err(reading)?;
+            Compression::refuse(head)
+                .map_err(|message| Error::file(path, format!("compressed, and in it {message}")))?;
+        }
         match format.text_field {
             None => copy(&mut plain, &mut self.sink, reading)?,
             Some(field) => {

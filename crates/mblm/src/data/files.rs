@@ -339,6 +339,13 @@ mod tests {
             let message = failure(Files::open(&[folder.write("notes.jsonl", content)], &reading, None));
             assert!(message.contains(part), "{message}");
         }
+        let mut tar = vec![b'a'; 1024];
+        tar[257..262].copy_from_slice(b"ustar");
+        let message = failure(Files::open(&[folder.write("a.tgz", &gzip(&tar))], &DECODING, None));
+        assert!(
+            message.contains("a.tgz: compressed, and in it a tar archive"),
+            "{message}"
+        );
         let some = folder.write(
             "some.jsonl",
             b"{\"text\": \"a\"}\n{\"body\": 1}\nnothing\n{\"text\": \"b\"}\n",

@@ -121,13 +121,18 @@ impl<'a, R: Read> Windows<'a, R> {
     }
 
     /// The scores of a window's bytes from position `first` on; the window begins at `begin` of the buffer.
+    /// 0 for the padding id, as in training: a byte that is one counts nowhere.
+    fn weight(&self, id: u32) -> f64 {
+        f64::from(u8::from(id != self.model.config().pad_token_id))
+    }
+
     fn push(&self, scores: &mut Vec<ByteScore>, begin: usize, first: usize, losses: &[f32]) {
         scores.extend((first..losses.len()).map(|position| ByteScore {
             offset: self.start + (begin + position) as u64,
             id: u32::from(self.buffer[begin + position]),
             position,
             nats: f64::from(losses[position]),
-            weight: 1.0,
+            weight: self.weight(u32::from(self.buffer[begin + position])),
         }));
     }
 }

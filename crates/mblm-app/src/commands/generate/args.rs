@@ -1,5 +1,6 @@
 //! `mblm generate …` as it is typed.
 
+use std::ffi::OsString;
 use std::path::PathBuf;
 
 use clap::{ArgGroup, Args, Command, ValueEnum};
@@ -54,7 +55,7 @@ pub struct GenerateArgs {
 
     /// Text to continue [default: nothing]
     #[arg(long, value_name = "TEXT")]
-    pub prompt: Option<String>,
+    pub prompt: Option<OsString>,
 
     /// File of bytes to continue; - reads stdin
     #[arg(long, value_name = "FILE")]

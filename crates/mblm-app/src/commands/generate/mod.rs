@@ -288,7 +288,7 @@ impl<'a> Job<'a> {
 fn prompt(args: &GenerateArgs) -> Result<Vec<u8>> {
     let mut bytes = Vec::new();
     match (&args.prompt, &args.prompt_file) {
-        (Some(text), _) => bytes.extend_from_slice(text.as_bytes()),
+        (Some(text), _) => bytes.extend_from_slice(text.as_encoded_bytes()),
         (None, Some(path)) if path == Path::new("-") => {
             io::stdin()
                 .lock()

@@ -64,6 +64,7 @@ fn run(args: &TrainArgs, context: &Context) -> Result<ExitCode> {
     let device = device::open(&args.device)?;
     config::check_names(&experiment, context)?;
     run_folder::check_name(&experiment.io)?;
+    check_length(&experiment)?;
     config::warn_of_kernels(experiment.params.architecture.model(), &device);
     let chunking = memory::chunking(&experiment, &device)?;
     if args.dry_run {
@@ -111,6 +112,20 @@ fn run(args: &TrainArgs, context: &Context) -> Result<ExitCode> {
     written?;
     finish(args, context, &experiment, &folder, &outcome)?;
     Ok(signals.exit_code().map_or(ExitCode::SUCCESS, ExitCode::from))
+}
+
+/// Fails for samples of one patch of a decoder's first stage: its output is for the patches after it, so that it would learn nothing.
+fn check_length(experiment: &Experiment) -> Result<(), Usage> {
+    let (model, len) = (experiment.params.architecture.model(), experiment.params.input_seq_len);
+    let patch = model.patch_bytes(0);
+    let decoder = matches!(experiment.params.architecture, Architecture::Decoder(_));
+    match decoder && model.seq_lens.len() > 1 && len <= patch {
+        true => Err(Usage(format!(
+            "params.input_seq_len is {len}: expected more than one patch of the first stage, {patch} bytes; its output is for the patches \
+             after it, so that it would learn nothing"
+        ))),
+        false => Ok(()),
+    }
 }
 
 /// Fails where a run would go on with other data than it began with, before anything of it is changed.
