@@ -129,9 +129,11 @@ fn losses_of_the_classifier_are_called_those_of_answers() {
         (vec![&answers, &bytes], "loss (bits per byte or answer)"),
         (vec![&bytes], "loss (bits per byte)"),
     ] {
-        let mut args = vec!["plot", "-o", str(&picture)];
+        let mut args = vec!["plot", "--force", "-o", str(&picture)];
         args.extend(runs.into_iter().map(|run| str(run)));
         done(&args);
+        let unforced: Vec<&str> = args.iter().copied().filter(|word| *word != "--force").collect();
+        fails(&unforced, 2, &["is there already", "--force"]);
         let drawn = std::fs::read_to_string(&picture).unwrap();
         assert!(drawn.contains(&format!("\n{label}\n")), "{label}");
     }

@@ -25,6 +25,10 @@ pub(crate) struct PlotArgs {
     #[arg(short, long, value_name = "FILE")]
     pub(crate) output: Option<PathBuf>,
 
+    /// Replace the file that --output names, if it is there; plot.svg is always drawn anew
+    #[arg(long, requires = "output")]
+    pub(crate) force: bool,
+
     /// What the curves run along
     #[arg(long, value_enum, default_value = "batches", value_name = "AXIS")]
     pub(crate) x: Across,

@@ -16,6 +16,7 @@ use crate::command::{Command, Context, RunKind, parse};
 use crate::drawing::{Curves, Figure, Format, Unit};
 use crate::output;
 use crate::run_folder::CONFIG;
+use crate::usage::Usage;
 
 /// The name of a figure, where none is given.
 const PLOT_FILE: &str = "plot.svg";
@@ -46,6 +47,13 @@ fn run(args: &PlotArgs, context: &Context) -> Result<ExitCode> {
         _ => PathBuf::from(PLOT_FILE),
     });
     let format = Format::of(&output)?;
+    if args.output.is_some() && output.exists() && !args.force {
+        return Err(Usage(format!(
+            "{}: is there already; give another name, or --force to replace it",
+            output.display()
+        ))
+        .into());
+    }
     let mut runs = Vec::with_capacity(args.runs.len());
     for (path, name) in args.runs.iter().zip(names(&args.runs)) {
         let rows = rows(path, context)?;
