@@ -12,6 +12,8 @@ use super::container::Compression;
 
 /// The largest window of a zstd frame, 2^31 bytes: what `zstd --long=31` writes.
 const MAX_WINDOW: u32 = 31;
+/// Bytes that tell whether a member or frame begins.
+const MARK: usize = 4;
 
 type Frame<R> = zstd::Decoder<'static, R>;
 
@@ -23,26 +25,81 @@ pub(super) struct Frames<'a, R: BufRead> {
 
 enum State<R: BufRead> {
     /// Before a member or frame of this compression, which the first of them need not look like.
-    Between(R, Option<Compression>),
-    Gzip(GzDecoder<R>),
-    Zstd(Box<Frame<R>>),
+    Between(Ahead<R>, Option<Compression>),
+    Gzip(GzDecoder<Ahead<R>>),
+    Zstd(Box<Frame<Ahead<R>>>),
     End,
+}
+
+/// A reader whose next bytes can be looked at also where they lie across the border of its buffer.
+struct Ahead<R> {
+    seen: Vec<u8>,
+    /// How many of them have been read.
+    read: usize,
+    raw: R,
+}
+
+impl<R: BufRead> Ahead<R> {
+    fn new(raw: R) -> Self {
+        let seen = Vec::with_capacity(MARK);
+        Self { seen, read: 0, raw }
+    }
+
+    /// The next bytes, [`MARK`] of them unless the end is nearer.
+    fn peek(&mut self) -> io::Result<&[u8]> {
+        self.seen.drain(..self.read);
+        self.read = 0;
+        let missing = MARK.saturating_sub(self.seen.len());
+        (&mut self.raw).take(missing as u64).read_to_end(&mut self.seen)?;
+        Ok(&self.seen)
+    }
+}
+
+impl<R: BufRead> Read for Ahead<R> {
+    fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
+        let mut next = self.fill_buf()?;
+        let count = next.read(buffer)?;
+        self.consume(count);
+        Ok(count)
+    }
+}
+
+impl<R: BufRead> BufRead for Ahead<R> {
+    fn fill_buf(&mut self) -> io::Result<&[u8]> {
+        match &self.seen[self.read..] {
+            [] => self.raw.fill_buf(),
+            _ => Ok(&self.seen[self.read..]),
+        }
+    }
+
+    fn consume(&mut self, count: usize) {
+        match self.seen.len() - self.read {
+            0 => self.raw.consume(count),
+            _ => self.read += count,
+        }
+    }
 }
 
 impl<'a, R: BufRead> Frames<'a, R> {
     /// Reads `raw` as data of this compression.
     pub(super) fn new(compression: Compression, raw: R, path: &'a Path) -> Self {
         Self {
-            state: State::Between(raw, Some(compression)),
+            state: State::Between(Ahead::new(raw), Some(compression)),
             path,
         }
     }
 
     /// Begins the next member or frame, if there is one.
-    fn begin(&self, mut raw: R, compression: Option<Compression>) -> io::Result<State<R>> {
+    fn begin(&self, mut raw: Ahead<R>, compression: Option<Compression>) -> io::Result<State<R>> {
         let next = match compression {
             Some(compression) => Some(compression),
-            None => Compression::begins(raw.fill_buf()?),
+            None => {
+                let mark = raw.peek()?;
+                if matches!(mark, [0x1f, 0x8b] | [0x28, 0xb5] | [0x28, 0xb5, 0x2f]) {
+                    return Err(io::ErrorKind::UnexpectedEof.into());
+                }
+                Compression::begins(mark)
+            }
         };
         match next {
             Some(Compression::Gzip) => Ok(State::Gzip(GzDecoder::new(raw))),
@@ -146,6 +203,22 @@ mod tests {
         for behind in [&[][..], &zeros, b"garbage", SKIPPED] {
             let found = read(Compression::Zstd, &[SKIPPED, &a, SKIPPED, &b, behind].concat()).unwrap();
             assert_eq!(found, b"one two");
+        }
+    }
+
+    #[test]
+    fn a_member_may_begin_at_any_place_of_the_buffer() {
+        for (compression, encode) in [
+            (Compression::Gzip, gzip as fn(&[u8]) -> Vec<u8>),
+            (Compression::Zstd, zstd),
+        ] {
+            for length in 1..40 {
+                let text: Vec<u8> = (0..length).map(|at: u8| at.wrapping_mul(101)).collect();
+                let raw = [encode(&text), encode(b"two"), encode(b" three")].concat();
+                assert_eq!(read(compression, &raw).unwrap(), [&text[..], b"two three"].concat());
+                let cut = [&encode(&text)[..], &encode(b"two")[..2]].concat();
+                assert!(read(compression, &cut).is_err(), "the second one is cut off");
+            }
         }
     }
 
