@@ -4,6 +4,8 @@
 //! own: the published package under `MODEL`, others under `state_dict`, `model`, …, also one inside another. Only tensors matter:
 //! values of any other kind, and what lies beside the state dict, are passed over.
 
+use std::collections::HashSet;
+
 use super::pickle::{Id, Object, Pickle};
 
 /// The key of the state dict in a training checkpoint of the published package.
@@ -45,37 +47,45 @@ pub(super) fn find<'p>(pickle: &'p Pickle<'_>) -> Result<Vec<(&'p str, Id)>, Str
             ));
         }
     }
-    search(pickle, pickle.top(), MAX_DEPTH)?.ok_or_else(|| nothing(pickle))
+    search(pickle, pickle.top_id(), MAX_DEPTH, &mut HashSet::new())?.ok_or_else(|| nothing(pickle))
 }
 
-/// The tensors of this dict, or of the one in it that is a state dict; `None` if there are none.
+/// The tensors of the dict that is a state dict: one in this dict under a known name, else this one, else the only other one in it that
+/// has tensors; `None` if there are none. A dict under a known name comes first, because a loss or a random state beside it may be a tensor too.
+/// Each dict is looked into once (`seen`): one that is kept under several names is found under the first.
 fn search<'p>(
     pickle: &'p Pickle<'_>,
-    object: &'p Object<'_>,
+    id: Id,
     depth: usize,
+    seen: &mut HashSet<Id>,
 ) -> Result<Option<Vec<(&'p str, Id)>>, String> {
-    let Object::Dict(items) = object else { return Ok(None) };
+    let Object::Dict(items) = pickle.get(id) else {
+        return Ok(None);
+    };
+    if !seen.insert(id) {
+        return Ok(None);
+    }
     let named = || {
         items.iter().filter_map(|&(key, value)| match *pickle.get(key) {
             Object::Text(name) => Some((name, value)),
             _ => None,
         })
     };
-    let tensors: Vec<_> = named().filter(|(_, value)| is_tensor(pickle, *value)).collect();
-    if !tensors.is_empty() || depth == 0 {
-        return Ok((!tensors.is_empty()).then_some(tensors));
-    }
-    for known in KEYS {
+    for known in KEYS.iter().filter(|_| depth > 0) {
         // the last one of a name is the one that Python keeps
-        if let Some((_, value)) = named().rfind(|(name, _)| *name == known)
-            && let Some(found) = search(pickle, pickle.get(value), depth - 1)?
+        if let Some((_, value)) = named().rfind(|(name, _)| name == known)
+            && let Some(found) = search(pickle, value, depth - 1, seen)?
         {
             return Ok(Some(found));
         }
     }
+    let tensors: Vec<_> = named().filter(|(_, value)| is_tensor(pickle, *value)).collect();
+    if !tensors.is_empty() || depth == 0 {
+        return Ok((!tensors.is_empty()).then_some(tensors));
+    }
     let mut others = Vec::new();
     for (name, value) in named().filter(|(name, _)| !KEYS.contains(name)) {
-        if let Some(found) = search(pickle, pickle.get(value), depth - 1)? {
+        if let Some(found) = search(pickle, value, depth - 1, seen)? {
             others.push((name, found));
         }
     }

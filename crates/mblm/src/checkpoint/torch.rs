@@ -265,6 +265,76 @@ mod tests {
         assert!(error_of(&[("m/byteorder", b"big"), ("m/data.pkl", b"\x80\x02}.")]).contains("big-endian"));
     }
 
+    /// The names of the tensors in a dict of these keys: with `true` a tensor is its value, with `false` a dict of one tensor `w`.
+    fn names_in(keys: &[(&str, bool)]) -> Result<Vec<String>, String> {
+        let tensor = |key: &str| {
+            let mut pickle = vec![b'X', key.len() as u8, 0, 0, 0];
+            pickle.extend(key.as_bytes());
+            let described = described("FloatStorage", 2);
+            // without protocol, dict and name before it, and without the end of dict and pickle
+            pickle.extend(&described[b"\x80\x02}X\x01\x00\x00\x00w".len()..described.len() - 2]);
+            pickle.push(b's');
+            pickle
+        };
+        let mut pickle = b"\x80\x02}".to_vec();
+        for &(key, is_tensor) in keys {
+            match is_tensor {
+                true => pickle.extend(tensor(key)),
+                false => {
+                    pickle.extend([b'X', key.len() as u8, 0, 0, 0]);
+                    pickle.extend(key.as_bytes());
+                    pickle.extend(b"}");
+                    pickle.extend(tensor("w"));
+                    pickle.push(b's');
+                }
+            }
+        }
+        pickle.push(b'.');
+        let mut zip = ZipWriter::new(Cursor::new(Vec::new()));
+        let options = SimpleFileOptions::default().compression_method(CompressionMethod::Stored);
+        for (name, content) in [("m/data.pkl", pickle.as_slice()), ("m/data/0", &[0; 8])] {
+            zip.start_file(name, options).unwrap();
+            zip.write_all(content).unwrap();
+        }
+        let tensors = read(&zip.finish().unwrap().into_inner())?;
+        Ok(tensors.into_iter().map(|(name, _)| name).collect())
+    }
+
+    #[test]
+    fn tensors_beside_a_state_dict_do_not_hide_it() {
+        for keys in [
+            [("LOSS", true), ("MODEL", false)],
+            [("MODEL", false), ("LOSS", true)],
+            [("state_dict", false), ("rng_state", true)],
+            [("model", false), ("mask", true)],
+        ] {
+            assert_eq!(names_in(&keys).unwrap(), ["w"], "{keys:?}");
+        }
+        // names that no state dict is known to have: the tensors at the top are meant
+        assert_eq!(names_in(&[("a", true), ("extra", false)]).unwrap(), ["a"]);
+        assert!(
+            names_in(&[("gen", false), ("disc", false)])
+                .unwrap_err()
+                .contains("`gen`, `disc`")
+        );
+    }
+
+    #[test]
+    fn a_dict_under_several_names_is_one() {
+        // {"gen": d, "copy": d}, d an empty dict that is kept and then filled, or one that holds itself
+        let tensor = &described("FloatStorage", 2)[b"\x80\x02}".len()..];
+        let filled = &tensor[..tensor.len() - 1];
+        let pickle = [
+            b"\x80\x02}X\x03\x00\x00\x00gen}q\x00".as_slice(),
+            filled,
+            b"sX\x04\x00\x00\x00copyh\x00s.",
+        ];
+        // its tensor is found; only the record is not there
+        assert!(error_of(&[("m/data.pkl", &pickle.concat())]).contains("tensor `w`: the zip archive has no record"));
+        let itself = b"\x80\x02}q\x00X\x05\x00\x00\x00modelh\x00sX\x01\x00\x00\x00ah\x00s.";
+        assert!(error_of(&[("m/data.pkl", itself)]).contains("found no tensors"));
+    }
+
     #[test]
     fn storages_are_checked_against_their_records() {
         let pickle = described("FloatStorage", 2);

@@ -101,6 +101,11 @@ impl<'a> Pickle<'a> {
         self.get(self.top)
     }
 
+    /// Where that object lies.
+    pub(super) fn top_id(&self) -> Id {
+        self.top
+    }
+
     /// The object at an index that this pickle handed out.
     pub(super) fn get(&self, id: Id) -> &Object<'a> {
         &self.objects[id]
