@@ -12,7 +12,7 @@ use super::options::ClevrOptions;
 use super::paths::split_paths;
 use super::questions::{Question, Questions};
 use crate::image::Image;
-use crate::image::cache::Cache;
+use crate::image::cache::{Cache, Damaged};
 use crate::image::images::Images;
 use mblm::data::{Dataset, DatasetArgs, Sample};
 use mblm::{Error, Result};
@@ -51,7 +51,7 @@ impl Clevr {
             .map(|size| Ok(images.preparation().len(size?)))
             .collect();
         if let Some(folder) = options.cache_dir.as_deref().filter(|_| lens.iter().all(Result::is_ok)) {
-            let cache = Cache::open(folder, images.listing(), args.on_opening.as_ref())?;
+            let cache = Cache::open(folder, images.listing(), Damaged::Refused, args.on_opening.as_ref())?;
             lens = (0..lens.len()).map(|image| Ok(Some(cache.len(image)))).collect();
             images.set_cache(cache);
         }

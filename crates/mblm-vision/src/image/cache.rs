@@ -33,6 +33,15 @@ const KEY: usize = 32;
 /// Bytes of an image in the table.
 const ROW: usize = 2 * size_of::<u32>();
 
+/// What becomes of images that cannot be prepared.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Damaged {
+    /// The first of them is an error.
+    Refused,
+    /// They have no bytes: [`Cache::len`] is 0, [`Cache::get`] gives none.
+    Empty,
+}
+
 /// Prepared images in files.
 pub(crate) struct Cache {
     shards: Vec<Shard>,
@@ -49,8 +58,13 @@ impl Cache {
     /// Opens the prepared images of a split, makes those that are missing or no longer valid; `on_opening` hears how far it is.
     ///
     /// # Errors
-    /// An image that cannot be read, a folder that cannot be written.
-    pub(crate) fn open(folder: &Path, images: &Listing, on_opening: Option<&OnOpening>) -> Result<Self> {
+    /// An image that cannot be read, unless `damaged` says otherwise; a folder that cannot be written.
+    pub(crate) fn open(
+        folder: &Path,
+        images: &Listing,
+        damaged: Damaged,
+        on_opening: Option<&OnOpening>,
+    ) -> Result<Self> {
         atomic::make_folder(folder)?;
         let sources = Sources::look_at(images)?;
         let name = sources.name();
@@ -64,7 +78,7 @@ impl Cache {
             let shard = match Shard::open(&path, &key, range.len()) {
                 Some(shard) => shard,
                 None => {
-                    let shard = Shard::make(&path, &key, images, range)?;
+                    let shard = Shard::make(&path, &key, images, damaged, range)?;
                     if let Some(report) = on_opening {
                         let total = sources.bytes(0..images.names.len());
                         report(Opening {
@@ -81,8 +95,11 @@ impl Cache {
         Ok(Self { shards })
     }
 
-    /// A prepared image; `None`, with a warning, if its file is damaged or gone.
+    /// A prepared image; `None` if it could not be prepared and, with a warning, if its file is damaged or gone.
     pub(crate) fn get(&self, image: usize) -> Option<Vec<u8>> {
+        if self.len(image) == 0 {
+            return None;
+        }
         let shard = &self.shards[image / SHARD];
         let bytes = shard.read(image % SHARD);
         if bytes.is_none() {
@@ -95,7 +112,7 @@ impl Cache {
         bytes
     }
 
-    /// Bytes of a prepared image.
+    /// Bytes of a prepared image; 0 if it could not be prepared.
     pub(crate) fn len(&self, image: usize) -> usize {
         self.shards[image / SHARD].rows[image % SHARD].1 as usize
     }
@@ -129,11 +146,17 @@ impl Shard {
     }
 
     /// Prepares images and writes them.
-    fn make(path: &Path, key: &[u8; KEY], images: &Listing, range: Range<usize>) -> Result<Self> {
+    fn make(path: &Path, key: &[u8; KEY], images: &Listing, damaged: Damaged, range: Range<usize>) -> Result<Self> {
         let count = range.len();
         let prepared: Vec<Result<Vec<u8>>> = range
             .into_par_iter()
-            .map(|image| images.preparation.read(&images.path(image)))
+            .map(|image| {
+                let bytes = images.preparation.read(&images.path(image));
+                match damaged {
+                    Damaged::Refused => bytes,
+                    Damaged::Empty => Ok(bytes.unwrap_or_default()),
+                }
+            })
             .collect();
         let prepared = prepared.into_iter().collect::<Result<Vec<_>>>()?;
         let too_large = || Error::file(path, "a prepared image of 4 GiB or more cannot be kept");

@@ -13,7 +13,7 @@ use super::cache::Cache;
 use super::decoded::inspect_png;
 use super::listing::Listing;
 use super::pixels::Image;
-use super::prepare::Preparation;
+use super::prepare::{Output, Preparation};
 use mblm::data::{OnOpening, Opening};
 use mblm::{Error, Result};
 
@@ -101,26 +101,39 @@ impl Images {
         Ok(bytes)
     }
 
-    /// Prepares images with all threads and keeps those that there is room for: the bytes that each became. `on_opening` hears how
-    /// far it is.
-    ///
-    /// # Errors
-    /// The first of them that cannot be read.
-    pub(crate) fn prepare(&self, images: &[usize], on_opening: Option<&OnOpening>) -> Result<Vec<usize>> {
+    /// Decodes and prepares images with all threads, and keeps those that there is room for: the bytes that each became, or what is wrong
+    /// with it. `on_opening` hears how far it is.
+    pub(crate) fn prepare(&self, images: &[usize], on_opening: Option<&OnOpening>) -> Vec<Result<usize>> {
         let size = |image: &usize| self.path(*image).metadata().map_or(0, |metadata| metadata.len());
         let total = images.par_iter().map(size).sum();
         let mut done = 0;
         let mut lens = Vec::with_capacity(images.len());
         for group in images.chunks(REPORT_EVERY) {
-            let prepared: Vec<Result<usize>> = group.par_iter().map(|image| Ok(self.bytes(*image)?.len())).collect();
-            lens.extend(prepared.into_iter().collect::<Result<Vec<_>>>()?);
+            let prepared: Vec<Result<usize>> = group.par_iter().map(|image| self.prepared_len(*image)).collect();
+            lens.extend(prepared);
             done += group.iter().map(size).sum::<u64>();
             if let (Some(report), Some(last)) = (on_opening, group.last()) {
                 let path = &self.path(*last);
                 report(Opening { path, done, total });
             }
         }
-        Ok(lens)
+        lens
+    }
+
+    /// The bytes that an image became, as the prepared ones say; one that could not be prepared is read again, which says why.
+    pub(crate) fn cached_len(&self, image: usize) -> Result<usize> {
+        match self.cache.as_ref().map(|cache| cache.len(image)) {
+            Some(len) if len > 0 => Ok(len),
+            _ => self.prepared_len(image),
+        }
+    }
+
+    /// The bytes that an image became. One whose file is read as it is gets decoded too, so that damage shows.
+    fn prepared_len(&self, image: usize) -> Result<usize> {
+        if self.preparation().output == Output::File {
+            self.original(image)?;
+        }
+        Ok(self.bytes(image)?.len())
     }
 
     /// The size in pixels of each image, from the first bytes of its file, or what is wrong with it; in order.

@@ -12,7 +12,7 @@ use super::files::{Found, find, is_misnamed};
 use super::form::Form;
 use super::layout::Layout;
 use super::options::ImageFolderOptions;
-use crate::image::cache::Cache;
+use crate::image::cache::{Cache, Damaged};
 use crate::image::images::Images;
 use crate::image::{inspect_image, inspect_jpeg};
 use mblm::data::{Dataset, DatasetArgs, OnOpening, Sample, Split};
@@ -39,7 +39,8 @@ pub(crate) fn open(args: &DatasetArgs) -> Result<Option<Arc<dyn Dataset>>> {
 
 impl ImageFolder {
     /// Opens the split that `args` ask for; `None` if there is none. Looks at the beginning of every image file (and at the end
-    /// of PNG files), and at the length of every sample, for which JPEG files that are to be made are made here.
+    /// of PNG files), and at the length of every sample, for which JPEG files that are to be made are made here. Every image is decoded
+    /// where damaged ones are to be left out, or one begins wrongly.
     ///
     /// # Errors
     /// Options that make no sense; what is wrong with the files, of which the first are named.
@@ -115,7 +116,8 @@ impl ImageFolder {
     }
 }
 
-/// The bytes that each image of the split becomes. Those of a cache are prepared here, as are JPEG files.
+/// The bytes that each image of the split becomes. Those of a cache are prepared here, as are JPEG files; damaged images are left out of `own`
+/// or are an error.
 fn lens(
     images: &mut Images,
     own: &mut Vec<usize>,
@@ -149,21 +151,42 @@ fn lens(
             misnamed.len()
         );
     }
-    let sizes = sound(own, inspected, options.skip_bad_images)?;
-    if let Some(folder) = &options.cache_dir {
-        let cache = Cache::open(folder, images.listing(), on_opening)?;
-        let lens = own.iter().map(|image| cache.len(*image)).collect();
-        images.set_cache(cache);
-        return Ok(lens);
+    let skip = options.skip_bad_images;
+    let begin_well = inspected.iter().all(Result::is_ok);
+    if let Some(folder) = options.cache_dir.as_deref().filter(|_| begin_well || skip) {
+        let damaged = match skip {
+            true => Damaged::Empty,
+            false => Damaged::Refused,
+        };
+        images.set_cache(Cache::open(folder, images.listing(), damaged, on_opening)?);
     }
-    match form.bytes() {
-        Some(bytes) => Ok(vec![bytes; own.len()]),
-        None if options.jpeg_files => Ok(sizes),
+    let lens = match form.bytes() {
+        // what only decoding shows is looked for where such images are left out, and where there is an error, which names them all
+        _ if skip || !begin_well => decoded(images, own, inspected, on_opening),
+        _ if options.cache_dir.is_some() => own.iter().map(|image| images.cached_len(*image)).collect(),
+        Some(bytes) => own.iter().map(|_| Ok(bytes)).collect(),
+        None if options.jpeg_files => inspected,
         None => images.prepare(own, on_opening),
-    }
+    };
+    sound(own, lens, skip)
 }
 
-/// The sizes of the images that are sound. Without `skip` damaged ones are an error that names them; with it they are left out of `own`, with
+/// The bytes that each image becomes, or what is wrong with it: those that were inspected as sound are decoded.
+fn decoded(
+    images: &Images,
+    own: &[usize],
+    inspected: Vec<Result<usize>>,
+    on_opening: Option<&OnOpening>,
+) -> Vec<Result<usize>> {
+    let whole = own.iter().zip(&inspected).filter(|(_, size)| size.is_ok());
+    let whole: Vec<usize> = whole.map(|(image, _)| *image).collect();
+    let mut lens = images.prepare(&whole, on_opening).into_iter();
+    // as many as are sound
+    let len = |size: Result<usize>| size.and_then(|size| lens.next().unwrap_or(Ok(size)));
+    inspected.into_iter().map(len).collect()
+}
+
+/// The bytes of the images that are sound. Without `skip` damaged ones are an error that names them; with it they are left out of `own`, with
 /// a warning that does.
 fn sound(own: &mut Vec<usize>, inspected: Vec<Result<usize>>, skip: bool) -> Result<Vec<usize>> {
     let all = inspected.len();

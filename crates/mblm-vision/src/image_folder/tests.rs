@@ -1,5 +1,7 @@
 //! Samples id by id, splits, workers, prepared images, and files that are wrong.
 
+mod damage;
+
 use std::fs;
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex};
