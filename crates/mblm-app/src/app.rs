@@ -6,7 +6,7 @@
 //! | 1 | failed: a file that cannot be read, written or understood, data that do not fit the model |
 //! | 2 | wrong usage or configuration |
 //! | 3 | a loss was not finite, or a model gives no numbers |
-//! | 130, 143 | ended by SIGINT (Ctrl-C), SIGTERM |
+//! | 128 + N | ended by signal N: 130 by SIGINT (Ctrl-C), 143 by SIGTERM, 129 by SIGHUP |
 
 use std::error::Error;
 use std::ffi::OsString;
@@ -14,6 +14,7 @@ use std::process::ExitCode;
 use std::sync::Mutex;
 
 use anyhow::{Result, bail};
+use clap::builder::ValueParser;
 use clap::{Arg, ArgMatches, Args, FromArgMatches};
 use mblm::blocks::BlockRegistry;
 use mblm::checkpoint::{CONFIG_FILE, RUN_CONFIG, WEIGHTS_FILE};
@@ -44,8 +45,8 @@ Examples:
   mblm generate -m runs/tiny_1700000000 --prompt 'It was' --max-bytes 200
   mblm eval -m runs/tiny_1700000000 book.txt
 
-Exit codes: 0 done; 1 failed; 2 wrong usage or configuration; 3 the training loss was not finite; 130 and 143 ended by
-SIGINT (Ctrl-C) and SIGTERM.")]
+Exit codes: 0 done; 1 failed; 2 wrong usage or configuration; 3 a loss or a model's numbers were not finite; 128 + N ended
+by signal N, such as 130 by Ctrl-C (SIGINT) and 143 by SIGTERM.")]
 struct GlobalArgs {
     /// Say more on stderr; repeat for still more
     #[arg(short, long, global = true, action = clap::ArgAction::Count, display_order = 900)]
@@ -190,7 +191,7 @@ impl App {
         mblm::checkpoint::atomic::fail_points_from_environment();
         let line = self.command_line();
         let arguments = model_first(std::env::args_os().collect(), &line);
-        let matches = line.get_matches_from(arguments);
+        let matches = line.try_get_matches_from(arguments).unwrap_or_else(|error| end(&error));
         let result = global_args(&matches).and_then(|global| {
             start_logging(&global);
             self.run_matches(&matches)
@@ -258,19 +259,38 @@ fn with_whole_paragraphs(command: clap::Command) -> clap::Command {
     command.after_help(joined)
 }
 
-/// Options whose values are text, which may begin with a hyphen.
-const TEXT: [&str; 5] = ["prompt", "stop", "only", "forbid", "options"];
-
-/// Lets values begin with a hyphen: texts in any case, others where they are numbers. So a number that is out of its range is told from an
-/// option that does not exist.
+/// Lets values of options begin with a hyphen, but for paths, of which none is meant so: a text is taken as it is, and a number that is out
+/// of its range is told from an option that does not exist.
 fn typed_freely(arg: Arg) -> Arg {
     let one_value = arg
         .get_num_args()
         .is_none_or(|count| count.min_values() == 1 && count.max_values() == 1);
-    match !arg.is_positional() && arg.get_action().takes_values() && one_value {
-        true if TEXT.contains(&arg.get_id().as_str()) => arg.allow_hyphen_values(true),
-        true => arg.allow_negative_numbers(true),
-        false => arg,
+    let is_path = arg.get_value_parser().type_id() == ValueParser::path_buf().type_id();
+    let takes_any = !arg.is_positional() && arg.get_action().takes_values() && one_value && !is_path;
+    arg.allow_hyphen_values(takes_any)
+}
+
+/// Ends the process with what is wrong with the arguments, or with the help that was asked for. What a number has to be is said in words of
+/// people.
+fn end(error: &clap::Error) -> ! {
+    /// What the standard library says of texts that are no numbers, and what is meant.
+    const WORDS: [(&str, &str); 5] = [
+        ("invalid digit found in string", "expected a whole number of at least 0"),
+        ("number too large to fit in target type", "expected a smaller number"),
+        (
+            "cannot parse integer from empty string",
+            "expected a whole number of at least 0",
+        ),
+        ("cannot parse float from empty string", "expected a number"),
+        ("invalid float literal", "expected a number"),
+    ];
+    let text = error.render().to_string();
+    match WORDS.into_iter().find(|(words, _)| text.contains(words)) {
+        Some((words, meant)) if error.kind() == clap::error::ErrorKind::ValueValidation => {
+            output::note(text.replace(words, meant).trim_end());
+            std::process::exit(2)
+        }
+        _ => error.exit(),
     }
 }
 

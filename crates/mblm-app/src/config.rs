@@ -4,7 +4,7 @@ use std::path::{Path, PathBuf};
 
 use anyhow::Result;
 use candle_core::Device;
-use mblm::config::{Experiment, ModelConfig, Precision, Vocabulary};
+use mblm::config::{Experiment, IoConfig, ModelConfig, Precision, Vocabulary};
 use mblm::data::{DatasetArgs, Split};
 use mblm::model::{Model, without_kernels};
 
@@ -30,28 +30,47 @@ pub fn read(path: &Path, overrides: &[String], context: &Context) -> Result<Expe
         overrides,
         context.blocks(),
     ))?;
-    let io = &mut experiment.io;
-    for path in [&mut io.dataset_dir, &mut io.output_dir] {
-        *path = expanded(path);
+    expand_paths(&mut experiment.io)?;
+    if let Some(resume) = &mut experiment.resume {
+        resume.checkpoint_file = expanded(&resume.checkpoint_file)?;
     }
     Ok(experiment)
 }
 
-/// A path with the home folder for a `~` at its beginning, and the values of environment variables (`$NAME`, `${NAME}`) that are set.
-fn expanded(path: &Path) -> PathBuf {
+/// Puts the home folder for a `~` at the beginning of the paths, and the values of environment variables (`$NAME`, `${NAME}`).
+///
+/// # Errors
+/// A variable that is not set: a folder of its name would be made.
+pub fn expand_paths(io: &mut IoConfig) -> Result<()> {
+    for path in [&mut io.dataset_dir, &mut io.output_dir] {
+        *path = expanded(path)?;
+    }
+    Ok(())
+}
+
+fn expanded(path: &Path) -> Result<PathBuf> {
     let Some(text) = path.to_str().filter(|_| !path.exists()) else {
-        return path.into();
+        return Ok(path.into());
     };
-    let home = |rest: &str| std::env::var("HOME").ok().map(|home| format!("{home}{rest}"));
-    let text = match text.strip_prefix('~') {
-        Some(rest) if rest.is_empty() || rest.starts_with('/') => home(rest).unwrap_or_else(|| text.into()),
-        _ => text.to_string(),
+    let variable = |name: &str| {
+        std::env::var(name).map_err(|_| {
+            Usage(format!(
+                "{}: expected a path, but the environment variable {name} is not set; set it, or give the path in full",
+                path.display()
+            ))
+        })
     };
     let mut out = String::with_capacity(text.len());
-    let mut rest = text.as_str();
-    while let Some(at) = rest.find('$') {
-        out.push_str(&rest[..at]);
-        let after = &rest[at + 1..];
+    let mut rest = text;
+    if let Some(behind) = text
+        .strip_prefix('~')
+        .filter(|behind| behind.is_empty() || behind.starts_with('/'))
+    {
+        out += &variable("HOME")?;
+        rest = behind;
+    }
+    while let Some((before, after)) = rest.split_once('$') {
+        out += before;
         let (name, behind) = match after.strip_prefix('{').and_then(|inner| inner.split_once('}')) {
             Some(found) => found,
             None => {
@@ -59,14 +78,14 @@ fn expanded(path: &Path) -> PathBuf {
                 after.split_at(end.unwrap_or(after.len()))
             }
         };
-        match std::env::var(name) {
-            Ok(value) if !name.is_empty() => out.push_str(&value),
-            _ => out.push_str(&rest[at..rest.len() - behind.len()]),
+        match name {
+            "" => out.push('$'),
+            name => out += &variable(name)?,
         }
         rest = behind;
     }
-    out.push_str(rest);
-    out.into()
+    out += rest;
+    Ok(out.into())
 }
 
 /// What was read from a configuration file, where one that cannot be read is wrong usage.

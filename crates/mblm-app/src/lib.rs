@@ -42,6 +42,7 @@ pub mod output;
 pub mod patience;
 mod position_table;
 pub mod progress;
+mod room;
 pub mod run_folder;
 pub mod signals;
 mod surprisal;

@@ -5,14 +5,14 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicI32, Ordering};
 
 #[cfg(unix)]
-use signal_hook::consts::{SIGHUP, SIGUSR1, SIGXCPU};
+use signal_hook::consts::{SIGHUP, SIGUSR1, SIGUSR2, SIGXCPU};
 use signal_hook::consts::{SIGINT, SIGTERM};
 use signal_hook::{flag, low_level};
 
 /// Signals that end the program in good order, beside Ctrl-C: termination, a terminal or connection that was closed, and what batch
 /// systems send before a job's time is over.
 #[cfg(unix)]
-const ENDING: [i32; 4] = [SIGTERM, SIGHUP, SIGUSR1, SIGXCPU];
+const ENDING: [i32; 5] = [SIGTERM, SIGHUP, SIGUSR1, SIGUSR2, SIGXCPU];
 #[cfg(not(unix))]
 const ENDING: [i32; 1] = [SIGTERM];
 
@@ -30,12 +30,18 @@ fn is_ignored(_: i32) -> bool {
     false
 }
 
-/// Notes the first signal so that the work can end in good order; a second one ends the program at once.
+/// Signals of which a second one ends the program at once: those that people send. Others come several times by themselves: SIGHUP from a
+/// terminal and from the shell in it, SIGXCPU every second.
+const INSISTING: [i32; 2] = [SIGINT, SIGTERM];
+
+/// Notes the first signal so that the work can end in good order; a second Ctrl-C or termination ends the program at once.
 #[derive(Clone)]
 pub struct Signals {
     /// Set by the first signal.
     pub stop: Arc<AtomicBool>,
     received: Arc<AtomicI32>,
+    /// Set by the first signal of those of which a second one ends the program.
+    insisted: Arc<AtomicBool>,
     /// Set while a signal ends the program at once and in good order, as nothing is being done.
     idle: Arc<AtomicBool>,
 }
@@ -56,22 +62,33 @@ impl Signals {
         let stop = Arc::new(AtomicBool::new(false));
         let received = Arc::new(AtomicI32::new(0));
         let idle = Arc::new(AtomicBool::new(false));
+        let insisted = Arc::new(AtomicBool::new(false));
         let others = ENDING.into_iter().filter(|signal| !is_ignored(*signal));
         let others = others.map(|signal| (signal, 128 + signal));
         for (signal, when_idle) in std::iter::once((SIGINT, interrupted_when_idle)).chain(others) {
             flag::register_conditional_shutdown(signal, when_idle, idle.clone())?;
-            // registered before the handler: does nothing until the flag is set by the first signal
-            flag::register_conditional_shutdown(signal, 128 + signal, stop.clone())?;
-            let (stop, received) = (stop.clone(), received.clone());
+            let insists = INSISTING.contains(&signal);
+            if insists {
+                // registered before the handler: does nothing until the flag is set by the first signal
+                flag::register_conditional_shutdown(signal, 128 + signal, insisted.clone())?;
+            }
+            let (stop, received, insisted) = (stop.clone(), received.clone(), insisted.clone());
             // SAFETY: the handler only stores into atomics, which is async-signal-safe
             unsafe {
                 low_level::register(signal, move || {
-                    received.store(signal, Ordering::Relaxed);
+                    // the first one says how the program ends
+                    let _ = received.compare_exchange(0, signal, Ordering::Relaxed, Ordering::Relaxed);
+                    insisted.fetch_or(insists, Ordering::Relaxed);
                     stop.store(true, Ordering::Relaxed);
                 })?;
             }
         }
-        Ok(Self { stop, received, idle })
+        Ok(Self {
+            stop,
+            received,
+            insisted,
+            idle,
+        })
     }
 
     /// Says whether a signal may end the program at once.
@@ -91,6 +108,7 @@ impl Signals {
             .compare_exchange(SIGINT, 0, Ordering::Relaxed, Ordering::Relaxed);
         if came.is_ok() {
             self.stop.store(false, Ordering::Relaxed);
+            self.insisted.store(false, Ordering::Relaxed);
         }
         came.is_ok()
     }

@@ -47,8 +47,8 @@ pub enum Error {
 
     /// A model whose predictions are no numbers.
     #[error(
-        "{place}: the model gives no numbers ({value}); its weights are damaged, or its training diverged: `mblm inspect` shows which \
-         tensors are not finite; take an earlier model of the run"
+        "{place}: the model gives no numbers ({value}); its weights are damaged, or its training diverged: `mblm inspect --tensors` shows \
+         which tensors are not finite; take an earlier model of the run"
     )]
     NoNumbers {
         /// What was to be predicted.

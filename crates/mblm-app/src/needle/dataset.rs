@@ -4,7 +4,7 @@
 //! But in such cases as th[key qxv: 4821]↵ese a good memory is unpardonable. … [key qxv? 4821]↵
 //! ```
 //!
-//! The text is that of data set `bytes`, with the same splits and the options `held_out` and `text_field`. Sample i of epoch e is
+//! The text is that of data set `bytes`, with the same splits and the options `held_out`, `text_field`, `skip_bad_lines` and `raw`. Sample i of epoch e is
 //! a window of it at a random place with `needles` pairs hidden at random depths, or the one asked for last at the option
 //! `depth`, and at its end `queries` of them with their values, `input_seq_len` bytes in all; a function of (seed, split, worker,
 //! e, i). A key has `key_len` characters and occurs in a sample nowhere but in its needle and its query. An epoch has as many

@@ -10,19 +10,10 @@ use std::ops::Range;
 use std::path::Path;
 use std::sync::Arc;
 
-use mblm::data::{ByteSource, DatasetArgs, Files, OnOpening, Opener, Reading, Split, regular_files};
+use mblm::data::{ByteSource, DatasetArgs, Files, OnOpening, Opener, Split, regular_files};
 use mblm::{Error, Result};
 
 use super::options::NeedleOptions;
-
-/// How files are read.
-fn reading(text_field: Option<String>) -> Reading {
-    Reading {
-        decompress: true,
-        text_field,
-        ..Reading::default()
-    }
-}
 
 /// Natural text to hide needles in.
 pub struct Haystack {
@@ -35,10 +26,9 @@ impl Haystack {
     /// All files of a path as one text: a file, or a folder with everything below it.
     ///
     /// # Errors
-    /// Files that cannot be read or decoded, or that are empty.
-    pub fn open(path: &Path, text_field: Option<String>, on_opening: Option<OnOpening>) -> Result<Self> {
-        let reading = reading(text_field);
-        let files = Files::open(&regular_files(path)?, &reading, on_opening)?;
+    /// Files that cannot be read or decoded, or that are empty; options that make no sense.
+    pub fn open(path: &Path, options: &NeedleOptions, on_opening: Option<OnOpening>) -> Result<Self> {
+        let files = Files::open(&regular_files(path)?, &options.reading()?, on_opening)?;
         Ok(Self {
             bytes: 0..files.len(),
             name: path.display().to_string(),
@@ -73,7 +63,7 @@ impl Haystack {
     }
 
     pub(super) fn split(args: &DatasetArgs, options: &NeedleOptions, opener: &Opener) -> Result<Option<Self>> {
-        let part = opener.part(args, options.held_out, reading(options.text_field.clone()))?;
+        let part = opener.part(args, options.held_out, options.reading()?)?;
         Ok(part.map(|part| Self {
             source: part.files,
             bytes: part.bytes,

@@ -3,6 +3,7 @@
 //! A format is text with `{key}` and, after it, `{value}`. With n needles of N bytes and q queries of Q bytes, a sample of L
 //! bytes has H = L − n·N − q·Q bytes of natural text.
 
+use mblm::data::Reading;
 use mblm::{Error, Result};
 use serde::{Deserialize, Serialize};
 
@@ -48,8 +49,21 @@ pub struct NeedleOptions {
     pub text_weight: Option<f32>,
     /// The share of the text kept for validation and test, as of data set `bytes`.
     pub held_out: Option<f64>,
-    /// The field of `.jsonl` files that is the text, as of data set `bytes`.
+    /// The field of JSON Lines that is the text, as of data set `bytes`.
     pub text_field: Option<String>,
+    /// Lines without such a text are left out, as of data set `bytes`.
+    #[serde(skip_serializing_if = "std::ops::Not::not")]
+    pub skip_bad_lines: bool,
+    /// Compressed files are text as they are, as of data set `bytes`.
+    #[serde(skip_serializing_if = "std::ops::Not::not")]
+    pub raw: bool,
+}
+
+impl NeedleOptions {
+    /// How the files with the text are read.
+    pub(super) fn reading(&self) -> Result<Reading> {
+        Reading::from_options(self.text_field.clone(), self.skip_bad_lines, self.raw)
+    }
 }
 
 impl Default for NeedleOptions {
@@ -69,6 +83,8 @@ impl Default for NeedleOptions {
             text_weight: None,
             held_out: None,
             text_field: None,
+            skip_bad_lines: false,
+            raw: false,
         }
     }
 }

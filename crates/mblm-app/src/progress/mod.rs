@@ -43,6 +43,8 @@ pub struct TrainingProgress {
     bytes: u64,
     /// Exponential average of the training loss in bits per byte.
     smoothed: Option<f64>,
+    /// Whether it is a weighted loss.
+    weighted: bool,
 }
 
 impl TrainingProgress {
@@ -61,6 +63,7 @@ impl TrainingProgress {
             before: 0,
             bytes: 0,
             smoothed: None,
+            weighted: false,
         }
     }
 
@@ -102,7 +105,11 @@ impl TrainingProgress {
         let speed = self.bytes as f64 / self.started.elapsed().as_secs_f64().max(1e-9);
         let bits = self.smoothed.unwrap_or(f64::NAN);
         let nats = bits * std::f64::consts::LN_2;
-        format!("smoothed loss {nats:.3}  {bits:.3} bits/byte  {:.1} kB/s", speed / 1e3)
+        let speed = speed / 1e3;
+        match self.weighted {
+            true => format!("smoothed weighted loss {nats:.3} nats  {speed:.1} kB/s"),
+            false => format!("smoothed loss {nats:.3}  {bits:.3} bits/byte  {speed:.1} kB/s"),
+        }
     }
 
     /// The time that the rest takes at the speed since this process began, `done` batches of the run being done.
@@ -115,6 +122,7 @@ impl TrainingProgress {
         self.chunking.end();
         self.bytes += report.bytes as u64;
         let bits = report.loss.bits_per_byte();
+        self.weighted |= report.loss.weighted;
         let done = report.cum_batch + 1;
         let weight = (2.0 / ((done - self.before) as f64 + 1.0)).max(NEWEST_WEIGHT);
         self.smoothed = Some(
@@ -175,7 +183,8 @@ impl Observer for TrainingProgress {
                     EvaluationKind::Test => ("test data", String::new()),
                 };
                 let best = if evaluation.best { ", the best so far" } else { "" };
-                self.say(&format!("{what}: {bits:.3} bits per byte{place}{best}"));
+                let unit = evaluation.loss.bits_in_words();
+                self.say(&format!("{what}: {bits:.3} {unit} per byte{place}{best}"));
             }
             _ => {}
         }

@@ -1,6 +1,6 @@
 //! `mblm inspect`: configurations, folders and files of weights.
 
-use crate::support::{done, fixture, str, trained};
+use crate::support::{Scratch, done, fixture, str, trained};
 
 #[test]
 fn a_configuration_a_folder_and_its_weights_show_the_same_stages() {
@@ -70,4 +70,26 @@ fn weights_alone_are_listed() {
             .any(|t| t["name"] == "to_logits.weight" && t["dtype"] == "F32"),
         "{tensors:?}"
     );
+}
+
+#[test]
+fn tensors_that_are_not_finite_are_told() {
+    let scratch = Scratch::new();
+    let header = r#"{"good":{"dtype":"F32","shape":[1],"data_offsets":[0,4]},"bad":{"dtype":"F32","shape":[2],"data_offsets":[4,12]}}"#;
+    let mut file = (header.len() as u64).to_le_bytes().to_vec();
+    file.extend(header.bytes());
+    file.extend([1.0, 2.0, f32::NAN].map(f32::to_le_bytes).concat());
+    let path = scratch.file("w.safetensors", file);
+    let listed = done(&["inspect", str(&path), "--tensors"]);
+    let noted: Vec<String> = listed
+        .text()
+        .lines()
+        .filter(|line| line.contains("not finite"))
+        .map(String::from)
+        .collect();
+    assert!(noted.len() == 1 && noted[0].contains(" bad  ("), "{}", listed.text());
+    let json = done(&["inspect", str(&path), "--tensors", "--json"]).json();
+    for tensor in json["tensors"].as_array().unwrap() {
+        assert_eq!(tensor["finite"], tensor["name"] == "good");
+    }
 }

@@ -129,7 +129,9 @@ fn run_on_needles() -> (Scratch, PathBuf) {
         .replace("{ held_out: 0.1 }", options)
         .replace("target_elements: 3840", "target_elements: 256");
     let scratch = Scratch::with_config(&config);
-    done(&["train", str(scratch.config()), "--json"]);
+    let trained = done(&["train", str(scratch.config())]);
+    assert!(trained.text().contains("weighted bits per byte"), "{}", trained.text());
+    assert!(trained.stderr.contains("smoothed weighted loss"), "{}", trained.stderr);
     let run = scratch.run_folders().pop().unwrap();
     (scratch, run)
 }

@@ -5,7 +5,7 @@ use std::io::Write;
 use crate::support::{Scratch, assert_error, done, finish, mblm, str};
 
 /// Some English, different for each number.
-fn text(lines: usize) -> String {
+pub(crate) fn text(lines: usize) -> String {
     (0..lines)
         .map(|line| format!("line {} of some text\n", line * 7919 % 10007))
         .collect()
@@ -208,6 +208,42 @@ fn data_are_read_by_what_they_are() {
         "{}",
         skipped.stderr
     );
+}
+
+#[test]
+fn data_may_come_through_stdin() {
+    let scratch = Scratch::new();
+    let piped = |input: &str, more: &[&str]| {
+        let args = [&["--set", "io.dataset_dir='-'"][..], more].concat();
+        finish(mblm(train(&scratch, &args)).write_stdin(input.to_string()))
+    };
+    for (input, more, code) in [("", &[][..], 2), ("short", &[], 1), (&text(1500), &["--dry-run"], 0)] {
+        let found = piped(input, more);
+        assert_eq!(found.code, code, "{}", found.stderr);
+        assert!(!scratch.path("runs").exists(), "{}", found.stderr);
+    }
+    let run = piped(&text(1500), &[]);
+    assert_eq!(run.code, 0, "{}", run.stderr);
+    assert!(run.stderr.contains("from stdin are kept in "), "{}", run.stderr);
+    let (folders, copies): (Vec<_>, Vec<_>) = scratch.run_folders().into_iter().partition(|path| path.is_dir());
+    let ([folder], [copy]) = (&folders[..], &copies[..]) else {
+        panic!("{folders:?} {copies:?}")
+    };
+    let config = std::fs::read_to_string(folder.join("config.yaml")).unwrap();
+    assert!(config.contains(str(copy)), "{config}");
+    assert_eq!(std::fs::read_to_string(copy).unwrap(), text(1500));
+    // the copy is the data that the run goes on with
+    let resumed = done(&["train", "--resume", str(folder), "--sample-bytes", "0"]);
+    assert_eq!(resumed.code, 0);
+}
+
+#[test]
+fn a_pipe_in_the_place_of_a_data_set_is_refused() {
+    let scratch = Scratch::new();
+    let refused = finish(mblm(train(&scratch, &["--set", "io.dataset_dir=/dev/stdin"])).write_stdin(text(1500)));
+    assert_ne!(refused.code, 0, "{}", refused.stderr);
+    assert_error(&refused.stderr, &["only once", "> data.txt"]);
+    assert!(scratch.run_folders().is_empty());
 }
 
 #[test]

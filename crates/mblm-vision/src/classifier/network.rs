@@ -296,6 +296,7 @@ impl Trainable for CnnLstm {
             loss: Loss {
                 mean: f64::from(cross_entropy(&logits, &input.answers)?.to_scalar::<f32>()?),
                 count: truth.len(),
+                weighted: false,
             },
             metric: Some(Metric {
                 name: Metric::ACCURACY,
@@ -326,6 +327,7 @@ impl Trainable for CnnLstm {
             loss: Loss {
                 mean,
                 count: input.answers.dim(0)?,
+                weighted: false,
             },
             backward: begun.elapsed(),
         })

@@ -84,6 +84,8 @@ fn read(path: &Path, args: &TrainArgs, context: &Context) -> Result<ClassifierEx
     if let Some(seed) = args.seed {
         experiment.train.seed = seed;
     }
+    config::expand_paths(&mut experiment.io)?;
+    run_folder::check_name(&experiment.io)?;
     Ok(experiment)
 }
 

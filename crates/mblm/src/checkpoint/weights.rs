@@ -156,6 +156,20 @@ impl Weights {
             .map_err(|error| Error::file(&self.path, format!("tensor `{name}`: {error}")))
     }
 
+    /// Whether all numbers of a tensor are finite in float32; a tensor of anything else has none that are not.
+    ///
+    /// # Errors
+    /// No tensor of that name, or one that cannot be read.
+    pub fn is_finite(&self, name: &str) -> Result<bool> {
+        if self.tensors.get(name).is_some_and(|stored| !stored.is_float()) {
+            return Ok(true);
+        }
+        let shape = self.shape(name).unwrap_or_default();
+        let tensor = self.load(name, shape, DType::F32, &Device::Cpu)?;
+        let numbers = tensor.flatten_all()?.to_vec1::<f32>()?;
+        Ok(numbers.iter().all(|number| number.is_finite()))
+    }
+
     fn missing(&self, name: &str, expected_shape: &[usize]) -> String {
         let found = match suggest::nearest(name, self.names()) {
             Some(nearest) => format!("the nearest name is `{nearest}`"),

@@ -277,11 +277,14 @@ impl Params {
 
     fn check(&self) -> Result<(), Problem> {
         self.architecture.check()?;
-        if self.input_seq_len == 0 {
-            return Err(Problem::new(
-                "input_seq_len",
-                "expected at least 1 byte per sample, found 0",
-            ));
+        let expected = match (&self.architecture, self.input_seq_len) {
+            (Architecture::Encoder(_), 0) => Some("1 byte per sample"),
+            (Architecture::Decoder(_), 0 | 1) => Some("2 bytes per sample, each predicted from those before it"),
+            _ => None,
+        };
+        if let Some(expected) = expected {
+            let message = format!("expected at least {expected}, found {}", self.input_seq_len);
+            return Err(Problem::new("input_seq_len", message));
         }
         match self.architecture.model().longest_input() {
             Some(longest) if self.input_seq_len > longest => {

@@ -12,8 +12,9 @@
 //! | `document.rs` | [`Document`]: a configuration of somebody else's keys, read in the same way |
 //! | `vocabulary.rs` | [`Vocabulary`]: what a data set must know of a model |
 //! | `yaml.rs`, `tree.rs` | text and overrides into a tree of values that know where they were written |
+//! | `typed.rs` | typed values from that tree |
 //! | `problem.rs` | [`Problem`]: what is wrong with a value, and where it was written |
-//! | `lenient.rs` | numbers and booleans in other spellings |
+//! | `lenient.rs`, `written.rs` | numbers and booleans in other spellings, and as the texts that they were written as |
 //! | `suggest.rs` | the nearest known name to a misspelt one |
 //!
 //! Reading goes from text to a tree to typed values to checked values. An error of any of these steps names the file,
@@ -33,7 +34,9 @@ mod problem;
 pub mod suggest;
 mod train;
 pub(crate) mod tree;
+mod typed;
 mod vocabulary;
+mod written;
 mod yaml;
 
 pub use bytesize::ByteSize;

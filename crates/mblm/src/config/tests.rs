@@ -712,8 +712,13 @@ fn decoders_are_causal_and_encoders_are_not() {
 fn inputs_must_fit_a_fixed_table() {
     assert_eq!(
         override_message("params.input_seq_len=0"),
-        "params.input_seq_len: expected at least 1 byte per sample, found 0"
+        "params.input_seq_len: expected at least 2 bytes per sample, each predicted from those before it, found 0"
     );
+    assert_eq!(
+        override_message("params.input_seq_len=1"),
+        "params.input_seq_len: expected at least 2 bytes per sample, each predicted from those before it, found 1"
+    );
+    assert!(read(&["params.input_seq_len=2"]).is_ok());
     let longer = ["params.input_seq_len=129", "params.block.0.pos_emb_type=fixed"];
     assert_eq!(
         read(&longer).unwrap_err().to_string(),
@@ -821,4 +826,51 @@ proptest! {
             prop_assert_eq!(read_text(&yaml, &[]).unwrap(), experiment);
         }
     }
+}
+
+#[test]
+fn what_the_package_reads_as_a_text_is_one() {
+    for name in ["y", "n", "1e3", "08", "0o7"] {
+        let text = TWO_STAGES.replacen("name_model: ", &format!("name_model: {name} #"), 1);
+        let experiment = read_text(&text, &[]).unwrap();
+        assert_eq!(experiment.io.name_model, name);
+        let set = format!("io.name_model={name}");
+        assert_eq!(read(&[&set]).unwrap().io.name_model, name);
+    }
+    for name in ["123", "on", "1.5", "0x10"] {
+        let message = read(&[&format!("io.name_model={name}")]).unwrap_err().to_string();
+        assert!(
+            message.contains("io.name_model: expected a string, found "),
+            "{message}"
+        );
+    }
+    assert_eq!(read(&["train.learning_rate=1e-3"]).unwrap().train.lr, 1e-3);
+}
+
+#[test]
+fn keys_that_hold_anchors_are_passed_over() {
+    let (before, rest) = TWO_STAGES.split_once("train:").unwrap();
+    let with = |more: &str| read_text(&format!("{more}\n{before}train:{rest}"), &[]);
+    for more in [
+        "common: &c {a: 1}",
+        "shared:\n  a: &a 1\n  b: &b [1, 2]",
+        "x-c: 1",
+        ".c: &c 1",
+    ] {
+        assert!(with(more).is_ok(), "{more}: {:?}", with(more));
+    }
+    for more in ["common: {a: 1}", "shared:\n  a: &a 1\n  b: 2"] {
+        assert!(with(more).unwrap_err().to_string().contains("unknown key"), "{more}");
+    }
+    // a key that is known stays, anchor or not
+    let anchored = TWO_STAGES.replacen("train:", "train: &t", 1);
+    assert!(read_text(&anchored, &[]).is_ok());
+    // and a misspelt one below is still found
+    let misspelt = TWO_STAGES.replacen("learning_rate:", "learning_rte: &l", 1);
+    assert!(
+        read_text(&misspelt, &[])
+            .unwrap_err()
+            .to_string()
+            .contains("learning_rate")
+    );
 }

@@ -9,6 +9,7 @@ use serde::Serialize;
 use serde_saphyr::MessageFormatter;
 
 use super::tree::{Key, Node, Origin, Problem, Value};
+use super::written;
 use crate::{Error, Result};
 
 /// The largest configuration file read, in bytes.
@@ -78,11 +79,13 @@ fn only_holds_anchors(name: &str) -> bool {
 /// Numbers are written as in YAML 1.1, which PyYAML reads: `010` is 8.
 fn parse_text(text: &str) -> Result<Node, Problem> {
     let options = serde_saphyr::options! { legacy_octal_numbers: true };
-    serde_saphyr::from_str_with_options(text, options).map_err(|error| {
+    let mut root: Node = serde_saphyr::from_str_with_options(text, options).map_err(|error| {
         let error = error.without_snippet();
         let at = error.location().map(Origin::of).unwrap_or_default();
         Problem::new("", format!("not valid YAML: {}", message_of(error))).or_at(&at)
-    })
+    })?;
+    written::note(&mut root, text);
+    Ok(root)
 }
 
 /// The message of a YAML error without the place, which is written in front of it.
@@ -120,6 +123,7 @@ fn child<'a>(node: &'a mut Node, step: &str, origin: &Origin) -> Result<&'a mut 
         *node = Node {
             at: origin.clone(),
             value: Value::Map(Vec::new()),
+            written: None,
         };
     }
     match &mut node.value {
@@ -133,12 +137,14 @@ fn child<'a>(node: &'a mut Node, step: &str, origin: &Origin) -> Result<&'a mut 
                 let key = Key {
                     at: origin.clone(),
                     name: step.to_string(),
+                    is_anchor: false,
                 };
                 entries.push((
                     key,
                     Node {
                         at: origin.clone(),
                         value: Value::Null,
+                        written: None,
                     },
                 ));
                 entries.len() - 1

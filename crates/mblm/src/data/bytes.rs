@@ -17,7 +17,7 @@ use serde::Deserialize;
 
 use super::dataset::{Dataset, DatasetArgs, Split};
 use super::files::Files;
-use super::reading::{BadLines, Reading};
+use super::reading::Reading;
 use super::sequential::{SequenceOptions, Sequential};
 use super::source::ByteSource;
 use super::splits::{DEFAULT_HELD_OUT, held_out_share, named_splits, refuse_held_out, split_by_position};
@@ -60,21 +60,7 @@ impl Opener {
             separator,
             seeded_starts,
         } = args.parse_options()?;
-        if skip_bad_lines && text_field.is_none() || raw && text_field.is_some() {
-            return Err(Error::config(
-                "dataset_args: text_field reads JSON Lines, skip_bad_lines leaves lines of them out, and raw reads files as they are: \
-                 expected text_field, text_field with skip_bad_lines, or raw",
-            ));
-        }
-        let reading = Reading {
-            decompress: !raw,
-            text_field,
-            bad_lines: if skip_bad_lines {
-                BadLines::Skip
-            } else {
-                BadLines::Refuse
-            },
-        };
+        let reading = Reading::from_options(text_field, skip_bad_lines, raw)?;
         let sequence = SequenceOptions {
             separator,
             seeded_starts,

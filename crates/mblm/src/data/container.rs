@@ -1,6 +1,8 @@
 //! What a file's first bytes say that it is: gzip and zstd are read, other archives are refused with the command that unpacks them.
 
 use std::fmt;
+use std::fs::File;
+use std::io::Read;
 use std::path::Path;
 
 /// Bytes of a file that tell what it is.
@@ -22,19 +24,76 @@ impl fmt::Display for Compression {
     }
 }
 
-/// Archives that are not read: their first bytes, where these stand, the name of the format, the command that unpacks one.
-const REFUSED: [(&[u8], usize, &str, &str); 10] = [
-    (b"PK\x03\x04", 0, "a zip archive", "unzip FILE"),
-    (b"PK\x05\x06", 0, "an empty zip archive", "unzip FILE"),
-    (b"BZh", 0, "compressed with bzip2", "bunzip2 FILE"),
-    (b"\xfd7zXZ\x00", 0, "compressed with xz", "unxz FILE"),
-    (b"7z\xbc\xaf\x27\x1c", 0, "a 7z archive", "7z x FILE"),
-    (b"Rar!\x1a\x07", 0, "a rar archive", "unrar x FILE"),
-    (b"\x04\x22\x4d\x18", 0, "compressed with lz4", "unlz4 FILE"),
-    (b"LZIP\x01", 0, "compressed with lzip", "lzip -d FILE"),
-    (b"\x1f\x9d", 0, "compressed with compress", "uncompress FILE"),
-    (b"ustar", 257, "a tar archive", "tar xf FILE"),
+/// An archive that is not read.
+struct Archive {
+    /// Its first bytes.
+    magic: &'static [u8],
+    /// Where these stand.
+    at: usize,
+    what: &'static str,
+    /// What unpacks one.
+    command: &'static str,
+}
+
+const fn archive(magic: &'static [u8], at: usize, what: &'static str, command: &'static str) -> Archive {
+    Archive {
+        magic,
+        at,
+        what,
+        command,
+    }
+}
+
+const ARCHIVES: [Archive; 11] = [
+    archive(b"PK\x03\x04", 0, "a zip archive", "unzip FILE"),
+    archive(b"PK\x05\x06", 0, "an empty zip archive", "unzip FILE"),
+    archive(b"BZh", 0, "compressed with bzip2", "bunzip2 FILE"),
+    archive(b"\xfd7zXZ\x00", 0, "compressed with xz", "unxz FILE"),
+    archive(b"7z\xbc\xaf\x27\x1c", 0, "a 7z archive", "7z x FILE"),
+    archive(b"Rar!\x1a\x07", 0, "a rar archive", "unrar x FILE"),
+    archive(b"\x04\x22\x4d\x18", 0, "compressed with lz4", "unlz4 FILE"),
+    archive(b"\x89LZO\0\r\n\x1a\n", 0, "compressed with lzop", "lzop -d FILE"),
+    archive(b"LZIP\x01", 0, "compressed with lzip", "lzip -d FILE"),
+    archive(b"\x1f\x9d", 0, "compressed with compress", "uncompress FILE"),
+    archive(b"ustar", 257, "a tar archive", "tar xf FILE"),
 ];
+
+impl Archive {
+    /// The archive that begins with `head`.
+    fn of(head: &[u8]) -> Option<&'static Self> {
+        ARCHIVES.iter().find(|archive| {
+            let found = head
+                .get(archive.at..)
+                .is_some_and(|head| head.starts_with(archive.magic));
+            found && (archive.magic != b"BZh" || is_bzip2(head))
+        })
+    }
+}
+
+/// How any file is read as it is.
+const RAW: &str = "or take its bytes as they are: `raw: true` in io.dataset_args of data set `bytes` (`--set io.dataset_args.raw=true`)";
+
+/// Says in a warning that a file is packed, for what reads its bytes as they are. A file that cannot be read is somebody else's error.
+pub fn warn_if_packed(path: &Path) {
+    let mut head = Vec::with_capacity(HEAD);
+    // what can be read only once is left alone
+    let read = path
+        .is_file()
+        .then(|| File::open(path)?.take(HEAD as u64).read_to_end(&mut head));
+    if !matches!(read, Some(Ok(_))) {
+        return;
+    }
+    let packed = match Compression::begins(&head) {
+        Some(compression) => Some((format!("{compression} data"), format!("{compression} -dc FILE"))),
+        None => Archive::of(&head).map(|archive| (archive.what.to_string(), archive.command.to_string())),
+    };
+    if let Some((what, command)) = packed {
+        tracing::warn!(
+            "{}: {what}, whose bytes are taken as they are; `{command}` gives what is in it",
+            path.display()
+        );
+    }
+}
 
 impl Compression {
     /// The compression of a file by its first bytes, else by its name; `None` for one that is read as it is, or what to do with one that
@@ -45,26 +104,38 @@ impl Compression {
         }
         Self::refuse(head)?;
         let ending = path.extension().map(|ending| ending.to_ascii_lowercase());
-        Ok(match ending.as_deref().and_then(|ending| ending.to_str()) {
-            Some("gz" | "gzip" | "tgz") => Some(Self::Gzip),
-            Some("zst" | "zstd") => Some(Self::Zstd),
-            _ => None,
-        })
+        let named = match ending.as_deref().and_then(|ending| ending.to_str()) {
+            Some("gz" | "gzip" | "tgz") => Self::Gzip,
+            Some("zst" | "zstd") => Self::Zstd,
+            _ => return Ok(None),
+        };
+        match head.len() {
+            0..4 => Ok(Some(named)),
+            len => Err(format!(
+                "expected {named} data, as the name says, found it damaged or something else: it begins with `{}`; rename a file that \
+                 is something else, {RAW}",
+                head[..len.min(16)].escape_ascii()
+            )),
+        }
     }
 
-    /// Fails for archives that are not read; also for one that stands in a compressed file.
-    pub(super) fn refuse(head: &[u8]) -> Result<(), String> {
-        let is =
-            |(magic, at, ..): &&(&[u8], usize, &str, &str)| head.get(*at..).is_some_and(|head| head.starts_with(magic));
-        if let Some((magic, _, what, command)) = REFUSED.iter().find(is)
-            && (*magic != b"BZh" || is_bzip2(head))
-        {
-            return Err(format!(
-                "{what}, which is not read: unpack it (`{command}`), or compress its files with gzip or zstd; `raw: true` in \
-                 io.dataset_args (`--set io.dataset_args.raw=true`) reads the bytes as they are"
-            ));
+    /// Fails for what is compressed again, or an archive, within a compressed file.
+    pub(super) fn refuse_nested(head: &[u8]) -> Result<(), String> {
+        match Self::begins(head) {
+            Some(again) => Err(format!(
+                "{again} data again: decompress it once (`{again} -dc FILE > NEW`), or twice and give the file that is in it"
+            )),
+            None => Self::refuse(head),
         }
-        Ok(())
+    }
+
+    fn refuse(head: &[u8]) -> Result<(), String> {
+        match Archive::of(head) {
+            None => Ok(()),
+            Some(Archive { what, command, .. }) => Err(format!(
+                "{what}, which is not read: unpack it (`{command}`), or compress its files with gzip or zstd, {RAW}"
+            )),
+        }
     }
 
     /// The compression of which data begin like this.
@@ -94,11 +165,36 @@ mod tests {
         assert_eq!(of("a.bin", b"\x1f\x8b\x08\0"), Ok(Some(Compression::Gzip)));
         assert_eq!(of("a.gz", b"\x28\xb5\x2f\xfd"), Ok(Some(Compression::Zstd)));
         assert_eq!(of("a", b"\x5a\x2a\x4d\x18"), Ok(Some(Compression::Zstd)));
-        assert_eq!(of("a.GZ", b"text"), Ok(Some(Compression::Gzip)));
+        assert_eq!(of("a.GZ", b"\x1f"), Ok(Some(Compression::Gzip)));
+        let message = of("a.GZ", b"plain text").unwrap_err();
+        assert!(
+            message.contains("as the name says") && message.contains("`plain text`"),
+            "{message}"
+        );
         assert_eq!(of("a.txt.zst", b""), Ok(Some(Compression::Zstd)));
-        assert_eq!(of("gz", b"text"), Ok(None));
+        assert_eq!(of("gz", b"plain text"), Ok(None));
         assert_eq!(of("a.txt", b"BZh is no archive"), Ok(None));
         assert_eq!(of("a.txt", b"PK means Peter Knapp"), Ok(None));
+    }
+
+    #[test]
+    fn what_is_packed_twice_is_refused() {
+        assert!(
+            Compression::refuse_nested(b"\x1f\x8b\x08\0")
+                .unwrap_err()
+                .contains("gzip -dc")
+        );
+        assert!(
+            Compression::refuse_nested(b"\x28\xb5\x2f\xfd")
+                .unwrap_err()
+                .contains("zstd -dc")
+        );
+        assert!(
+            Compression::refuse_nested(b"BZh91AY&SY")
+                .unwrap_err()
+                .contains("bunzip2")
+        );
+        assert_eq!(Compression::refuse_nested(b"plain text"), Ok(()));
     }
 
     #[test]

@@ -7,6 +7,7 @@ use std::sync::Arc;
 use serde::de::DeserializeOwned;
 use serde_json::{Map, Value};
 
+use crate::config::tree::Node;
 use crate::{Error, Result};
 
 /// One sample: `len` ids and what the loss needs beside them. Every vector has `len` elements; all samples of a data set
@@ -153,8 +154,12 @@ impl DatasetArgs {
     /// # Errors
     /// Unknown keys and values of another type, as serde words them.
     pub fn parse_options<T: DeserializeOwned>(&self) -> Result<T> {
-        serde_json::from_value(Value::Object(self.options.clone()))
-            .map_err(|error| Error::config(format!("dataset_args: {error}")))
+        let options = Value::Object(self.options.clone());
+        serde_json::from_value(options.clone()).or_else(|error| {
+            // numbers in other spellings, as in the rest of a configuration
+            let read = Node::from(options).read(&[]);
+            read.map_err(|_| Error::config(format!("dataset_args: {error}")))
+        })
     }
 
     /// Fails on what no data set can work with.

@@ -6,13 +6,14 @@
 //! command that unpacks them.
 //!
 //! With a text field every file is JSON Lines, compressed or not: a line is an object whose text field counts, and each text is followed
-//! by one line feed. Blank lines, and a byte order mark at the beginning, are skipped. A file that is something else is an error.
+//! by one line feed. Blank lines, and byte order marks at the beginning of lines (of files that were joined too), are skipped. A file
+//! that is something else is an error, such as a README beside the data: what is trained on is what was meant.
 
 use std::fs::File;
-use std::io::{BufRead, BufReader, BufWriter, Read, Write};
+use std::io::{BufRead, BufReader, BufWriter, Cursor, Read, Write};
 use std::path::Path;
 
-use super::container::Compression;
+use super::container::{Compression, HEAD};
 use super::dataset::{OnOpening, Opening};
 use super::json_line::text_of;
 use super::reading::{BadLines, Reading};
@@ -97,11 +98,13 @@ impl Decoded {
         };
         let mut plain = BufReader::with_capacity(1 << 17, plain);
         let reading = |error| damaged(path, format, &error);
+        let mut head = Vec::with_capacity(HEAD);
+        (&mut plain).take(HEAD as u64).read_to_end(&mut head).map_err(reading)?;
         if format.compression.is_some() {
-            let head = plain.fill_buf().map_err(reading)?;
-            Compression::refuse(head)
+            Compression::refuse_nested(&head)
                 .map_err(|message| Error::file(path, format!("compressed, and in it {message}")))?;
         }
+        let mut plain = Cursor::new(&head).chain(plain);
         match format.text_field {
             None => copy(&mut plain, &mut self.sink, reading)?,
             Some(field) => {
@@ -110,6 +113,7 @@ impl Decoded {
                     field,
                     bad: format.bad_lines,
                 };
+                lines.check_beginning(&head)?;
                 lines.copy(&mut plain, &mut self.sink, reading)?;
             }
         }
@@ -180,10 +184,6 @@ struct Lines<'a> {
 
 impl Lines<'_> {
     fn copy(&self, input: &mut dyn BufRead, sink: &mut Sink, reading: impl Fn(std::io::Error) -> Error) -> Result<()> {
-        self.check_beginning(input.fill_buf().map_err(&reading)?)?;
-        if input.fill_buf().map_err(&reading)?.starts_with(BYTE_ORDER_MARK) {
-            input.consume(BYTE_ORDER_MARK.len());
-        }
         let (mut line, mut first_bad, mut bad) = (Vec::new(), None, 0u64);
         for number in 1u64.. {
             line.clear();
@@ -196,10 +196,11 @@ impl Lines<'_> {
                     format!("line {number} is longer than {LONGEST_LINE} bytes; expected one JSON object a line");
                 return Err(Error::file(self.path, message));
             }
+            let line = line.strip_prefix(BYTE_ORDER_MARK).unwrap_or(&line);
             if line.iter().all(u8::is_ascii_whitespace) {
                 continue;
             }
-            match (text_of(&line, self.field), self.bad) {
+            match (text_of(line, self.field), self.bad) {
                 (Ok(text), _) => {
                     sink.write(text.as_bytes())?;
                     sink.write(b"\n")?;
@@ -223,15 +224,25 @@ impl Lines<'_> {
         Ok(())
     }
 
-    /// Fails for a file that is no JSON Lines, by its first bytes.
+    /// Fails for a file that is no JSON Lines, by its first bytes; where bad lines are left out, only for another encoding.
     fn check_beginning(&self, head: &[u8]) -> Result<()> {
         let (path, field) = (self.path, self.field);
-        if head.starts_with(b"\xff\xfe") || head.starts_with(b"\xfe\xff") {
-            let message = "expected JSON Lines in UTF-8, found UTF-16 (by its byte order mark): `iconv -f UTF-16 -t UTF-8 FILE > NEW` \
-                           converts it";
+        if let Some(encoding) = wide_encoding(head) {
+            let message = format!(
+                "expected JSON Lines in UTF-8, found {encoding} (by its first bytes): `iconv -f {encoding} -t UTF-8 FILE > NEW` \
+                 converts it"
+            );
             return Err(Error::file(path, message));
         }
-        let text = head.strip_prefix(BYTE_ORDER_MARK).unwrap_or(head).trim_ascii_start();
+        if self.bad == BadLines::Skip {
+            return Ok(());
+        }
+        let head = head.strip_prefix(BYTE_ORDER_MARK).unwrap_or(head);
+        let text = head.trim_ascii_start();
+        let number = 1 + head[..head.len() - text.len()]
+            .iter()
+            .filter(|byte| **byte == b'\n')
+            .count();
         let found = match text.first() {
             None | Some(b'{') => return Ok(()),
             Some(b'[') => "a JSON array: `jq -c '.[]' FILE > NEW.jsonl` writes an object a line".to_string(),
@@ -240,11 +251,24 @@ impl Lines<'_> {
         Err(Error::file(
             path,
             format!(
-                "text_field is `{field}`, so expected JSON Lines, an object a line, found {found}; leave other files out of the data set, \
-                 or leave text_field out to read all bytes"
+                "line {number}: text_field is `{field}`, so expected JSON Lines, an object a line, found {found}; leave other files out \
+                 of the data set, or leave text_field out to read all bytes; `skip_bad_lines: true` leaves such lines out"
             ),
         ))
     }
+}
+
+/// The encoding of a text that begins with a byte order mark, or with a bracket of JSON, of two or four bytes.
+fn wide_encoding(head: &[u8]) -> Option<&'static str> {
+    Some(match head {
+        [0xff, 0xfe, 0, 0, ..] | [0, 0, 0xfe, 0xff, ..] => "UTF-32",
+        [0xff, 0xfe, ..] | [0xfe, 0xff, ..] => "UTF-16",
+        [b'{' | b'[', 0, 0, 0, ..] => "UTF-32LE",
+        [0, 0, 0, b'{' | b'[', ..] => "UTF-32BE",
+        [b'{' | b'[', 0, ..] => "UTF-16LE",
+        [0, b'{' | b'[', ..] => "UTF-16BE",
+        _ => return None,
+    })
 }
 
 struct Progress {
@@ -286,13 +310,23 @@ impl Read for Counted<'_> {
 }
 
 fn damaged(path: &Path, format: Format, error: &std::io::Error) -> Error {
-    match format.compression {
-        None => Error::file(path, error),
-        Some(compression) => Error::file(
-            path,
-            format!("expected whole {compression} data, found it damaged or cut off: {error}"),
-        ),
-    }
+    let Some(compression) = format.compression else {
+        return Error::file(path, error);
+    };
+    let said = error.to_string();
+    // zstd has no kinds of errors, only words
+    let message = if said.contains("Dictionary") {
+        format!(
+            "compressed with a dictionary of zstd, which is not here: `zstd -d -D DICTIONARY FILE` decompresses it ({said})"
+        )
+    } else if said.contains("memory") {
+        format!(
+            "its {compression} data need more memory than there is: `zstd -d --long=31 FILE` decompresses it ({said})"
+        )
+    } else {
+        format!("expected whole {compression} data, found it damaged or cut off: {said}")
+    };
+    Error::file(path, message)
 }
 
 fn temporary(error: std::io::Error) -> Error {

@@ -81,7 +81,15 @@ impl Files {
             tracing::info!("decoded {coded} bytes on disk to {} in a temporary file", decoded.len());
         }
         let decoded = decoded.map(Decoded::finish).transpose()?.map(Mutex::new);
+        let no_text = "no line has a text in the field of text_field; expected one or more";
         match paths {
+            [path] if parts.is_empty() && path.metadata().is_ok_and(|metadata| metadata.len() > 0) => Err(Error::file(
+                path,
+                match reading.text_field {
+                    Some(_) => no_text,
+                    None => "nothing is in the compressed file; expected data in it",
+                },
+            )),
             [path] if parts.is_empty() => Err(Error::file(path, "the file is empty; expected data in it")),
             [path, ..] if parts.is_empty() => Err(Error::file(
                 path.parent().unwrap_or(path),
@@ -368,10 +376,14 @@ mod tests {
         let folder = Folder::new();
         let text: Vec<u8> = (0..100_000u32).flat_map(|x| x.wrapping_mul(x).to_le_bytes()).collect();
         for (name, whole) in [("a.gz", gzip(&text)), ("a.zst", zstd(&text))] {
-            for bytes in [whole[..whole.len() / 2].to_vec(), b"some plain text".to_vec()] {
+            let half = whole[..whole.len() / 2].to_vec();
+            for (bytes, part) in [
+                (half, "damaged or cut off"),
+                (b"some plain text".to_vec(), "something else"),
+            ] {
                 let path = folder.write(name, &bytes);
                 let message = failure(Files::open(&[path], &DECODING, None));
-                assert!(message.contains("damaged or cut off"), "{message}");
+                assert!(message.contains(part), "{message}");
             }
             let mut flipped = whole.clone();
             flipped[whole.len() / 2] ^= 0x10;

@@ -117,7 +117,25 @@ fn strict_text_of(line: &[u8], field: &str) -> Result<String, String> {
                 keys.join(", ")
             }
         )),
-        Err(error) => Err(format!("expected a JSON object: {error}")),
+        Err(error) if error.is_eof() => Err(format!(
+            "expected a JSON object: {}; of objects that go over several lines `jq -c . FILE > NEW.jsonl` writes one a line",
+            without_place(&error)
+        )),
+        Err(error) if error.column() == 0 => Err(format!("expected a JSON object: {}", without_place(&error))),
+        Err(error) => Err(format!(
+            "expected a JSON object: {} at byte {}",
+            without_place(&error),
+            error.column()
+        )),
+    }
+}
+
+/// What is wrong, without the number of a line, which is always the first here.
+fn without_place(error: &serde_json::Error) -> String {
+    let said = error.to_string();
+    match said.rsplit_once(" at line ") {
+        Some((what, _)) => what.to_string(),
+        None => said,
     }
 }
 

@@ -72,6 +72,25 @@ impl LoaderOptions {
         }
     }
 
+    /// Checks that there is a batch to deliver.
+    ///
+    /// # Errors
+    /// A batch size of 0, a data set whose epoch 0 has no batch.
+    pub fn check(&self, dataset: &dyn Dataset) -> Result<()> {
+        if self.batch_size == 0 {
+            return Err(Error::config("batch_size is 0: expected at least one sample per batch"));
+        }
+        match self.batches(dataset, 0) {
+            0 => Err(Error::input(format!(
+                "{}: {} samples do not fill one batch of {}; give more data or lower batch_size",
+                dataset.describe(),
+                dataset.len(0),
+                self.batch_size
+            ))),
+            _ => Ok(()),
+        }
+    }
+
     /// Batches of an epoch.
     pub fn batches(&self, dataset: &dyn Dataset, epoch: usize) -> usize {
         let samples = dataset.len(epoch);
@@ -183,17 +202,7 @@ impl Loader {
     /// # Errors
     /// A batch size of 0, a data set whose epoch 0 has no batch, or no thread to be had.
     pub fn new(dataset: Arc<dyn Dataset>, options: LoaderOptions) -> Result<Self> {
-        if options.batch_size == 0 {
-            return Err(Error::config("batch_size is 0: expected at least one sample per batch"));
-        }
-        if options.batches(&*dataset, 0) == 0 {
-            return Err(Error::input(format!(
-                "{}: {} samples do not fill one batch of {}; give more data or lower batch_size",
-                dataset.describe(),
-                dataset.len(0),
-                options.batch_size
-            )));
-        }
+        options.check(&*dataset)?;
         let stop = Arc::new(AtomicBool::new(false));
         let mut source = Batches {
             dataset,

@@ -34,6 +34,7 @@ mod walk;
 
 pub use batch::{Batch, Position};
 pub use bytes::{Opener, Part, too_short};
+pub use container::warn_if_packed;
 pub use dataset::{Dataset, DatasetArgs, Masking, OnOpening, Opening, Sample, Split};
 pub use files::Files;
 pub use json_line::as_standard as as_standard_json;

@@ -1,5 +1,5 @@
 //! Data sets `pg19` and `pg19masked`: a folder with `train/`, `validation/` and `test/`, each holding text files that are
-//! read in the order of their names, as one sequence.
+//! read in the order of their names, as one sequence; files compressed with gzip or zstd are decompressed.
 //!
 //! The layout is that of the PG-19 books (Rae et al. 2019, about 11 GB); any folder of that shape will do. `pg19masked`
 //! masks each byte with probability `train.masking_proba`. A missing `test/` means that there is no test split. Options: `separator` and `seeded_starts`, see [`SequenceOptions`].
@@ -31,7 +31,11 @@ pub(crate) fn open(args: &DatasetArgs) -> Result<Option<Arc<dyn Dataset>>> {
             ),
         ));
     }
-    let files = Files::open(&regular_files(&folder)?, &Reading::default(), args.on_opening.clone())?;
+    let reading = Reading {
+        decompress: true,
+        ..Reading::default()
+    };
+    let files = Files::open(&regular_files(&folder)?, &reading, args.on_opening.clone())?;
     let bytes = 0..files.len();
     let name = format!(
         "pg19 ({} split of {}, {} files)",

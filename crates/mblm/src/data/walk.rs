@@ -16,6 +16,10 @@ use crate::{Error, Result};
 /// The path is missing, is neither file nor folder, cannot be listed, or holds no file.
 pub fn regular_files(root: &Path) -> Result<Vec<PathBuf>> {
     let metadata = root.metadata().map_err(|error| match error.kind() {
+        std::io::ErrorKind::NotFound if root == Path::new("-") => Error::file(
+            root,
+            "stdin can be read only once, a data set is read many times and at any place; write it to a file first: `… > data.txt`",
+        ),
         std::io::ErrorKind::NotFound => Error::file(root, "no such file or folder; expected the data set here"),
         _ => Error::file(root, error),
     })?;
@@ -23,7 +27,11 @@ pub fn regular_files(root: &Path) -> Result<Vec<PathBuf>> {
         return Ok(vec![root.to_path_buf()]);
     }
     if !metadata.is_dir() {
-        return Err(Error::file(root, "expected a regular file or a folder, found neither"));
+        return Err(Error::file(
+            root,
+            "expected a regular file or a folder, found a pipe or a device, which can be read only once; write it to a file first: \
+             `… > data.txt`",
+        ));
     }
     let hidden = |name: &std::ffi::OsStr| name.as_encoded_bytes().starts_with(b".");
     let (mut files, mut runs) = (Vec::new(), Vec::new());

@@ -229,7 +229,7 @@ impl Sampler {
     ///
     /// # Errors
     ///
-    /// When a logit is NaN or +∞, or no id can be produced: all are forbidden or have logit −∞. The sampler is
+    /// When a logit is NaN or +∞ ([`Error::NoNumbers`]), or no id can be produced: all are forbidden or have logit −∞. The sampler is
     /// unchanged then.
     pub fn next(&mut self, logits: &[f32]) -> Result<u32> {
         self.next_among(logits, &TokenSet::all())
@@ -315,11 +315,10 @@ fn candidates(logits: &[f32], allowed: &TokenSet) -> Result<Vec<Candidate>> {
         .iter()
         .position(|logit| logit.is_nan() || *logit == f32::INFINITY)
     {
-        return Err(Error::input(format!(
-            "the logit of id {id} is {}: expected a number; the model's weights may be broken, or its number format \
-             too narrow: try float32",
-            logits[id]
-        )));
+        return Err(Error::NoNumbers {
+            place: format!("the logit of id {id}"),
+            value: logits[id].into(),
+        });
     }
     // Ids are `u32`: a longer vocabulary has no more of them.
     let vocabulary = u32::try_from(logits.len()).unwrap_or(u32::MAX);

@@ -1,6 +1,7 @@
 //! Memory in bytes: the machine's, and what this process takes of it.
 //!
-//! On Linux the kernel keeps the peaks of a process (`/proc/self/status`); elsewhere only the present values are known.
+//! On Linux the kernel keeps the peaks of a process (`/proc/self/status`) and says its limits (`/proc/self/limits`); elsewhere only the
+//! present values are known, and no limit.
 //!
 //! ```
 //! use mblm::machine::memory::MachineMemory;
@@ -31,6 +32,33 @@ impl MachineMemory {
             available: system.available_memory(),
         }
     }
+}
+
+/// Bytes that this process can still take: what the machine has available, swap included, within the limits of the container
+/// (cgroup) and of the process (`ulimit -v`). Taking more ends the process without a word.
+pub fn room() -> u64 {
+    let mut system = System::new();
+    system.refresh_memory();
+    let available = system.available_memory().saturating_add(system.free_swap());
+    let container = system.cgroup_limits().map(|limits| {
+        let left = limits.total_memory.saturating_sub(limits.rss);
+        left.saturating_add(limits.free_swap)
+    });
+    let limits = match cfg!(target_os = "linux") {
+        true => std::fs::read_to_string("/proc/self/limits").unwrap_or_default(),
+        false => String::new(),
+    };
+    let own = address_space(&limits).map(|limit| {
+        let taken = ProcessMemory::now().map_or(0, |memory| memory.resident);
+        limit.saturating_sub(taken)
+    });
+    [container, own].into_iter().flatten().fold(available, u64::min)
+}
+
+/// The limit of a line such as `Max address space  4096000000  unlimited  bytes`; `None` without one.
+fn address_space(limits: &str) -> Option<u64> {
+    let line = limits.lines().find_map(|line| line.strip_prefix("Max address space"))?;
+    line.split_whitespace().next()?.parse().ok()
 }
 
 /// What this process takes.
@@ -92,6 +120,21 @@ mod tests {
         let status = "Name:\tmblm\nVmPeak:\t    2048 kB\nVmHWM:\t      10 kB\n";
         assert_eq!((kibibytes(status, "VmPeak:"), kibibytes(status, "VmHWM:")), (2048, 10));
         assert_eq!(kibibytes(status, "VmSwap:"), 0);
+    }
+
+    #[test]
+    fn a_limit_of_the_address_space_is_read_from_the_lines_of_the_kernel() {
+        let of = |soft: &str| {
+            address_space(&format!(
+                "Limit                     Soft Limit           Hard Limit           Units     \n\
+                 Max resident set          5                    5                    bytes     \n\
+                 Max address space         {soft:<20} unlimited            bytes     \n"
+            ))
+        };
+        assert_eq!(of("4096000000"), Some(4_096_000_000));
+        assert_eq!(of("unlimited"), None);
+        assert_eq!(address_space(""), None);
+        assert!(room() > 0);
     }
 
     #[test]

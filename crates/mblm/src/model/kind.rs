@@ -17,7 +17,8 @@ use super::objective::CrossEntropy;
 use super::parameter::Parameters;
 use super::pass::{Loss, TrainingPass, Watch};
 use crate::blocks::BlockRegistry;
-use crate::config::{Architecture, Precision};
+use crate::config::{Architecture, ByteSize, Precision};
+use crate::machine::memory::room;
 use crate::{Error, Result};
 
 /// A decoder or an encoder.
@@ -28,14 +29,40 @@ pub enum Model {
     Encoder(Box<MblmEncoder>),
 }
 
+/// Weights of fewer bytes are not compared with the memory there is, which takes longer to find than they take to make.
+const SMALL: u64 = 64 << 20;
+
+/// Fails where the weights alone are larger than the memory there is: the process would be ended in the middle. A GPU says so itself.
+fn check_weights(architecture: &Architecture, device: &Device) -> Result<()> {
+    let parameters = architecture.parameter_counts().total;
+    let needed = parameters.saturating_mul(4); // float32
+    if !device.is_cpu() || needed < SMALL {
+        return Ok(());
+    }
+    let room = room();
+    match needed > room {
+        false => Ok(()),
+        true => Err(Error::OutOfMemory(format!(
+            "the model's {parameters} parameters need {}, but this process can take {}; use a smaller model, or a machine with more \
+             memory",
+            ByteSize::b(needed),
+            ByteSize::b(room)
+        ))),
+    }
+}
+
 impl Model {
     /// A float32 model whose parameters come from `source`.
+    ///
+    /// # Errors
+    /// Blocks that `registry` does not know, parameters that `source` does not have, and a model that is larger than the memory there is.
     pub fn new(
         architecture: &Architecture,
         registry: &BlockRegistry,
         source: &dyn ParameterSource,
         device: &Device,
     ) -> Result<Self> {
+        check_weights(architecture, device)?;
         Ok(match architecture {
             Architecture::Decoder(config) => {
                 Self::Decoder(Arc::new(Mblm::new(config, registry, source, DType::F32, device)?))

@@ -16,6 +16,9 @@ pub struct Loss {
     pub mean: f64,
     /// The number of predictions that count: target not padding, weight not 0.
     pub count: usize,
+    /// Whether predictions count by weights other than 0 and 1, so that the mean is that of weighted losses.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub weighted: bool,
 }
 
 impl Loss {
@@ -23,6 +26,21 @@ impl Loss {
         Self {
             mean: if count == 0 { 0.0 } else { sum / count as f64 },
             count,
+            weighted: false,
+        }
+    }
+
+    /// Notes whether these weights of predictions are others than 0 and 1.
+    pub(crate) fn with_weights(self, weights: Option<&[f32]>) -> Self {
+        let weighted = weights.is_some_and(|weights| weights.iter().any(|weight| *weight != 0.0 && *weight != 1.0));
+        Self { weighted, ..self }
+    }
+
+    /// What the mean is of, in words: "bits", or "weighted bits" where weights make it other than what the data have.
+    pub fn bits_in_words(&self) -> &'static str {
+        match self.weighted {
+            true => "weighted bits",
+            false => "bits",
         }
     }
 

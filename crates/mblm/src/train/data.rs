@@ -3,7 +3,7 @@
 use std::sync::Arc;
 
 use crate::config::{Architecture, Experiment};
-use crate::data::{Dataset, DatasetArgs, Masking, OnOpening, Split};
+use crate::data::{Dataset, DatasetArgs, LoaderOptions, Masking, OnOpening, Order, Position, Split};
 use crate::task::TaskRegistry;
 use crate::{Error, Result};
 
@@ -22,7 +22,7 @@ impl TrainingData {
     /// Opens the splits of the experiment's data set; `on_opening` hears of its progress where that takes time.
     ///
     /// # Errors
-    /// An unknown data set, one that has nothing to train on or masks nothing for an encoder, and whatever it finds wrong.
+    /// An unknown data set, one that has nothing to train on, not even a batch, or masks nothing for an encoder, and whatever it finds wrong.
     pub fn open(experiment: &Experiment, registry: &TaskRegistry, on_opening: Option<OnOpening>) -> Result<Self> {
         let id = &experiment.io.dataset_id;
         let open = |split| open_split(experiment, registry, split, on_opening.clone());
@@ -36,6 +36,7 @@ impl TrainingData {
                 "an encoder learns from masked bytes, but data set {id} masks none; set io.dataset_id to pg19masked"
             )));
         }
+        LoaderOptions::training(experiment.train.batch_size, Order::Sequential, Position::default()).check(&*train)?;
         Ok(Self {
             train,
             validation: open(Split::Validation)?,

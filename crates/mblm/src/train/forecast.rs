@@ -13,6 +13,8 @@ use crate::model::Chunking;
 const SHARE_OF_FREE: f64 = 0.95;
 /// The share of a plain matrix product's speed that a step reaches, for the predicted time.
 const SHARE_OF_PRODUCT: f64 = 0.5;
+/// The widest product that is measured: wider ones are no faster.
+const MAX_WIDTH: usize = 4096;
 /// Repetitions of the product.
 const REPETITIONS: usize = 3;
 /// Longest context that is looked for, in bytes.
@@ -60,7 +62,7 @@ pub fn longest_context(work: &Workload<'_>, memory: u64) -> Option<usize> {
 pub fn seconds_per_batch(work: &Workload<'_>, device: &Device) -> Option<f64> {
     let multiplications = work.architecture.multiplications_per_byte()?;
     let width = work.architecture.model().hidden_dims.last().copied()?;
-    let product = Product::new(width, Precision::Auto, device).ok()?;
+    let product = Product::new(width.min(MAX_WIDTH), Precision::Auto, device).ok()?;
     let speed = Spread::measure(REPETITIONS, || product.run()).ok()?.median;
     let flops = 3.0 * 2.0 * multiplications * (work.batch_size * work.len) as f64;
     Some(flops / speed / SHARE_OF_PRODUCT)

@@ -95,7 +95,7 @@ impl Trainable for Model {
 
     fn evaluate(&self, batch: &ModelBatch) -> Result<BatchEvaluation> {
         Ok(BatchEvaluation {
-            loss: self.loss(batch)?,
+            loss: self.loss(batch)?.with_weights(batch.loss_mask.as_deref()),
             metric: None,
         })
     }
@@ -108,6 +108,7 @@ impl Trainable for Model {
         watch: Watch<'_>,
     ) -> Result<TimedLoss> {
         let (loss, backward) = self.timed_loss_and_gradients(batch, pass, gradients, watch)?;
+        let loss = loss.with_weights(batch.loss_mask.as_deref());
         Ok(TimedLoss { loss, backward })
     }
 

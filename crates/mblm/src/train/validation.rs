@@ -40,7 +40,7 @@ impl<'a> Evaluator<'a> {
         stop: &AtomicBool,
     ) -> Result<Option<Measured>> {
         let EvaluationBatches { batches, count: of } = evaluation_batches(self.train, dataset.clone())?;
-        let (mut sum, mut count, mut samples) = (0.0, 0, 0);
+        let (mut sum, mut count, mut samples, mut weighted) = (0.0, 0, 0, false);
         let mut metric: Option<Metric> = None;
         for (index, batch) in batches.enumerate() {
             if stop.load(Ordering::Relaxed) {
@@ -53,6 +53,7 @@ impl<'a> Evaluator<'a> {
                 sum += found.loss.mean * found.loss.count as f64;
             }
             count += found.loss.count;
+            weighted |= found.loss.weighted;
             samples += batch.rows;
             if let Some(more) = found.metric {
                 let so_far = metric.get_or_insert(Metric {
@@ -67,7 +68,7 @@ impl<'a> Evaluator<'a> {
         }
         let mean = if count == 0 { 0.0 } else { sum / count as f64 };
         Ok(Some(Measured {
-            loss: Loss { mean, count },
+            loss: Loss { mean, count, weighted },
             metric,
             samples,
         }))

@@ -23,6 +23,7 @@ use self::args::{BenchArgs, BenchWhat};
 use self::measure::{Generation, Training};
 use crate::command::{Command, Context, parse};
 use crate::output::{self, grouped};
+use crate::room::check_room;
 use crate::{config, device};
 
 /// What a decoder is needed for.
@@ -54,6 +55,9 @@ fn run(args: &BenchArgs, context: &Context) -> Result<ExitCode> {
     let architecture = &subject.architecture;
     let train = args.what != BenchWhat::Generate;
     let generate = args.what != BenchWhat::Train;
+    if train {
+        check_room(&subject.workload(args, &device)?, &device)?;
+    }
     let mut model = Model::new(architecture, context.blocks(), &Seeded(0), &device)?;
     let precision = Precision::from(args.precision);
     if train {
@@ -135,20 +139,24 @@ impl Subject {
         })
     }
 
-    fn train(&self, model: &Arc<Model>, args: &BenchArgs, bar: &ProgressBar) -> Result<Value> {
-        let device = model.device();
-        let precision = Precision::from(args.precision);
+    /// What a training step computes, and how much of it at once.
+    fn workload(&self, args: &BenchArgs, device: &Device) -> Result<Workload<'_>> {
         let work = Workload {
             architecture: &self.architecture,
             batch_size: args.batch_size,
             len: self.len,
-            precision,
+            precision: args.precision.into(),
             gpu: !device.is_cpu(),
             chunking: Chunking::default(),
             moments: 2,
-        }
-        .fitted(memory_limit(args.memory, device)?)?;
-        let (recipe, batch) = ((precision, work.chunking), (args.batch_size, self.len));
+        };
+        Ok(work.fitted(memory_limit(args.memory, device)?)?)
+    }
+
+    fn train(&self, model: &Arc<Model>, args: &BenchArgs, bar: &ProgressBar) -> Result<Value> {
+        let device = model.device();
+        let work = self.workload(args, device)?;
+        let (recipe, batch) = ((work.precision, work.chunking), (args.batch_size, self.len));
         let time = Duration::from_secs_f64(args.seconds);
         let found = measure::training(model, recipe, batch, time, &ticks(bar, "training"))?;
         let mut report = training(&found, &self.architecture, batch, peak_resident());

@@ -17,7 +17,7 @@ Examples:
   mblm eval -m MODEL --surprisal color book.txt | less -R
   head -c 5000 book.txt | mblm eval -m MODEL --surprisal jsonl -
 
-Files are read as they are, whatever their size; .gz and .zst are unpacked only where a data set reads them (--data).
+Files are read as they are, whatever their size, compressed ones too (`gzip -dc FILE | mblm eval -m MODEL -`); --data unpacks gzip and zstd.
 Results are on stdout. With --surprisal that has the bytes alone, and the table is on stderr.")]
 pub(crate) struct EvalArgs {
     #[command(flatten)]

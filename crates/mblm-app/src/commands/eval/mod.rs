@@ -178,6 +178,7 @@ impl<'a> Evaluation<'a> {
         // a missing file is better known before the others have been scored
         let mut sizes = Vec::with_capacity(files.len());
         for path in files {
+            mblm::data::warn_if_packed(path);
             sizes.push(match is_stdin(path) {
                 true => None,
                 false => Some(

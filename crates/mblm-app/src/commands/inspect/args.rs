@@ -15,7 +15,7 @@ pub(crate) struct InspectArgs {
     /// Configuration (YAML), model folder, .safetensors or .pth file
     pub(crate) path: PathBuf,
 
-    /// List every tensor
+    /// List every tensor, and say which hold numbers that are not finite
     #[arg(long)]
     pub(crate) tensors: bool,
 

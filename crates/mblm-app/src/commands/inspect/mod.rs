@@ -2,6 +2,7 @@
 
 pub(crate) mod args;
 
+use std::path::Path;
 use std::process::ExitCode;
 
 use anyhow::Result;
@@ -35,9 +36,14 @@ impl Command for Inspect {
 
 fn run(args: &InspectArgs, context: &Context) -> Result<ExitCode> {
     let path = &args.path;
-    let is_yaml = path
+    let named_yaml = path
         .extension()
         .is_some_and(|extension| extension == "yaml" || extension == "yml");
+    // weights are read at any place of a file: what comes through stdin or a pipe is a configuration
+    let streamed = path.metadata().map_or(path == Path::new("-"), |metadata| {
+        !metadata.is_file() && !metadata.is_dir()
+    });
+    let is_yaml = named_yaml || streamed;
     let (architecture, weights) = if is_yaml {
         (Some(config::read(path, &[], context)?.params.architecture), None)
     } else {
@@ -50,7 +56,7 @@ fn run(args: &InspectArgs, context: &Context) -> Result<ExitCode> {
             "config": architecture.as_ref().map(Architecture::to_json).transpose()?,
             "stages": architecture.as_ref().map(architecture::stages),
             "parameters": architecture.as_ref().map(|architecture| architecture.parameter_counts().total),
-            "tensors": weights.as_ref().map(tensors),
+            "tensors": weights.as_ref().map(|weights| tensors(weights, args.tensors)).transpose()?,
         }))?;
         return Ok(ExitCode::SUCCESS);
     }
@@ -59,21 +65,28 @@ fn run(args: &InspectArgs, context: &Context) -> Result<ExitCode> {
         None => output::line(&format!("{}: weights without a configuration", path.display()))?,
     }
     if let Some(weights) = &weights {
-        print_tensors(weights, args.tensors || architecture.is_none())?;
+        print_tensors(weights, args.tensors || architecture.is_none(), args.tensors)?;
     }
     Ok(ExitCode::SUCCESS)
 }
 
-fn tensors(weights: &Weights) -> Vec<Value> {
-    let shape = |name| json!({ "name": name, "shape": weights.shape(name), "dtype": dtype(weights, name) });
-    weights.names().map(shape).collect()
+/// What is known of each tensor; `look` reads its numbers too.
+fn tensors(weights: &Weights, look: bool) -> mblm::Result<Vec<Value>> {
+    let describe = |name: &str| {
+        let mut tensor = json!({ "name": name, "shape": weights.shape(name), "dtype": dtype(weights, name) });
+        if look {
+            tensor["finite"] = weights.is_finite(name)?.into();
+        }
+        Ok(tensor)
+    };
+    weights.names().map(describe).collect()
 }
 
 fn dtype(weights: &Weights, name: &str) -> String {
     weights.dtype(name).map_or_else(String::new, |dtype| dtype.to_string())
 }
 
-fn print_tensors(weights: &Weights, list: bool) -> std::io::Result<()> {
+fn print_tensors(weights: &Weights, list: bool, look: bool) -> Result<()> {
     let elements = |name: &str| weights.shape(name).map_or(0, |shape| shape.iter().product::<usize>());
     let total: usize = weights.names().map(elements).sum();
     output::line(&format!(
@@ -84,7 +97,11 @@ fn print_tensors(weights: &Weights, list: bool) -> std::io::Result<()> {
     if list {
         for name in weights.names() {
             let shape = format!("{:?}", weights.shape(name).unwrap_or_default());
-            output::line(&format!("  {:<8} {shape:<20} {name}", dtype(weights, name)))?;
+            let note = match look && !weights.is_finite(name)? {
+                true => "  (numbers that are not finite)",
+                false => "",
+            };
+            output::line(&format!("  {:<8} {shape:<20} {name}{note}", dtype(weights, name)))?;
         }
     }
     Ok(())

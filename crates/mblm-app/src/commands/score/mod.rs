@@ -105,6 +105,7 @@ fn open(path: &Path) -> Result<(Box<dyn Read>, Option<u64>)> {
     if path == Path::new("-") {
         return Ok((Box::new(io::stdin().lock()), None));
     }
+    mblm::data::warn_if_packed(path);
     let file = File::open(path).map_err(|error| mblm::Error::file(path, error))?;
     let metadata = file.metadata().map_err(|error| mblm::Error::file(path, error))?;
     if metadata.is_dir() {

@@ -15,6 +15,7 @@ Examples:
   mblm train configs/quickstart.yaml
   mblm train --data book.txt --preset small --out runs
   mblm train my.yaml --set train.learning_rate=3e-4 --set params.input_seq_len=512 --dry-run
+  gzip -dc logs/*.gz | mblm train --data -
   mblm train --resume runs/quickstart_1700000000
   mblm train my.yaml --resume auto
 
@@ -25,7 +26,7 @@ pub struct TrainArgs {
     /// Configuration file (YAML)
     pub config: Option<PathBuf>,
 
-    /// File or folder of anything to train on, instead of a configuration
+    /// File or folder of anything to train on, instead of a configuration; `-` keeps a copy of stdin and trains on it
     #[arg(long, value_name = "PATH", conflicts_with = "config")]
     pub data: Option<PathBuf>,
 
@@ -108,14 +109,20 @@ pub struct TrainArgs {
 impl TrainArgs {
     /// All that changes values of the configuration: `--set`, and the shorthands of some keys.
     pub fn all_overrides(&self) -> Vec<String> {
+        // a name is a text, whatever it looks like
+        let name = self
+            .name
+            .as_ref()
+            .map(|name| serde_json::Value::from(name.as_str()).to_string());
         let shorthands = [
             ("train.learning_rate", &self.lr),
             ("train.batch_size", &self.batch_size),
-            ("io.name_model", &self.name),
+            ("io.name_model", &name),
         ];
-        let shorthands = shorthands
+        let shorthands: Vec<String> = shorthands
             .into_iter()
-            .filter_map(|(key, value)| Some(format!("{key}={}", value.as_ref()?)));
+            .filter_map(|(key, value)| Some(format!("{key}={}", value.as_ref()?)))
+            .collect();
         self.overrides.iter().cloned().chain(shorthands).collect()
     }
 }

@@ -1,6 +1,8 @@
 //! `mblm train`: a run from a configuration, or on a file with a preset.
 
 pub(crate) mod args;
+mod checks;
+mod piped;
 
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
@@ -12,15 +14,17 @@ use clap::{ArgMatches, Args};
 use mblm::checkpoint::{Transfer, Weights};
 use mblm::config::{Architecture, Experiment, Preset, Summary};
 use mblm::generate::{Generator, Sampling, SamplingParams, StopRules, TokenSet, complete};
-use mblm::model::{Chunking, Model, ParameterSource, Seeded};
+use mblm::model::{Chunking, Loss, Model, ParameterSource, Seeded};
 use mblm::train::outputs::{RunFiles, RunFilesOptions, timestamp};
 use mblm::train::{
-    FileLengths, Fingerprint, MemoryEstimate, Observers, Outcome, RunConfig, RunPlan, SavedState, Trainer,
-    TrainingData, Workload, explain_memory,
+    FileLengths, MemoryEstimate, Observers, Outcome, RunConfig, RunPlan, SavedState, Trainer, TrainingData, Workload,
+    explain_memory,
 };
 use serde_json::json;
 
 use self::args::{PresetArg, TrainArgs};
+use self::checks::{check_data, check_length};
+use self::piped::PipedData;
 use crate::architecture;
 use crate::command::{Command, Context, NextStep, TaskCommands, parse};
 use crate::config;
@@ -28,6 +32,7 @@ use crate::device;
 use crate::memory;
 use crate::output::{self, bytes, grouped};
 use crate::progress::{self, TrainingProgress};
+use crate::room::check_room;
 use crate::run_folder::{self, Resume, RunFolder};
 use crate::signals::Signals;
 use crate::usage::Usage;
@@ -60,17 +65,22 @@ impl Command for Train {
 
 fn run(args: &TrainArgs, context: &Context) -> Result<ExitCode> {
     let resume = Resume::parse(args.resume.as_deref())?;
-    let experiment = experiment(args, &resume, context)?;
+    let mut experiment = experiment(args, &resume, context)?;
     let device = device::open(&args.device)?;
     config::check_names(&experiment, context)?;
     run_folder::check_name(&experiment.io)?;
     check_length(&experiment)?;
     config::warn_of_kernels(experiment.params.architecture.model(), &device);
     let chunking = memory::chunking(&experiment, &device)?;
+    let piped = PipedData::read(&mut experiment.io, context.quiet())?;
     if args.dry_run {
         return dry_run(args, &experiment, &device, chunking, context);
     }
-    memory::check_room(&experiment, &device)?;
+    let work = Workload {
+        chunking,
+        ..Workload::of(&experiment, &device)
+    };
+    check_room(&work, &device)?;
     config::warn_of_precision(experiment.train.precision, &device);
     let found = resume.find(&experiment, context)?;
     let data = TrainingData::open(&experiment, context.tasks(), progress::opening_bar(context.quiet()))?;
@@ -85,6 +95,9 @@ fn run(args: &TrainArgs, context: &Context) -> Result<ExitCode> {
         Some(folder) => folder,
         None => run_folder::create(&experiment.io, &experiment.to_yaml_string()?)?,
     };
+    if let Some(piped) = piped {
+        piped.keep();
+    }
     let trainer = Trainer::new(&experiment, model.clone(), data, &folder.path).with_chunking(chunking);
     let trainer = match args.accept_data_change {
         true => trainer.accepting_other_data(),
@@ -112,41 +125,6 @@ fn run(args: &TrainArgs, context: &Context) -> Result<ExitCode> {
     written?;
     finish(args, context, &experiment, &folder, &outcome)?;
     Ok(signals.exit_code().map_or(ExitCode::SUCCESS, ExitCode::from))
-}
-
-/// Fails for samples of one patch of a decoder's first stage: its output is for the patches after it, so that it would learn nothing.
-fn check_length(experiment: &Experiment) -> Result<(), Usage> {
-    let (model, len) = (experiment.params.architecture.model(), experiment.params.input_seq_len);
-    let patch = model.patch_bytes(0);
-    let decoder = matches!(experiment.params.architecture, Architecture::Decoder(_));
-    match decoder && model.seq_lens.len() > 1 && len <= patch {
-        true => Err(Usage(format!(
-            "params.input_seq_len is {len}: expected more than one patch of the first stage, {patch} bytes; its output is for the patches \
-             after it, so that it would learn nothing"
-        ))),
-        false => Ok(()),
-    }
-}
-
-/// Fails where a run would go on with other data than it began with, before anything of it is changed.
-fn check_data(
-    args: &TrainArgs,
-    experiment: &Experiment,
-    data: &TrainingData,
-    state: Option<&SavedState>,
-) -> Result<()> {
-    let Some(saved) = state.filter(|_| !args.accept_data_change) else {
-        return Ok(());
-    };
-    match &saved.state.data {
-        Some(before) => Ok(before.check(&Fingerprint::of(data, experiment.train.seed)?)?),
-        None => {
-            tracing::warn!(
-                "the state is of an earlier version and does not say what its data were: they are not compared"
-            );
-            Ok(())
-        }
-    }
 }
 
 /// What the run adds to its configuration at its end.
@@ -203,14 +181,6 @@ fn experiment(args: &TrainArgs, resume: &Resume, context: &Context) -> Result<Ex
             experiment.resume = None;
             experiment
         }
-        (None, Some(data)) if data == Path::new("-") => {
-            return Err(Usage(
-                "--data -: training reads its data many times and at any place, which stdin cannot give; write it to a file: `… > data.txt`, \
-                 then --data data.txt"
-                    .into(),
-            )
-            .into());
-        }
         (None, Some(data)) => {
             let preset = match args.preset {
                 PresetArg::Tiny => Preset::Tiny,
@@ -244,6 +214,7 @@ fn experiment(args: &TrainArgs, resume: &Resume, context: &Context) -> Result<Ex
     if let Some(precision) = args.precision {
         experiment.train.precision = precision.into();
     }
+    config::expand_paths(&mut experiment.io)?;
     Ok(experiment)
 }
 
@@ -364,7 +335,7 @@ fn finish(
     folder: &RunFolder,
     outcome: &Outcome,
 ) -> Result<()> {
-    let bits = |loss: Option<mblm::model::Loss>| loss.map(|loss| loss.bits_per_byte());
+    let bits = |loss: Option<Loss>| loss.map(|loss| loss.bits_per_byte());
     let model = outcome.model_folder.as_ref().unwrap_or(&outcome.state_folder);
     let task = context.task_commands(&experiment.io.dataset_id);
     let is_text = task.is_none_or(|task| task.is_text());
@@ -384,12 +355,16 @@ fn finish(
         if let Some(sample) = sample {
             output::line(&format!("\na sample of the model:\n{sample}\n"))?;
         }
-        if let Some(best) = bits(outcome.best) {
+        let said = |what: &str, loss: Loss| {
+            let (bits, unit) = (loss.bits_per_byte(), loss.bits_in_words());
+            output::line(&format!("{what}: {bits:.3} {unit} per byte"))
+        };
+        if let Some(best) = outcome.best {
             let when = if outcome.stopped { ", at its best so far" } else { "" };
-            output::line(&format!("held-out data{when}: {best:.3} bits per byte"))?;
+            said(&format!("held-out data{when}"), best)?;
         }
-        if let Some(test) = bits(outcome.test) {
-            output::line(&format!("test data: {test:.3} bits per byte"))?;
+        if let Some(test) = outcome.test {
+            said("test data", test)?;
         }
     }
     if !context.quiet() {

@@ -153,7 +153,7 @@ fn haystack(
     };
     let options = task.options();
     let haystack = match split {
-        None => Haystack::open(dir, options.text_field.clone(), on_opening)?,
+        None => Haystack::open(dir, options, on_opening)?,
         Some(split) => Haystack::of_split(dir, split, options, on_opening)?.ok_or_else(|| {
             let message = format!("--split {split}: {} has no split of that name", dir.display());
             Usage(format!(

@@ -234,8 +234,12 @@ fn impossible_choices_are_errors() {
         }
     };
     // Also where the id is forbidden: the model is broken.
-    check(&[0.0, f32::NAN], "0", "logit of id 1 is NaN");
-    check(&[f32::INFINITY, 0.0], "all", "logit of id 0 is inf");
+    check(&[0.0, f32::NAN], "0", "logit of id 1: the model gives no numbers (NaN)");
+    check(
+        &[f32::INFINITY, 0.0],
+        "all",
+        "logit of id 0: the model gives no numbers (inf)",
+    );
     check(
         &[0.0, 1.0],
         "2-5",

@@ -43,10 +43,11 @@ fn batch(report: &BatchReport, batches: u64, unit: Unit) -> String {
             false => format!("  gradient norm {:.4}", norm.before),
         });
     format!(
-        "batch {} of {batches}, epoch {}  {:.4} bits per {}  loss {:.4} nats  rate {:.3e}{norm}  {:.0} {}/s",
+        "batch {} of {batches}, epoch {}  {:.4} {} per {}  loss {:.4} nats  rate {:.3e}{norm}  {:.0} {}/s",
         report.cum_batch + 1,
         report.epoch,
         report.loss.bits_per_byte(),
+        report.loss.bits_in_words(),
         unit.singular,
         report.loss.mean,
         report.lr,
@@ -69,8 +70,9 @@ fn evaluation(evaluation: &Evaluation, batches: u64, unit: Unit) -> String {
     });
     let best = if evaluation.best { ", the best so far" } else { "" };
     format!(
-        "{what}{after}  {metric}{:.4} bits per {}  loss {:.4} nats  {} samples in {:.1} s{best}",
+        "{what}{after}  {metric}{:.4} {} per {}  loss {:.4} nats  {} samples in {:.1} s{best}",
         evaluation.loss.bits_per_byte(),
+        evaluation.loss.bits_in_words(),
         unit.singular,
         evaluation.loss.mean,
         evaluation.samples,

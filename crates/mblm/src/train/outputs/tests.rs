@@ -24,6 +24,7 @@ fn loss(batch: u64) -> Loss {
     Loss {
         mean: 5.545_177_444_479_562 / (batch + 1) as f64,
         count: 64,
+        weighted: false,
     }
 }
 
@@ -389,6 +390,20 @@ fn a_classifier_counts_answers_and_says_how_many_are_right() {
     assert_eq!(of("bytes_per_second"), None);
     let log = read(folder.path(), TRAIN_LOG);
     assert!(log.contains("62.50 % right  2.0000 bits per answer"), "{log}");
+}
+
+#[test]
+fn a_weighted_loss_is_not_called_bits_per_byte() {
+    let of = |weights: &[f32]| loss(0).with_weights(Some(weights)).bits_in_words();
+    assert_eq!((of(&[0.0, 1.0]), of(&[])), ("bits", "bits"));
+    assert_eq!(of(&[1.0, 0.5]), "weighted bits");
+    let folder = tempfile::tempdir().unwrap();
+    let mut files = RunFiles::create(folder.path(), RunFilesOptions::default()).unwrap();
+    let mut report = report(0);
+    report.loss.weighted = true;
+    files.event(&Event::Batch(report)).unwrap();
+    let log = read(folder.path(), TRAIN_LOG);
+    assert!(log.contains("8.0000 weighted bits per byte"), "{log}");
 }
 
 #[test]

@@ -1,0 +1,43 @@
+//! What is refused before a run begins or goes on: samples too short to learn from, and other data than the run began with.
+
+use anyhow::Result;
+use mblm::config::{Architecture, Experiment};
+use mblm::train::{Fingerprint, SavedState, TrainingData};
+
+use super::args::TrainArgs;
+use crate::usage::Usage;
+
+/// Fails for samples of one patch of a decoder's first stage: its output is for the patches after it, so that it would learn nothing.
+pub(super) fn check_length(experiment: &Experiment) -> Result<(), Usage> {
+    let (model, len) = (experiment.params.architecture.model(), experiment.params.input_seq_len);
+    let patch = model.patch_bytes(0);
+    let decoder = matches!(experiment.params.architecture, Architecture::Decoder(_));
+    match decoder && model.seq_lens.len() > 1 && len <= patch {
+        true => Err(Usage(format!(
+            "params.input_seq_len is {len}: expected more than one patch of the first stage, {patch} bytes; its output is for the patches \
+             after it, so that it would learn nothing"
+        ))),
+        false => Ok(()),
+    }
+}
+
+/// Fails where a run would go on with other data than it began with, before anything of it is changed.
+pub(super) fn check_data(
+    args: &TrainArgs,
+    experiment: &Experiment,
+    data: &TrainingData,
+    state: Option<&SavedState>,
+) -> Result<()> {
+    let Some(saved) = state.filter(|_| !args.accept_data_change) else {
+        return Ok(());
+    };
+    match &saved.state.data {
+        Some(before) => Ok(before.check(&Fingerprint::of(data, experiment.train.seed)?)?),
+        None => {
+            tracing::warn!(
+                "the state is of an earlier version and does not say what its data were: they are not compared"
+            );
+            Ok(())
+        }
+    }
+}

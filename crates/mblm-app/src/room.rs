@@ -1,0 +1,73 @@
+//! Whether a training step fits into the memory there is, before anything of it is made.
+
+use candle_core::Device;
+
+use mblm::config::ByteSize;
+use mblm::machine::memory::room;
+use mblm::train::{MemoryEstimate, Workload};
+use mblm::{Error, Result};
+
+/// Steps that take fewer bytes are not compared with the memory there is.
+const SMALL: u64 = 64 << 20;
+
+/// Fails where a step of `work`, with the model, takes more than the memory there is: on the CPU the process would be ended in the middle. A
+/// GPU says so itself.
+///
+/// # Errors
+/// Names what is needed, what there is, what takes most and which settings lower that.
+pub(crate) fn check_room(work: &Workload<'_>, device: &Device) -> Result<()> {
+    let estimate = MemoryEstimate::of(work);
+    let needed = estimate.total();
+    if !device.is_cpu() || needed < SMALL {
+        return Ok(());
+    }
+    let room = room();
+    if needed <= room {
+        return Ok(());
+    }
+    let consumers = estimate.consumers().into_iter().take(3);
+    let largest: Vec<String> = consumers
+        .map(|(what, bytes, settings)| format!("{what} {} ({settings})", ByteSize::b(bytes)))
+        .collect();
+    Err(Error::OutOfMemory(format!(
+        "training needs about {}, but this process can take {}: {}; lower what is in parentheses",
+        ByteSize::b(needed),
+        ByteSize::b(room),
+        largest.join(", ")
+    )))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use mblm::config::{Architecture, ModelConfig, Precision};
+    use mblm::model::Chunking;
+
+    #[test]
+    fn what_does_not_fit_is_said_with_what_lowers_it() {
+        let check = |dim: usize, batch_size: usize| {
+            let architecture: Architecture = ModelConfig::new([8, 4]).dims([dim, 256]).into();
+            let work = Workload {
+                architecture: &architecture,
+                batch_size,
+                len: 32,
+                precision: Precision::Auto,
+                gpu: false,
+                chunking: Chunking::default(),
+                moments: 2,
+            };
+            check_room(&work, &Device::Cpu).map_err(|error| error.to_string())
+        };
+        assert_eq!(check(256, 4), Ok(()));
+        let message = check(8_000_000, 4).unwrap_err();
+        assert!(
+            message.contains("PiB") && message.contains("params.hidden_dims"),
+            "{message}"
+        );
+        let message = check(256, 1 << 36).unwrap_err();
+        assert!(
+            message.contains("TiB") && message.contains("train.batch_size"),
+            "{message}"
+        );
+    }
+}
