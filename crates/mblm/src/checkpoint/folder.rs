@@ -14,12 +14,13 @@ use std::io::Read;
 use std::path::Path;
 
 use candle_core::Tensor;
+use mblm_formats::tensors;
 use serde::Deserialize;
 use serde_json::{Value, json};
 
 use super::atomic::{self, NewFolder};
 use super::layout::{CONFIG_FILE, WEIGHTS_FILE};
-use super::{SUMS_FILE, Weights, names, run, safetensors, sums};
+use super::{SUMS_FILE, Weights, names, run, sums};
 use crate::{Error, Result};
 
 /// The version of the folder's format that is written, the newest that is read.
@@ -153,13 +154,13 @@ pub fn fill(folder: &mut NewFolder, kind: &str, config: &Value, tensors: &[(Stri
 
 /// Writes a safetensors file: floating-point tensors as `f32`, each name once, with `metadata` in its header.
 pub(crate) fn save_tensors(path: &Path, tensors: &[(String, Tensor)], metadata: &[(&str, &str)]) -> Result<()> {
-    atomic::write(path, |out| safetensors::write_with(tensors, metadata, out))
+    atomic::write(path, |out| tensors::write_safetensors_with(tensors, metadata, out))
 }
 
 impl NewFolder {
     /// Writes a safetensors file: floating-point tensors as `f32`, each name once.
     pub fn write_tensors(&mut self, name: &str, tensors: &[(String, Tensor)]) -> Result<()> {
-        self.write(name, |out| safetensors::write(tensors, out))
+        self.write(name, |out| tensors::write_safetensors(tensors, out))
     }
 }
 

@@ -3,10 +3,6 @@
 //! | file | holds |
 //! |---|---|
 //! | `weights.rs` | [`Weights`]: an open file of named tensors, whatever its format |
-//! | `stored.rs` | where one tensor lies in a file, how its bytes become a [`Tensor`](candle_core::Tensor) and come from one |
-//! | `safetensors.rs` | the safetensors format: reading a header, writing a file |
-//! | `pickle.rs` | the part of Python's pickle language that a torch file needs, read into a flat arena |
-//! | `torch.rs` | torch's zip format: from the unpickled objects to tensors |
 //! | `torch_write.rs` | the same format, written: [`write_torch`], and [`rotary_buffers`] that go with it |
 //! | `names.rs` | the parameter names of older files, brought up to date |
 //! | `folder.rs` | a model folder, `config.json` and `model.safetensors`: [`Folder`], [`save`] |
@@ -30,27 +26,19 @@ mod folder;
 mod layout;
 mod names;
 mod open;
-mod pickle;
 mod run;
-mod safetensors;
-mod state_dict;
-mod stored;
 mod sums;
-mod torch;
 mod torch_write;
 mod transfer;
 mod weights;
 
-#[cfg(test)]
-mod hostile;
-
-pub use ::safetensors::Dtype as StoredType;
 pub use folder::fill as fill_folder;
 pub(crate) use folder::save_tensors;
 pub use folder::{FORMAT, Folder, save};
 pub use layout::{
     CONFIG_FILE, INDEX_FILE, LOSS_FILE, MODELS, RUN_CONFIG, STATE_FILE, STATES, SUMS_FILE, WEIGHTS_FILE, is_output,
 };
+pub use mblm_formats::tensors::StoredType;
 pub use open::architecture_of;
 pub(crate) use run::{batch_folder, batch_folders};
 pub use sums::{hex, verify as verify_sums};

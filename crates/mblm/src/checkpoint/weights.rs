@@ -7,11 +7,11 @@ use std::path::{Path, PathBuf};
 
 use candle_core::{DType, Device, Tensor};
 use indexmap::IndexMap;
+use mblm_formats::tensors::{self, Stored, StoredType};
 use memmap2::Mmap;
 
 use super::layout::WEIGHTS_FILE;
-use super::stored::Stored;
-use super::{StoredType, names, run, safetensors, torch};
+use super::{names, run};
 use crate::config::suggest;
 use crate::model::Parameters;
 use crate::{Error, Result};
@@ -107,10 +107,7 @@ impl Weights {
 
     /// The metadata of this key, where the file is a safetensors file that has it.
     pub fn metadata(&self, key: &str) -> Option<String> {
-        match safetensors::is_format(&self.content) {
-            true => safetensors::metadata(&self.content, key),
-            false => None,
-        }
+        tensors::metadata(&self.content, key)
     }
 
     /// The names of the tensors, in the order of the file.
@@ -120,12 +117,12 @@ impl Weights {
 
     /// The shape of a tensor; `None` if there is none of that name.
     pub fn shape(&self, name: &str) -> Option<&[usize]> {
-        self.tensors.get(name).map(|stored| stored.shape.as_slice())
+        self.tensors.get(name).map(|stored| stored.shape())
     }
 
     /// The type by which the elements of a tensor are stored; `None` if there is none of that name.
     pub fn dtype(&self, name: &str) -> Option<StoredType> {
-        self.tensors.get(name).map(|stored| stored.dtype)
+        self.tensors.get(name).map(Stored::dtype)
     }
 
     /// Loads a tensor of floating-point numbers, converted to `dtype`: `F16`, `BF16`, `F32` or `F64`.
@@ -141,13 +138,14 @@ impl Weights {
         let Some(stored) = self.tensors.get(name) else {
             return Err(Error::file(&self.path, self.missing(name, expected_shape)));
         };
-        if stored.shape != expected_shape || !stored.is_float() {
+        if stored.shape() != expected_shape || !stored.is_float() {
             return Err(Error::file(
                 &self.path,
                 format!(
                     "tensor `{name}`: expected shape {expected_shape:?} of floating-point numbers, \
                      found shape {:?} of {}; does the configuration belong to this file?",
-                    stored.shape, stored.dtype
+                    stored.shape(),
+                    stored.dtype()
                 ),
             ));
         }
@@ -183,28 +181,9 @@ impl Weights {
     }
 }
 
-/// Finds the tensors in a file's bytes, whatever the format.
-pub(super) fn index(file: &[u8]) -> Result<IndexMap<String, Stored>, String> {
-    let tensors = if torch::is_format(file) {
-        torch::read(file)?
-    } else if safetensors::is_format(file) {
-        safetensors::read(file)?
-    } else if torch::is_legacy_format(file) {
-        return Err(
-            "a torch file in the format from before torch 1.6; re-save it in Python: \
-                    `torch.save(torch.load(path, map_location=\"cpu\"), new_path)`"
-                .into(),
-        );
-    } else if file.starts_with(b"version https://git-lfs") {
-        return Err("a Git LFS pointer in place of the file; fetch the file with `git lfs pull`".into());
-    } else {
-        return Err(format!(
-            "expected a .safetensors or a torch file, found {} bytes of neither, beginning with `{}`",
-            file.len(),
-            file[..file.len().min(16)].escape_ascii()
-        ));
-    };
-    names::current(tensors)
+/// Finds the tensors in a file's bytes, whatever the format, under the names of today.
+fn index(file: &[u8]) -> Result<IndexMap<String, Stored>, String> {
+    names::current(tensors::read(file)?)
 }
 
 impl Weights {
@@ -243,6 +222,14 @@ mod tests {
         let path = folder.path().join("model.pth");
         std::fs::write(&path, content).unwrap();
         Weights::open(&path).unwrap_err().to_string()
+    }
+
+    #[test]
+    fn a_file_cut_at_every_97th_byte_is_an_error() {
+        let file = std::fs::read(format!("{FIXTURES}/torch_views.pth")).unwrap();
+        for length in (0..file.len()).step_by(97) {
+            assert!(index(&file[..length]).is_err(), "{length} of {} bytes", file.len());
+        }
     }
 
     #[test]

@@ -2,7 +2,7 @@
 //! the system removes when the data set is dropped, even if the process is killed. Memory stays constant.
 //!
 //! gzip and zstd are told by a file's first bytes or by its name: any number of gzip members or zstd frames, also with windows of up
-//! to 2 GiB, and zeros or foreign bytes behind them, which `gzip -d` passes over too. Other containers (`container.rs`) are refused with the
+//! to 2 GiB, and zeros or foreign bytes behind them, which `gzip -d` passes over too. Other containers are refused with the
 //! command that unpacks them.
 //!
 //! With a text field every file is JSON Lines, compressed or not: a line is an object whose text field counts, and each text is followed
@@ -13,12 +13,15 @@ use std::fs::File;
 use std::io::{BufRead, BufReader, BufWriter, Cursor, Read, Write};
 use std::path::Path;
 
-use super::container::{Compression, HEAD};
+use mblm_formats::compressed::{Compression, HEAD};
+use mblm_formats::json_line::text_of;
+
 use super::dataset::{OnOpening, Opening};
-use super::json_line::text_of;
 use super::reading::{BadLines, Reading};
 use crate::{Error, Result};
 
+/// How any file is read as it is.
+const RAW: &str = "or take its bytes as they are: `raw: true` in io.dataset_args of data set `bytes` (`--set io.dataset_args.raw=true`)";
 /// No line of JSON may be longer: it is held in memory.
 const LONGEST_LINE: u64 = 64 << 20;
 /// What editors on Windows put before UTF-8.
@@ -43,7 +46,7 @@ impl<'a> Format<'a> {
     pub(super) fn of(path: &Path, head: &[u8], reading: &'a Reading) -> Result<Option<Self>> {
         let text_field = reading.text_field.as_deref();
         let compression = match reading.decompress {
-            true => Compression::of(path, head).map_err(|message| Error::file(path, message))?,
+            true => Compression::of(path, head).map_err(|message| Error::file(path, format!("{message}, {RAW}")))?,
             false => None,
         };
         Ok((compression.is_some() || text_field.is_some()).then_some(Self {
@@ -134,7 +137,7 @@ impl Decoded {
 /// What a compressed file holds.
 #[cfg(feature = "compression")]
 fn decoder<'a>(compression: Compression, raw: impl BufRead + 'a, path: &'a Path) -> Result<Box<dyn Read + 'a>> {
-    Ok(Box::new(super::frames::Frames::new(compression, raw, path)))
+    Ok(Box::new(mblm_formats::compressed::Frames::new(compression, raw, path)))
 }
 
 /// Says that this build reads no compressed files.

@@ -9,7 +9,8 @@ use std::io::{ErrorKind, Read, Seek, SeekFrom};
 use std::path::{Path, PathBuf};
 use std::sync::{Mutex, PoisonError};
 
-use super::container::HEAD;
+use mblm_formats::compressed::HEAD;
+
 use super::dataset::OnOpening;
 use super::decode::{Decoded, Format};
 use super::reading::Reading;

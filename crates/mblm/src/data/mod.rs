@@ -12,16 +12,13 @@
 
 mod batch;
 mod bytes;
-mod container;
 mod dataset;
 mod decode;
 mod files;
-#[cfg(feature = "compression")]
-mod frames;
 pub mod hash;
-mod json_line;
 mod loader;
 mod masked;
+mod packed;
 mod permutation;
 pub(crate) mod pg19;
 mod reading;
@@ -32,14 +29,15 @@ mod special_ids;
 pub mod splits;
 mod walk;
 
+pub use mblm_formats::json_line::as_standard as as_standard_json;
+
 pub use batch::{Batch, Position};
 pub use bytes::{Opener, Part, too_short};
-pub use container::warn_if_packed;
 pub use dataset::{Dataset, DatasetArgs, Masking, OnOpening, Opening, Sample, Split};
 pub use files::Files;
-pub use json_line::as_standard as as_standard_json;
 pub use loader::{Loader, LoaderOptions, Order};
 pub use masked::Masked;
+pub use packed::warn_if_packed;
 pub use permutation::Permutation;
 pub use reading::{BadLines, Reading};
 pub use sequential::{Ranges, SequenceOptions, Sequential};

@@ -8,10 +8,11 @@ use crate::modules::{Crate, cycles};
 use crate::tree::{Finding, Tree};
 
 /// The project's crates, each with those that it may depend on.
-const LAYERS: [(&str, &[&str]); 6] = [
+const LAYERS: [(&str, &[&str]); 7] = [
     ("mblm-gemm", &[]),
     ("mblm-ops", &["mblm-gemm"]),
-    ("mblm", &["mblm-ops", "mblm-gemm"]),
+    ("mblm-formats", &[]),
+    ("mblm", &["mblm-ops", "mblm-gemm", "mblm-formats"]),
     ("mblm-app", &["mblm"]),
     ("mblm-vision", &["mblm", "mblm-app"]),
     ("mblm-cli", &["mblm", "mblm-app", "mblm-vision"]),

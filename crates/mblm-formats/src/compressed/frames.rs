@@ -8,7 +8,7 @@ use std::path::Path;
 
 use flate2::bufread::GzDecoder;
 
-use super::container::Compression;
+use super::Compression;
 
 /// The largest window of a zstd frame, 2^31 bytes: what `zstd --long=31` writes.
 const MAX_WINDOW: u32 = 31;
@@ -18,7 +18,7 @@ const MARK: usize = 4;
 type Frame<R> = zstd::Decoder<'static, R>;
 
 /// All that the members or frames of a file hold.
-pub(super) struct Frames<'a, R: BufRead> {
+pub struct Frames<'a, R: BufRead> {
     state: State<R>,
     path: &'a Path,
 }
@@ -82,7 +82,7 @@ impl<R: BufRead> BufRead for Ahead<R> {
 
 impl<'a, R: BufRead> Frames<'a, R> {
     /// Reads `raw` as data of this compression.
-    pub(super) fn new(compression: Compression, raw: R, path: &'a Path) -> Self {
+    pub fn new(compression: Compression, raw: R, path: &'a Path) -> Self {
         Self {
             state: State::Between(Ahead::new(raw), Some(compression)),
             path,

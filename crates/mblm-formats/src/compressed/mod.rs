@@ -1,17 +1,23 @@
 //! What a file's first bytes say that it is: gzip and zstd are read, other archives are refused with the command that unpacks them.
 
+#[cfg(feature = "compression")]
+mod frames;
+
 use std::fmt;
-use std::fs::File;
-use std::io::Read;
 use std::path::Path;
 
+#[cfg(feature = "compression")]
+pub use frames::Frames;
+
 /// Bytes of a file that tell what it is.
-pub(super) const HEAD: usize = 512;
+pub const HEAD: usize = 512;
 
 /// A compression that is read.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum Compression {
+pub enum Compression {
+    /// gzip, any number of members.
     Gzip,
+    /// zstd, any number of frames.
     Zstd,
 }
 
@@ -70,35 +76,39 @@ impl Archive {
     }
 }
 
-/// How any file is read as it is.
-const RAW: &str = "or take its bytes as they are: `raw: true` in io.dataset_args of data set `bytes` (`--set io.dataset_args.raw=true`)";
+/// What packed data are and what unpacks them.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Packed {
+    /// Such as "gzip data", "a zip archive".
+    pub what: String,
+    /// Such as `gzip -dc FILE`.
+    pub command: String,
+}
 
-/// Says in a warning that a file is packed, for what reads its bytes as they are. A file that cannot be read is somebody else's error.
-pub fn warn_if_packed(path: &Path) {
-    let mut head = Vec::with_capacity(HEAD);
-    // what can be read only once is left alone
-    let read = path
-        .is_file()
-        .then(|| File::open(path)?.take(HEAD as u64).read_to_end(&mut head));
-    if !matches!(read, Some(Ok(_))) {
-        return;
-    }
-    let packed = match Compression::begins(&head) {
-        Some(compression) => Some((format!("{compression} data"), format!("{compression} -dc FILE"))),
-        None => Archive::of(&head).map(|archive| (archive.what.to_string(), archive.command.to_string())),
-    };
-    if let Some((what, command)) = packed {
-        tracing::warn!(
-            "{}: {what}, whose bytes are taken as they are; `{command}` gives what is in it",
-            path.display()
-        );
+impl Packed {
+    /// Of data that begin with `head`; `None` if they are not packed.
+    pub fn of(head: &[u8]) -> Option<Self> {
+        let compressed = Compression::begins(head).map(|compression| Self {
+            what: format!("{compression} data"),
+            command: format!("{compression} -dc FILE"),
+        });
+        let archive = || {
+            Archive::of(head).map(|archive| Self {
+                what: archive.what.into(),
+                command: archive.command.into(),
+            })
+        };
+        compressed.or_else(archive)
     }
 }
 
 impl Compression {
     /// The compression of a file by its first bytes, else by its name; `None` for one that is read as it is, or what to do with one that
     /// is not read.
-    pub(super) fn of(path: &Path, head: &[u8]) -> Result<Option<Self>, String> {
+    ///
+    /// # Errors
+    /// What the file is instead, in words.
+    pub fn of(path: &Path, head: &[u8]) -> Result<Option<Self>, String> {
         if let Some(compression) = Self::begins(head) {
             return Ok(Some(compression));
         }
@@ -113,14 +123,17 @@ impl Compression {
             0..4 => Ok(Some(named)),
             len => Err(format!(
                 "expected {named} data, as the name says, found it damaged or something else: it begins with `{}`; rename a file that \
-                 is something else, {RAW}",
+                 is something else",
                 head[..len.min(16)].escape_ascii()
             )),
         }
     }
 
     /// Fails for what is compressed again, or an archive, within a compressed file.
-    pub(super) fn refuse_nested(head: &[u8]) -> Result<(), String> {
+    ///
+    /// # Errors
+    /// What it is, in words.
+    pub fn refuse_nested(head: &[u8]) -> Result<(), String> {
         match Self::begins(head) {
             Some(again) => Err(format!(
                 "{again} data again: decompress it once (`{again} -dc FILE > NEW`), or twice and give the file that is in it"
@@ -133,13 +146,13 @@ impl Compression {
         match Archive::of(head) {
             None => Ok(()),
             Some(Archive { what, command, .. }) => Err(format!(
-                "{what}, which is not read: unpack it (`{command}`), or compress its files with gzip or zstd, {RAW}"
+                "{what}, which is not read: unpack it (`{command}`), or compress its files with gzip or zstd"
             )),
         }
     }
 
     /// The compression of which data begin like this.
-    pub(super) fn begins(head: &[u8]) -> Option<Self> {
+    pub fn begins(head: &[u8]) -> Option<Self> {
         match head {
             [0x1f, 0x8b, 8, ..] => Some(Self::Gzip),
             // a frame, or one that is to be skipped
@@ -213,7 +226,10 @@ mod tests {
             (&tar, "tar xf"),
         ] {
             let message = of(head);
-            assert!(message.contains(command) && message.contains("raw: true"), "{message}");
+            assert!(
+                message.contains(command) && message.contains("gzip or zstd"),
+                "{message}"
+            );
         }
     }
 }

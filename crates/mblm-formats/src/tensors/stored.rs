@@ -14,7 +14,7 @@ const MAX_RANK: usize = 16;
 
 /// Where and how a tensor is stored.
 #[derive(Debug)]
-pub(super) struct Stored {
+pub struct Stored {
     pub(super) dtype: Dtype,
     pub(super) shape: Vec<usize>,
     /// In elements; `None`: contiguous, row-major.
@@ -26,6 +26,16 @@ pub(super) struct Stored {
 }
 
 impl Stored {
+    /// The type of its numbers in the file.
+    pub fn dtype(&self) -> Dtype {
+        self.dtype
+    }
+
+    /// Its shape.
+    pub fn shape(&self) -> &[usize] {
+        &self.shape
+    }
+
     /// A contiguous tensor that fills `bytes` of the file exactly.
     pub(super) fn contiguous(
         dtype: Dtype,
@@ -97,12 +107,15 @@ impl Stored {
     }
 
     /// Whether the elements are floating-point numbers that [`Stored::load`] converts.
-    pub(super) fn is_float(&self) -> bool {
+    pub fn is_float(&self) -> bool {
         matches!(self.dtype, Dtype::F16 | Dtype::BF16 | Dtype::F32 | Dtype::F64)
     }
 
     /// The tensor, of type `dtype` on `device`; `file` is the file that the tensor was found in.
-    pub(super) fn load(&self, file: &[u8], dtype: DType, device: &Device) -> Result<Tensor> {
+    ///
+    /// # Errors
+    /// Elements that are no floating-point numbers, a file that is shorter than when the tensor was found.
+    pub fn load(&self, file: &[u8], dtype: DType, device: &Device) -> Result<Tensor> {
         let Some(bytes) = file.get(self.bytes.clone()) else {
             candle_core::bail!("the file is shorter than when it was opened")
         };

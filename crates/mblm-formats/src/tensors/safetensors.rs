@@ -70,16 +70,18 @@ fn header(file: &[u8]) -> Result<(Metadata, usize), String> {
 }
 
 /// Writes floating-point tensors as `f32`, each name once, with the metadata that the Python libraries ask for.
-pub(super) fn write(tensors: &[(String, Tensor)], out: &mut dyn Write) -> io::Result<()> {
+///
+/// # Errors
+/// Those of `out`, a name that is there twice, and tensors that cannot be read.
+pub fn write(tensors: &[(String, Tensor)], out: &mut dyn Write) -> io::Result<()> {
     write_with(tensors, &[], out)
 }
 
-/// [`write`] with further metadata.
-pub(super) fn write_with(
-    tensors: &[(String, Tensor)],
-    metadata: &[(&str, &str)],
-    out: &mut dyn Write,
-) -> io::Result<()> {
+/// The same, with further metadata.
+///
+/// # Errors
+/// As above.
+pub fn write_with(tensors: &[(String, Tensor)], metadata: &[(&str, &str)], out: &mut dyn Write) -> io::Result<()> {
     let mut header = Map::new();
     let further = metadata.iter().map(|(key, value)| (key.to_string(), json!(value)));
     let metadata: Map<_, _> = [("format".to_string(), json!("pt"))]

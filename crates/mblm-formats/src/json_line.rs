@@ -13,7 +13,10 @@ use serde::de::{Deserialize, DeserializeSeed, Deserializer, IgnoredAny, MapAcces
 const KEYS_NAMED: usize = 20;
 
 /// The string in the field `field` of one line, or what is wrong with the line. Of a field given twice the last counts.
-pub(super) fn text_of(line: &[u8], field: &str) -> Result<String, String> {
+///
+/// # Errors
+/// What is wrong, in words: no object, no such field, a field of another type.
+pub fn text_of(line: &[u8], field: &str) -> Result<String, String> {
     strict_text_of(line, field).or_else(|error| match as_standard(line) {
         Some(standard) => strict_text_of(&standard, field),
         None => Err(error),
