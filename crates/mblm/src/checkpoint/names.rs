@@ -7,9 +7,10 @@
 //! | `token_embs_rev.0.weight`, `token_embs_rev.{k}.0.weight` | `token_embs_rev.{k}.embedding.weight` |
 //! | `token_embs_rev.{k}.{2,3,4}.…` | `token_embs_rev.{k}._post.{1,2,3}.…` |
 //!
-//! Names of a model that was wrapped lose what the wrapper added: `module.` (DistributedDataParallel, averaged models), `model.`, `net.`
-//! and `_forward_module.` where all names begin with it, and `_orig_mod` (torch.compile), `_fsdp_wrapped_module` and
-//! `_checkpoint_wrapped_module` wherever they stand.
+//! Names of a model that is a part of another lose what stands before them, as in `model.to_logits.weight` of a Lightning module or
+//! `module.…` of DistributedDataParallel: where one name alone ends in `to_logits.weight`, what stands before that is left out, and so
+//! are the tensors beside the model, such as the weights of its loss. `_orig_mod` (torch.compile), `_fsdp_wrapped_module` and
+//! `_checkpoint_wrapped_module` are left out wherever they stand.
 //!
 //! The two generations share no name, so each name is translated for itself. Buffers that are recomputed are left out.
 
@@ -28,10 +29,12 @@ pub(super) fn current<T>(tensors: Vec<(String, T)>) -> Result<IndexMap<String, T
         .into_iter()
         .filter(|(name, _)| !is_of_no_parameter(name))
         .collect();
-    let wrapped = wrapping(tensors.iter().map(|(name, _)| unwrapped(name)).collect());
+    let root = root_of(&tensors.iter().map(|(name, _)| unwrapped(name)).collect::<Vec<_>>());
     for (found, tensor) in tensors {
         let bare = unwrapped(&found);
-        let name = current_name(&bare[wrapped..]);
+        // the others belong to what the model is a part of
+        let Some(bare) = bare.strip_prefix(&root) else { continue };
+        let name = current_name(bare);
         if named.contains_key(name.as_ref()) {
             return Err(format!(
                 "the file holds the tensor `{name}` twice, the second time as `{found}`; \
@@ -63,12 +66,17 @@ pub(super) fn check_writable(tensors: &[(String, Tensor)]) -> Result<(), String>
 /// Prefixes that wrappers give to all names.
 const PREFIXES: [&str; 4] = ["module.", "model.", "net.", "_forward_module."];
 
+/// The parameter that every model has, under a name that no other parameter ends in.
+const HEAD: &str = "to_logits.weight";
+
 /// Parts of names that wrappers put anywhere.
 const PARTS: [&str; 3] = ["_orig_mod", "_fsdp_wrapped_module", "_checkpoint_wrapped_module"];
 
 /// Whether the tensor is a buffer of rotary frequencies, a function of the configuration, or the counter of an averaged model.
 fn is_of_no_parameter(name: &str) -> bool {
-    name.ends_with("rotary_emb.inv_freq") || name == "n_averaged" || name.ends_with("_extra_state")
+    ["rotary_emb.inv_freq", "n_averaged", "_extra_state"]
+        .iter()
+        .any(|ending| name.ends_with(ending))
 }
 
 /// The name without the parts that wrappers put in.
@@ -77,19 +85,38 @@ fn unwrapped(name: &str) -> String {
     parts.collect::<Vec<_>>().join(".")
 }
 
-/// The length of the prefixes that all names share.
-fn wrapping(names: Vec<String>) -> usize {
-    let mut length = 0;
-    let shared = |length: usize| {
-        let known = PREFIXES.iter();
-        known
-            .copied()
-            .find(|prefix| !names.is_empty() && names.iter().all(|name| name[length..].starts_with(prefix)))
-    };
-    while let Some(prefix) = shared(length) {
-        length += prefix.len();
+/// What stands before the names of the model's parameters: before `to_logits.weight`, which every model has once, else the prefixes of
+/// wrappers that all names share. Nothing if there are several models that may be meant.
+fn root_of(names: &[String]) -> String {
+    let before = |name: &String| name.strip_suffix(HEAD).map(str::to_string);
+    let mut roots: Vec<String> = names.iter().filter_map(before).collect();
+    roots.retain(|root| root.is_empty() || root.ends_with('.'));
+    let of_a_wrapper = |root: &&String| shared_prefix(std::slice::from_ref(*root)).len() == root.len();
+    match &roots[..] {
+        [] => shared_prefix(names),
+        [root] => root.clone(),
+        // beside the model stands another, such as a moving average of its weights
+        _ => {
+            let mut known = roots.iter().filter(of_a_wrapper);
+            match (known.next(), known.next()) {
+                (Some(root), None) => root.clone(),
+                _ => String::new(),
+            }
+        }
     }
-    length
+}
+
+/// The prefixes of wrappers that all names share.
+fn shared_prefix(names: &[String]) -> String {
+    let mut shared = String::new();
+    let longer = |shared: &str| {
+        let mut prefixes = PREFIXES.iter().map(|prefix| format!("{shared}{prefix}"));
+        prefixes.find(|prefix| !names.is_empty() && names.iter().all(|name| name.starts_with(prefix.as_str())))
+    };
+    while let Some(prefix) = longer(&shared) {
+        shared = prefix;
+    }
+    shared
 }
 
 /// The current name of the parameter that a file calls `name`.
@@ -200,6 +227,26 @@ mod tests {
         // not all of them: these are their names
         assert_eq!(map(&["module.a", "b"]).unwrap(), ["module.a", "b"]);
         assert!(map(&["a._orig_mod.b", "a.b"]).unwrap_err().contains("twice"));
+    }
+
+    #[test]
+    fn a_model_that_is_a_part_of_another_is_found() {
+        let of = |names: &[&str]| map(names).unwrap();
+        for root in ["model.", "lm.inner.", "module.model."] {
+            let names = ["to_logits.weight", "start_tokens.0"].map(|name| format!("{root}{name}"));
+            let all = [&names[0], "loss_fn.weight", &names[1], "model.n_averaged"];
+            assert_eq!(of(&all), ["to_logits.weight", "start_tokens.0"], "{root}");
+        }
+        // a moving average beside it
+        let two = ["ema.to_logits.weight", "model.to_logits.weight", "model.a", "ema.a"];
+        assert_eq!(of(&two), ["to_logits.weight", "a"]);
+        // several models, none of which is meant before the others
+        let two = ["a.to_logits.weight", "b.to_logits.weight"];
+        assert_eq!(of(&two), two);
+        assert_eq!(
+            of(&["to_logits.weight", "b.to_logits.weight"]),
+            ["to_logits.weight", "b.to_logits.weight"]
+        );
     }
 
     #[test]
