@@ -25,7 +25,7 @@ use tracing_subscriber::fmt::FmtContext;
 use tracing_subscriber::fmt::format::{FormatEvent, FormatFields, Writer};
 use tracing_subscriber::registry::LookupSpan;
 
-use crate::command::{Command, Context, Entry, GenerateMode, Group, RunKind, TaskCommands};
+use crate::command::{Command, Context, Entry, GenerateMode, Group, RunKind, Section, TaskCommands};
 use crate::commands;
 use crate::usage::Usage;
 use crate::{needle, output};
@@ -170,7 +170,36 @@ impl App {
                 }
             }
         }
-        all
+        self.with_sections(all)
+    }
+
+    /// The program with its commands listed by sections.
+    fn with_sections(&self, program: clap::Command) -> clap::Command {
+        let heading = |title: &str| {
+            let style = program.get_styles().get_header();
+            format!("{style}{title}:{style:#}\n")
+        };
+        let literal = program.get_styles().get_literal();
+        let names = program.get_subcommands().map(|command| command.get_name().len());
+        let width = names.max().unwrap_or(0);
+        let mut list = String::new();
+        for section in Section::ALL {
+            let entries = self.entries.iter().filter(|entry| entry.section() == section);
+            let commands = entries.filter_map(|entry| program.find_subcommand(entry.name()?));
+            let lines: Vec<String> = commands
+                .map(|command| {
+                    let about = command.get_about().map(ToString::to_string).unwrap_or_default();
+                    format!("  {literal}{:<width$}{literal:#}  {about}\n", command.get_name())
+                })
+                .collect();
+            if !lines.is_empty() {
+                list += &format!("{}{}\n", heading(section.title()), lines.concat());
+            }
+        }
+        let options = heading("Options");
+        program.help_template(format!(
+            "{{about-with-newline}}\n{{usage-heading}} {{usage}}\n\n{list}{options}{{options}}{{after-help}}"
+        ))
     }
 
     fn commands(&self) -> impl Iterator<Item = &dyn Command> {

@@ -37,6 +37,11 @@ pub trait Command: Send + Sync {
         None
     }
 
+    /// The part of the help that lists it; commands of a [`Group`] are listed with the group.
+    fn section(&self) -> Section {
+        Section::Other
+    }
+
     /// Adds its arguments and help to `command`, which has its name: `MyArgs::augment_args(command)` for arguments that derive
     /// [`clap::Args`]. What was registered is in `context`.
     fn arguments(&self, command: clap::Command, context: &Context) -> clap::Command;
@@ -47,6 +52,48 @@ pub trait Command: Send + Sync {
     /// The exit code follows the error: 2 for [`Usage`](crate::Usage) and [`mblm::Error::Config`], 3 for
     /// [`mblm::Error::NotFinite`], else 1.
     fn run(&self, matches: &ArgMatches, context: &Context) -> Result<ExitCode>;
+}
+
+/// A part of the list of commands in the help.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[non_exhaustive]
+pub enum Section {
+    /// What a new user needs first.
+    Start,
+    /// Models and what they predict.
+    Models,
+    /// Data sets.
+    Data,
+    /// What data sets are for.
+    Tasks,
+    /// The machine and the program itself.
+    Machine,
+    /// Everything else.
+    Other,
+}
+
+impl Section {
+    /// All of them in the order of the help.
+    pub(crate) const ALL: [Self; 6] = [
+        Self::Start,
+        Self::Models,
+        Self::Data,
+        Self::Tasks,
+        Self::Machine,
+        Self::Other,
+    ];
+
+    /// The line above its commands.
+    pub(crate) const fn title(self) -> &'static str {
+        match self {
+            Self::Start => "Start here",
+            Self::Models => "Models",
+            Self::Data => "Data",
+            Self::Tasks => "Tasks",
+            Self::Machine => "Machine",
+            Self::Other => "More",
+        }
+    }
 }
 
 /// The arguments of a command, as it declared them.
@@ -67,6 +114,8 @@ pub struct Group {
     pub about: &'static str,
     /// The command that it stands behind in the list of all; `None` for the end.
     pub follows: Option<&'static str>,
+    /// The part of the help that lists it.
+    pub section: Section,
 }
 
 impl Group {
@@ -76,7 +125,15 @@ impl Group {
             name,
             about,
             follows: None,
+            section: Section::Other,
         }
+    }
+
+    /// The same in this part of the help.
+    #[must_use]
+    pub const fn within(mut self, section: Section) -> Self {
+        self.section = section;
+        self
     }
 
     /// The same behind the command of this name.
@@ -104,6 +161,13 @@ impl Entry {
             Self::Command(command) if command.parent().is_none() => Some(command.name()),
             Self::Command(_) => None,
             Self::Group(group) => Some(group.name),
+        }
+    }
+
+    pub(crate) fn section(&self) -> Section {
+        match self {
+            Self::Command(command) => command.section(),
+            Self::Group(group) => group.section,
         }
     }
 

@@ -35,6 +35,7 @@ pub mod config;
 pub mod device;
 #[cfg(feature = "plot")]
 pub mod drawing;
+mod measure;
 mod memory;
 pub mod needle;
 pub mod options;
@@ -49,7 +50,7 @@ mod surprisal;
 mod usage;
 
 pub use app::App;
-pub use command::{Command, Context, parse};
+pub use command::{Command, Context, Section, parse};
 pub use commands::generate::args::GenerateArgs;
 pub use commands::generate::rules::GenerateRules;
 pub use commands::train::args::TrainArgs;

@@ -67,6 +67,8 @@ pub enum PrecisionArg {
     Float32,
     /// Rounded to bfloat16, summed in float32; everything else stays float32
     Bf16,
+    /// bf16 where this machine is faster with it, else float32
+    Fastest,
 }
 
 impl PrecisionArg {
@@ -83,6 +85,7 @@ impl From<PrecisionArg> for Precision {
             PrecisionArg::Auto => Self::Auto,
             PrecisionArg::Float32 => Self::Float32,
             PrecisionArg::Bf16 => Self::Bf16,
+            PrecisionArg::Fastest => Self::Fastest,
         }
     }
 }

@@ -2,10 +2,12 @@
 //!
 //! | file | holds |
 //! |---|---|
+//! | `chart` | the README's chart |
 //! | `tree` | the files of the repository, and Rust files with their syntax trees |
 //! | `modules` | the module tree of a crate, and what a path in it means |
 //! | `rules` | one file a rule |
 
+mod chart;
 mod modules;
 mod rules;
 mod tree;
@@ -15,16 +17,18 @@ use std::process::ExitCode;
 
 use anyhow::{Context, Result};
 
-const USAGE: &str = "usage: cargo xtask tidy | lines
+const USAGE: &str = "usage: cargo xtask tidy | lines | chart
 
   tidy   check every rule; print each finding as FILE:LINE: MESSAGE and fail if there is any
-  lines  print the lines of each crate without its tests";
+  lines  print the lines of each crate without its tests
+  chart  draw the README's chart from benchmarks/figure.csv";
 
 fn main() -> ExitCode {
     let command = std::env::args().nth(1).unwrap_or_default();
     let result = match command.as_str() {
         "tidy" => tidy(),
         "lines" => lines(),
+        "chart" => root().and_then(|root| chart::run(root, false)),
         _ => {
             eprintln!("{USAGE}");
             return ExitCode::from(2);

@@ -4,38 +4,48 @@ mod bench;
 mod completions;
 mod convert;
 mod data_check;
+mod data_info;
 mod doctor;
 mod eval;
 pub(crate) mod generate;
+mod init;
 mod inspect;
 mod plan;
 #[cfg(feature = "plot")]
 mod plot;
+mod runs;
 mod score;
 pub(crate) mod train;
 mod verify;
 
-use crate::command::{Entry, Group, TaskCommands};
+use crate::command::{Entry, Group, Section, TaskCommands};
 use crate::needle::command::{Needle, NeedleTask};
 
 /// All of them, in the order of the help.
 pub(crate) fn builtin() -> Vec<Entry> {
     vec![
+        Entry::command(init::Init),
         Entry::command(train::Train),
         Entry::command(plan::PlanCommand),
         Entry::command(generate::Generate),
         Entry::command(score::ScoreCommand),
         Entry::command(eval::Eval),
-        Entry::Group(Group::new(
-            "data",
-            "Make data sets, and check whether all of one can be read",
-        )),
+        Entry::Group(
+            Group::new(
+                "data",
+                "Look into data, make data sets, and check whether all of one can be read",
+            )
+            .within(Section::Data),
+        ),
+        Entry::command(data_info::DataInfo),
         Entry::command(data_check::DataCheckCommand),
         Entry::command(Needle),
         Entry::command(inspect::Inspect),
         Entry::command(convert::Convert),
         #[cfg(feature = "plot")]
         Entry::command(plot::Plot),
+        Entry::command(runs::Runs),
+        Entry::command(runs::Compare),
         Entry::command(verify::Verify),
         Entry::command(doctor::Doctor),
         Entry::command(bench::Bench),

@@ -8,6 +8,7 @@ mod convert;
 mod doctor;
 mod early;
 mod eval;
+mod first_steps;
 mod generate;
 mod help;
 mod inspect;

@@ -2,6 +2,8 @@
 
 #[cfg(feature = "compression")]
 mod frames;
+#[cfg(feature = "compression")]
+mod measure;
 
 use std::fmt;
 use std::path::Path;

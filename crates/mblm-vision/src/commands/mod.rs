@@ -18,12 +18,16 @@ mod tasks;
 mod vqa;
 
 use mblm_app::App;
-use mblm_app::command::Group;
+use mblm_app::command::{Group, Section};
 
 /// The application with these commands.
 pub fn extend(app: App) -> App {
     app.tasks(crate::register)
-        .group(Group::new("vqa", "Ask a model questions about pictures (data set clevr)").behind("data"))
+        .group(
+            Group::new("vqa", "Ask a model questions about pictures (data set clevr)")
+                .within(Section::Tasks)
+                .behind("data"),
+        )
         .command(vqa::VqaEval)
         .command(clevr_synth::ClevrSynth)
         .generate_mode(images::ImageFolder)

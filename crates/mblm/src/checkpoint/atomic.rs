@@ -230,6 +230,12 @@ pub fn lock(folder: &Path) -> Result<File> {
     }
 }
 
+/// Returns whether another process holds the [`lock`] of a folder.
+pub fn is_locked(folder: &Path) -> bool {
+    let file = File::open(folder.join(LOCK_FILE));
+    file.is_ok_and(|file| matches!(file.try_lock_shared(), Err(fs::TryLockError::WouldBlock)))
+}
+
 /// Removes what a killed process left in a folder under temporary names, and gives a folder that was about to be replaced its
 /// name back.
 pub fn clean(folder: &Path) -> Result<()> {

@@ -14,6 +14,8 @@ pub enum Precision {
     Float32,
     /// bfloat16 matrix products; weights, norms, softmax, scan states and accumulators stay 32-bit.
     Bf16,
+    /// `Bf16` on GPUs and on processors that train faster with it, `Float32` elsewhere. A run keeps what it began with.
+    Fastest,
 }
 
 impl Precision {
@@ -23,6 +25,16 @@ impl Precision {
             Self::Auto => !device.is_cpu(),
             Self::Float32 => false,
             Self::Bf16 => true,
+            Self::Fastest => !device.is_cpu() || crate::bf16_is_fast(),
+        }
+    }
+
+    /// The precision that `Fastest` means on this device; any other precision as it is.
+    pub fn chosen(self, device: &Device) -> Self {
+        match (self, self.is_bf16(device)) {
+            (Self::Fastest, true) => Self::Bf16,
+            (Self::Fastest, false) => Self::Float32,
+            (other, _) => other,
         }
     }
 }

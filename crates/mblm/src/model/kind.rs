@@ -135,6 +135,7 @@ impl Model {
     /// # Errors
     /// As [`set_precision`](Self::set_precision), and a failing device.
     pub fn use_in(&mut self, precision: Precision) -> Result<()> {
+        let precision = precision.chosen(self.device());
         self.set_precision(precision)?;
         match self.device().is_cpu() && precision == Precision::Bf16 {
             true => self.parameters().round_weights(),

@@ -87,7 +87,7 @@ impl<'a> Workload<'a> {
         match (self.gpu, self.precision) {
             (false, _) => Kind::Cpu,
             (true, Precision::Float32) => Kind::Gpu,
-            (true, Precision::Auto | Precision::Bf16) => Kind::HalfGpu,
+            (true, Precision::Auto | Precision::Bf16 | Precision::Fastest) => Kind::HalfGpu,
         }
     }
 }

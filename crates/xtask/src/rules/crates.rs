@@ -13,7 +13,7 @@ const LAYERS: [(&str, &[&str]); 7] = [
     ("mblm-ops", &["mblm-gemm"]),
     ("mblm-formats", &[]),
     ("mblm", &["mblm-ops", "mblm-gemm", "mblm-formats"]),
-    ("mblm-app", &["mblm"]),
+    ("mblm-app", &["mblm", "mblm-formats"]),
     ("mblm-vision", &["mblm", "mblm-app"]),
     ("mblm-cli", &["mblm", "mblm-app", "mblm-vision"]),
 ];

@@ -2,7 +2,6 @@
 
 pub(crate) mod args;
 
-mod measure;
 mod models;
 
 use std::process::ExitCode;
@@ -20,8 +19,8 @@ use mblm::train::{MemoryEstimate, Workload, memory_limit};
 use serde_json::{Value, json};
 
 use self::args::{BenchArgs, BenchWhat};
-use self::measure::{Generation, Training};
-use crate::command::{Command, Context, parse};
+use crate::command::{Command, Context, Section, parse};
+use crate::measure::{self, Generation, Training};
 use crate::output::{self, grouped};
 use crate::room::check_room;
 use crate::{config, device};
@@ -37,6 +36,10 @@ pub(crate) struct Bench;
 impl Command for Bench {
     fn name(&self) -> &'static str {
         "bench"
+    }
+
+    fn section(&self) -> Section {
+        Section::Machine
     }
 
     fn arguments(&self, command: clap::Command, _: &Context) -> clap::Command {

@@ -9,7 +9,7 @@ use anyhow::Result;
 use clap::{ArgMatches, Args};
 
 use self::args::CompletionsArgs;
-use crate::command::{Command, Context, parse};
+use crate::command::{Command, Context, Section, parse};
 
 /// `mblm completions`.
 pub(crate) struct Completions;
@@ -17,6 +17,10 @@ pub(crate) struct Completions;
 impl Command for Completions {
     fn name(&self) -> &'static str {
         "completions"
+    }
+
+    fn section(&self) -> Section {
+        Section::Machine
     }
 
     fn arguments(&self, command: clap::Command, _: &Context) -> clap::Command {

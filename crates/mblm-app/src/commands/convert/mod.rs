@@ -13,7 +13,7 @@ use mblm::config::Architecture;
 use mblm::model::Model;
 
 use self::args::ConvertArgs;
-use crate::command::{Command, Context, parse};
+use crate::command::{Command, Context, Section, parse};
 use crate::usage::Usage;
 use crate::{config, output};
 
@@ -23,6 +23,10 @@ pub(crate) struct Convert;
 impl Command for Convert {
     fn name(&self) -> &'static str {
         "convert"
+    }
+
+    fn section(&self) -> Section {
+        Section::Models
     }
 
     fn arguments(&self, command: clap::Command, _: &Context) -> clap::Command {

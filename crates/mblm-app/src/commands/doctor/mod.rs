@@ -19,7 +19,7 @@ use mblm::verify::{self, Comparison, Fixture};
 use serde_json::{Value, json};
 
 use self::args::DoctorArgs;
-use crate::command::{self, Context, parse};
+use crate::command::{self, Context, Section, parse};
 use crate::output;
 use crate::usage::Usage;
 
@@ -37,6 +37,10 @@ pub(crate) struct Doctor;
 impl command::Command for Doctor {
     fn name(&self) -> &'static str {
         "doctor"
+    }
+
+    fn section(&self) -> Section {
+        Section::Machine
     }
 
     fn arguments(&self, command: clap::Command, _: &Context) -> clap::Command {

@@ -20,7 +20,7 @@ use mblm::train::open_split;
 use serde_json::{Value, json};
 
 use self::args::{EvalArgs, SurprisalArg};
-use crate::command::{Command, Context, parse};
+use crate::command::{Command, Context, Section, parse};
 use crate::patience::Patience;
 use crate::position_table;
 use crate::signals::Signals;
@@ -34,6 +34,10 @@ pub(crate) struct Eval;
 impl Command for Eval {
     fn name(&self) -> &'static str {
         "eval"
+    }
+
+    fn section(&self) -> Section {
+        Section::Start
     }
 
     fn arguments(&self, command: clap::Command, _: &Context) -> clap::Command {

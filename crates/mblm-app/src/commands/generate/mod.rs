@@ -32,7 +32,7 @@ use self::args::{GenerateArgs, WindowArg};
 use self::length::Length;
 use self::prompt_bar::PromptBar;
 use self::rules::GenerateRules;
-use crate::command::{Command, Context, parse};
+use crate::command::{Command, Context, Section, parse};
 use crate::signals::Signals;
 use crate::usage::Usage;
 use crate::{device, output};
@@ -43,6 +43,10 @@ pub(crate) struct Generate;
 impl Command for Generate {
     fn name(&self) -> &'static str {
         "generate"
+    }
+
+    fn section(&self) -> Section {
+        Section::Start
     }
 
     fn arguments(&self, command: clap::Command, context: &Context) -> clap::Command {

@@ -13,7 +13,7 @@ use serde_json::{Value, json};
 
 use self::args::InspectArgs;
 use crate::architecture;
-use crate::command::{Command, Context, parse};
+use crate::command::{Command, Context, Section, parse};
 use crate::config;
 use crate::output::{self, grouped};
 
@@ -23,6 +23,10 @@ pub(crate) struct Inspect;
 impl Command for Inspect {
     fn name(&self) -> &'static str {
         "inspect"
+    }
+
+    fn section(&self) -> Section {
+        Section::Models
     }
 
     fn arguments(&self, command: clap::Command, _: &Context) -> clap::Command {

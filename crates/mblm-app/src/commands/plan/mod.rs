@@ -12,7 +12,7 @@ use mblm::train::{MemoryEstimate, Workload, longest_context, memory_limit, secon
 use serde_json::json;
 
 use self::args::PlanArgs;
-use crate::command::{Command, Context, parse};
+use crate::command::{Command, Context, Section, parse};
 use crate::memory;
 use crate::output::{self, bytes, grouped};
 use crate::{config, device};
@@ -23,6 +23,10 @@ pub(crate) struct PlanCommand;
 impl Command for PlanCommand {
     fn name(&self) -> &'static str {
         "plan"
+    }
+
+    fn section(&self) -> Section {
+        Section::Models
     }
 
     fn arguments(&self, command: clap::Command, _: &Context) -> clap::Command {

@@ -12,7 +12,7 @@ use mblm::train::outputs::{LOSS_FILE, LossRow, read_losses};
 use serde_json::json;
 
 use self::args::PlotArgs;
-use crate::command::{Command, Context, RunKind, parse};
+use crate::command::{Command, Context, RunKind, Section, parse};
 use crate::drawing::{Curves, Figure, Format, Unit};
 use crate::output;
 use crate::run_folder::CONFIG;
@@ -30,6 +30,10 @@ pub(crate) struct Plot;
 impl Command for Plot {
     fn name(&self) -> &'static str {
         "plot"
+    }
+
+    fn section(&self) -> Section {
+        Section::Models
     }
 
     fn arguments(&self, command: clap::Command, _: &Context) -> clap::Command {

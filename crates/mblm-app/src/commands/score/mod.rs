@@ -21,7 +21,7 @@ use mblm::model::Model;
 use serde_json::json;
 
 use self::args::ScoreArgs;
-use crate::command::{Command, Context, parse};
+use crate::command::{Command, Context, Section, parse};
 use crate::position_table;
 use crate::signals::Signals;
 use crate::{device, output, progress};
@@ -35,6 +35,10 @@ pub(crate) struct ScoreCommand;
 impl Command for ScoreCommand {
     fn name(&self) -> &'static str {
         "score"
+    }
+
+    fn section(&self) -> Section {
+        Section::Models
     }
 
     fn arguments(&self, command: clap::Command, _: &Context) -> clap::Command {

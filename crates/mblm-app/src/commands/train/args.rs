@@ -14,6 +14,7 @@ use crate::options::{DeviceArgs, PrecisionArg, byte_size};
 Examples:
   mblm train configs/quickstart.yaml
   mblm train --data book.txt --preset small --out runs
+  mblm train --data book.txt --minutes 10
   mblm train my.yaml --set train.learning_rate=3e-4 --set params.input_seq_len=512 --dry-run
   gzip -dc logs/*.gz | mblm train --data -
   mblm train --resume runs/quickstart_1700000000
@@ -51,6 +52,10 @@ pub struct TrainArgs {
     /// Change a value of the configuration, such as train.batch_size=8; may be given several times
     #[arg(long = "set", value_name = "KEY=VALUE")]
     pub overrides: Vec<String>,
+
+    /// Length of the run in minutes: measures the speed of a step and sets train.target_elements, and so the schedule, to fit
+    #[arg(long, value_name = "MINUTES", value_parser = minutes, conflicts_with = "resume")]
+    pub minutes: Option<f64>,
 
     /// Shorthand of --set train.learning_rate=LR
     #[arg(long, value_name = "LR")]
@@ -124,6 +129,13 @@ impl TrainArgs {
             .filter_map(|(key, value)| Some(format!("{key}={}", value.as_ref()?)))
             .collect();
         self.overrides.iter().cloned().chain(shorthands).collect()
+    }
+}
+
+fn minutes(text: &str) -> Result<f64, String> {
+    match text.parse::<f64>() {
+        Ok(minutes) if minutes > 0.0 && minutes <= 525_600.0 => Ok(minutes),
+        _ => Err("expected minutes, more than 0 and at most 525600 (a year), such as 10 or 2.5".into()),
     }
 }
 

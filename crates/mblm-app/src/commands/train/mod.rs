@@ -1,7 +1,9 @@
 //! `mblm train`: a run from a configuration, or on a file with a preset.
 
+mod about_data;
 pub(crate) mod args;
 mod checks;
+mod minutes;
 mod piped;
 
 use std::path::{Path, PathBuf};
@@ -26,7 +28,7 @@ use self::args::{PresetArg, TrainArgs};
 use self::checks::{check_data, check_length};
 use self::piped::PipedData;
 use crate::architecture;
-use crate::command::{Command, Context, NextStep, TaskCommands, parse};
+use crate::command::{Command, Context, NextStep, Section, TaskCommands, parse};
 use crate::config;
 use crate::device;
 use crate::memory;
@@ -46,6 +48,10 @@ pub(crate) struct Train;
 impl Command for Train {
     fn name(&self) -> &'static str {
         "train"
+    }
+
+    fn section(&self) -> Section {
+        Section::Start
     }
 
     fn arguments(&self, command: clap::Command, _: &Context) -> clap::Command {
@@ -73,6 +79,7 @@ fn run(args: &TrainArgs, context: &Context) -> Result<ExitCode> {
     config::warn_of_kernels(experiment.params.architecture.model(), &device);
     let chunking = memory::chunking(&experiment, &device)?;
     let piped = PipedData::read(&mut experiment.io, context.quiet())?;
+    experiment.train.precision = experiment.train.precision.chosen(&device);
     if args.dry_run {
         return dry_run(args, &experiment, &device, chunking, context);
     }
@@ -81,6 +88,9 @@ fn run(args: &TrainArgs, context: &Context) -> Result<ExitCode> {
         ..Workload::of(&experiment, &device)
     };
     check_room(&work, &device)?;
+    if let Some(minutes) = args.minutes {
+        minutes::set_length(&mut experiment, minutes, &device, chunking, context)?;
+    }
     config::warn_of_precision(experiment.train.precision, &device);
     let found = resume.find(&experiment, context)?;
     let data = TrainingData::open(&experiment, context.tasks(), progress::opening_bar(context.quiet()))?;
@@ -98,7 +108,8 @@ fn run(args: &TrainArgs, context: &Context) -> Result<ExitCode> {
     if let Some(piped) = piped {
         piped.keep();
     }
-    let trainer = Trainer::new(&experiment, model.clone(), data, &folder.path).with_chunking(chunking);
+    let about_data = about_data::line(&data, &experiment)?;
+    let trainer = Trainer::new(&experiment, model.clone(), data.clone(), &folder.path).with_chunking(chunking);
     let trainer = match args.accept_data_change {
         true => trainer.accepting_other_data(),
         false => trainer,
@@ -106,7 +117,8 @@ fn run(args: &TrainArgs, context: &Context) -> Result<ExitCode> {
     let signals = Signals::listen()?;
     let started = timestamp();
     let mut files = run_files(&experiment, &folder, &device)?;
-    for line in introduction(&experiment, &model, &trainer.plan(), &folder, &device) {
+    let introduction = introduction(&experiment, &model, &trainer.plan(), &folder, &device);
+    for line in introduction.into_iter().chain([about_data]) {
         files.note(&line);
         if !context.quiet() {
             output::note(&line);
@@ -123,7 +135,7 @@ fn run(args: &TrainArgs, context: &Context) -> Result<ExitCode> {
     let written = folder.write_end(&experiment, &outcome, summary(&model, &device, started));
     let outcome = outcome?;
     written?;
-    finish(args, context, &experiment, &folder, &outcome)?;
+    finish(args, context, &experiment, &folder, &outcome, &data)?;
     Ok(signals.exit_code().map_or(ExitCode::SUCCESS, ExitCode::from))
 }
 
@@ -334,6 +346,7 @@ fn finish(
     experiment: &Experiment,
     folder: &RunFolder,
     outcome: &Outcome,
+    data: &TrainingData,
 ) -> Result<()> {
     let bits = |loss: Option<Loss>| loss.map(|loss| loss.bits_per_byte());
     let model = outcome.model_folder.as_ref().unwrap_or(&outcome.state_folder);
@@ -365,6 +378,13 @@ fn finish(
         }
         if let Some(test) = outcome.test {
             said("test data", test)?;
+            let comparable = is_text && !outcome.stopped && !test.weighted;
+            if let Some(scale) = comparable.then(|| about_data::scale(data)).flatten() {
+                output::line(&format!(
+                    "the same data after the training data, bits per byte: {scale}, this model {:.2}",
+                    test.bits_per_byte()
+                ))?;
+            }
         }
     }
     if !context.quiet() {

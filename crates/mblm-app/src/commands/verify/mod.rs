@@ -10,7 +10,7 @@ use mblm::verify;
 use serde_json::json;
 
 use self::args::VerifyArgs;
-use crate::command::{Command, Context, parse};
+use crate::command::{Command, Context, Section, parse};
 use crate::{device, output};
 
 /// `mblm verify`.
@@ -19,6 +19,10 @@ pub(crate) struct Verify;
 impl Command for Verify {
     fn name(&self) -> &'static str {
         "verify"
+    }
+
+    fn section(&self) -> Section {
+        Section::Machine
     }
 
     fn arguments(&self, command: clap::Command, _: &Context) -> clap::Command {

@@ -21,7 +21,7 @@ use serde_json::{Map, Value};
 use self::args::NeedleArgs;
 use self::figure::Figure;
 use self::table::Table;
-use crate::command::{Command, Context, NextStep, TaskCommands, parse};
+use crate::command::{Command, Context, NextStep, Section, TaskCommands, parse};
 use crate::needle::{Found, Haystack, NeedleOptions, NeedleTest, Task};
 use crate::signals::Signals;
 use crate::usage::Usage;
@@ -39,6 +39,10 @@ pub(crate) struct Needle;
 impl Command for Needle {
     fn name(&self) -> &'static str {
         "needle"
+    }
+
+    fn section(&self) -> Section {
+        Section::Tasks
     }
 
     fn arguments(&self, command: clap::Command, _: &Context) -> clap::Command {

@@ -19,15 +19,15 @@ use mblm::train::{Learner, Recipe};
 const FEWEST: usize = 3;
 
 /// Bytes that no model can predict, the same in every run.
-pub(super) struct Noise(u64);
+pub(crate) struct Noise(u64);
 
 impl Noise {
-    pub(super) fn new() -> Self {
+    pub(crate) fn new() -> Self {
         Self(0x9e37_79b9_7f4a_7c15)
     }
 
     /// Ids below 256, by xorshift.
-    pub(super) fn ids(&mut self, count: usize) -> Vec<u32> {
+    pub(crate) fn ids(&mut self, count: usize) -> Vec<u32> {
         let byte = || {
             self.0 ^= self.0 << 13;
             self.0 ^= self.0 >> 7;
@@ -39,15 +39,15 @@ impl Noise {
 }
 
 /// Speeds of training.
-pub(super) struct Training {
+pub(crate) struct Training {
     /// Seconds of a step.
-    pub(super) step: Spread,
+    pub(crate) step: Spread,
     /// FLOP/s of a plain matrix product.
-    pub(super) limit: Spread,
+    pub(crate) limit: Spread,
 }
 
 /// Trains on batches of `rows` samples of `len` bytes for about `time`, after one step to warm up.
-pub(super) fn training(
+pub(crate) fn training(
     model: &Arc<Model>,
     (precision, chunking): (Precision, Chunking),
     (rows, len): (usize, usize),
@@ -90,16 +90,16 @@ pub(super) fn training(
 }
 
 /// Speeds of generation, in bytes a second.
-pub(super) struct Generation {
-    pub(super) prefill: Spread,
+pub(crate) struct Generation {
+    pub(crate) prefill: Spread,
     /// One stream.
-    pub(super) one: Spread,
+    pub(crate) one: Spread,
     /// Several streams, all of them together.
-    pub(super) several: Spread,
+    pub(crate) several: Spread,
 }
 
 /// Reads `prompt` ids and goes on for `count` more, one stream and `streams` in turns, for about `time`.
-pub(super) fn generation(
+pub(crate) fn generation(
     model: &Arc<Mblm>,
     (prompt, count, streams): (usize, usize, usize),
     time: Duration,

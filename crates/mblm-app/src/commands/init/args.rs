@@ -1,0 +1,31 @@
+//! `mblm init …` as it is typed.
+
+use std::path::PathBuf;
+
+use clap::Args;
+
+/// Write a commented configuration that fits your data and machine
+#[derive(Debug, Args)]
+#[command(after_help = "\
+Examples:
+  mblm init --data book.txt
+  mblm init --data corpus/ --gpu -o corpus.yaml
+
+The model, its context and the length of the run follow the size of the data. Change what you like: every key has a comment.")]
+pub(crate) struct InitArgs {
+    /// File or folder to train on
+    #[arg(long, value_name = "PATH")]
+    pub(crate) data: Option<PathBuf>,
+
+    /// Choose a model for a GPU
+    #[arg(long)]
+    pub(crate) gpu: bool,
+
+    /// The configuration file to write
+    #[arg(short, long, value_name = "FILE", default_value = "mblm.yaml")]
+    pub(crate) output: PathBuf,
+
+    /// Replace the file if it exists
+    #[arg(long)]
+    pub(crate) force: bool,
+}

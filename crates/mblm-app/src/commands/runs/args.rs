@@ -1,0 +1,44 @@
+//! `mblm runs …` and `mblm runs compare …` as they are typed.
+
+use std::path::PathBuf;
+
+use clap::Args;
+
+/// List the runs of a folder: how far each is, and how good
+#[derive(Debug, Args)]
+#[command(args_conflicts_with_subcommands = true)]
+#[command(after_help = "\
+Examples:
+  mblm runs
+  mblm runs experiments --json
+  mblm runs compare runs/tiny_1700000000 runs/tiny_1700000600
+
+Runs are listed by age, the newest last. \"best\" is the lowest loss on held-out data so far, in bits per byte.")]
+pub(crate) struct RunsArgs {
+    /// Folder with runs, at any depth
+    #[arg(default_value = "runs", value_name = "DIR")]
+    pub(crate) folder: PathBuf,
+
+    /// Print the result as JSON on stdout
+    #[arg(long)]
+    pub(crate) json: bool,
+}
+
+/// Show which keys and losses of two runs differ
+#[derive(Debug, Args)]
+#[command(after_help = "\
+Examples:
+  mblm runs compare runs/tiny_1700000000 runs/tiny_1700000600")]
+pub(crate) struct CompareArgs {
+    /// Folder of the first run
+    #[arg(value_name = "A")]
+    pub(crate) first: PathBuf,
+
+    /// Folder of the second run
+    #[arg(value_name = "B")]
+    pub(crate) second: PathBuf,
+
+    /// Print the result as JSON on stdout
+    #[arg(long)]
+    pub(crate) json: bool,
+}

@@ -1,0 +1,55 @@
+//! How much a run learns from in a given time: bytes by the measured speed of a step.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use anyhow::Result;
+use candle_core::Device;
+use mblm::config::{ElementCount, Experiment};
+use mblm::model::{Chunking, Model, Seeded};
+
+use crate::command::Context;
+use crate::measure;
+use crate::output::{self, grouped};
+
+/// How long the speed is measured, as a share of the run.
+const SHARE_MEASURED: f64 = 0.02;
+/// The longest that the speed is measured.
+const LONGEST: Duration = Duration::from_secs(10);
+/// The share of the time that training steps take; the rest is for validations, models on disk and the sample at the end.
+const SHARE_OF_STEPS: f64 = 0.88;
+
+/// Sets `train.target_elements` so that the run takes about `minutes`.
+///
+/// # Errors
+/// A model that cannot be built or trained on the device.
+pub(super) fn set_length(
+    experiment: &mut Experiment,
+    minutes: f64,
+    device: &Device,
+    chunking: Chunking,
+    context: &Context,
+) -> Result<()> {
+    let (train, len) = (&experiment.train, experiment.params.input_seq_len);
+    let seed = Seeded(train.seed);
+    let mut model = Model::new(&experiment.params.architecture, context.blocks(), &seed, device)?;
+    model.set_precision(train.precision)?;
+    let time = Duration::from_secs_f64(minutes * 60.0 * SHARE_MEASURED).min(LONGEST);
+    let recipe = (train.precision, chunking);
+    let found = measure::training(&Arc::new(model), recipe, (train.batch_size, len), time, &|| ())?;
+    let batches = (minutes * 60.0 * SHARE_OF_STEPS / found.step.median).max(1.0) as u64;
+    let elements = match train.target_elements_strategy {
+        ElementCount::Batch => train.batch_size,
+        ElementCount::Sequence => train.batch_size * len,
+    };
+    experiment.train.target_elements = batches.saturating_mul(elements as u64);
+    if !context.quiet() {
+        output::note(&format!(
+            "{minutes} minutes at {:.3} seconds a step: {} steps, train.target_elements={}",
+            found.step.median,
+            grouped(batches),
+            experiment.train.target_elements
+        ));
+    }
+    Ok(())
+}
