@@ -2,6 +2,7 @@
 
 mod bench;
 mod completions;
+mod config_keys;
 mod convert;
 mod data_check;
 mod data_info;
@@ -44,6 +45,9 @@ pub(crate) fn builtin() -> Vec<Entry> {
         Entry::command(convert::Convert),
         #[cfg(feature = "plot")]
         Entry::command(plot::Plot),
+        Entry::Group(Group::new("config", "Show what a configuration may hold").within(Section::Models)),
+        Entry::command(config_keys::Schema),
+        Entry::command(config_keys::KeysCommand),
         Entry::command(runs::Runs),
         Entry::command(runs::Compare),
         Entry::command(verify::Verify),

@@ -180,3 +180,123 @@ fn the_help_lists_commands_by_sections() {
         );
     }
 }
+
+#[test]
+fn every_key_of_a_configuration_has_a_meaning() {
+    let json = done(&["config", "keys", "--json"]).json();
+    let keys = json["keys"].as_array().unwrap();
+    for key in keys {
+        let meaning = key["meaning"].as_str().unwrap();
+        assert!(
+            !meaning.is_empty() && key["values"] != "any" || key["key"] == "params.block",
+            "{key}"
+        );
+    }
+    for expected in [
+        "io.dataset_dir",
+        "params.seq_lens",
+        "params.block (mamba2).d_state",
+        "train.precision",
+    ] {
+        assert!(keys.iter().any(|key| key["key"] == expected), "{expected}");
+    }
+    let found = done(&["config", "keys", "warmup"]);
+    assert!(
+        found.text().contains("warmup_steps_perc") && found.text().contains("0.1"),
+        "{}",
+        found.text()
+    );
+    fails(
+        &["config", "keys", "learning_rte"],
+        2,
+        &["did you mean \"learning_rate\""],
+    );
+}
+
+/// Checks a value against the parts of JSON schema that the schema of configurations uses.
+fn matches(value: &serde_json::Value, schema: &serde_json::Value) -> bool {
+    use serde_json::Value;
+    let any = |name: &str| {
+        schema[name]
+            .as_array()
+            .is_none_or(|all| all.iter().any(|one| matches(value, one)))
+    };
+    let of_type = |kind: &str| match kind {
+        "object" => value.is_object(),
+        "array" => value.is_array(),
+        "string" => value.is_string(),
+        "boolean" => value.is_boolean(),
+        "integer" => value.is_u64() || value.is_i64(),
+        "number" => value.is_number(),
+        _ => value.is_null(),
+    };
+    let typed = match &schema["type"] {
+        Value::String(kind) => of_type(kind),
+        Value::Array(kinds) => kinds.iter().any(|kind| of_type(kind.as_str().unwrap())),
+        _ => true,
+    };
+    let constant = schema.get("const").is_none_or(|constant| constant == value);
+    let listed = schema["enum"].as_array().is_none_or(|all| all.contains(value));
+    let items = value
+        .as_array()
+        .into_iter()
+        .flatten()
+        .all(|item| schema.get("items").is_none_or(|of| matches(item, of)));
+    let required = schema["required"].as_array().into_iter().flatten();
+    let required = !value.is_object()
+        || required
+            .into_iter()
+            .all(|key| value.get(key.as_str().unwrap()).is_some());
+    let properties = value
+        .as_object()
+        .into_iter()
+        .flatten()
+        .all(|(key, inner)| match schema["properties"].get(key) {
+            Some(of) => matches(inner, of),
+            None => schema["additionalProperties"] != Value::Bool(false),
+        });
+    typed && constant && listed && items && required && properties && any("anyOf") && any("oneOf")
+}
+
+#[test]
+fn the_schema_takes_every_recipe_and_no_misspelt_key() {
+    let printed = done(&["config", "schema"]);
+    let schema: serde_json::Value = serde_json::from_str(printed.text()).unwrap();
+    let configs = std::path::Path::new(env!("CARGO_MANIFEST_DIR")).join("../../configs");
+    let mut count = 0;
+    for entry in std::fs::read_dir(configs).unwrap() {
+        let path = entry.unwrap().path();
+        let text = std::fs::read_to_string(&path).unwrap();
+        if text.contains("cnn") && !text.contains("params:") || path.ends_with("clevr-cnn-lstm.yaml") {
+            continue; // a run of another kind
+        }
+        let value: serde_json::Value = serde_saphyr::from_str(&text).unwrap();
+        assert!(matches(&value, &schema), "{}", path.display());
+        for key in ["io", "params", "train"] {
+            let mut wrong = value.clone();
+            wrong[key]["mispelt"] = 1.into();
+            assert!(!matches(&wrong, &schema), "{} {key}", path.display());
+        }
+        count += 1;
+    }
+    assert!(count >= 8, "{count}");
+}
+
+#[test]
+fn the_guide_lists_the_keys_that_there_are() {
+    let path = std::path::Path::new(env!("CARGO_MANIFEST_DIR")).join("../../docs/guide/src/configuration-keys.md");
+    let listed = std::fs::read_to_string(&path).unwrap();
+    let keys = done(&["config", "keys", "--markdown"]);
+    let expected = format!(
+        "# Configuration keys\n\n`mblm config keys` prints this list.\n{}",
+        keys.text()
+    );
+    if std::env::var_os("INSTA_UPDATE").is_some_and(|how| how == "always") {
+        std::fs::write(&path, expected).unwrap();
+    } else {
+        assert!(
+            listed == expected,
+            "configuration-keys.md is old: run the tests with INSTA_UPDATE=always"
+        );
+    }
+}

@@ -1,5 +1,7 @@
 //! Checks of the numbers that blocks have among their keys, and the keys of a block as a map.
 
+use schemars::JsonSchema;
+use schemars::generate::SchemaSettings;
 use serde::Serialize;
 
 use super::spec::Keys;
@@ -14,6 +16,12 @@ pub fn keys_of(block: &impl Serialize) -> Keys {
         Ok(serde_json::Value::Object(keys)) => keys,
         _ => Keys::new(),
     }
+}
+
+/// The JSON schema (draft 7) of a type, with the types in it written out.
+pub fn schema_of<T: JsonSchema>() -> serde_json::Value {
+    let settings = SchemaSettings::draft07().with(|settings| settings.inline_subschemas = true);
+    settings.into_generator().into_root_schema_for::<T>().into()
 }
 
 pub(crate) fn at_least_one(key: &str, value: usize) -> Result<(), Problem> {

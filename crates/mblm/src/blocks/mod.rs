@@ -25,7 +25,7 @@ mod untyped;
 
 pub use cost::{BlockCost, BlockMemory, MemoryArgs};
 pub use encoder::TransformerEncoder;
-pub use keys::keys_of;
+pub use keys::{keys_of, schema_of};
 pub use mamba1::Mamba1;
 pub use mamba2::Mamba2;
 pub use registry::BlockRegistry;

@@ -29,6 +29,7 @@ struct BlockType {
     direction: Direction,
     telling: Option<TellingKeys>,
     read: Arc<Reader>,
+    schema: Option<serde_json::Value>,
 }
 
 impl fmt::Debug for BlockRegistry {
@@ -55,6 +56,7 @@ impl BlockRegistry {
             direction: block.direction(),
             telling: block.telling_keys(),
             read: Arc::new(|keys| Ok(keys.read::<T>(&["block_type"])?.into())),
+            schema: block.schema(),
         });
     }
 
@@ -74,7 +76,15 @@ impl BlockRegistry {
             direction: Direction::Causal,
             telling: None,
             read: Arc::new(move |keys| Ok(UntypedBlock::read(&own_name, keys, Some(constructor.clone()))?.into())),
+            schema: None,
         });
+    }
+
+    /// The names of all block types with the JSON schemas of their keys, where these are known.
+    pub fn schemas(&self) -> impl Iterator<Item = (&str, Option<&serde_json::Value>)> {
+        self.types
+            .iter()
+            .map(|block| (block.name.as_str(), block.schema.as_ref()))
     }
 
     fn insert(&mut self, block: BlockType) {

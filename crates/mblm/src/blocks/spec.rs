@@ -8,6 +8,7 @@ use std::fmt;
 use std::ops::Deref;
 use std::sync::Arc;
 
+use schemars::JsonSchema;
 use serde::ser::SerializeMap;
 use serde::{Deserialize, Serialize, Serializer};
 
@@ -20,7 +21,7 @@ use crate::{Error, Result};
 pub type Keys = serde_json::Map<String, serde_json::Value>;
 
 /// How a stage's embedded tokens learn where in the sequence they are.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "lowercase")]
 pub enum PositionEmbedding {
     /// A learned table (P_n, D_n), added; the stage's sequence can be no longer than the table.
@@ -73,6 +74,11 @@ pub trait BlockSpec: Any + fmt::Debug + Send + Sync {
 
     /// The keys as they are written; [`keys_of`](super::keys_of) makes them from a struct that serializes.
     fn keys(&self) -> Keys;
+
+    /// The JSON schema of the keys, which [`schema_of`](super::schema_of) makes; `None` if it is not known.
+    fn schema(&self) -> Option<serde_json::Value> {
+        None
+    }
 
     /// Position embedding of the stage's tokens.
     fn position_embedding(&self) -> Option<PositionEmbedding> {

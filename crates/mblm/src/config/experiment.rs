@@ -11,6 +11,7 @@
 
 use std::path::{Path, PathBuf};
 
+use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
 use super::io::IoConfig;
@@ -61,7 +62,7 @@ pub struct Params {
 }
 
 /// Where a run starts from, if not from fresh weights.
-#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub struct ResumeConfig {
     /// The weights.
@@ -82,7 +83,7 @@ pub struct ResumeConfig {
 }
 
 /// What a finished run adds to its output configuration.
-#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub struct Summary {
     /// When training began.

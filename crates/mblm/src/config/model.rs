@@ -3,6 +3,7 @@
 //! P_n = `seq_lens`, D_n = `hidden_dims`. A position of stage n stands for P_{n+1}·…·P_N bytes; the whole model sees
 //! ∏ P_n bytes. The same keys are read from an experiment's YAML and from a model's `config.json`, and written back.
 
+use schemars::JsonSchema;
 use serde::{Deserialize, Deserializer, Serialize, Serializer};
 
 use super::tree::{Node, Problem, Value};
@@ -13,7 +14,7 @@ use crate::{Error, Result};
 const MAX_STAGES: usize = 64;
 
 /// A decoder's hierarchy of stages.
-#[derive(Clone, Debug, PartialEq, Serialize)]
+#[derive(Clone, Debug, PartialEq, Serialize, JsonSchema)]
 #[non_exhaustive]
 pub struct ModelConfig {
     /// Size of the vocabulary: 256 bytes and the special ids.
@@ -33,6 +34,7 @@ pub struct ModelConfig {
     #[serde(serialize_with = "one_line_or_null")]
     pub train_checkpoint_chunks: Option<Vec<usize>>,
     /// Each stage's block.
+    #[schemars(with = "serde_json::Value")]
     pub block: Vec<BlockConfig>,
 }
 
@@ -50,7 +52,7 @@ struct PlainKeys {
 }
 
 /// When a patch is visible to attention, given which of its bytes are.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "lowercase")]
 pub enum MaskReduce {
     /// When any of its bytes is.

@@ -1,6 +1,7 @@
 //! How a model is trained: the map `train` of a configuration, and its checks.
 
 use bytesize::ByteSize;
+use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
 use super::decayed::DecayedParameters;
@@ -8,7 +9,7 @@ use super::precision::Precision;
 use super::tree::Problem;
 
 /// What counts as one element of `target_elements`.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "lowercase")]
 pub enum ElementCount {
     /// A sample.
@@ -18,7 +19,7 @@ pub enum ElementCount {
 }
 
 /// The rule that turns gradients into steps.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "lowercase")]
 #[non_exhaustive]
 pub enum OptimizerKind {
@@ -32,7 +33,7 @@ pub enum OptimizerKind {
 }
 
 /// The learning rate after the warm-up.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "lowercase")]
 #[non_exhaustive]
 pub enum ScheduleKind {
@@ -47,7 +48,7 @@ pub enum ScheduleKind {
 }
 
 /// How the model is trained. Keys are those of the published package; a field that has another name says its key.
-#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub struct TrainConfig {
     /// Lower bound of elements trained on, over all workers.
@@ -94,6 +95,7 @@ pub struct TrainConfig {
     pub weight_decay: f64,
     /// The parameters that `weight_decay` is for.
     #[serde(default, skip_serializing_if = "DecayedParameters::is_all")]
+    #[schemars(with = "serde_json::Value")]
     pub decay: DecayedParameters,
     /// Momentum of `sgd`, in [0, 1); `None` means 0.
     #[serde(default, skip_serializing_if = "Option::is_none")]
@@ -111,6 +113,7 @@ pub struct TrainConfig {
     /// The most memory that a training step may take, such as `40GiB`: chunks of the first stage and groups of the others are chosen
     /// so that it fits. `None` means what a GPU has free; on the CPU that the first stage of a sample takes at most 512 MiB.
     #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(with = "Option<String>")]
     pub memory: Option<ByteSize>,
     /// Training states kept, the newest.
     #[serde(default = "two")]

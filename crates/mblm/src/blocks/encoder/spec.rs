@@ -31,6 +31,10 @@ impl BlockSpec for TransformerEncoder {
         self.0.keys()
     }
 
+    fn schema(&self) -> Option<serde_json::Value> {
+        self.0.schema()
+    }
+
     fn position_embedding(&self) -> Option<PositionEmbedding> {
         self.0.pos_emb_type
     }

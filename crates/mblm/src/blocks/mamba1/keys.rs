@@ -1,11 +1,12 @@
 //! The keys of a Mamba1 stack in a configuration.
 
+use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
 use crate::blocks::spec::PositionEmbedding;
 
 /// A stack of Mamba1 layers. It takes the keys of Mamba2 and ignores `headdim` and `dropout`, as the published package does.
-#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 #[non_exhaustive]
 pub struct Mamba1 {

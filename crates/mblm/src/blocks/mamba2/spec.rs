@@ -6,7 +6,7 @@ use super::keys::Mamba2;
 use super::stack::Stack;
 use crate::Result;
 use crate::blocks::cost::{BlockCost, BlockMemory, Count, MemoryArgs};
-use crate::blocks::keys::{at_least_one, countable, keys_of, probability};
+use crate::blocks::keys::{at_least_one, countable, keys_of, probability, schema_of};
 use crate::blocks::scan;
 use crate::blocks::spec::{BlockArgs, BlockSpec, Keys, PositionEmbedding, TellingKeys};
 use crate::config::Problem;
@@ -35,6 +35,10 @@ impl BlockSpec for Mamba2 {
 
     fn keys(&self) -> Keys {
         keys_of(self)
+    }
+
+    fn schema(&self) -> Option<serde_json::Value> {
+        Some(schema_of::<Self>())
     }
 
     fn position_embedding(&self) -> Option<PositionEmbedding> {

@@ -1,11 +1,12 @@
 //! The keys of a Transformer stack in a configuration.
 
+use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
 use crate::blocks::spec::PositionEmbedding;
 
 /// A stack of causal Transformer layers with token shift.
-#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 #[non_exhaustive]
 pub struct Transformer {

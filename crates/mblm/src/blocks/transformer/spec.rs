@@ -6,7 +6,7 @@ use super::keys::Transformer;
 use super::stack::Stack;
 use crate::Result;
 use crate::blocks::cost::{BlockCost, BlockMemory, Count, MemoryArgs};
-use crate::blocks::keys::{at_least_one, countable, keys_of, probability};
+use crate::blocks::keys::{at_least_one, countable, keys_of, probability, schema_of};
 use crate::blocks::spec::{BlockArgs, BlockSpec, Keys, PositionEmbedding, TellingKeys};
 use crate::config::Problem;
 use crate::model::StageBlock;
@@ -25,6 +25,10 @@ impl BlockSpec for Transformer {
 
     fn keys(&self) -> Keys {
         keys_of(self)
+    }
+
+    fn schema(&self) -> Option<serde_json::Value> {
+        Some(schema_of::<Self>())
     }
 
     fn position_embedding(&self) -> Option<PositionEmbedding> {
