@@ -6,8 +6,8 @@
 //! [`sync`](Appended::sync) flushes the file to the disk and returns its length; a resumed run
 //! opens the file again and cuts it back to that length.
 //!
-//! A process killed during a write may leave a partial row. The caller who opens the file decides
-//! how much of it to keep.
+//! A process killed during a write may leave a partial row; whoever opens the file
+//! decides what to keep of it.
 
 use std::fs::{File, OpenOptions};
 use std::io::{self, Read, Seek, SeekFrom, Write};
@@ -314,8 +314,7 @@ mod tests {
     }
 
     proptest! {
-        /// Whatever fits on the disk at each attempt, the file holds whole rows, in the end every
-        /// row once.
+        /// Whatever fits on the disk, the file holds whole rows, in the end each row once.
         #[test]
         fn all_rows_arrive_once(rooms in prop::collection::vec((0u64..12, any::<bool>()), 1..30)) {
             let folder = tempfile::tempdir().unwrap();

@@ -99,12 +99,10 @@ impl NewFolder {
     }
 }
 
-/// Writes the folder `path` with the files of `fill` and their checksums, replacing an existing
-/// one.
+/// Writes or replaces the folder `path` with the files of `fill` and their checksums.
 ///
 /// Its parent must exist. On an error `path` is unchanged. A crash leaves the old folder, the new
-/// one, or, between the two renames of a replacement, neither. It may also leave a temporary
-/// folder, which [`clean`] removes.
+/// one or, between the two renames of a replacement, neither; [`clean`] removes its leftovers.
 pub fn write_folder(path: &Path, fill: impl FnOnce(&mut NewFolder) -> Result<()>) -> Result<()> {
     let failed = |error: io::Error| Error::file(path, format!("cannot write the folder: {error}"));
     let temporary = TemporaryFolder::new(path).map_err(failed)?;
@@ -232,8 +230,7 @@ pub fn lock(folder: &Path) -> Result<File> {
     }
 }
 
-/// Removes the temporary files and folders of a killed process, and restores a folder whose
-/// replacement was interrupted.
+/// Removes the temporary files of a killed process; restores a folder that was being replaced.
 pub fn clean(folder: &Path) -> Result<()> {
     let failed = |error: io::Error| Error::file(folder, format!("cannot remove temporary files: {error}"));
     for entry in fs::read_dir(folder).map_err(failed)? {
@@ -267,8 +264,8 @@ pub fn remove(path: &Path) -> Result<()> {
 }
 
 /// Sets the fail point `disk` from the environment's `FAILPOINTS`, with the feature `failpoints`.
-/// `disk=7*off->return(abort)` kills the process at the eighth change of the disk; `return(full)`
-/// makes the change fail.
+/// `disk=7*off->return(abort)` kills the process at the eighth change, `return(full)` makes it
+/// fail.
 pub fn fail_points_from_environment() {
     #[cfg(feature = "failpoints")]
     std::mem::forget(fail::FailScenario::setup()); // its end would clear the points

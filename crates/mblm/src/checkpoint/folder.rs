@@ -57,8 +57,7 @@ struct Document {
 impl Folder {
     /// Opens a model folder.
     ///
-    /// Fails if a file is missing or damaged, or if a newer version of this program wrote the
-    /// folder.
+    /// Fails if a file is missing or damaged, or if a newer version of this program wrote it.
     pub fn open(path: &Path) -> Result<Self> {
         let path = &run::model_folder(path);
         let metadata = std::fs::metadata(path).map_err(|error| Error::file(path, error))?;
@@ -130,8 +129,7 @@ pub(super) fn is_of_bytes(kind: &str) -> bool {
 /// Writes the folder of a byte model, creating it if missing: floating-point tensors as `f32`, each
 /// name once.
 ///
-/// Each file is replaced atomically, the configuration last: a new folder is complete once it has
-/// both.
+/// Files are replaced atomically, the configuration last: a new folder with both is complete.
 pub fn save(path: &Path, kind: &str, config: &Value, tensors: &[(String, Tensor)]) -> Result<()> {
     if !is_of_bytes(kind) {
         return Err(Error::input(format!(
@@ -155,8 +153,7 @@ pub fn fill(folder: &mut NewFolder, kind: &str, config: &Value, tensors: &[(Stri
     folder.write(CONFIG_FILE, |out| writeln!(out, "{document:#}"))
 }
 
-/// Writes a safetensors file: floating-point tensors as `f32`, each name once, with `metadata` in
-/// its header.
+/// Writes a safetensors file as [`NewFolder::write_tensors`] does, with `metadata` in its header.
 pub(crate) fn save_tensors(path: &Path, tensors: &[(String, Tensor)], metadata: &[(&str, &str)]) -> Result<()> {
     atomic::write(path, |out| tensors::write_safetensors_with(tensors, metadata, out))
 }

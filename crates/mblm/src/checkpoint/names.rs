@@ -14,8 +14,8 @@
 //! a loss, are dropped. `_orig_mod` (torch.compile), `_fsdp_wrapped_module` and
 //! `_checkpoint_wrapped_module` are removed anywhere in a name.
 //!
-//! The two generations share no name, so each name is translated by itself. Buffers that are
-//! recomputed are dropped.
+//! The two generations share no name, so names are translated one by one. Recomputed buffers are
+//! dropped.
 
 use std::borrow::Cow;
 use std::collections::HashSet;

@@ -19,8 +19,7 @@ impl ParameterSource for Weights {
     }
 }
 
-/// Returns the architecture of a model folder, or of a weights file in one; `None` for a weights
-/// file alone.
+/// Returns the architecture in a model folder or beside a weights file; `None` if there is none.
 pub fn architecture_of(path: &Path) -> Result<Option<Architecture>> {
     let path = &run::model_folder(path);
     let folder = match path.is_dir() {
@@ -50,8 +49,7 @@ fn architecture(path: &Path, kind: &str, config: Value) -> Result<Architecture> 
 }
 
 impl Architecture {
-    /// Returns the configuration as JSON under the package's keys, as in a model folder's
-    /// `config.json`.
+    /// Returns the configuration as JSON under the package's keys, as in `config.json`.
     pub fn to_json(&self) -> Result<Value> {
         serde_json::to_value(self).map_err(|error| Error::config(format!("the model's configuration: {error}")))
     }
@@ -62,8 +60,7 @@ impl Model {
     /// `config.json`.
     ///
     /// # Errors
-    /// Missing or damaged files; a tensor that is missing or differs in shape or type from the
-    /// configuration.
+    /// Missing or damaged files; a missing tensor, or one of another shape or type than configured.
     pub fn open(path: &Path, registry: &BlockRegistry, device: &Device) -> Result<Self> {
         let (architecture, weights) = if path.is_dir() {
             let path = &run::model_folder(path);

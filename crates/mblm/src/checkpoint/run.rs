@@ -41,8 +41,7 @@ pub(crate) fn batch_folders(parent: &Path) -> Result<Vec<(u64, PathBuf)>> {
     Ok(folders)
 }
 
-/// Returns the model folder for `path`: of a run's folder its best model or else its newest state;
-/// otherwise `path` itself.
+/// Returns a run's best model or else its newest state; `path` itself if it is no run's folder.
 pub(crate) fn model_folder(path: &Path) -> PathBuf {
     if path.join(CONFIG_FILE).exists() {
         return path.to_path_buf();

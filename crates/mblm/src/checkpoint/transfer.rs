@@ -2,8 +2,7 @@
 //!
 //! All tensors are copied. With `migrate_embeddings` the other model's vocabulary may be smaller:
 //! its token tables (of every stage) and its logits layer become the first rows of the larger ones,
-//! and the other rows stay as initialized from the seed. The row of the padding id is zero, as in
-//! any model.
+//! and the other rows keep their seeded initialization. The row of the padding id is zero.
 
 use std::path::Path;
 
@@ -38,8 +37,7 @@ impl Transfer {
         })
     }
 
-    /// Returns the number of stored rows if the tensor depends on the vocabulary and has too few
-    /// rows.
+    /// Returns the stored rows if the tensor depends on the vocabulary and has too few.
     fn fewer_rows(&self, name: &str, shape: &[usize]) -> Option<usize> {
         let table = name.starts_with("token_embs_rev.") && name.ends_with(".embedding.weight");
         if !table && !name.starts_with("to_logits.") {

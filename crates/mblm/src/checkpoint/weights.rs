@@ -78,7 +78,8 @@ impl Weights {
             return Self::read(path, Content::Memory(Vec::new()));
         }
         let file = File::open(path).map_err(|error| Error::file(path, error))?;
-        // SAFETY: the map is only ever read, as bytes. That nobody changes the file meanwhile is the condition stated above.
+        // SAFETY: the map is only ever read, as bytes. That nobody changes the file meanwhile is the
+        // condition stated above.
         let map = unsafe { Mmap::map(&file) }.map_err(|error| Error::file(path, error))?;
         Self::read(path, Content::Mapped(map))
     }
@@ -106,8 +107,7 @@ impl Weights {
         &self.path
     }
 
-    /// Returns the metadata of this key; `None` if it is missing or the file is not a safetensors
-    /// file.
+    /// Returns the metadata of this key, if the file is a safetensors file that has it.
     pub fn metadata(&self, key: &str) -> Option<String> {
         tensors::metadata(&self.content, key)
     }

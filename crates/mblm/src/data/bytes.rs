@@ -37,8 +37,7 @@ struct Options {
     seeded_starts: bool,
 }
 
-/// Opens splits. Splits by position of the same files share them, so compressed data is decoded
-/// once.
+/// Opens splits. Splits by position share their files, so compressed data is decoded once.
 #[derive(Default)]
 pub struct Opener {
     latest: Mutex<Option<(PathBuf, Reading, Weak<Files>)>>,
@@ -124,8 +123,7 @@ impl Opener {
     }
 }
 
-/// Extends the error of a split with fewer bytes than one sample: for a held-out split it says that
-/// more bytes can be held out.
+/// Extends the error of a split shorter than one sample by the advice to raise `held_out`.
 pub fn too_short(error: Error, split: Split, held_out: Option<f64>) -> Error {
     match split {
         Split::Train => error,

@@ -16,8 +16,7 @@ use crate::{Error, Result};
 pub struct Sample {
     /// The input ids, `(len)`.
     pub ids: Vec<u32>,
-    /// The weight of each position in the loss, `(len)`: 0 ignores the position. `None` weights all
-    /// 1.
+    /// The weight of each position in the loss, `(len)`: 0 ignores it; `None` means 1 everywhere.
     pub loss_weights: Option<Vec<f32>>,
     /// Masked-byte training: the original ids, `(len)`.
     pub labels: Option<Vec<u32>>,
@@ -57,8 +56,7 @@ impl fmt::Display for Split {
 pub trait Dataset: Send + Sync {
     /// Returns the number of samples of epoch `epoch` for this worker.
     ///
-    /// The number may differ between epochs: sequential data loses a sample once its offset is
-    /// large enough.
+    /// The number may differ between epochs: a large enough offset costs sequential data a sample.
     fn len(&self, epoch: usize) -> usize;
 
     /// Returns sample `index`, below [`len`](Self::len), of epoch `epoch`; the same on every call

@@ -229,8 +229,8 @@ impl Lines<'_> {
         Ok(())
     }
 
-    /// Fails for a file that is not JSON Lines by its first bytes; if bad lines are skipped, only
-    /// for another encoding.
+    /// Fails for a file that is not JSON Lines; if bad lines are skipped, only for another
+    /// encoding.
     fn check_beginning(&self, head: &[u8]) -> Result<()> {
         let (path, field) = (self.path, self.field);
         if let Some(encoding) = wide_encoding(head) {
@@ -264,8 +264,7 @@ impl Lines<'_> {
     }
 }
 
-/// Returns the encoding of a text that begins with a wide byte order mark or a wide JSON bracket
-/// (two or four bytes).
+/// Returns the encoding of a text that begins like UTF-16 or UTF-32: with a mark or a JSON bracket.
 fn wide_encoding(head: &[u8]) -> Option<&'static str> {
     Some(match head {
         [0xff, 0xfe, 0, 0, ..] | [0, 0, 0xfe, 0xff, ..] => "UTF-32",

@@ -2,8 +2,7 @@
 //!
 //! Plain files are read in place. At most one is open at a time, so their number is not limited. A
 //! read finds its file by binary search over the offsets. Files are read rather than mapped: memory
-//! and time are the same, and a file that is truncated during a run gives an error instead of
-//! killing the process.
+//! and time are the same, and a file that is truncated during a run gives an error, not a crash.
 
 use std::fs::File;
 use std::io::{ErrorKind, Read, Seek, SeekFrom};

@@ -112,8 +112,7 @@ struct Batches {
 }
 
 impl Batches {
-    /// Moves on to the next epoch with a batch if the current one is done; returns `false` at the
-    /// end.
+    /// Moves on to the next epoch with a batch if this one is done; returns `false` at the end.
     fn seek(&mut self) -> Result<bool> {
         for _ in 0..EMPTY_EPOCHS {
             let epoch = self.position.epoch;
@@ -204,8 +203,7 @@ impl Loader {
     /// Starts preparing batches.
     ///
     /// # Errors
-    /// A batch size of 0, a data set whose epoch 0 has no batch, or a thread that cannot be
-    /// started.
+    /// A batch size of 0, a data set whose epoch 0 has no batch, or a failure to start the thread.
     pub fn new(dataset: Arc<dyn Dataset>, options: LoaderOptions) -> Result<Self> {
         options.check(&*dataset)?;
         let stop = Arc::new(AtomicBool::new(false));

@@ -2,8 +2,7 @@
 //! `masking_proba`, independently.
 //!
 //! The labels are the original ids, and the loss is taken at the masked positions. The masked
-//! positions depend on (seed, worker, epoch, index) alone; a short sample may, with a small
-//! probability, have none.
+//! positions depend on (seed, worker, epoch, index) alone; a short sample may have none.
 
 use std::sync::Arc;
 
@@ -26,8 +25,7 @@ impl Masked {
     /// Masks the samples of `inner` as `args.masking` says.
     ///
     /// # Errors
-    /// No masking is configured, a probability outside 0…1, a mask id outside the vocabulary or
-    /// equal to the padding id.
+    /// No masking, a probability outside 0…1, a mask id outside the vocabulary or equal to padding.
     pub fn new(inner: Arc<dyn Dataset>, args: &DatasetArgs) -> Result<Self> {
         let masking = args.masking.ok_or_else(|| {
             Error::config("masked-byte training needs params.mask_token_id and train.masking_proba; found neither")

@@ -8,8 +8,8 @@
 //!
 //! A sample of a [`Dataset`] depends on its index and epoch alone, not on the order of calls or the
 //! thread. So a run that resumes at an epoch and a batch sees the same samples as an uninterrupted
-//! run. Data sets are opened by name through a [`TaskRegistry`](crate::task::TaskRegistry), to
-//! which a program adds its own.
+//! run. A program opens data sets by name through a [`TaskRegistry`](crate::task::TaskRegistry) and
+//! can add its own.
 
 mod batch;
 mod bytes;

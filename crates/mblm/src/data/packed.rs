@@ -6,8 +6,8 @@ use std::path::Path;
 
 use mblm_formats::compressed::{HEAD, Packed};
 
-/// Warns that a file whose bytes are used undecoded is compressed. A file that cannot be read gives
-/// no warning here.
+/// Warns if a file whose bytes are used undecoded is compressed; an unreadable file gives no
+/// warning.
 pub fn warn_if_packed(path: &Path) {
     let mut head = Vec::with_capacity(HEAD);
     // skips pipes and devices, which can be read only once

@@ -3,8 +3,7 @@
 //!
 //! A balanced Feistel network of 8 rounds permutes the smallest range of 2^(2h) ≥ len numbers: (l,
 //! r) → (r, l ⊕ F(r)). A result outside 0…len−1 passes through the network again until it is inside
-//! ("cycle walking", Black and Rogaway 2002): fewer than four passes on average, since 2^(2h) <
-//! 4·len.
+//! ("cycle walking", Black and Rogaway 2002), fewer than four times on average: 2^(2h) < 4·len.
 
 use super::hash::{key, mix};
 
@@ -36,8 +35,7 @@ impl Permutation {
             return index;
         }
         let mut value = self.network(index);
-        // Terminates: the network is a bijection, so the walk at the latest returns to `index`,
-        // which is below len.
+        // terminates: the walk of a bijection returns at the latest to `index`, which is below len
         while value >= self.len {
             value = self.network(value);
         }
@@ -88,8 +86,7 @@ mod tests {
 
     #[test]
     fn looks_shuffled() {
-        // for a random permutation of n the mean of |value − index| is n/3, and half of the
-        // neighbors rise
+        // random permutation of n: the mean of |value − index| is n/3, half of the neighbors rise
         const N: u64 = 100_000;
         let permutation = Permutation::new(N, 1, 0);
         let values: Vec<u64> = (0..N).map(|index| permutation.at(index)).collect();

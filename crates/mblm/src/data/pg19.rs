@@ -16,8 +16,7 @@ use super::source::ByteSource;
 use super::walk::regular_files;
 use crate::{Error, Result};
 
-/// Opens the split of `pg19` that `args` ask for; `None` if it is the test split and the folder has
-/// none.
+/// Opens the split of `pg19` that `args` ask for; `None` for a missing test split.
 pub(crate) fn open(args: &DatasetArgs) -> Result<Option<Arc<dyn Dataset>>> {
     let options: SequenceOptions = args.parse_options()?;
     let folder = args.dir.join(args.split.name());

@@ -2,8 +2,8 @@
 //!
 //! Let the files within the bytes `range` of a source begin at the borders b_1 < b_2 < …. Each
 //! position of the sequence is a byte or a separator: separator j (from 0) is at position b_{j+1} −
-//! range.start + j, right before the first byte of its file. Without a separator id there are none,
-//! and positions are bytes.
+//! range.start + j, right before the first byte of its file. Without a separator id positions are
+//! bytes.
 
 use std::ops::Range;
 

@@ -4,8 +4,7 @@
 //! sample i of epoch e is the L bytes from range start + i·L + (e mod L): each epoch starts one
 //! byte later, so over L epochs every byte is predicted at every position of a sample. A last
 //! partial sample is dropped. With seeded starts an epoch's offset is drawn uniformly from the
-//! offsets below L that leave a worker at least one sample. A separator id between files takes a
-//! position like a byte.
+//! offsets below L that leave a worker at least one sample. A separator id takes one position.
 
 use std::ops::Range;
 use std::sync::Arc;
@@ -229,8 +228,8 @@ mod tests {
                 prop_assert_eq!(ranges.offset(ranges.samples(epoch), epoch), None);
             }
             prop_assert!(uses.iter().all(|&count| count <= 1));
-            // left out: the workers' remainder and, for each worker, less than one sample at either
-            // end
+            // left out: the workers' remainder, and less than one sample at both ends of each
+            // worker
             let used: usize = uses.iter().sum();
             prop_assert!(used + workers * (2 * sample_len - 1) > total as usize);
         }

@@ -20,14 +20,12 @@ pub trait ByteSource: Send + Sync {
     /// The range exceeds the source, or the bytes cannot be read.
     fn read(&self, offset: u64, buffer: &mut [u8]) -> Result<()>;
 
-    /// Returns the offsets at which the files begin, ascending from 0; `[0]` for a source without
-    /// files.
+    /// Returns the offsets at which the files begin, ascending from 0; `[0]` without files.
     fn starts(&self) -> Vec<u64> {
         vec![0]
     }
 
-    /// Returns the origin of byte `offset` for messages: its file, if any, and the offset in that
-    /// file.
+    /// Returns the origin of byte `offset` for messages: its file, if any, and the offset therein.
     fn locate(&self, offset: u64) -> (PathBuf, u64);
 }
 

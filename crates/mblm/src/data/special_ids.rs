@@ -1,5 +1,4 @@
-//! Special ids that are also bytes of the data: such bytes count as padding or masks and are never
-//! learned.
+//! Special ids that are also bytes of the data: they count as padding or masks, never learned.
 
 use std::ops::Range;
 

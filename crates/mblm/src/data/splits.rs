@@ -196,8 +196,7 @@ fn entries(dir: &Path) -> Result<Vec<PathBuf>> {
     Ok(found)
 }
 
-/// Returns the split whose word is in a file's name; `None` for no word, or for words of two
-/// splits.
+/// Returns the split whose word is in a file's name; `None` for no word or words of two splits.
 fn word_in(path: &Path) -> Option<Split> {
     let name = path.file_name()?.to_string_lossy().to_lowercase();
     let words = name.split(|letter: char| !letter.is_ascii_alphabetic());
@@ -206,8 +205,7 @@ fn word_in(path: &Path) -> Option<Split> {
     found.all(|split| split == first).then_some(first)
 }
 
-/// Returns the range of `total` bytes or files that belongs to a split if the last share `held_out`
-/// is held out.
+/// Returns the range of `total` bytes or files of a split if the share `held_out` is held out.
 pub fn split_by_position(total: u64, held_out: f64, split: Split) -> Range<u64> {
     // exact below 2^53 bytes; never above the total, since held_out < 1
     let held = ((total as f64 * held_out) as u64).min(total);

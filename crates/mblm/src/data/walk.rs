@@ -1,5 +1,4 @@
-//! The files that a path stands for: the file itself, or every file below the folder, in name
-//! order.
+//! The files that a path stands for: the file itself, or all files below the folder in name order.
 
 use std::path::{Path, PathBuf};
 
@@ -8,9 +7,8 @@ use walkdir::WalkDir;
 use crate::checkpoint::is_output;
 use crate::{Error, Result};
 
-/// Returns the regular files of `root` and its subfolders, without hidden files (`.name`) and
-/// without the folders of training runs. A run's folder, recognized by its configuration beside a
-/// log, models or states, is skipped with a warning.
+/// Returns the regular files of `root` and its subfolders, without hidden files (`.name`). Folders
+/// of training runs and saved models ([`is_output`]) are skipped with a warning.
 ///
 /// Each folder is read in the byte order of its names, a subfolder in the order of its own name.
 /// Links are followed.
