@@ -191,7 +191,7 @@ impl<'a> Machine<'a> {
                 self.push(Object::Persistent(id))?;
             }
             b'R' | 0x81 | 0x92 | b'o' | b'i' => self.call(opcode)?,
-            // The attributes of the object below (an ordered dict's `_metadata`), which are ignored.
+            // The attributes of the object below (an ordered dict's `_metadata`) are ignored.
             b'b' => {
                 self.pop()?;
                 self.last()?;
