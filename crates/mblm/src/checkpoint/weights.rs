@@ -78,8 +78,8 @@ impl Weights {
             return Self::read(path, Content::Memory(Vec::new()));
         }
         let file = File::open(path).map_err(|error| Error::file(path, error))?;
-        // SAFETY: the map is only ever read, as bytes. That nobody changes the file meanwhile is the
-        // condition stated above.
+        // SAFETY: the map is only ever read, as bytes. That nobody changes the file meanwhile is
+        // the condition stated above.
         let map = unsafe { Mmap::map(&file) }.map_err(|error| Error::file(path, error))?;
         Self::read(path, Content::Mapped(map))
     }
