@@ -82,7 +82,7 @@ pub fn write(tensors: &[(String, Tensor)], out: &mut dyn Write) -> io::Result<()
 /// Writes the same with additional metadata.
 ///
 /// # Errors
-/// As for [`write`].
+/// As for [`write()`].
 pub fn write_with(tensors: &[(String, Tensor)], metadata: &[(&str, &str)], out: &mut dyn Write) -> io::Result<()> {
     let mut header = Map::new();
     let further = metadata.iter().map(|(key, value)| (key.to_string(), json!(value)));

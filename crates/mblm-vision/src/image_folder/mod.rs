@@ -8,9 +8,9 @@
 //! ```
 //!
 //! A sample is `[som_image_token_id] bytes [eom_token_id]`, each id only if the options set it,
-//! padded to `input_seq_len` with the padding id. Padding has weight 0 in the loss, all other ids
-//! 1. [`ImageFolderOptions`] are the keys of `dataset_args`; [`image`](super::image) prepares the
-//! images.
+//! padded to `input_seq_len` with the padding id. In the loss, padding has weight 0 and all other
+//! ids weight 1. [`ImageFolderOptions`] are the keys of `dataset_args`; [`image`](super::image)
+//! prepares the images.
 //!
 //! **Splits.** A folder with subfolders `train` and `validation` (or `val`), and optionally `test`,
 //! is split by them; each is searched recursively in name order. Of any other folder with n images,

@@ -1,10 +1,10 @@
 //! The layout of a flat sequence of L bytes in the hierarchy.
 //!
 //! With stages 0 (the most global) to N−1 (the bytes) and sequence lengths `[P_0, …, P_{N-1}]`, the
-//! sequence is padded to a multiple of m = P_1·…·P_{N-1} and read as an array `(P_0', P_1, …,
-//! P_{N-1})` with P_0' = ⌈L / m⌉. One position of stage n stands for a patch of P_{n+1}·…·P_{N-1}
-//! bytes. Stage n has P_0'·P_1·…·P_{n-1} sequences (stage 0: one) of P_n positions (stage 0: P_0').
-//! The start token before each sequence is not counted.
+//! sequence is padded to a multiple of m = P_1·…·P_{N-1} and read as an array
+//! `(P_0', P_1, …, P_{N-1})` with P_0' = ⌈L / m⌉. One position of stage n stands for a patch of
+//! P_{n+1}·…·P_{N-1} bytes. Stage n has P_0'·P_1·…·P_{n-1} sequences (stage 0: one) of P_n
+//! positions (stage 0: P_0'). The start token before each sequence is not counted.
 //!
 //! Byte j has the index (i_0, …, i_{N-1}) in that array. In stage n its patch is position i_n of
 //! sequence (i_0, …, i_{n-1}), counted in row-major order: j / (patch bytes) split by P_n.

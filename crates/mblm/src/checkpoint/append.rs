@@ -6,8 +6,8 @@
 //! [`sync`](Appended::sync) flushes the file to the disk and returns its length; a resumed run
 //! opens the file again and cuts it back to that length.
 //!
-//! A process killed during a write may leave a partial row; whoever opens the file
-//! decides what to keep of it.
+//! A process killed during a write may leave a partial row. The caller that opens the file decides
+//! how much of the row to keep.
 
 use std::fs::{File, OpenOptions};
 use std::io::{self, Read, Seek, SeekFrom, Write};

@@ -150,8 +150,8 @@ impl DatasetArgs {
     /// The sample length where nothing bounds it: longer than any sample, too small to overflow.
     pub const UNBOUNDED: usize = u32::MAX as usize;
 
-    /// Parses the options into the data set's own type, which should be `#[serde(default,
-    /// deny_unknown_fields)]`.
+    /// Parses the options into the data set's own type, which should be
+    /// `#[serde(default, deny_unknown_fields)]`.
     ///
     /// # Errors
     /// Unknown keys and values of a wrong type, in serde's words.

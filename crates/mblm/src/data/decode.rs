@@ -3,8 +3,8 @@
 //! killed. Memory use is constant.
 //!
 //! gzip and zstd are recognized by a file's first bytes or its name: any number of gzip members or
-//! zstd frames, with windows of up to 2 GiB. Trailing zeros or foreign bytes are ignored, as `gzip
-//! -d` does. Other containers are refused with the command that unpacks them.
+//! zstd frames, with windows of up to 2 GiB. Trailing zeros or foreign bytes are ignored, as
+//! `gzip -d` does. Other containers are refused with the command that unpacks them.
 //!
 //! With a text field every file is JSON Lines, compressed or not: each line is an object with that
 //! field, and one line feed follows each text. Blank lines are skipped, and so are byte order marks

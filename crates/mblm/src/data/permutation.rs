@@ -1,9 +1,9 @@
 //! A shuffled order of any length without a stored list: a seeded bijection of 0…len−1, computed
 //! element by element.
 //!
-//! A balanced Feistel network of 8 rounds permutes the smallest range of 2^(2h) ≥ len numbers: (l,
-//! r) → (r, l ⊕ F(r)). A result outside 0…len−1 passes through the network again until it is inside
-//! ("cycle walking", Black and Rogaway 2002), fewer than four times on average: 2^(2h) < 4·len.
+//! A balanced Feistel network of 8 rounds permutes the smallest range of 2^(2h) ≥ len numbers:
+//! (l, r) → (r, l ⊕ F(r)). A result outside 0…len−1 passes through the network again until it is
+//! inside ("cycle walking", Black and Rogaway 2002): on average under 4 passes, as 2^(2h) < 4·len.
 
 use super::hash::{key, mix};
 
