@@ -38,7 +38,7 @@ pub fn ids_from_bytes(bytes: &[u8]) -> Vec<u32> {
     bytes.iter().map(|&byte| u32::from(byte)).collect()
 }
 
-/// Appends `pad` until the number of ids is a multiple of `multiple`; 0 is one.
+/// Appends `pad` until the number of ids is a multiple of `multiple`; 0 counts as one.
 ///
 /// # Errors
 /// If `multiple` is 0 or the padded ids do not fit into memory; `ids` is unchanged then.

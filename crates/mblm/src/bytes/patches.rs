@@ -19,7 +19,7 @@
 
 use crate::{Error, Result};
 
-/// The shape of one sample in every stage; the [module](self) has the formulas.
+/// The shape and counts of one sample in every stage; the [module](self) has the formulas.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Patches {
     length: usize,
@@ -109,7 +109,7 @@ impl Patches {
         self.padded_length() > self.context
     }
 
-    /// Returns the positions of one sequence by stage: the nested shape of the ids.
+    /// Returns the positions of one sequence by stage: the nested shape `(P_0', P_1, …)` of ids.
     pub fn positions(&self) -> &[usize] {
         &self.positions
     }
