@@ -1,21 +1,23 @@
-//! One line of JSON Lines: the string in one field of an object.
+//! Reads one line of JSON Lines: the string in one field of an object.
 //!
-//! All else in the line is read over, not kept: a tree of its values would take twenty times the memory of the line.
+//! The rest of the line is parsed but not kept: a tree of its values would take twenty times the
+//! memory of the line.
 //!
-//! What Python's `json` writes and reads beyond the standard is taken too: NaN, Infinity and -Infinity as values, and lone surrogates
-//! (`"\ud800"`), which become U+FFFD, since UTF-8 has none.
+//! Python's `json` extensions are accepted: NaN, Infinity and -Infinity as values, and lone
+//! surrogates (`"\ud800"`), which become U+FFFD because UTF-8 cannot encode them.
 
 use std::fmt;
 
 use serde::de::{Deserialize, DeserializeSeed, Deserializer, IgnoredAny, MapAccess, SeqAccess, Visitor};
 
-/// How many keys a message names.
+/// The largest number of keys in a message.
 const KEYS_NAMED: usize = 20;
 
-/// The string in the field `field` of one line, or what is wrong with the line. Of a field given twice the last counts.
+/// Returns the string in the field `field` of one line. If the field occurs twice, the last one
+/// counts.
 ///
 /// # Errors
-/// What is wrong, in words: no object, no such field, a field of another type.
+/// The problem in words: not an object, no such field, or a field of another type.
 pub fn text_of(line: &[u8], field: &str) -> Result<String, String> {
     strict_text_of(line, field).or_else(|error| match as_standard(line) {
         Some(standard) => strict_text_of(&standard, field),
@@ -23,8 +25,8 @@ pub fn text_of(line: &[u8], field: &str) -> Result<String, String> {
     })
 }
 
-/// JSON with what only Python writes replaced by the nearest in the standard: null for NaN, Infinity and -Infinity, U+FFFD for lone
-/// surrogates; `None` if there is nothing of that kind.
+/// Replaces Python's extensions of JSON by the nearest standard form: null for NaN, Infinity and
+/// -Infinity, U+FFFD for lone surrogates. Returns `None` if there are none.
 pub fn as_standard(line: &[u8]) -> Option<Vec<u8>> {
     let mut out = Vec::with_capacity(line.len());
     let (mut rest, mut changed) = (line, false);
@@ -53,7 +55,7 @@ pub fn as_standard(line: &[u8]) -> Option<Vec<u8>> {
     changed.then_some(out)
 }
 
-/// Where the string that `text` begins with ends, behind its quotation mark.
+/// Returns the end of the string that `text` begins with, after its closing quotation mark.
 fn string_end(text: &[u8]) -> usize {
     let mut at = 1;
     while let Some(byte) = text.get(at) {
@@ -66,7 +68,7 @@ fn string_end(text: &[u8]) -> usize {
     text.len()
 }
 
-/// Appends a string with U+FFFD for each lone surrogate; whether there was one.
+/// Appends a string with U+FFFD for each lone surrogate; returns whether it had one.
 fn replace_surrogates(string: &[u8], out: &mut Vec<u8>) -> bool {
     let (mut at, mut found) = (0, false);
     while at < string.len() {
@@ -97,7 +99,7 @@ fn replace_surrogates(string: &[u8], out: &mut Vec<u8>) -> bool {
     found
 }
 
-/// The surrogate that an escape `\uXXXX` at the beginning stands for.
+/// Returns the surrogate of an escape `\uXXXX` at the beginning.
 fn surrogate(text: &[u8]) -> Option<u16> {
     let digits = text.get(..6)?.strip_prefix(b"\\u")?;
     let unit = u16::from_str_radix(std::str::from_utf8(digits).ok()?, 16).ok()?;
@@ -133,7 +135,7 @@ fn strict_text_of(line: &[u8], field: &str) -> Result<String, String> {
     }
 }
 
-/// What is wrong, without the number of a line, which is always the first here.
+/// Returns the error's text without the line number, which is always 1 here.
 fn without_place(error: &serde_json::Error) -> String {
     let said = error.to_string();
     match said.rsplit_once(" at line ") {
@@ -142,16 +144,16 @@ fn without_place(error: &serde_json::Error) -> String {
     }
 }
 
-/// What an object has in the field.
+/// The result of the search for the field.
 enum Found {
     String(String),
-    /// Another value.
+    /// A value of another type.
     Other,
-    /// It has no such field, but these.
+    /// The object has only these fields.
     Nothing(Vec<String>),
 }
 
-/// Reads an object for one of its fields.
+/// A visitor that reads one field of an object.
 struct Object<'a> {
     field: &'a str,
 }
@@ -191,7 +193,7 @@ impl<'de> Visitor<'de> for Object<'_> {
     }
 }
 
-/// A string, or any other value, which is not kept.
+/// A string; `None` for any other value, which is not kept.
 struct Text(Option<String>);
 
 impl<'de> Deserialize<'de> for Text {
@@ -299,7 +301,7 @@ mod tests {
             assert!(message.contains("is no string"), "{value}: {message}");
         }
         assert!(of(r#"{"text": "a"} 1"#).unwrap_err().contains("trailing characters"));
-        // Nested deeper than any stack: read over without recursion where it is not wanted, an error where it is.
+        // Nested deeper than any stack: skipped without recursion, but an error in the field.
         let deep = format!("{}{}", "[".repeat(1_000_000), "]".repeat(1_000_000));
         assert_eq!(of(&format!(r#"{{"a": {deep}, "text": ""}}"#)).unwrap(), "");
         let _ = of(&format!(r#"{{"text": {deep}}}"#));

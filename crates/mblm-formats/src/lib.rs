@@ -1,13 +1,14 @@
-//! Formats of files that others wrote, told by their first bytes and read without trust.
+//! File formats of other programs, recognized by their first bytes and read as untrusted data.
 //!
 //! | module | holds |
 //! |---|---|
-//! | [`compressed`] | gzip members and zstd frames as one stream of bytes; what other archives are, and what unpacks them |
+//! | [`compressed`] | gzip members and zstd frames as one stream of bytes; recognition of other archives |
 //! | [`json_line`] | the text in one field of a line of JSON Lines, also as Python writes it |
-//! | [`tensors`] | named tensors of safetensors files and of whatever `torch.save` wrote, read and written |
+//! | [`tensors`] | reading and writing named tensors in safetensors and `torch.save` files |
 //!
-//! No input makes these readers panic, recurse, or allocate more than a small multiple of what they read: every size that a file
-//! claims is checked against what is there first, and nothing in a file is executed. Errors are words, without the name of the file.
+//! No input makes these readers panic, recurse, or allocate more than a small multiple of the bytes
+//! they read. Each size that a file claims is first checked against the actual data, and nothing in
+//! a file is executed. Errors are text without the name of the file.
 //!
 //! ```
 //! use mblm_formats::compressed::Packed;

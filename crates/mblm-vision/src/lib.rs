@@ -1,18 +1,18 @@
-//! Images for the Multiscale Byte Language Model: data sets of images, questions about images, and what byte models are compared
-//! with there.
+//! Images for the Multiscale Byte Language Model: data sets of images, questions about images, and
+//! the baselines of byte models on them.
 //!
 //! | module | holds |
 //! |---|---|
-//! | [`image`] | from image files to the bytes that a model reads |
+//! | [`image`] | conversion of image files to the bytes that a model reads |
 //! | [`clevr`] | the data set `clevr`: questions about images |
 //! | [`clevr_synth`] | a synthetic CLEVR: scenes, drawn images, questions |
 //! | [`image_folder`] | the data set `pictures`: a folder of images |
-//! | [`vqa`] | how often a model's answer is the right one |
-//! | [`classifier`] | the CNN + LSTM that byte models are compared with |
+//! | [`vqa`] | the accuracy of a model's answers |
+//! | [`classifier`] | the CNN + LSTM baseline of byte models |
 //!
 //! With the feature `cli` the module `commands` adds the commands about images to a program.
 //!
-//! [`register`] makes the data sets known by their names.
+//! [`register`] registers the data sets under their names.
 
 pub mod classifier;
 pub mod clevr;

@@ -1,8 +1,8 @@
-//! What the tests of several modules share.
+//! Helpers for the tests of several modules.
 
 use mblm::task::TaskRegistry;
 
-/// All tasks, those of this crate too.
+/// Returns all tasks, including this crate's.
 pub(crate) fn tasks() -> TaskRegistry {
     let mut tasks = TaskRegistry::default();
     crate::register(&mut tasks);

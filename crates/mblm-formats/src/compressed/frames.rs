@@ -1,7 +1,7 @@
-//! gzip members and zstd frames, one after the other, as one stream; what stands behind the last one is passed over.
+//! Consecutive gzip members or zstd frames as one stream; data after the last one is ignored.
 //!
-//! Padding with zeros is passed over in silence, as tapes and block devices add it, and foreign bytes with a warning, as `gzip -d` does.
-//! Data that end within a member or frame are an error.
+//! Zero padding, which tapes and block devices add, is ignored silently; foreign bytes are ignored
+//! with a warning, as in `gzip -d`. Data that end within a member or frame are an error.
 
 use std::io::{self, BufRead, Read};
 use std::path::Path;
@@ -10,31 +10,31 @@ use flate2::bufread::GzDecoder;
 
 use super::Compression;
 
-/// The largest window of a zstd frame, 2^31 bytes: what `zstd --long=31` writes.
+/// The largest window of a zstd frame, 2^31 bytes, as in `zstd --long=31`.
 const MAX_WINDOW: u32 = 31;
-/// Bytes that tell whether a member or frame begins.
+/// The number of bytes that identify the start of a member or frame.
 const MARK: usize = 4;
 
 type Frame<R> = zstd::Decoder<'static, R>;
 
-/// All that the members or frames of a file hold.
+/// The decompressed content of all members or frames of a file.
 pub struct Frames<'a, R: BufRead> {
     state: State<R>,
     path: &'a Path,
 }
 
 enum State<R: BufRead> {
-    /// Before a member or frame of this compression, which the first of them need not look like.
+    /// Before a member or frame of this compression. The first need not begin with its magic bytes.
     Between(Ahead<R>, Option<Compression>),
     Gzip(GzDecoder<Ahead<R>>),
     Zstd(Box<Frame<Ahead<R>>>),
     End,
 }
 
-/// A reader whose next bytes can be looked at also where they lie across the border of its buffer.
+/// A reader that can look ahead across the border of its buffer.
 struct Ahead<R> {
     seen: Vec<u8>,
-    /// How many of them have been read.
+    /// The number of buffered bytes that have been read.
     read: usize,
     raw: R,
 }
@@ -45,7 +45,7 @@ impl<R: BufRead> Ahead<R> {
         Self { seen, read: 0, raw }
     }
 
-    /// The next bytes, [`MARK`] of them unless the end is nearer.
+    /// Returns the next [`MARK`] bytes, or fewer at the end.
     fn peek(&mut self) -> io::Result<&[u8]> {
         self.seen.drain(..self.read);
         self.read = 0;
@@ -149,7 +149,7 @@ impl<R: BufRead> Read for Frames<'_, R> {
     }
 }
 
-/// Reads the rest; whether there is anything but zeros.
+/// Reads the rest; returns whether it contains a byte other than zero.
 fn has_more_than_zeros(raw: &mut impl BufRead) -> io::Result<bool> {
     let mut more = false;
     loop {
@@ -184,7 +184,7 @@ mod tests {
 
     fn read(compression: Compression, raw: &[u8]) -> io::Result<Vec<u8>> {
         let mut out = Vec::new();
-        // the smallest buffer: marks of members lie across its borders
+        // with the smallest buffer, magic bytes cross its borders
         let raw = io::BufReader::with_capacity(16, raw);
         Frames::new(compression, raw, Path::new("a"))
             .read_to_end(&mut out)
@@ -242,7 +242,7 @@ mod tests {
 
     #[test]
     fn a_window_of_2_gib_is_read() {
-        // the header of a frame with a window of 2^31 bytes and no block but the last, empty one
+        // the header of a frame with a window of 2^31 bytes, and only the last, empty block
         let header = [0x28, 0xb5, 0x2f, 0xfd, 0x00, (31 - 10) << 3];
         let raw_block = [0x01 | (4 << 3), 0, 0];
         let frame = [&header[..], &raw_block, b"text"].concat();

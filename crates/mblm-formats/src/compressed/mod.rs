@@ -1,4 +1,5 @@
-//! What a file's first bytes say that it is: gzip and zstd are read, other archives are refused with the command that unpacks them.
+//! Recognizes compressed files and archives by their first bytes. gzip and zstd are read; others
+//! are refused with the command that unpacks them.
 
 #[cfg(feature = "compression")]
 mod frames;
@@ -11,10 +12,10 @@ use std::path::Path;
 #[cfg(feature = "compression")]
 pub use frames::Frames;
 
-/// Bytes of a file that tell what it is.
+/// The number of first bytes that identify a file.
 pub const HEAD: usize = 512;
 
-/// A compression that is read.
+/// A supported compression.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Compression {
     /// gzip, any number of members.
@@ -32,14 +33,14 @@ impl fmt::Display for Compression {
     }
 }
 
-/// An archive that is not read.
+/// An unsupported archive format.
 struct Archive {
     /// Its first bytes.
     magic: &'static [u8],
-    /// Where these stand.
+    /// The offset of these bytes.
     at: usize,
     what: &'static str,
-    /// What unpacks one.
+    /// The command that unpacks it.
     command: &'static str,
 }
 
@@ -67,7 +68,7 @@ const ARCHIVES: [Archive; 11] = [
 ];
 
 impl Archive {
-    /// The archive that begins with `head`.
+    /// Returns the archive format of data that begin with `head`.
     fn of(head: &[u8]) -> Option<&'static Self> {
         ARCHIVES.iter().find(|archive| {
             let found = head
@@ -78,17 +79,17 @@ impl Archive {
     }
 }
 
-/// What packed data are and what unpacks them.
+/// The format of packed data and the command that unpacks them.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Packed {
-    /// Such as "gzip data", "a zip archive".
+    /// The format, such as "gzip data" or "a zip archive".
     pub what: String,
-    /// Such as `gzip -dc FILE`.
+    /// The command, such as `gzip -dc FILE`.
     pub command: String,
 }
 
 impl Packed {
-    /// Of data that begin with `head`; `None` if they are not packed.
+    /// Recognizes data that begin with `head`; `None` if they are not packed.
     pub fn of(head: &[u8]) -> Option<Self> {
         let compressed = Compression::begins(head).map(|compression| Self {
             what: format!("{compression} data"),
@@ -105,11 +106,11 @@ impl Packed {
 }
 
 impl Compression {
-    /// The compression of a file by its first bytes, else by its name; `None` for one that is read as it is, or what to do with one that
-    /// is not read.
+    /// Returns the compression of a file by its first bytes, else by its name; `None` for a file
+    /// that is read as it is.
     ///
     /// # Errors
-    /// What the file is instead, in words.
+    /// An unsupported file: its format in words, and how to unpack it.
     pub fn of(path: &Path, head: &[u8]) -> Result<Option<Self>, String> {
         if let Some(compression) = Self::begins(head) {
             return Ok(Some(compression));
@@ -131,10 +132,10 @@ impl Compression {
         }
     }
 
-    /// Fails for what is compressed again, or an archive, within a compressed file.
+    /// Fails if a compressed file contains compressed data or an archive.
     ///
     /// # Errors
-    /// What it is, in words.
+    /// The format of the content, in words.
     pub fn refuse_nested(head: &[u8]) -> Result<(), String> {
         match Self::begins(head) {
             Some(again) => Err(format!(
@@ -153,18 +154,18 @@ impl Compression {
         }
     }
 
-    /// The compression of which data begin like this.
+    /// Returns the compression whose magic bytes begin `head`.
     pub fn begins(head: &[u8]) -> Option<Self> {
         match head {
             [0x1f, 0x8b, 8, ..] => Some(Self::Gzip),
-            // a frame, or one that is to be skipped
+            // a frame, or a skippable frame
             [0x28, 0xb5, 0x2f, 0xfd, ..] | [0x50..=0x5f, 0x2a, 0x4d, 0x18, ..] => Some(Self::Zstd),
             _ => None,
         }
     }
 }
 
-/// Whether the size and the first block's mark of bzip2 follow.
+/// Returns whether bzip2's block size and first block mark follow.
 fn is_bzip2(head: &[u8]) -> bool {
     let mark = head.get(4..10);
     matches!(head.get(3), Some(b'1'..=b'9')) && (mark == Some(b"1AY&SY") || mark == Some(b"\x17\x72\x45\x38\x50\x90"))

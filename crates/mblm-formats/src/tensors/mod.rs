@@ -1,11 +1,11 @@
-//! Files of named tensors, safetensors and torch's `.pth`: where each tensor lies, and how it is read and written.
+//! Files of named tensors, safetensors and torch's `.pth`: locating, reading and writing tensors.
 //!
 //! | file | holds |
 //! |---|---|
-//! | `stored.rs` | where one tensor lies in a file, how its bytes become a [`Tensor`](candle_core::Tensor) and come from one |
+//! | `stored.rs` | the location of one tensor in a file, and its conversion to and from a [`Tensor`](candle_core::Tensor) |
 //! | `safetensors.rs` | the safetensors format: reading a header, writing a file |
 //! | `pickle` | the part of Python's pickle language that a torch file needs, read into a flat arena; nothing is executed |
-//! | `state_dict.rs` | which of the pickled objects are the weights |
+//! | `state_dict.rs` | finding the weights among the pickled objects |
 //! | `torch.rs` | torch's zip format: from the unpickled objects to tensors |
 //! | `torch_write.rs` | the same format, written |
 
@@ -23,10 +23,10 @@ pub use safetensors::{write as write_safetensors, write_with as write_safetensor
 pub use stored::Stored;
 pub use torch_write::write as write_torch;
 
-/// The named tensors of a file, given by its bytes, whatever the format; in the order of the file.
+/// Returns the named tensors of a file's bytes, in any supported format, in the order of the file.
 ///
 /// # Errors
-/// What is wrong with a file that is damaged, of another format, or holds no tensors.
+/// A file that is damaged, of another format, or without tensors.
 pub fn read(file: &[u8]) -> Result<Vec<(String, Stored)>, String> {
     if torch::is_format(file) {
         torch::read(file)
@@ -49,7 +49,7 @@ pub fn read(file: &[u8]) -> Result<Vec<(String, Stored)>, String> {
     }
 }
 
-/// The metadata of this key in a safetensors file; `None` also for files of other formats.
+/// Returns the metadata of this key in a safetensors file; `None` for other formats.
 pub fn metadata(file: &[u8], key: &str) -> Option<String> {
     match safetensors::is_format(file) {
         true => safetensors::metadata(file, key),

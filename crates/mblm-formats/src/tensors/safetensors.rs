@@ -1,6 +1,7 @@
-//! The safetensors format: `[u64 length n][n bytes of JSON][the tensors' bytes]`, all little-endian.
+//! The safetensors format: `[u64 length n][n bytes of JSON][the tensors' bytes]`, all
+//! little-endian.
 //!
-//! The JSON maps each name to element type, shape and the range of its bytes, counted from the end of the JSON.
+//! The JSON maps each name to an element type, a shape and a byte range, relative to its end.
 
 use std::io::{self, Write};
 
@@ -10,24 +11,24 @@ use serde_json::{Map, Value, json};
 
 use super::stored::{self, Stored};
 
-/// Bytes of the header's length.
+/// The size of the header's length field, in bytes.
 const PREFIX: usize = 8;
 
-/// The longest header that is read: some hundred thousand tensors.
+/// The longest accepted header, in bytes: enough for a few hundred thousand tensors.
 const MAX_HEADER: usize = 16 << 20;
 
-/// Whether the file begins like a safetensors file, be it damaged further on.
+/// Returns whether the file begins like a safetensors file; the rest may be damaged.
 pub(super) fn is_format(file: &[u8]) -> bool {
     file.get(PREFIX) == Some(&b'{')
 }
 
-/// Where the tensors of a safetensors file lie, in the order of their bytes.
+/// Returns the location of each tensor of a safetensors file, in the order of their bytes.
 pub(super) fn read(file: &[u8]) -> Result<Vec<(String, Stored)>, String> {
     let (metadata, start) = header(file)?;
     let mut tensors = Vec::new();
     for name in metadata.offset_keys() {
         let Some(info) = metadata.info(&name) else { continue };
-        // The ranges are within the data: they follow one another up to `data_len`.
+        // The ranges are within the data: they are contiguous up to `data_len`.
         let bytes = start + info.data_offsets.0..start + info.data_offsets.1;
         let stored = Stored::contiguous(info.dtype, info.shape.clone(), bytes)
             .map_err(|message| format!("tensor `{name}`: {message}"))?;
@@ -36,13 +37,13 @@ pub(super) fn read(file: &[u8]) -> Result<Vec<(String, Stored)>, String> {
     Ok(tensors)
 }
 
-/// The metadata of this key in a safetensors file.
+/// Returns the metadata of this key in a safetensors file.
 pub(super) fn metadata(file: &[u8], key: &str) -> Option<String> {
     let (metadata, _) = header(file).ok()?;
     metadata.metadata().as_ref()?.get(key).cloned()
 }
 
-/// The header of a safetensors file, and where its data begin.
+/// Returns the header of a safetensors file and the offset of its data.
 fn header(file: &[u8]) -> Result<(Metadata, usize), String> {
     let (prefix, rest) = file
         .split_first_chunk::<PREFIX>()
@@ -69,18 +70,19 @@ fn header(file: &[u8]) -> Result<(Metadata, usize), String> {
     Ok((metadata, PREFIX + length))
 }
 
-/// Writes floating-point tensors as `f32`, each name once, with the metadata that the Python libraries ask for.
+/// Writes floating-point tensors as `f32`, each name once, with the metadata that the Python
+/// libraries require.
 ///
 /// # Errors
-/// Those of `out`, a name that is there twice, and tensors that cannot be read.
+/// Errors of `out`, a duplicate name, and tensors that cannot be read.
 pub fn write(tensors: &[(String, Tensor)], out: &mut dyn Write) -> io::Result<()> {
     write_with(tensors, &[], out)
 }
 
-/// The same, with further metadata.
+/// Writes the same with additional metadata.
 ///
 /// # Errors
-/// As above.
+/// As for [`write()`].
 pub fn write_with(tensors: &[(String, Tensor)], metadata: &[(&str, &str)], out: &mut dyn Write) -> io::Result<()> {
     let mut header = Map::new();
     let further = metadata.iter().map(|(key, value)| (key.to_string(), json!(value)));
@@ -99,7 +101,7 @@ pub fn write_with(tensors: &[(String, Tensor)], metadata: &[(&str, &str)], out: 
         }
     }
     let mut header = Value::Object(header).to_string();
-    // The data begins at a multiple of 8 bytes.
+    // The data begin at a multiple of 8 bytes.
     while !header.len().is_multiple_of(8) {
         header.push(' ');
     }

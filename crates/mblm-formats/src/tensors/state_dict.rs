@@ -1,8 +1,8 @@
-//! Where the weights are among all that a torch file holds.
+//! Finds the weights in a torch file.
 //!
-//! People save a bare state dict `{name: tensor}`, or a dict of many things among which one is a state dict, under a name of their
-//! own: the published package under `MODEL`, others under `state_dict`, `model`, …, also one inside another. Only tensors matter:
-//! values of any other kind, and what lies beside the state dict, are passed over.
+//! A torch file holds a bare state dict `{name: tensor}`, or a dict of many objects, one of which
+//! is a state dict under some key: `MODEL` in the published package, `state_dict`, `model`, …
+//! elsewhere, possibly nested. Other values, and objects beside the state dict, are ignored.
 
 use std::collections::HashSet;
 
@@ -11,7 +11,7 @@ use super::pickle::{Id, Object, Pickle};
 /// The key of the state dict in a training checkpoint of the published package.
 pub(super) const MODEL: &str = "MODEL";
 
-/// The keys that state dicts are known to stand under, the likeliest first.
+/// The common keys of state dicts, the most likely first.
 const KEYS: [&str; 11] = [
     MODEL,
     "state_dict",
@@ -26,16 +26,16 @@ const KEYS: [&str; 11] = [
     "checkpoint",
 ];
 
-/// Dicts in dicts that are looked into.
+/// The depth of nested dicts that are searched.
 const MAX_DEPTH: usize = 4;
 
-/// A call of one of torch's functions that make a tensor.
+/// A call of a torch function that makes a tensor.
 pub(super) struct Rebuild<'p> {
     pub(super) function: &'p str,
     pub(super) arguments: &'p [Id],
 }
 
-/// The names and tensors of the state dict.
+/// Returns the names and tensors of the state dict.
 pub(super) fn find<'p>(pickle: &'p Pickle<'_>) -> Result<Vec<(&'p str, Id)>, String> {
     match pickle.top() {
         Object::Dict(_) => {}
@@ -50,9 +50,10 @@ pub(super) fn find<'p>(pickle: &'p Pickle<'_>) -> Result<Vec<(&'p str, Id)>, Str
     search(pickle, pickle.top_id(), MAX_DEPTH, &mut HashSet::new())?.ok_or_else(|| nothing(pickle))
 }
 
-/// The tensors of the dict that is a state dict: one in this dict under a known name, else this one, else the only other one in it that
-/// has tensors; `None` if there are none. A dict under a known name comes first, because a loss or a random state beside it may be a tensor too.
-/// Each dict is looked into once (`seen`): one that is kept under several names is found under the first.
+/// Returns the tensors of the state dict in a dict; `None` if there are none. Candidates in order:
+/// a dict under a known key, this dict itself, the only other nested dict with tensors. Known keys
+/// come first because a loss or a random state beside them may be a tensor too. Each dict is
+/// searched once (`seen`): a dict under several keys is found under the first.
 fn search<'p>(
     pickle: &'p Pickle<'_>,
     id: Id,
@@ -72,7 +73,7 @@ fn search<'p>(
         })
     };
     for known in KEYS.iter().filter(|_| depth > 0) {
-        // the last one of a name is the one that Python keeps
+        // of duplicate keys Python keeps the last
         if let Some((_, value)) = named().rfind(|(name, _)| name == known)
             && let Some(found) = search(pickle, value, depth - 1, seen)?
         {
@@ -102,7 +103,7 @@ fn search<'p>(
     }
 }
 
-/// Whether an object is a tensor of any kind.
+/// Returns whether an object is a tensor of any kind.
 fn is_tensor(pickle: &Pickle<'_>, id: Id) -> bool {
     let Object::Call { callable, .. } = pickle.get(id) else {
         return false;
@@ -113,7 +114,7 @@ fn is_tensor(pickle: &Pickle<'_>, id: Id) -> bool {
     )
 }
 
-/// The call that makes a tensor, without the parameter or subclass around it.
+/// Returns the call that makes a tensor, without an enclosing parameter or subclass.
 pub(super) fn plain<'p>(pickle: &'p Pickle<'_>, id: Id) -> Result<Rebuild<'p>, String> {
     let mut rebuild = call(pickle, id)?;
     for _ in 0..MAX_DEPTH {
@@ -122,7 +123,7 @@ pub(super) fn plain<'p>(pickle: &'p Pickle<'_>, id: Id) -> Result<Rebuild<'p>, S
                 let &data = arguments.first().ok_or("a parameter without data")?;
                 rebuild = call(pickle, data)?;
             }
-            // a subclass: the function, the class, its arguments, attributes
+            // a subclass: the function, the class, its arguments, the attributes
             ("_rebuild_from_type_v2", &[function, _, arguments, ..]) => {
                 match (pickle.get(function), pickle.get(arguments)) {
                     (Object::Global("torch._utils", function), Object::Tuple(arguments)) => {
@@ -137,7 +138,7 @@ pub(super) fn plain<'p>(pickle: &'p Pickle<'_>, id: Id) -> Result<Rebuild<'p>, S
     Ok(rebuild)
 }
 
-/// The name and arguments of a call of one of torch's functions.
+/// Returns the name and arguments of a call of a torch function.
 fn call<'p>(pickle: &'p Pickle<'_>, id: Id) -> Result<Rebuild<'p>, String> {
     if let Object::Call { callable, arguments } = *pickle.get(id)
         && let Object::Global("torch._utils" | "torch._tensor", function) = *pickle.get(callable)
@@ -148,9 +149,9 @@ fn call<'p>(pickle: &'p Pickle<'_>, id: Id) -> Result<Rebuild<'p>, String> {
     Err(format!("expected a tensor, found {}", pickle.get(id).describe()))
 }
 
-/// That the file holds an object of a class.
+/// Returns the error for a file that holds an object of a class.
 fn whole_object(pickle: &Pickle<'_>, callable: Id) -> String {
-    // objects are made by copyreg with their class, or by the class itself
+    // objects are made by copyreg with their class, or by a call of the class itself
     let class = match pickle.get(callable) {
         Object::Global(module, name) => format!("an object of {module}.{name}"),
         _ => "a Python object".into(),

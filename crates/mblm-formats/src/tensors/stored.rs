@@ -1,7 +1,7 @@
-//! One tensor in a file: where its bytes lie, and how they become a tensor and come from one.
+//! One tensor in a file: the location of its bytes, and its conversion to and from a tensor.
 //!
-//! Element `(i_0, …, i_r)` is the little-endian number at index `Σ i_k · stride_k` of the tensor's bytes. All that the
-//! file claims about a tensor is checked when the file is opened; afterwards a [`Stored`] is a fact.
+//! Element `(i_0, …, i_r)` is the little-endian number at index `Σ i_k · stride_k` of the tensor's
+//! bytes. All claims of the file are checked when it is opened, so a [`Stored`] is valid.
 
 use std::io::{self, Write};
 use std::ops::Range;
@@ -12,31 +12,31 @@ use candle_core::{DType, Device, Result, Shape, Tensor, WithDType};
 /// The most dimensions a tensor may have.
 const MAX_RANK: usize = 16;
 
-/// Where and how a tensor is stored.
+/// The location and layout of a tensor.
 #[derive(Debug)]
 pub struct Stored {
     pub(super) dtype: Dtype,
     pub(super) shape: Vec<usize>,
-    /// In elements; `None`: contiguous, row-major.
+    /// Strides in elements; `None` for a contiguous row-major tensor.
     strides: Option<Vec<usize>>,
-    /// Within the file.
+    /// The byte range in the file.
     bytes: Range<usize>,
-    /// Whether the numbers are those of the file with the other sign.
+    /// Whether the numbers in the file must be negated.
     negated: bool,
 }
 
 impl Stored {
-    /// The type of its numbers in the file.
+    /// Returns the element type in the file.
     pub fn dtype(&self) -> Dtype {
         self.dtype
     }
 
-    /// Its shape.
+    /// Returns the shape.
     pub fn shape(&self) -> &[usize] {
         &self.shape
     }
 
-    /// A contiguous tensor that fills `bytes` of the file exactly.
+    /// Describes a contiguous tensor that fills `bytes` of the file exactly.
     pub(super) fn contiguous(
         dtype: Dtype,
         shape: Vec<usize>,
@@ -58,7 +58,7 @@ impl Stored {
         })
     }
 
-    /// A view into a storage that lies at `storage` of the file: its first element, `offset`, and the strides count elements.
+    /// Describes a view into the bytes `storage` of the file; `offset` and strides are in elements.
     pub(super) fn view(
         dtype: Dtype,
         shape: Vec<usize>,
@@ -70,21 +70,22 @@ impl Stored {
             return Err(format!("shape {shape:?} with strides {strides:?}"));
         }
         let count = elements(&shape)?;
-        // One past the largest index that the view touches.
+        // One past the largest index of the view.
         let mut end = offset.checked_add(count.min(1));
         for (&dim, &stride) in shape.iter().zip(&strides).filter(|_| count > 0) {
             end = (dim - 1).checked_mul(stride).and_then(|span| end?.checked_add(span));
         }
         let available = storage.len();
         let fits = |elements| size(dtype, elements).is_ok_and(|bytes| bytes <= available);
-        // A view of more elements than its storage has (strides of 0) would let a small file ask for any amount of memory.
+        // A view with more elements than its storage (strides of 0) would let a small file request
+        // any amount of memory.
         if !end.is_some_and(fits) || !fits(count) {
             return Err(format!(
                 "shape {shape:?} with strides {strides:?} from element {offset} does not fit into its storage of \
                  {available} bytes of {dtype}"
             ));
         }
-        // Within the storage by the check above.
+        // The check above keeps this within the storage.
         let start = storage.start + size(dtype, offset)?;
         let strides = (!Shape::from(shape.as_slice()).is_contiguous(&strides)).then_some(strides);
         let end = match strides {
@@ -100,21 +101,21 @@ impl Stored {
         })
     }
 
-    /// The same with the other sign: torch's negative bit, a view that is negated when it is read.
+    /// Negates the numbers: torch's negative bit marks a view that is negated when it is read.
     pub(super) fn negated(mut self) -> Self {
         self.negated = !self.negated;
         self
     }
 
-    /// Whether the elements are floating-point numbers that [`Stored::load`] converts.
+    /// Returns whether the elements are floating-point numbers, which [`Stored::load`] converts.
     pub fn is_float(&self) -> bool {
         matches!(self.dtype, Dtype::F16 | Dtype::BF16 | Dtype::F32 | Dtype::F64)
     }
 
-    /// The tensor, of type `dtype` on `device`; `file` is the file that the tensor was found in.
+    /// Returns the tensor as `dtype` on `device`; `file` is the file in which it was found.
     ///
     /// # Errors
-    /// Elements that are no floating-point numbers, a file that is shorter than when the tensor was found.
+    /// Elements that are not floating-point numbers, or a file that has become shorter.
     pub fn load(&self, file: &[u8], dtype: DType, device: &Device) -> Result<Tensor> {
         let Some(bytes) = file.get(self.bytes.clone()) else {
             candle_core::bail!("the file is shorter than when it was opened")
@@ -134,7 +135,7 @@ impl Stored {
         let (elements, _) = bytes.as_chunks::<N>();
         let values: Vec<T> = match &self.strides {
             None => elements.iter().map(|&element| from_le(element)).collect(),
-            // Every index is within the storage: `Stored::view` has checked the largest one.
+            // Each index is within the storage: `Stored::view` has checked the largest one.
             Some(strides) => (0..self.shape.iter().product())
                 .map(|flat| from_le(elements[storage_index(flat, &self.shape, strides)]))
                 .collect(),
@@ -143,7 +144,7 @@ impl Stored {
     }
 }
 
-/// Where in its storage a view has the element that is number `flat` in row-major order.
+/// Returns the storage index of element `flat` of a view, counted in row-major order.
 fn storage_index(mut flat: usize, shape: &[usize], strides: &[usize]) -> usize {
     let mut index = 0;
     for (&dim, &stride) in shape.iter().zip(strides).rev() {
@@ -178,7 +179,7 @@ fn elements(shape: &[usize]) -> std::result::Result<usize, String> {
     if shape.len() > MAX_RANK {
         return Err(format!("{} dimensions, at most {MAX_RANK} expected", shape.len()));
     }
-    // Zero-sized dimensions count as 1 here, so that the product of any of the dimensions is known not to overflow.
+    // Dimensions of 0 count as 1 here, so that no product of some of the dimensions overflows.
     let bound = shape
         .iter()
         .try_fold(1usize, |product, &dim| product.checked_mul(dim.max(1)));

@@ -1,4 +1,4 @@
-//! Damaged files: whatever the bytes, opening and loading end with a value or an error.
+//! Damaged files: whatever the bytes, opening and loading return a value or an error.
 
 use candle_core::{DType, Device, Tensor};
 use proptest::prelude::*;
@@ -21,7 +21,7 @@ fn small_files() -> [Vec<u8>; 2] {
     [safe, torch]
 }
 
-/// Opens and loads all; the tensors' bytes as stored, which no file may claim to be more than a multiple of its own.
+/// Opens and loads all tensors; returns their stored bytes, at most a small multiple of the file.
 fn read_all(file: &[u8]) -> Result<usize, String> {
     let mut elements = 0;
     for (name, stored) in &read(file)? {
@@ -60,7 +60,7 @@ fn bytes_overwritten_anywhere_do_no_harm() {
                 for start in 0..file.len() - width {
                     let mut damaged = file.clone();
                     damaged[start..start + width].fill(fill);
-                    // An error, or the numbers of a tensor have changed: both are fine.
+                    // Both an error and changed numbers are acceptable.
                     let _ = read_all(&damaged);
                 }
             }

@@ -1,9 +1,10 @@
-//! Torch's file format: a zip archive of `NAME/data.pkl`, which describes the tensors, and of one uncompressed record
-//! `NAME/data/KEY` for each storage.
+//! Torch's file format: a zip archive of `NAME/data.pkl`, which describes the tensors, and one
+//! uncompressed record `NAME/data/KEY` per storage.
 //!
-//! Accepted are a bare state dict `{name: tensor}` and checkpoints that hold one (`state_dict.rs`). A tensor is pickled as the call
-//! `torch._utils._rebuild_tensor_v2(storage, offset, shape, strides, requires_grad, hooks, {"neg": True})`, its storage as the
-//! persistent reference `("storage", torch.FloatStorage, KEY, device, elements)`. Nothing in the file is executed.
+//! Accepted are a bare state dict `{name: tensor}` and checkpoints with one (`state_dict.rs`). A
+//! tensor is pickled as the call `torch._utils._rebuild_tensor_v2(storage, offset, shape, strides,
+//! requires_grad, hooks, {"neg": True})`, its storage as the persistent reference `("storage",
+//! torch.FloatStorage, KEY, device, elements)`. Nothing in the file is executed.
 
 use std::io::Cursor;
 use std::ops::Range;
@@ -18,20 +19,20 @@ use super::stored::Stored;
 /// The key of the loss in a training checkpoint.
 pub(super) const LOSS: &str = "LOSS";
 
-/// The longest description of tensors, and of all that lies beside them, that is read.
+/// The longest accepted `data.pkl`, in bytes.
 const MAX_PICKLE: usize = 1 << 30;
 
-/// Whether the file begins like a zip archive.
+/// Returns whether the file begins like a zip archive.
 pub(super) fn is_format(file: &[u8]) -> bool {
     file.starts_with(b"PK\x03\x04")
 }
 
-/// Whether the file begins like a pickle outside of an archive, as torch wrote before version 1.6.
+/// Returns whether the file begins like a bare pickle, as written by torch before version 1.6.
 pub(super) fn is_legacy_format(file: &[u8]) -> bool {
     matches!(file, [0x80, 1..=5, ..])
 }
 
-/// Where the tensors of a torch file lie, in the order of the state dict.
+/// Returns the location of each tensor of a torch file, in the order of the state dict.
 pub(super) fn read(file: &[u8]) -> Result<Vec<(String, Stored)>, String> {
     let mut archive = Archive::open(file)?;
     if let Some(order) = archive.record("byteorder")?
@@ -55,11 +56,11 @@ pub(super) fn read(file: &[u8]) -> Result<Vec<(String, Stored)>, String> {
     Ok(tensors)
 }
 
-/// The zip archive over the mapped file.
+/// The zip archive in the mapped file.
 struct Archive<'a> {
     zip: ZipArchive<Cursor<&'a [u8]>>,
     length: usize,
-    /// What the names of all records begin with, up to the slash.
+    /// The common prefix of all record names, up to the slash.
     folder: String,
 }
 
@@ -81,7 +82,7 @@ impl<'a> Archive<'a> {
         })
     }
 
-    /// Where the bytes of a record lie in the file.
+    /// Returns the byte range of a record in the file.
     fn record(&mut self, name: &str) -> Result<Option<Range<usize>>, String> {
         let path = format!("{}/{name}", self.folder);
         let Some(index) = self.zip.index_for_name_raw(path.as_bytes()) else {
@@ -114,7 +115,7 @@ impl<'a> Archive<'a> {
     }
 }
 
-/// The tensor that an object of the pickle describes.
+/// Returns the tensor that an object of the pickle describes.
 fn tensor(pickle: &Pickle, id: Id, archive: &mut Archive) -> Result<Stored, String> {
     let Rebuild { function, arguments } = state_dict::plain(pickle, id)?;
     let ("_rebuild_tensor_v2", &[storage, offset, shape, strides, ref more @ ..]) = (function, arguments) else {
@@ -135,7 +136,7 @@ fn tensor(pickle: &Pickle, id: Id, archive: &mut Archive) -> Result<Stored, Stri
     )
 }
 
-/// Whether a dict of flags has this one.
+/// Returns whether a flag is set in a dict of flags.
 fn is_set(pickle: &Pickle, id: Id, flag: &str) -> bool {
     let Object::Dict(flags) = pickle.get(id) else {
         return false;
@@ -146,7 +147,7 @@ fn is_set(pickle: &Pickle, id: Id, flag: &str) -> bool {
     })
 }
 
-/// The element type of a storage, and where its bytes lie.
+/// Returns the element type of a storage and its byte range.
 fn storage_of(pickle: &Pickle, id: Id, archive: &mut Archive) -> Result<(Dtype, Range<usize>), String> {
     let Object::Persistent(reference) = *pickle.get(id) else {
         return Err(format!("expected a storage, found {}", pickle.get(id).describe()));
@@ -165,7 +166,7 @@ fn storage_of(pickle: &Pickle, id: Id, archive: &mut Archive) -> Result<(Dtype, 
     let dtype = dtype(class)?;
     let count = index(pickle, count)?;
     let bytes = archive.required(&format!("data/{key}"))?;
-    // Every storage class above has whole bytes.
+    // The elements of every storage class above are whole bytes.
     if count.checked_mul(dtype.bitsize() / 8) != Some(bytes.len()) {
         return Err(format!(
             "its storage should have {count} elements of {dtype}, but its record `data/{key}` has {} bytes",
@@ -216,7 +217,7 @@ mod tests {
     use zip::ZipWriter;
     use zip::write::SimpleFileOptions;
 
-    /// The error of reading an archive with these records.
+    /// Returns the error of reading an archive with these records.
     fn error_of(records: &[(&str, &[u8])]) -> String {
         let mut zip = ZipWriter::new(Cursor::new(Vec::new()));
         let options = SimpleFileOptions::default().compression_method(CompressionMethod::Stored);
@@ -227,7 +228,7 @@ mod tests {
         read(&zip.finish().unwrap().into_inner()).unwrap_err()
     }
 
-    /// A state dict of one tensor `w` of shape (2), whose storage is described as given.
+    /// Returns a state dict with one tensor `w` of shape (2) and the given storage description.
     fn tensor_of(storage: &[u8]) -> Vec<u8> {
         let mut pickle = b"\x80\x02}X\x01\x00\x00\x00wctorch._utils\n_rebuild_tensor_v2\n((".to_vec();
         pickle.extend(storage);
@@ -265,13 +266,14 @@ mod tests {
         assert!(error_of(&[("m/byteorder", b"big"), ("m/data.pkl", b"\x80\x02}.")]).contains("big-endian"));
     }
 
-    /// The names of the tensors in a dict of these keys: with `true` a tensor is its value, with `false` a dict of one tensor `w`.
+    /// Returns the names of the tensors in a dict with these keys: for `true` the value is a
+    /// tensor, for `false` a dict with one tensor `w`.
     fn names_in(keys: &[(&str, bool)]) -> Result<Vec<String>, String> {
         let tensor = |key: &str| {
             let mut pickle = vec![b'X', key.len() as u8, 0, 0, 0];
             pickle.extend(key.as_bytes());
             let described = described("FloatStorage", 2);
-            // without protocol, dict and name before it, and without the end of dict and pickle
+            // without protocol, dict and name at the start and the end of dict and pickle
             pickle.extend(&described[b"\x80\x02}X\x01\x00\x00\x00w".len()..described.len() - 2]);
             pickle.push(b's');
             pickle
@@ -310,7 +312,7 @@ mod tests {
         ] {
             assert_eq!(names_in(&keys).unwrap(), ["w"], "{keys:?}");
         }
-        // names that no state dict is known to have: the tensors at the top are meant
+        // unknown keys: the tensors at the top are the state dict
         assert_eq!(names_in(&[("a", true), ("extra", false)]).unwrap(), ["a"]);
         assert!(
             names_in(&[("gen", false), ("disc", false)])
@@ -321,7 +323,8 @@ mod tests {
 
     #[test]
     fn a_dict_under_several_names_is_one() {
-        // {"gen": d, "copy": d}, d an empty dict that is kept and then filled, or one that holds itself
+        // {"gen": d, "copy": d}: d is an empty dict that is stored and then filled, or one that
+        // contains itself
         let tensor = &described("FloatStorage", 2)[b"\x80\x02}".len()..];
         let filled = &tensor[..tensor.len() - 1];
         let pickle = [
@@ -329,7 +332,7 @@ mod tests {
             filled,
             b"sX\x04\x00\x00\x00copyh\x00s.",
         ];
-        // its tensor is found; only the record is not there
+        // its tensor is found; only the record is missing
         assert!(error_of(&[("m/data.pkl", &pickle.concat())]).contains("tensor `w`: the zip archive has no record"));
         let itself = b"\x80\x02}q\x00X\x05\x00\x00\x00modelh\x00sX\x01\x00\x00\x00ah\x00s.";
         assert!(error_of(&[("m/data.pkl", itself)]).contains("found no tensors"));

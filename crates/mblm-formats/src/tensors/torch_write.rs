@@ -1,7 +1,8 @@
-//! Torch files, written: what `torch.load(weights_only=True)` and the Python package load.
+//! Writes torch files that `torch.load(weights_only=True)` and the Python package can load.
 //!
-//! The archive has the records that torch's own have: `data.pkl` (protocol 2, see `torch.rs`), `byteorder`, one `data/KEY` for
-//! each tensor, uncompressed and aligned to 64 bytes so that torch can map it, and `version`. Equal tensors give equal files.
+//! The archive has the same records as torch's: `data.pkl` (protocol 2, see `torch.rs`),
+//! `byteorder`, `version`, and one `data/KEY` per tensor, uncompressed and aligned to 64 bytes so
+//! that torch can map it. Equal tensors give equal files.
 
 use std::io::{self, Write};
 
@@ -16,11 +17,11 @@ use super::torch::LOSS;
 const FOLDER: &str = "archive";
 const ALIGNMENT: u16 = 64;
 
-/// Writes floating-point tensors as `f32`: with a loss as the training checkpoint `{"MODEL": state dict, "LOSS": loss}` of the
-/// published package, without as a bare state dict.
+/// Writes floating-point tensors as `f32`: with a loss as the published package's training
+/// checkpoint `{"MODEL": state dict, "LOSS": loss}`, without one as a bare state dict.
 ///
 /// # Errors
-/// Those of `out`, and tensors that cannot be read.
+/// Errors of `out`, and tensors that cannot be read.
 pub fn write(tensors: &[(String, Tensor)], loss: Option<f64>, out: &mut dyn Write) -> io::Result<()> {
     let mut zip = ZipWriter::new_stream(out);
     record(&mut zip, "data.pkl", 0)?.write_all(&pickle(tensors, loss))?;
@@ -34,7 +35,7 @@ pub fn write(tensors: &[(String, Tensor)], loss: Option<f64>, out: &mut dyn Writ
     Ok(())
 }
 
-/// Begins a record, which gets what is written next.
+/// Begins a record; later writes go to it.
 fn record<'z, W: Write>(
     zip: &'z mut ZipWriter<StreamWriter<W>>,
     name: &str,
@@ -48,7 +49,7 @@ fn record<'z, W: Write>(
     Ok(zip)
 }
 
-/// `data.pkl`: tensor number i has the storage with the key i.
+/// Returns `data.pkl`, in which tensor i has the storage with the key i.
 fn pickle(tensors: &[(String, Tensor)], loss: Option<f64>) -> Vec<u8> {
     let mut pickle = Pickler(vec![0x80, 2]);
     if let Some(loss) = loss {
@@ -66,8 +67,8 @@ fn pickle(tensors: &[(String, Tensor)], loss: Option<f64>) -> Vec<u8> {
     pickle.0
 }
 
-/// The opcodes written so far: `(` sets a mark, `t` makes a tuple and `u` fills a dict of what follows it, `c` names a function or
-/// class, `R` calls, `Q` refers to a record.
+/// The opcodes written so far: `(` sets a mark, `t` makes a tuple and `u` fills a dict from the
+/// items above the mark, `c` names a function or class, `R` calls, `Q` refers to a record.
 struct Pickler(Vec<u8>);
 
 impl Pickler {
@@ -109,7 +110,8 @@ impl Pickler {
         self.code(b"u");
     }
 
-    /// `_rebuild_tensor_v2(storage, offset 0, shape, strides, requires_grad False, backward hooks OrderedDict())`.
+    /// `_rebuild_tensor_v2(storage, offset 0, shape, strides, requires_grad False, backward hooks
+    /// OrderedDict())`.
     fn tensor(&mut self, key: usize, tensor: &Tensor) {
         self.code(b"ctorch._utils\n_rebuild_tensor_v2\n((");
         self.text("storage");

@@ -1,7 +1,8 @@
-//! A run of the CNN + LSTM baseline: the YAML file with its maps `io`, `cnn_lstm` and `train`, and its checks.
+//! The configuration of a CNN + LSTM baseline run: a YAML file with the maps `io`, `cnn_lstm` and
+//! `train`, and its checks.
 //!
-//! `io` and `train` have the keys of every run; `cnn_lstm` stands in the place of `params`. Elements of `train.target_elements` are
-//! questions.
+//! `io` and `train` have the keys of every run; `cnn_lstm` replaces `params`.
+//! `train.target_elements` counts questions.
 
 use std::path::Path;
 
@@ -10,10 +11,10 @@ use serde::{Deserialize, Serialize};
 use mblm::config::{Document, ElementCount, IoConfig, Problem, TrainConfig, to_yaml};
 use mblm::{Error, Result};
 
-/// The map that only a configuration of the baseline has.
+/// The map that only baseline configurations have.
 const KEY: &str = "cnn_lstm";
 
-/// Channels that are normalised together: a convolution has a multiple of them.
+/// Channels per group of the group norm; every convolution has a multiple of them.
 pub(crate) const GROUP: usize = 8;
 
 /// The sizes of the network.
@@ -26,11 +27,11 @@ pub struct CnnLstmConfig {
     pub word_dims: usize,
     /// Width of the LSTM that reads the question.
     pub lstm_dims: usize,
-    /// Width of the layer between both and the answers.
+    /// Width of the layer between CNN and LSTM and the answers.
     pub hidden_dims: usize,
 }
 
-/// A run of the baseline.
+/// The configuration of a baseline run.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct ClassifierExperiment {
@@ -38,7 +39,7 @@ pub struct ClassifierExperiment {
     pub io: IoConfig,
     /// The network.
     pub cnn_lstm: CnnLstmConfig,
-    /// How it is trained.
+    /// The training.
     pub train: TrainConfig,
 }
 
@@ -46,12 +47,13 @@ impl ClassifierExperiment {
     /// Reads a configuration file, applies the overrides in order, and checks the result.
     ///
     /// # Errors
-    /// A file that cannot be read, that is not YAML, or whose values cannot be used; names the line and the key.
+    /// A file that cannot be read, that is not YAML, or whose values cannot be used; names the line
+    /// and the key.
     pub fn from_file(path: &Path, overrides: &[String]) -> Result<Self> {
         Self::checked(&Document::from_file(path, overrides)?)
     }
 
-    /// Reads a configuration from YAML text; `source_name` stands for the file in error messages.
+    /// Reads a configuration from YAML text; error messages name the file `source_name`.
     ///
     /// # Errors
     /// As [`from_file`](Self::from_file).
@@ -65,7 +67,7 @@ impl ClassifierExperiment {
         Ok(experiment)
     }
 
-    /// The configuration as YAML; reading it back gives the same configuration.
+    /// Returns the configuration as YAML, which reads back as the same configuration.
     ///
     /// # Errors
     /// A path that is not UTF-8.
@@ -73,7 +75,7 @@ impl ClassifierExperiment {
         to_yaml(self)
     }
 
-    /// Checks a network that was read from a model folder.
+    /// Checks a network read from a model folder.
     pub(crate) fn check_network(network: &CnnLstmConfig) -> Result<()> {
         network.check().map_err(|problem| Error::config(problem.to_string()))
     }
@@ -117,7 +119,7 @@ impl ClassifierExperiment {
 }
 
 impl CnnLstmConfig {
-    /// Widths that a machine can have, so that products of them do not overflow.
+    /// The largest accepted width, so that products of widths do not overflow.
     const LARGEST: usize = 1 << 16;
 
     fn check(&self) -> Result<(), Problem> {

@@ -1,19 +1,22 @@
-//! The baseline for questions about images: a CNN sees the image, an LSTM reads the question, a classifier answers.
+//! The baseline for questions about images: a CNN reads the image, an LSTM the question, and a
+//! classifier answers.
 //!
 //! ```text
 //! image (b, 3, h, w) ─▶ [convolution 3 × 3, stride 2 ─▶ group norm ─▶ ReLU]* ─▶ flat ─┐
 //! words (b, t) ─▶ embedding ─▶ LSTM ─▶ last output ─────────────────────────────────────┴▶ linear ─▶ ReLU ─▶ linear ─▶ (b, 28)
 //! ```
 //!
-//! It is [`Trainable`](mblm::train::Trainable), so that [`Trainer`](mblm::train::Trainer) trains it as it trains byte models.
+//! It is [`Trainable`](mblm::train::Trainable): [`Trainer`](mblm::train::Trainer) trains it like a
+//! byte model.
 //!
-//! This is the CNN + LSTM of the CLEVR paper (Johnson et al. 2017) with a CNN that is trained from nothing, as the byte models it is
-//! compared with are. It is made of the layers of `candle-nn` with candle's autograd: what it computes matters here, not how fast.
+//! This is the CNN + LSTM of the CLEVR paper (Johnson et al. 2017), with its CNN trained from
+//! scratch like the byte models it is compared with. It uses the layers of `candle-nn` and candle's
+//! autograd, since its speed does not matter here.
 //!
 //! | file | holds |
 //! |---|---|
 //! | `config` | the configuration of a run |
-//! | `words` | questions as numbers of words |
+//! | `words` | questions as word numbers |
 //! | `samples` | questions and images as a data set |
 //! | `network` | the network, its files, its answers |
 
@@ -29,7 +32,7 @@ pub use words::Words;
 
 use mblm::{Counted, Unit};
 
-/// What the classifier predicts one by one.
+/// The unit of the classifier's predictions.
 pub const ANSWER: Unit = Unit {
     singular: "answer",
     plural: "answers",

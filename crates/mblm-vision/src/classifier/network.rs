@@ -1,5 +1,6 @@
-//! The network: a convolution halves the image, a group norm takes the mean from groups of channels and divides them by their
-//! deviation (Wu and He 2018), the LSTM is that of Hochreiter and Schmidhuber with a forget gate that begins open.
+//! The network. Each convolution halves the image and is followed by a group norm (Wu and He 2018):
+//! subtract the mean of a group of channels, divide by its deviation. The LSTM (Hochreiter and
+//! Schmidhuber) starts with an open forget gate.
 //!
 //! ```text
 //! [i | f | g | o] = W x_t + U h_{t−1} + b;   c_t = σ(f) c_{t−1} + σ(i) tanh(g);   h_t = σ(o) tanh(c_t)
@@ -32,7 +33,7 @@ const KIND: &str = "cnn_lstm";
 const COLOURS: usize = 3;
 const EPSILON: f64 = 1e-5;
 
-/// What a model folder says of the network.
+/// The network's entry in a model folder's configuration.
 #[derive(Clone, Debug, Serialize, Deserialize)]
 struct Description {
     network: CnnLstmConfig,
@@ -71,10 +72,10 @@ struct Input {
 }
 
 impl CnnLstm {
-    /// A float32 network for images of `height` × `width` pixels.
+    /// Returns a float32 network for images of `height` × `width` pixels.
     ///
     /// # Errors
-    /// Sizes that make no sense, or parameters that the source does not have.
+    /// Invalid sizes, or parameters that the source lacks.
     pub fn new(
         network: &CnnLstmConfig,
         words: Words,
@@ -133,12 +134,12 @@ impl CnnLstm {
         })
     }
 
-    /// Whether a model folder is one of this network, and no byte model's.
+    /// Returns whether a model folder holds this network rather than a byte model.
     pub fn is_in(path: &Path) -> bool {
         Folder::open(path).is_ok_and(|folder| folder.kind == KIND)
     }
 
-    /// Reads a model folder, or a run's best model.
+    /// Opens a model folder, or a run's best model.
     ///
     /// # Errors
     /// Files that are missing or damaged, or another kind of model.
@@ -158,22 +159,22 @@ impl CnnLstm {
         Self::new(&network, words, (height, width), &folder.weights, device)
     }
 
-    /// All parameters.
+    /// Returns all parameters.
     pub fn parameters(&self) -> &Parameters {
         &self.parameters
     }
 
-    /// The words that it knows.
+    /// Returns the known words.
     pub fn words(&self) -> &Words {
         &self.description.words
     }
 
-    /// Values of an image: 3 · height · width.
+    /// Returns the number of values of an image: 3 · height · width.
     pub fn values(&self) -> usize {
         COLOURS * self.description.height * self.description.width
     }
 
-    /// The batch of a [`ImageQuestions`](super::ImageQuestions) on the device.
+    /// Moves a batch of [`ImageQuestions`](super::ImageQuestions) to the device.
     fn input(&self, batch: &ModelBatch) -> Result<Input> {
         let (count, values) = (self.words().longest(), self.values());
         let expected = count + values + 1;
@@ -203,7 +204,7 @@ impl CnnLstm {
         })
     }
 
-    /// Logits of the answers (b, 28); with gradients where the network is `training`.
+    /// Returns the logits of the answers (b, 28), with gradients if `training`.
     fn logits(&self, input: &Input, training: bool) -> Result<Tensor> {
         let of = |parameter: &Parameter| match training {
             true => parameter.tracked().clone(),
@@ -230,14 +231,14 @@ impl CnnLstm {
         Ok(linear(&self.answers).forward(&hidden)?)
     }
 
-    /// The LSTM's last output (b, d).
+    /// Returns the LSTM's last output (b, d).
     fn question(&self, words: &Tensor, of: &dyn Fn(&Parameter) -> Tensor) -> Result<Tensor> {
         let CnnLstmConfig {
             word_dims, lstm_dims, ..
         } = self.description.network;
         let embedded = Embedding::new(of(&self.embedding), word_dims).forward(words)?; // (b, t, e)
         let [input, recurrent, bias] = self.lstm.each_ref().map(of);
-        // a forget gate that begins open: 1 more for the second of the four gates
+        // an open forget gate: 1 is added to the bias of the second of the four gates
         let open: Vec<f32> = (0..4 * lstm_dims)
             .map(|row| f32::from(u8::from(row / lstm_dims == 1)))
             .collect();
@@ -259,7 +260,7 @@ impl CnnLstm {
         Ok(last.h().clone())
     }
 
-    /// The number of the best answer to each question of a batch, in [`ANSWERS`].
+    /// Returns the index in [`ANSWERS`] of the best answer to each question of a batch.
     ///
     /// # Errors
     /// A failing device.
@@ -270,8 +271,8 @@ impl CnnLstm {
     }
 }
 
-/// x (b, C, h, w) with a row and a column of zeros more where their numbers are odd: candle's gradient of a convolution with stride 2
-/// wants both even.
+/// Pads x (b, C, h, w) with zeros to an even number of rows and columns, which candle's gradient of
+/// a convolution with stride 2 requires.
 fn even(x: &Tensor) -> Result<Tensor> {
     let (_, _, height, width) = x.dims4()?;
     Ok(x.pad_with_zeros(2, 0, height % 2)?.pad_with_zeros(3, 0, width % 2)?)
@@ -286,7 +287,7 @@ impl Trainable for CnnLstm {
         &self.device
     }
 
-    /// The mean loss of an answer, and how many answers are right.
+    /// Returns the mean loss per answer and the number of right answers.
     fn evaluate(&self, batch: &ModelBatch) -> Result<BatchEvaluation> {
         let input = self.input(batch)?;
         let logits = self.logits(&input, false)?;
@@ -389,7 +390,7 @@ mod tests {
             let gradient = graph
                 .get(parameter.tracked())
                 .unwrap_or_else(|| panic!("{}", parameter.name()));
-            // along the gradient's own direction, the steepest there is
+            // along the gradient, the steepest direction
             let norm = gradient
                 .sqr()
                 .unwrap()

@@ -1,5 +1,5 @@
-//! Questions and images as a data set: a sample is the numbers of the question's words, the image's values, channel after
-//! channel, and the number of the answer, in this order.
+//! Questions and images as a data set. A sample is the question's word numbers, the image's values,
+//! channel after channel, and the number of the answer.
 
 use std::sync::Arc;
 
@@ -16,10 +16,10 @@ pub struct ImageQuestions {
 }
 
 impl ImageQuestions {
-    /// The questions of `clevr`, whose images have `values` values each.
+    /// Wraps the questions of `clevr`, whose images have `values` values each.
     ///
     /// # Errors
-    /// Images of another size, or an answer that is none of CLEVR's.
+    /// Images of another size, or an answer that is not CLEVR's.
     pub fn new(clevr: Arc<Clevr>, words: Words, values: usize) -> Result<Self> {
         let set = Self { clevr, words, values };
         for index in 0..set.clevr.len(0) {
@@ -28,7 +28,7 @@ impl ImageQuestions {
         Ok(set)
     }
 
-    /// The questions and images.
+    /// Returns the questions and images.
     pub fn clevr(&self) -> &Clevr {
         &self.clevr
     }

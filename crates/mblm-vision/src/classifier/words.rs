@@ -1,30 +1,31 @@
-//! Questions as numbers of words: the words of the training questions in alphabetical order, from 2 on.
+//! Questions as word numbers: the words of the training questions, in alphabetical order, are
+//! numbered from 2.
 //!
-//! A word is a run of letters and digits, in lower case. Number 0 fills up short questions, on the left, so that the last word is
-//! always the last number; number 1 is every unknown word.
+//! A word is a run of letters and digits, in lower case. Number 0 pads short questions on the left,
+//! so the last number is always the last word; number 1 is any unknown word.
 
 use std::collections::BTreeSet;
 
 use serde::{Deserialize, Serialize};
 
-/// What fills up short questions.
+/// The number that pads short questions.
 pub(super) const PADDING: u32 = 0;
 const UNKNOWN: u32 = 1;
 const FIRST: u32 = 2;
-/// The longest question that is read whole, in words.
+/// The length in words up to which a question is read whole.
 const LONGEST: usize = 1024;
 
-/// The words that are known, and how many of a question are read.
+/// The known words, and the number of words read per question.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Words {
     /// In alphabetical order.
     words: Vec<String>,
-    /// The longest question in words; of longer ones the end is read.
+    /// The length of the longest question in words; of longer ones only the end is read.
     longest: usize,
 }
 
 impl Words {
-    /// The words of these questions.
+    /// Collects the words of these questions.
     pub fn of<'q>(questions: impl IntoIterator<Item = &'q str>) -> Self {
         let mut words = BTreeSet::new();
         let mut longest = 1;
@@ -39,22 +40,23 @@ impl Words {
         }
     }
 
-    /// How many numbers there are: words, padding and unknown.
+    /// Returns the count of numbers: words, padding and unknown.
     pub fn count(&self) -> usize {
         self.words.len() + FIRST as usize
     }
 
-    /// Numbers of a question.
+    /// Returns the count of numbers per question.
     pub fn longest(&self) -> usize {
         self.longest
     }
 
-    /// Whether words are found by their order, and a question has numbers that fit: what a file says may be otherwise.
+    /// Returns whether the words are sorted and the question length is valid; a file may violate
+    /// both.
     pub(super) fn is_sound(&self) -> bool {
         self.words.is_sorted() && (1..=LONGEST).contains(&self.longest)
     }
 
-    /// The numbers of a question, [`longest`](Self::longest) of them.
+    /// Returns the numbers of a question, [`longest`](Self::longest) of them.
     pub fn numbers(&self, question: &str) -> Vec<u32> {
         let mut numbers: Vec<u32> = split(question)
             .map(|word| {

@@ -1,5 +1,5 @@
-//! The answers of CLEVR, and the one character that stands for each where answers are categorical: 0 to 9 for themselves, A to
-//! R for 10 and the words in alphabetical order.
+//! The answers of CLEVR, and their characters for categorical answers: 0 to 9 stand for themselves,
+//! A to R for 10 and the words in alphabetical order.
 
 /// The answers, in the order of their characters.
 pub const ANSWERS: [&str; 28] = [
@@ -10,7 +10,7 @@ pub const ANSWERS: [&str; 28] = [
 /// Their characters.
 const CLASSES: &[u8; 28] = b"0123456789ABCDEFGHIJKLMNOPQR";
 
-/// The character that stands for an answer; `None` for what is no answer of CLEVR.
+/// Returns the character of an answer; `None` if it is not an answer of CLEVR.
 pub fn class_of(answer: &str) -> Option<u8> {
     ANSWERS
         .iter()
@@ -18,7 +18,7 @@ pub fn class_of(answer: &str) -> Option<u8> {
         .map(|index| CLASSES[index])
 }
 
-/// The answer that a character stands for.
+/// Returns the answer of a character.
 pub fn answer_of(class: u8) -> Option<&'static str> {
     CLASSES
         .iter()
@@ -32,7 +32,7 @@ mod tests {
 
     #[test]
     fn every_answer_has_its_character() {
-        // as the specification lists them
+        // the order of the specification
         let listed = "blue B, brown C, cube D, cyan E, cylinder F, gray G, green H, large I, metal J, no K, purple L, red M, \
                       rubber N, small O, sphere P, yellow Q, yes R";
         for pair in listed.split(", ") {

@@ -1,5 +1,6 @@
-//! What can be wrong with a split: an image that is missing, truncated or damaged, an answer that is none, a sample that is too
-//! long. Found when the data set is opened, as far as it shows without decoding images, and wholly by [`check`].
+//! Problems of a split: an image that is missing, truncated or damaged, an unknown answer, a sample
+//! that is too long. Opening the data set finds those that show without decoding images; [`check`]
+//! finds all.
 
 use std::fmt;
 use std::path::{Path, PathBuf};
@@ -17,14 +18,14 @@ use crate::image::images::{Images, REPORT_EVERY};
 use mblm::data::{DatasetArgs, Opening};
 use mblm::{Error, Result};
 
-/// One thing that is wrong.
+/// One problem of a split.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize)]
 pub struct Problem {
-    /// The file that it is in.
+    /// The file with the problem.
     pub file: PathBuf,
-    /// The first question concerned, from 0.
+    /// The first affected question, from 0.
     pub question: usize,
-    /// What was expected, what was found, what to try.
+    /// What was expected, what was found, and what to try.
     pub message: String,
 }
 
@@ -34,43 +35,44 @@ impl fmt::Display for Problem {
     }
 }
 
-/// The sample with most ids.
+/// The sample with the most ids.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
 pub struct Longest {
-    /// Its question, from 0.
+    /// The number of its question, from 0.
     pub question: usize,
-    /// Its ids, padding left out.
+    /// The number of its ids without padding.
     pub ids: usize,
-    /// Those of question, image, question and answer.
+    /// The ids of each part: question, image, question and answer.
     pub parts: [usize; 4],
 }
 
-/// What a split holds, and what is wrong with it.
+/// The content and the problems of a split.
 #[derive(Clone, Debug, Serialize)]
 pub struct Report {
     /// The file of questions.
     pub file: PathBuf,
-    /// Questions.
+    /// The number of questions.
     pub questions: usize,
-    /// Images that they name.
+    /// The number of images that the questions name.
     pub images: usize,
-    /// Questions of each type; `None` are those without a known one.
+    /// The number of questions of each type; `None` is an unknown type.
     pub types: Vec<(Option<QuestionType>, usize)>,
     /// The first problems.
     pub problems: Vec<Problem>,
-    /// Problems in all.
+    /// The number of all problems.
     pub problem_count: usize,
-    /// The longest sample among those whose image can be read.
+    /// The longest sample among those with readable images.
     pub longest: Option<Longest>,
-    /// Ids that a sample may have: `input_seq_len`.
+    /// The limit on the ids of a sample: `input_seq_len`.
     pub input_seq_len: usize,
 }
 
-/// Looks at everything that training on the split would read: every question, every image, wholly decoded and prepared, and the
-/// length of every sample. `None` if there is no such split. At most `limit` problems are kept, all are counted.
+/// Reads all data that training on the split would read: every question, every image, decoded and
+/// prepared, and the length of every sample. Returns `None` if there is no such split. All problems
+/// are counted, at most `limit` are kept.
 ///
 /// # Errors
-/// Options that make no sense, a file of questions that cannot be read.
+/// Invalid options, or a file of questions that cannot be read.
 pub fn check(args: &DatasetArgs, limit: usize) -> Result<Option<Report>> {
     let options: ClevrOptions = args.parse_options()?;
     options.validate(args)?;
@@ -114,19 +116,19 @@ pub fn check(args: &DatasetArgs, limit: usize) -> Result<Option<Report>> {
     Ok(Some(survey.report(limit)))
 }
 
-/// A split whose questions are read, and what is known of its images.
+/// A split with its questions, and the known facts about its images.
 pub(super) struct Survey<'a> {
     pub(super) file: &'a Path,
     pub(super) questions: &'a [Question],
     pub(super) images: &'a Images,
-    /// Bytes of each prepared image, if they are known, or what is wrong with it.
+    /// The length of each prepared image in bytes, if known, or its problem.
     pub(super) lens: &'a [Result<Option<usize>>],
     pub(super) layout: &'a Layout,
     pub(super) categorical: bool,
 }
 
 impl Survey<'_> {
-    /// What is wrong; the first `limit` problems in full.
+    /// Returns the report; the first `limit` problems are in full.
     pub(super) fn report(&self, limit: usize) -> Report {
         let mut report = Report {
             file: self.file.to_path_buf(),
@@ -173,7 +175,7 @@ impl Survey<'_> {
                         });
                     }
                 }
-                // an image is reported once
+                // each image is reported once
                 Err(error) if !seen[question.image] => add(self.image_problem(error, number)),
                 Err(_) => {}
             }
@@ -196,7 +198,7 @@ impl Survey<'_> {
         }
     }
 
-    /// Bytes of a question's answer, or what is wrong with it.
+    /// Returns the length of a question's answer in bytes, or its problem.
     fn answer_len(&self, question: &Question) -> Result<usize, String> {
         match &*question.answer {
             "" => Err("the answer is empty".into()),

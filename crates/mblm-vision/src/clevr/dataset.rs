@@ -1,6 +1,7 @@
-//! The data set: a question about an image, and its answer, a sample.
+//! The data set: each sample is a question about an image and its answer.
 //!
-//! Worker w of W owns the w-th of W equal ranges of questions, the remainder dropped. The samples of all epochs are the same.
+//! Worker w of W owns the w-th of W equal ranges of questions; the remainder is dropped. All epochs
+//! have the same samples.
 
 use std::path::PathBuf;
 use std::sync::Arc;
@@ -17,26 +18,26 @@ use crate::image::images::Images;
 use mblm::data::{Dataset, DatasetArgs, Sample};
 use mblm::{Error, Result};
 
-/// A split of CLEVR, as one worker sees it.
+/// A split of CLEVR for one worker.
 pub struct Clevr {
     file: PathBuf,
     questions: Vec<Question>,
     images: Images,
     layout: Layout,
     options: ClevrOptions,
-    /// The first question of this worker, and how many it has.
+    /// The first question of this worker, and the number of its questions.
     first: usize,
     len: usize,
     description: String,
 }
 
 impl Clevr {
-    /// Opens the split that `args` ask for; `None` for the test split. Looks at every question, at the beginning and end of every
-    /// image file, and, where it shows without decoding, at the length of every sample. With `cache_dir` all images are prepared
-    /// here, unless they are there already.
+    /// Opens the split that `args` ask for; `None` for the test split. Checks every question, the
+    /// beginning and end of every image file, and the length of every sample where it is known
+    /// without decoding. With `cache_dir` images that are not yet prepared are prepared here.
     ///
     /// # Errors
-    /// Options that make no sense; the first of whatever is wrong with the files.
+    /// Invalid options, or the first problem with the files.
     pub fn open(args: &DatasetArgs) -> Result<Option<Self>> {
         let options: ClevrOptions = args.parse_options()?;
         options.validate(args)?;
@@ -109,22 +110,22 @@ impl Clevr {
         }))
     }
 
-    /// The options that it was opened with.
+    /// Returns the options of the data set.
     pub fn options(&self) -> &ClevrOptions {
         &self.options
     }
 
-    /// The file of questions.
+    /// Returns the file of questions.
     pub fn questions_file(&self) -> &std::path::Path {
         &self.file
     }
 
-    /// The number in the file of questions of sample `index`.
+    /// Returns the number of sample `index` in the file of questions.
     pub fn number(&self, index: usize) -> usize {
         self.first + index
     }
 
-    /// The question of sample `index`.
+    /// Returns the question of sample `index`.
     ///
     /// # Errors
     /// An index beyond the last sample.
@@ -138,25 +139,26 @@ impl Clevr {
         Ok(&self.questions[self.first + index])
     }
 
-    /// The questions of this worker.
+    /// Returns the questions of this worker.
     pub fn questions(&self) -> impl Iterator<Item = &Question> {
         self.questions[self.first..self.first + self.len].iter()
     }
 
-    /// The image of sample `index` as its sample has it: pixels, channel after channel, or a JPEG file.
+    /// Returns the image of sample `index` as in the sample: pixels, channel after channel, or a
+    /// JPEG file.
     ///
     /// # Errors
-    /// An index beyond the last sample, an image that cannot be read.
+    /// An index beyond the last sample, or an image that cannot be read.
     pub fn image_bytes(&self, index: usize) -> Result<Arc<[u8]>> {
         self.image(index, self.question(index)?)
     }
 
-    /// The name of a question's image file.
+    /// Returns the file name of a question's image.
     pub fn image_name(&self, question: &Question) -> &str {
         &self.images.names()[question.image]
     }
 
-    /// A question's image as it is in its file.
+    /// Returns a question's image unprepared.
     ///
     /// # Errors
     /// A file that cannot be read.
@@ -164,10 +166,10 @@ impl Clevr {
         self.images.original(question.image)
     }
 
-    /// The ids of sample `index` up to where its answer begins.
+    /// Returns the ids of sample `index` before its answer.
     ///
     /// # Errors
-    /// An index beyond the last sample, an image that cannot be read.
+    /// An index beyond the last sample, or an image that cannot be read.
     pub fn prompt(&self, index: usize) -> Result<Vec<u32>> {
         let question = self.question(index)?;
         Ok(self
@@ -175,7 +177,7 @@ impl Clevr {
             .prompt(question.text.as_bytes(), &self.image(index, question)?))
     }
 
-    /// The bytes that stand for an answer in a sample; none for one outside the map where answers are categorical.
+    /// Returns the bytes of an answer in a sample; none for an unknown categorical answer.
     pub fn answer_bytes(&self, answer: &str) -> Vec<u8> {
         match self.options.answer_categorical {
             true => class_of(answer).into_iter().collect(),
@@ -183,7 +185,7 @@ impl Clevr {
         }
     }
 
-    /// Every answer that may be given: those of CLEVR, and those of this split beside them.
+    /// Returns all possible answers: CLEVR's, and further ones in this split.
     pub fn answers(&self) -> Vec<&str> {
         let mut answers: Vec<&str> = self.questions.iter().map(|question| &*question.answer).collect();
         answers.extend(ANSWERS);

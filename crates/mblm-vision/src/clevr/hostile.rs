@@ -1,4 +1,4 @@
-//! Files that are wrong: each is found when the set is opened, by its check, or by the sample that it belongs to, and named.
+//! Invalid files: opening the set, its check, or the affected sample finds and names each.
 
 use std::fs;
 use std::path::Path;
@@ -80,7 +80,7 @@ fn wrong_files_are_found_when_the_set_is_opened() {
             assert!(message.contains(part), "{name}: {message}");
         }
         assert!(!message.contains("more problems"), "{name}: {message}");
-        // the check finds the same
+        // the check finds the same problem
         if let Ok(Some(report)) = check(&folder.args(options), 10) {
             assert_eq!(report.problem_count, 1, "{name}: {report:?}");
             assert_eq!(report.problems[0].to_string(), message, "{name}");
@@ -117,7 +117,7 @@ fn several_problems_are_counted_and_listed() {
     assert_eq!((longest.ids, longest.parts), (10 + 288 + 10 + 1, [10, 288, 10, 1]));
 }
 
-/// Damage in the middle of a file, which only decoding finds.
+/// Damages the middle of a file; only decoding finds it.
 fn break_pixels(path: &Path) {
     let mut bytes = fs::read(path).unwrap();
     let middle = bytes.len() / 2;
@@ -139,7 +139,7 @@ fn damaged_pixels_are_found_by_the_check_and_named_by_the_sample() {
     let report = check(&folder.args(json!({})), 10).unwrap().unwrap();
     assert_eq!(report.problem_count, 1, "{report:?}");
     assert_eq!(report.problems[0].file, folder.image("train", 1));
-    // preparing all images at opening finds it as well
+    // preparing all images at opening also finds it
     let cache = tempfile::tempdir().unwrap();
     let message = folder.message(json!({"cache_dir": cache.path()}));
     assert!(message.contains("images/train/1.png: "), "{message}");
@@ -155,7 +155,7 @@ fn a_compressed_sample_that_is_too_long_is_found_by_the_check() {
     let report = check(&folder.args(options.clone()), 10).unwrap().unwrap();
     assert_eq!(report.problem_count, 6);
     assert_eq!(report.problems[0].to_string(), message);
-    // prepared at opening, its length is known there
+    // prepared at opening, so its length is known
     let cache = tempfile::tempdir().unwrap();
     let mut options = options;
     options["cache_dir"] = cache.path().to_str().into();

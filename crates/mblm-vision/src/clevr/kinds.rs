@@ -1,22 +1,22 @@
-//! Types of questions, as accuracies of CLEVR are published: by the last function of a question's program.
+//! Types of questions by the last function of their program, as in published accuracies of CLEVR.
 
 use std::fmt;
 
 use serde::Serialize;
 
-/// What a question asks for.
+/// The subject of a question.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize)]
 #[serde(rename_all = "snake_case")]
 pub enum QuestionType {
-    /// Whether there is such a thing.
+    /// Whether an object exists.
     Exist,
-    /// How many there are.
+    /// The number of objects.
     Count,
-    /// Which of two numbers is larger, or whether they are equal.
+    /// The larger of two numbers, or their equality.
     CompareInteger,
-    /// A property of a thing.
+    /// An attribute of an object.
     QueryAttribute,
-    /// Whether two things share a property.
+    /// Whether two objects share an attribute.
     CompareAttribute,
 }
 
@@ -30,7 +30,8 @@ impl QuestionType {
         Self::CompareAttribute,
     ];
 
-    /// The type of a question whose program ends with `function`; `None` if no question of CLEVR ends so.
+    /// Returns the type of a question whose program ends with `function`; `None` if no question of
+    /// CLEVR does.
     pub fn of(function: &str) -> Option<Self> {
         Some(match function {
             "exist" => Self::Exist,
@@ -42,7 +43,7 @@ impl QuestionType {
         })
     }
 
-    /// The name for people.
+    /// Returns the name for people.
     pub fn name(self) -> &'static str {
         match self {
             Self::Exist => "exist",

@@ -1,4 +1,5 @@
-//! A sample's ids: question, image, question, answer, each between an optional start and an optional end id, then padding.
+//! A sample's ids: question, image, question, answer, each between an optional start and an
+//! optional end id, then padding.
 //!
 //! ```text
 //! [text] question [end] [image] image [end] [text] question [end] [text] answer [end] pad …
@@ -7,7 +8,7 @@
 use super::options::ClevrOptions;
 use mblm::data::{DatasetArgs, Sample};
 
-/// Which ids stand around the parts, how much each part weighs, and how long a sample is.
+/// The ids around the parts of a sample, the weight of each part, and the sample's length.
 #[derive(Clone, Debug)]
 pub(super) struct Layout {
     text: Option<u32>,
@@ -30,14 +31,14 @@ impl Layout {
         }
     }
 
-    /// Ids of the four parts from their bytes.
+    /// Returns the number of ids of each part from its bytes.
     pub(super) fn lens(&self, question: usize, image: usize, answer: usize) -> [usize; 4] {
         let around = |start: Option<u32>| usize::from(start.is_some()) + usize::from(self.end.is_some());
         let (text, pixels) = (around(self.text), around(self.image));
         [question + text, image + pixels, question + text, answer + text]
     }
 
-    /// What is wrong with a sample of these parts, if it is too long.
+    /// Returns the problem of a sample with these parts if it is too long.
     pub(super) fn misfit(&self, lens: [usize; 4]) -> Option<String> {
         let total: usize = lens.iter().sum();
         let [question, image, _, answer] = lens;
@@ -51,7 +52,7 @@ impl Layout {
         })
     }
 
-    /// Question, image, question and the answer's start id: what precedes an answer.
+    /// Returns the ids before an answer: question, image, question and the answer's start id.
     pub(super) fn prompt(&self, question: &[u8], image: &[u8]) -> Vec<u32> {
         let mut ids = Vec::with_capacity(self.sample_len);
         self.part(&mut ids, self.text, question);
@@ -61,7 +62,7 @@ impl Layout {
         ids
     }
 
-    /// A whole sample that fits.
+    /// Returns the whole sample, which must fit.
     pub(super) fn sample(&self, question: &[u8], image: &[u8], answer: &[u8]) -> Sample {
         let mut ids = self.prompt(question, image);
         ids.extend(answer.iter().copied().map(u32::from));

@@ -1,7 +1,9 @@
-//! Data set `clevr`: visual questions as bytes (Johnson et al. 2017, and folders of the same layout).
+//! Data set `clevr`: visual questions as bytes (Johnson et al. 2017, and folders of the same
+//! layout).
 //!
-//! A sample is question, image, question, answer, each between special ids, padded to one length; the image is pixels, channel
-//! after channel, or the bytes of a JPEG file. [`ClevrOptions`] are the keys of `dataset_args`, those of the Python package.
+//! A sample is question, image, question, answer, each between special ids, padded to one length.
+//! The image is pixels, channel after channel, or the bytes of a JPEG file. [`ClevrOptions`] are
+//! the keys of `dataset_args`, named as in the Python package.
 //!
 //! ```text
 //! questions/CLEVR_val_questions.json ──▶ questions ─────────────────────────┐
@@ -13,14 +15,15 @@
 //! | `options` | the keys and their checks |
 //! | `questions`, `kinds`, `answers` | the questions' JSON, types of questions, categorical answers |
 //! | `layout` | the order of a sample's ids, and their weights |
-//! | `check` | what can be wrong with a split |
+//! | `check` | the problems of a split |
 //! | `dataset` | the data set |
-//! | `task` | the data set by its name, and the report of a check |
+//! | `task` | the task `clevr`, and the report of a check |
 //!
-//! What is done with the images is in [`image`](super::image).
+//! [`image`](super::image) prepares the images.
 //!
-//! Against the package: fractional weights of the loss are kept (there they are cut to integers), padding weighs 0 (there its
-//! weight is the padding's id), quality 0 is a JPEG of quality 0 and a shift to 0 a shift to 0 (there both are as if not given).
+//! Differences from the package: fractional loss weights are kept (the package truncates them to
+//! integers); padding has weight 0 (there its weight is the padding id); quality 0 and shift 0 are
+//! used as given (there they count as missing).
 
 mod answers;
 mod check;

@@ -1,6 +1,7 @@
-//! `dataset_args` of `clevr`: the keys of the Python package, and `cache_dir`, which is this project's own.
+//! `dataset_args` of `clevr`: the keys of the Python package, and `cache_dir`, which is this
+//! project's own.
 //!
-//! Those of the image are checked with other data sets' ([`keys`](crate::image::keys)).
+//! The keys of images are checked together with other data sets' in [`keys`](crate::image::keys).
 
 use std::path::PathBuf;
 
@@ -11,7 +12,7 @@ use crate::image::prepare::Preparation;
 use mblm::Result;
 use mblm::data::DatasetArgs;
 
-/// What is predicted.
+/// The predicted parts.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]
 pub enum TargetMode {
@@ -22,27 +23,29 @@ pub enum TargetMode {
     A,
 }
 
-/// How questions, images and answers become ids.
+/// The conversion of questions, images and answers to ids.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(default, deny_unknown_fields)]
 pub struct ClevrOptions {
-    /// What is predicted: it gives the weights where `qiqa_loss_mask` does not.
+    /// The predicted parts, which set the weights unless `qiqa_loss_mask` does.
     pub target_mode: TargetMode,
-    /// The loss's weights of question, image, question and answer, special ids included [default: 1 for what is predicted].
+    /// The loss weights of question, image, question and answer, special ids included [default: 1
+    /// for predicted parts].
     pub qiqa_loss_mask: Option<[f32; 4]>,
-    /// The answer is one character that stands for it: see [`class_of`](super::class_of).
+    /// Whether one character encodes an answer: see [`class_of`](super::class_of).
     pub answer_categorical: bool,
     /// Height of the image in pixels, after cropping.
     pub resize_to_h: Option<u32>,
     /// Width of the image in pixels, after cropping.
     pub resize_to_w: Option<u32>,
-    /// Share of the height that is cut off above, and again below.
+    /// Share of the height that is cropped at the top, and again at the bottom.
     pub crop_h_perc: Option<f64>,
-    /// Share of the width that is cut off on the left, and again on the right.
+    /// Share of the width that is cropped at the left, and again at the right.
     pub crop_w_perc: Option<f64>,
-    /// Into how many equal bins the values of a channel fall; each becomes the mean of its bin's borders.
+    /// The number of equal bins for a channel's values; a value becomes the mean of its bin's
+    /// borders.
     pub downsample_channels: Option<u32>,
-    /// The distinct values of the binned image, in ascending order, become this number and those after it.
+    /// The value that replaces the smallest binned value of an image; the others follow in order.
     pub shift_channels_start: Option<u32>,
     /// The id after each part.
     pub eom_token_id: Option<u32>,
@@ -50,11 +53,11 @@ pub struct ClevrOptions {
     pub som_text_token_id: Option<u32>,
     /// The id before the image.
     pub som_image_token_id: Option<u32>,
-    /// The image is the bytes of a JPEG file of this quality, 0 to 95, instead of pixels.
+    /// Quality, 0 to 95, of the JPEG file whose bytes replace the pixels.
     pub enable_jpeg_stream_with_quality: Option<u8>,
-    /// That file holds RGB instead of YCbCr.
+    /// Whether that file holds RGB instead of YCbCr.
     pub jpeg_in_rgb_color_space: bool,
-    /// A folder for prepared images, which are then made once, when the data set is opened.
+    /// A folder for prepared images, which are prepared once, when the data set is opened.
     pub cache_dir: Option<PathBuf>,
 }
 
@@ -81,7 +84,7 @@ impl Default for ClevrOptions {
 }
 
 impl ClevrOptions {
-    /// The weights of the four parts.
+    /// Returns the weights of the four parts.
     pub fn weights(&self) -> [f32; 4] {
         self.qiqa_loss_mask.unwrap_or(match self.target_mode {
             TargetMode::Qiqa => [1.0; 4],
@@ -89,7 +92,7 @@ impl ClevrOptions {
         })
     }
 
-    /// Fails where the options make no sense, by themselves or for this vocabulary.
+    /// Fails if the options are invalid by themselves or for this vocabulary.
     pub(super) fn validate(&self, args: &DatasetArgs) -> Result<()> {
         let weights = self.weights();
         if let Some(weight) = weights.iter().find(|weight| !(weight.is_finite() && **weight >= 0.0)) {
@@ -115,7 +118,7 @@ impl ClevrOptions {
         self.preparation().map(drop)
     }
 
-    /// What is done with each image.
+    /// Returns the preparation of each image.
     pub(super) fn preparation(&self) -> Result<Preparation> {
         self.keys().preparation()
     }

@@ -1,10 +1,11 @@
-//! Where a split of CLEVR has its questions and images.
+//! The paths of the questions and images of a split of CLEVR.
 
 use std::path::PathBuf;
 
 use mblm::data::{DatasetArgs, Split};
 
-/// The file of questions and the folder of images of a split; `None` for the test split, whose answers are not published.
+/// Returns the file of questions and the folder of images of a split; `None` for the test split,
+/// whose answers are not published.
 pub(super) fn split_paths(args: &DatasetArgs) -> Option<(PathBuf, PathBuf)> {
     let name = match args.split {
         Split::Train => "train",

@@ -1,5 +1,6 @@
-//! `questions/CLEVR_{train,val}_questions.json`: `{"questions": [{question, answer, image_filename, question_family_index, program:
-//! [{function, …}]}]}`, read as a stream; of a program only the last function is kept, of it the type of the question.
+//! Reads `questions/CLEVR_{train,val}_questions.json` as a stream: `{"questions": [{question,
+//! answer, image_filename, question_family_index, program: [{function, …}]}]}`. Of a program only
+//! the last function is kept, as the type of the question.
 
 use std::collections::HashMap;
 use std::fmt;
@@ -13,7 +14,7 @@ use super::kinds::QuestionType;
 use mblm::data::{OnOpening, Opening, as_standard_json};
 use mblm::{Error, Result};
 
-/// What editors on Windows put before UTF-8.
+/// The mark that editors on Windows put before UTF-8.
 const BYTE_ORDER_MARK: &[u8] = b"\xef\xbb\xbf";
 
 /// Bytes between two reports of progress.
@@ -26,29 +27,29 @@ pub struct Question {
     pub text: Box<str>,
     /// The right answer.
     pub answer: Box<str>,
-    /// What it asks for; `None` if its program is missing or of an unknown kind.
+    /// Its type; `None` if its program is missing or of an unknown type.
     pub kind: Option<QuestionType>,
-    /// The number of the template that it was made from.
+    /// The number of its template.
     pub family: Option<u32>,
-    /// Its image: an index into [`Questions::images`].
+    /// The index of its image in [`Questions::images`].
     pub(super) image: usize,
 }
 
 /// The questions of a file, and the names of their images.
 #[derive(Clone, Debug, Default)]
 pub struct Questions {
-    /// In the order of the file.
+    /// The questions in the order of the file.
     pub list: Vec<Question>,
-    /// The names of image files, each once, in the order in which questions name them.
+    /// The names of image files, each once, in order of first use.
     pub images: Vec<Box<str>>,
 }
 
 impl Questions {
-    /// Reads a file of questions; `on_opening` hears how far it is.
+    /// Reads a file of questions; reports the progress to `on_opening`.
     ///
     /// # Errors
-    /// A file that is missing, no JSON, or has an entry without question, answer or image: the message has its number, from 0,
-    /// and its line.
+    /// A file that is missing, not JSON, or has an entry without question, answer or image: the
+    /// message gives its number, from 0, and its line.
     pub fn read(path: &Path, on_opening: Option<OnOpening>) -> Result<Self> {
         let failed = |error: std::io::Error| match error.kind() {
             std::io::ErrorKind::NotFound => Error::file(
@@ -79,7 +80,8 @@ impl Questions {
     }
 }
 
-/// The questions in a file with what only Python writes, such as NaN; else the error of the strict reader.
+/// Reads questions with JSON that only Python writes, such as NaN; otherwise returns the strict
+/// reader's error.
 fn leniently(path: &Path, error: &serde_json::Error) -> Result<TopLevel> {
     let bytes = std::fs::read(path).map_err(|error| Error::file(path, error))?;
     let bytes = bytes.strip_prefix(BYTE_ORDER_MARK).unwrap_or(&bytes);
@@ -97,7 +99,7 @@ fn leniently(path: &Path, error: &serde_json::Error) -> Result<TopLevel> {
     }
 }
 
-/// Reports how far a file is read.
+/// A reader that reports its progress.
 struct Counted<'a> {
     file: File,
     path: &'a Path,
@@ -196,7 +198,7 @@ impl<'de> Deserialize<'de> for List {
     }
 }
 
-/// A question as it is written; what else there is does not matter.
+/// A question in the file; other fields are ignored.
 #[derive(serde::Deserialize)]
 struct Entry {
     question: String,
@@ -206,7 +208,7 @@ struct Entry {
     program: Option<Program>,
 }
 
-/// The type that a program's last function gives.
+/// The question type of a program's last function.
 struct Program(Option<QuestionType>);
 
 impl<'de> Deserialize<'de> for Program {
@@ -259,7 +261,7 @@ mod tests {
 
     #[test]
     fn the_last_function_decides_the_type() {
-        // as the specification says
+        // as in the specification
         for (functions, kind) in [
             ("exist", QuestionType::Exist),
             ("count", QuestionType::Count),

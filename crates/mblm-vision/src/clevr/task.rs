@@ -1,4 +1,4 @@
-//! The task `clevr`: its data set, and what a check of a split tells.
+//! The task `clevr`: its data set, and the report of a check.
 
 use std::ops::ControlFlow;
 use std::sync::Arc;
@@ -31,7 +31,8 @@ impl Task for ClevrTask {
         true
     }
 
-    /// Every question is read and every image decoded and prepared; [`DatasetArgs::on_opening`] hears of the progress.
+    /// Reads every question and decodes and prepares every image; [`DatasetArgs::on_opening`]
+    /// receives the progress.
     fn check(
         &self,
         args: &DatasetArgs,
@@ -62,7 +63,7 @@ fn summary(report: &Report, args: &DatasetArgs) -> Result<CheckReport> {
     })
 }
 
-/// What a split holds, for people.
+/// Returns the content of a split as lines for people.
 fn notes(report: &Report, sample_len: usize) -> Vec<String> {
     let kinds = report.types.iter().map(|(kind, count)| {
         let name = kind.map_or("of no known type", |kind| kind.name());

@@ -9,7 +9,8 @@ use super::*;
 use crate::image::testing::{noise, png};
 use mblm::data::{Dataset, DatasetArgs, Sample, Split};
 
-/// A folder with six questions about three images of 12 × 8 pixels, for training and for validation.
+/// A folder with six questions about three images of 12 × 8 pixels, for training and for
+/// validation.
 pub(super) struct Folder(tempfile::TempDir);
 
 impl Folder {

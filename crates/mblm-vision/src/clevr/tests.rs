@@ -1,4 +1,4 @@
-//! The whole data set: the published package's ids, workers, prepared images.
+//! The whole data set: ids as in the published package, workers, prepared images.
 
 use std::fs;
 use std::path::{Path, PathBuf};
@@ -48,7 +48,7 @@ fn the_fixture_is_matched_exactly() {
             let weights = sample.loss_weights.unwrap();
             assert_eq!(sample.ids[..ids.len()], ids, "{case}.{index}");
             assert_eq!(weights[..ids.len()], mask, "{case}.{index}");
-            // and padding, which does not count
+            // and padding, which is not counted
             assert!(sample.ids.len() == 8000 && sample.ids[ids.len()..].iter().all(|id| *id == 256));
             assert!(weights.len() == 8000 && weights[ids.len()..].iter().all(|weight| *weight == 0.0));
         }
@@ -121,7 +121,7 @@ fn batches_prepared_by_many_threads_are_in_order() {
     }
 }
 
-/// The one file of prepared images in a folder.
+/// Returns the only file of prepared images in a folder.
 fn cached(folder: &Path) -> PathBuf {
     let files: Vec<PathBuf> = fs::read_dir(folder)
         .unwrap()
@@ -155,12 +155,12 @@ fn prepared_images_are_those_that_would_be_made() {
         assert_eq!(samples(&with(cache.path())), plain);
         let written = fs::read(cached(cache.path())).unwrap();
         assert_eq!(samples(&with(cache.path())), plain);
-        // damaged in an image: made anew when it is asked for
+        // a damaged image is prepared again on access
         let mut damaged = written.clone();
         *damaged.last_mut().unwrap() ^= 1;
         fs::write(cached(cache.path()), &damaged).unwrap();
         assert_eq!(samples(&with(cache.path())), plain);
-        // damaged in the table, or cut: made anew when opened
+        // a damaged table or a truncated file is made again on opening
         let mut table = written.clone();
         table[50] ^= 1;
         for wrong in [&table[..], &written[..written.len() - 1], &written[..20], b""] {
@@ -168,7 +168,7 @@ fn prepared_images_are_those_that_would_be_made() {
             assert_eq!(samples(&with(cache.path())), plain);
             assert_eq!(fs::read(cached(cache.path())).unwrap(), written);
         }
-        // gone while it is in use
+        // the file disappears while in use
         let set = Clevr::open(&with(cache.path())).unwrap().unwrap();
         fs::remove_file(cached(cache.path())).unwrap();
         assert_eq!(set.sample(5, 0).unwrap(), plain[5]);
@@ -189,7 +189,7 @@ fn changed_images_and_options_are_prepared_anew() {
         after,
         samples(&folder.args(json!({"resize_to_w": 5, "resize_to_h": 4})))
     );
-    // other options have files of their own
+    // other options have their own files
     cached(cache.path());
     samples(&folder.args(options(6)));
     assert_eq!(fs::read_dir(cache.path()).unwrap().count(), 2);

@@ -1,4 +1,4 @@
-//! What objects look like: four attributes and the values that CLEVR gives them.
+//! The appearance of objects: four attributes with CLEVR's values.
 //!
 //! | attribute | values |
 //! |---|---|
@@ -9,12 +9,12 @@
 
 use serde::{Deserialize, Serialize};
 
-/// Something that an object is described by.
+/// An attribute of an object.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub enum Attribute {
     /// Large or small.
     Size,
-    /// One of eight.
+    /// One of eight colors.
     Color,
     /// Metal or rubber.
     Material,
@@ -23,10 +23,10 @@ pub enum Attribute {
 }
 
 impl Attribute {
-    /// All, in the order in which a noun phrase names them: "large red metal cube".
+    /// All attributes, in the order of a noun phrase: "large red metal cube".
     pub const ALL: [Self; 4] = [Self::Size, Self::Color, Self::Material, Self::Shape];
 
-    /// As in the names of functions: `query_color`.
+    /// Returns the name as in the names of functions: `query_color`.
     pub fn name(self) -> &'static str {
         match self {
             Self::Size => "size",
@@ -36,7 +36,7 @@ impl Attribute {
         }
     }
 
-    /// The names of its values.
+    /// Returns the names of its values.
     pub fn values(self) -> &'static [&'static str] {
         match self {
             Self::Size => &["large", "small"],
@@ -46,7 +46,7 @@ impl Attribute {
         }
     }
 
-    /// The value of this name.
+    /// Returns the value of this name.
     pub fn value(self, name: &str) -> Option<Value> {
         let index = self.values().iter().position(|value| *value == name)?;
         Some(Value { attribute: self, index })
@@ -56,20 +56,20 @@ impl Attribute {
 /// A value of an attribute.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub struct Value {
-    /// Which attribute.
+    /// The attribute.
     pub attribute: Attribute,
-    /// Which of its values; below their number.
+    /// The index of the value, below the number of values.
     pub(super) index: usize,
 }
 
 impl Value {
-    /// Its name.
+    /// Returns its name.
     pub fn name(self) -> &'static str {
         self.attribute.values()[self.index]
     }
 }
 
-/// A direction on the ground, as the camera sees it.
+/// A direction on the ground as seen by the camera.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]
 pub enum Direction {
@@ -84,10 +84,10 @@ pub enum Direction {
 }
 
 impl Direction {
-    /// All four.
+    /// All four directions.
     pub const ALL: [Self; 4] = [Self::Left, Self::Right, Self::Front, Self::Behind];
 
-    /// As in programs.
+    /// Returns the name as in programs.
     pub fn name(self) -> &'static str {
         match self {
             Self::Left => "left",
@@ -98,11 +98,11 @@ impl Direction {
     }
 }
 
-/// The four values of an object, by [`Attribute::ALL`]'s order.
+/// The four values of an object, in the order of [`Attribute::ALL`].
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Look(pub(super) [usize; 4]);
 
-/// The form of an object's surface.
+/// The finish of an object's surface.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Shape {
     Cube,
@@ -111,7 +111,7 @@ pub(super) enum Shape {
 }
 
 impl Look {
-    /// The value of an attribute.
+    /// Returns the value of an attribute.
     pub fn value(self, attribute: Attribute) -> Value {
         Value {
             attribute,
@@ -131,7 +131,7 @@ impl Look {
         self.0[Attribute::Material as usize] == 0
     }
 
-    /// Half of the height; of a cube, so that its diagonal is as wide as a sphere.
+    /// Returns half of the height; for a cube such that its diagonal is as wide as a sphere.
     pub(super) fn radius(self) -> f32 {
         let radius = if self.0[Attribute::Size as usize] == 0 {
             0.7
@@ -144,7 +144,7 @@ impl Look {
         }
     }
 
-    /// CLEVR's colours, 0…255.
+    /// Returns CLEVR's color, each channel 0…255.
     pub(super) fn rgb(self) -> [f32; 3] {
         const COLORS: [[f32; 3]; 8] = [
             [42.0, 75.0, 215.0],

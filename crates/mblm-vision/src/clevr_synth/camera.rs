@@ -1,17 +1,17 @@
-//! The camera: a pinhole that looks at the middle of the ground from above, from about where CLEVR's stands.
+//! The camera: a pinhole that looks down at the middle of the ground from about CLEVR's position.
 //!
-//! With f = focal length / image width, the ray through the pixel (x, y) of an image of w × h has the direction
-//! forward + right·(x − w/2)/(f·w) + up·(h/2 − y)/(f·w). Its part along `forward` is 1, so the parameter of a point on it is the
-//! point's depth.
+//! With f = focal length / image width, the ray through pixel (x, y) of a w × h image has the
+//! direction forward + right·(x − w/2)/(f·w) + up·(h/2 − y)/(f·w). Its component along `forward` is
+//! 1, so a point's ray parameter is its depth.
 
 use super::attributes::Direction;
 use super::draws::Draws;
 use super::vector::{Vec3, vec3};
 
-/// Focal length over image width: a 35 mm lens on a sensor of 32 mm.
+/// The focal length over the image width: a 35 mm lens on a 32 mm sensor.
 const FOCAL: f32 = 35.0 / 32.0;
 
-/// Where the camera stands, before it is moved by up to [`JITTER`] along each axis.
+/// The camera's position before it is moved by up to [`JITTER`] along each axis.
 const EYE: Vec3 = vec3(7.48, -6.5, 5.34);
 const JITTER: f32 = 0.5;
 
@@ -29,7 +29,7 @@ impl Camera {
         Self::at(EYE + vec3(draws.within(JITTER), draws.within(JITTER), draws.within(JITTER)))
     }
 
-    /// Looks at the origin.
+    /// Returns a view from `eye` to the origin.
     pub(super) fn at(eye: Vec3) -> Self {
         let forward = (-eye).unit();
         let right = forward.cross(vec3(0.0, 0.0, 1.0)).unit();
@@ -42,7 +42,7 @@ impl Camera {
         }
     }
 
-    /// A direction along the ground; unit length.
+    /// Returns the unit vector of a direction on the ground.
     pub(super) fn direction(&self, direction: Direction) -> Vec3 {
         let behind = vec3(self.forward.x, self.forward.y, 0.0).unit();
         match direction {
@@ -54,7 +54,7 @@ impl Camera {
     }
 }
 
-/// A camera with an image size.
+/// A camera and an image size.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct View {
     pub(super) camera: Camera,
@@ -74,7 +74,7 @@ impl View {
         }
     }
 
-    /// The direction of the ray through a place of the image.
+    /// Returns the direction of the ray through a point of the image.
     #[inline]
     pub(super) fn ray(&self, x: f32, y: f32) -> Vec3 {
         let across = (x - 0.5 * self.width as f32) / self.scale;
@@ -82,7 +82,7 @@ impl View {
         self.camera.forward + self.camera.right * across + self.camera.up * upwards
     }
 
-    /// Where a point is seen, and its depth.
+    /// Returns the image coordinates of a point and its depth.
     pub(super) fn project(&self, point: Vec3) -> (f32, f32, f32) {
         let from_eye = point - self.camera.eye;
         let depth = from_eye.dot(self.camera.forward);
@@ -95,8 +95,8 @@ impl View {
         )
     }
 
-    /// The pixels that the convex hull of points can touch, as columns and rows from…to (excluded). Points at or behind the
-    /// camera's plane make it the whole image.
+    /// Returns the columns and rows, end excluded, that the convex hull of points can touch. A
+    /// point at or behind the camera's plane makes it the whole image.
     pub(super) fn bounds(&self, points: impl Iterator<Item = Vec3>) -> Bounds {
         let (mut low, mut high) = ((f32::MAX, f32::MAX), (f32::MIN, f32::MIN));
         for point in points {
@@ -112,7 +112,7 @@ impl View {
             low = (low.0.min(x), low.1.min(y));
             high = (high.0.max(x), high.1.max(y));
         }
-        // a pixel's samples lie within it, so no more than this is needed; casts of floats clamp
+        // a pixel's samples lie within it, so this suffices; casts of floats clamp
         Bounds {
             left: (low.0.floor() as usize).min(self.width),
             right: (high.0.ceil() as usize).min(self.width),
@@ -122,7 +122,7 @@ impl View {
     }
 }
 
-/// A rectangle of pixels; the right column and the bottom row are outside.
+/// A rectangle of pixels; the right column and the bottom row are excluded.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub(super) struct Bounds {
     pub(super) left: usize,

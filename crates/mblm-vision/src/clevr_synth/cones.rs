@@ -1,11 +1,12 @@
-//! Whether a solid may stand in a cone of light, from a point (or from any point of a ball) to a round lamp: a quick look, so that few
-//! rays need to be followed.
+//! A fast test whether a solid may be in a cone of light, from a point (or any point of a ball) to
+//! a round lamp. It saves most rays.
 //!
 //! ```text
 //! |c − u·reach| < a + s + u·wide   for some u of 0…1;   c: the solid's centre from the point, a: radius of the sphere around it
 //! ```
 //!
-//! `reach` is the way to the lamp's middle, `wide` its radius, less than that way; s the radius of the ball of points.
+//! `reach` is the vector to the lamp's center, `wide` the lamp's radius, which is below |reach|; s
+//! is the radius of the ball of points.
 
 use super::solids::Solid;
 use super::vector::Vec3;
@@ -21,7 +22,8 @@ pub(super) struct Cone {
 }
 
 impl Cone {
-    /// From a ball of radius `spread` about a point, or from the point itself (0), to a lamp of radius `wide`.
+    /// Returns the cone from a ball of radius `spread` about a point (0: the point itself) to a
+    /// lamp of radius `wide`.
     pub(super) fn new(point: Vec3, spread: f32, lamp: Vec3, wide: f32) -> Self {
         let reach = lamp - point;
         Self {
@@ -33,9 +35,9 @@ impl Cone {
         }
     }
 
-    /// Whether a solid may stand in it; surely not otherwise.
+    /// Returns whether a solid may be in the cone; `false` is certain.
     pub(super) fn may_hold(&self, solid: &Solid) -> bool {
-        // |c − u·reach|² − (a + u·wide)² = steep·u² − 2·half·u + from, with its least value at half / steep
+        // |c − u·reach|² − (a + u·wide)² = steep·u² − 2·half·u + from, smallest at half / steep
         let center = solid.center - self.point;
         let around = solid.around + self.spread;
         let half = center.dot(self.reach) + around * self.wide;
@@ -72,7 +74,7 @@ mod tests {
                 }
                 let may = Cone::new(from, 0.0, to, wide).may_hold(&solid);
                 assert!(blocked == 0 || may);
-                // from anywhere in a ball that holds the point
+                // from any point of a ball that contains the point
                 let middle = from + vec3(draws.within(0.1), draws.within(0.1), draws.within(0.1));
                 assert!(!may || Cone::new(middle, 0.2, to, wide).may_hold(&solid));
                 clear += usize::from(!may);

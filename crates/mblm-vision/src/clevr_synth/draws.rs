@@ -1,4 +1,4 @@
-//! Random draws, the same on every machine: a generator seeded by numbers that say what is drawn for.
+//! Random draws, the same on every machine: a generator seeded by the purpose of the draws.
 
 use rand_core::{Rng, SeedableRng};
 use rand_pcg::Pcg64Mcg;
@@ -9,38 +9,38 @@ use mblm::data::hash::key;
 pub(super) struct Draws(Pcg64Mcg);
 
 impl Draws {
-    /// The stream of (seed, split, image, …).
+    /// Returns the stream of (seed, split, image, …).
     pub(super) fn new(parts: &[u64]) -> Self {
         Self(Pcg64Mcg::seed_from_u64(key(parts)))
     }
 
-    /// Uniform in [0, 1).
+    /// Draws uniformly from [0, 1).
     pub(super) fn unit(&mut self) -> f32 {
         (self.0.next_u64() >> 40) as f32 / (1u64 << 24) as f32
     }
 
-    /// Uniform in [−bound, bound).
+    /// Draws uniformly from [−bound, bound).
     pub(super) fn within(&mut self, bound: f32) -> f32 {
         bound * (2.0 * self.unit() - 1.0)
     }
 
-    /// Uniform in 0…count−1; 0 if there are none.
+    /// Draws uniformly from 0…count−1; returns 0 if `count` is 0.
     pub(super) fn below(&mut self, count: usize) -> usize {
-        // the high half of a product: biased by less than count/2⁶⁴
+        // the high half of a product: the bias is below count/2⁶⁴
         ((u128::from(self.0.next_u64()) * count as u128) >> 64) as usize
     }
 
-    /// True half of the time.
+    /// Returns true with probability one half.
     pub(super) fn coin(&mut self) -> bool {
         self.below(2) == 0
     }
 
-    /// One of them.
+    /// Draws one of the elements.
     pub(super) fn pick<'a, T>(&mut self, among: &'a [T]) -> Option<&'a T> {
         among.get(self.below(among.len()))
     }
 
-    /// An index, as likely as its weight.
+    /// Draws an index with a probability proportional to its weight.
     pub(super) fn weighted(&mut self, weights: &[f32]) -> usize {
         let mut left = self.unit() * weights.iter().sum::<f32>();
         for (index, weight) in weights.iter().enumerate() {

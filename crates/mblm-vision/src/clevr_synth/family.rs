@@ -1,12 +1,14 @@
-//! Families: the forms of questions, with everything open but what is asked, and how it is asked for.
+//! Families: the forms of questions. A family fixes what is asked and how its objects are
+//! described.
 //!
-//! A family's number is its `question_family_index`. How objects are described is a [`Chain`]: by their attributes alone, through up to
-//! three relations, each to an object that is described by the next, by two relations at once, or by sharing an attribute.
+//! A family's number is its `question_family_index`. A [`Chain`] is the description of objects: by
+//! their attributes alone, through up to three relations in a row, by two relations at once, or by
+//! an attribute shared with an object.
 
 use super::attributes::Attribute;
 use crate::clevr::QuestionType;
 
-/// A type's share of all questions, about CLEVR's.
+/// Returns a type's share of all questions, about CLEVR's.
 pub(super) fn share(question_type: QuestionType) -> f32 {
     match question_type {
         QuestionType::Exist => 0.135,
@@ -17,17 +19,17 @@ pub(super) fn share(question_type: QuestionType) -> f32 {
     }
 }
 
-/// The most relations that lead to what a question asks about.
+/// The largest number of relations in the description of an object.
 pub const MAX_RELATIONS: usize = 3;
 
-/// How objects are described.
+/// The description of objects.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Chain {
-    /// Through this many relations.
+    /// Through this many relations in a row.
     Hops(usize),
     /// By two relations that both hold.
     Both,
-    /// By sharing an attribute with an object.
+    /// By an attribute shared with an object.
     Same(Attribute),
 }
 
@@ -41,7 +43,7 @@ impl Chain {
     }
 }
 
-/// How two numbers are compared.
+/// A comparison of two numbers.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Comparison {
     Equal,
@@ -54,7 +56,7 @@ pub(super) enum Comparison {
 pub(super) enum Family {
     Exist(Chain),
     Count(Chain),
-    /// How many are either this or that.
+    /// The number of objects in either of two sets.
     CountEither,
     Query(Attribute, Chain),
     /// Two objects, each described through up to one relation.
@@ -74,7 +76,7 @@ impl Family {
         }
     }
 
-    /// Relations that describe an object: of two that are compared, the more.
+    /// Returns the relations that describe an object; of two compared objects, the larger number.
     pub(super) fn relations(self) -> usize {
         match self {
             Self::Exist(chain) | Self::Count(chain) | Self::Query(_, chain) => chain.relations(),
@@ -84,7 +86,7 @@ impl Family {
     }
 }
 
-/// All families; the place is the number.
+/// Returns all families; the index is the number.
 pub(super) fn families() -> Vec<Family> {
     const SIDES: [[usize; 2]; 4] = [[0, 0], [1, 0], [0, 1], [1, 1]];
     let chains: Vec<Chain> = (0..=MAX_RELATIONS)
@@ -96,7 +98,7 @@ pub(super) fn families() -> Vec<Family> {
     families.extend(chains.iter().map(|chain| Family::Count(*chain)));
     families.push(Family::CountEither);
     for attribute in Attribute::ALL {
-        // what is shared is known
+        // the shared attribute is known
         let open = chains.iter().filter(|chain| **chain != Chain::Same(attribute));
         families.extend(open.map(|chain| Family::Query(attribute, *chain)));
     }

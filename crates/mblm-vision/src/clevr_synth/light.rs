@@ -1,10 +1,11 @@
-//! Light: three round lamps with soft shadows, and an even light from everywhere that is weaker near objects.
+//! Light: three round lamps with soft shadows, and ambient light that is weaker near objects.
 //!
-//! A lamp at distance d lights a surface by power · cos θ / (1 + d²/FALLOFF) · v, where v is the share of the lamp's sample
-//! points that no object hides. What a ball of radius r at distance d and height h over a point hides of the even light is about
-//! (h/d) · (r/d)².
+//! A lamp at distance d lights a surface by power · cos θ / (1 + d²/FALLOFF) · v, where v is the
+//! visible share of the lamp's sample points. A ball of radius r at distance d and height h over a
+//! point hides about (h/d) · (r/d)² of the ambient light.
 //!
-//! What can throw a shadow on a place of the ground is kept for tiles of the image, so that most of the ground needs no ray.
+//! Per image tile the objects that can shade its ground are stored, so most of the ground needs no
+//! rays.
 
 use super::camera::View;
 use super::cones::Cone;
@@ -12,28 +13,28 @@ use super::scene::{Objects, Scene, members};
 use super::solids::Solid;
 use super::vector::{Vec3, vec3};
 
-/// Pixels on a side of a tile.
+/// The side of a tile in pixels.
 pub(super) const TILE: usize = 8;
 
 const FALLOFF: f32 = 60.0;
 
-/// Power, radius and sample points of the key, the fill and the back lamp.
+/// Power, radius and number of sample points of the key, fill and back lamps.
 const LAMPS: [(f32, f32, usize); 3] = [(0.78, 0.55, 16), (0.30, 0.8, 10), (0.36, 0.8, 10)];
 
-/// The even light.
+/// The ambient light.
 const AMBIENT: f32 = 0.30;
 
-/// From which distance on, in radii, an object takes no even light away.
+/// The distance in radii from which on an object hides no ambient light.
 const NEAR: f32 = 4.0;
 
-/// Ten times as far above a surface as rays to a lamp begin.
+/// Ten times the height above a surface at which rays to a lamp begin.
 const ABOVE: f32 = 1e-2;
 
 struct Lamp {
     position: Vec3,
     power: f32,
     radius: f32,
-    /// Points on its disc, which faces the middle of the ground.
+    /// Sample points on its disc, which faces the middle of the ground.
     samples: Vec<Vec3>,
 }
 
@@ -56,7 +57,7 @@ impl Lamp {
         }
     }
 
-    /// What it gives to a surface without shadows.
+    /// Returns its light on a surface without shadows.
     fn on(&self, point: Vec3, normal: Vec3) -> f32 {
         let way = self.position - point;
         let squared = way.dot(way);
@@ -65,18 +66,18 @@ impl Lamp {
     }
 }
 
-/// All light of a scene.
+/// All lights of a scene.
 pub(super) struct Lights {
     lamps: [Lamp; 3],
     pub(super) solids: Vec<Solid>,
-    /// By object: the others that may stand between it and each lamp.
+    /// By object: the other objects that may be between it and each lamp.
     between: Vec<[Objects; 3]>,
 }
 
-/// The objects that may shade a place from each lamp, and those near it.
+/// The objects that may shade a point from each lamp, and the objects near it.
 pub(super) type Shading = [Objects; 4];
 
-/// By tile: the objects that may shade its ground from each lamp, and those near it.
+/// By tile: the objects that may shade its ground from each lamp, and the objects near it.
 pub(super) struct Tiles {
     pub(super) columns: usize,
     pub(super) rows: usize,
@@ -110,7 +111,7 @@ impl Lights {
         }
     }
 
-    /// The objects' shadows on the ground, as rectangles of tiles around them.
+    /// Returns the objects' shadows on the ground, as bounding rectangles of tiles.
     pub(super) fn tiles(&self, view: &View) -> Tiles {
         let (columns, rows) = (view.width.div_ceil(TILE), view.height.div_ceil(TILE));
         let mut shading = vec![[0; 4]; columns * rows];
@@ -125,7 +126,8 @@ impl Lights {
             };
             let corners = solid.corners();
             for (what, lamp) in self.lamps.iter().enumerate() {
-                // the shadow of a convex body lies within the hull of its box's corners' shadows
+                // the shadow of a convex body is within the hull of the shadows of its box's
+                // corners
                 let shadows = lamp.samples.iter().flat_map(|from| {
                     corners.iter().map(move |corner| {
                         let height = corner.z.max(0.0);
@@ -147,9 +149,10 @@ impl Lights {
         Tiles { columns, rows, shading }
     }
 
-    /// Of what may shade a tile's ground, that which really may between these four of its points.
+    /// Narrows a tile's shading to the objects that can really shade the ground between these
+    /// corners.
     pub(super) fn reaching(&self, shading: Shading, corners: [Vec3; 4]) -> Shading {
-        /// What no rounding reaches, in parts of the radius and in lengths.
+        /// A margin beyond rounding errors: a factor of the radius, and a length.
         const ROOM: (f32, f32) = (1.01, 1e-3);
         let middle = corners.into_iter().fold(Vec3::default(), |sum, corner| sum + corner) * 0.25;
         let far = corners
@@ -169,7 +172,7 @@ impl Lights {
         [shaded_from(0, key), shaded_from(1, fill), shaded_from(2, back), near]
     }
 
-    /// Light on the ground, by what may shade it from each lamp and from the even light.
+    /// Returns the light on the ground, given the objects that may shade it.
     pub(super) fn on_ground(&self, point: Vec3, [key, fill, back, near]: Shading) -> f32 {
         let up = vec3(0.0, 0.0, 1.0);
         let mut light = AMBIENT * self.openness(point, near);
@@ -179,7 +182,7 @@ impl Lights {
         light
     }
 
-    /// The share of a lamp that is seen from a point past the objects.
+    /// Returns the share of a lamp that is visible from a point past the objects.
     fn seen(&self, lamp: &Lamp, point: Vec3, objects: Objects) -> f32 {
         let cone = Cone::new(point, 0.0, lamp.position, lamp.radius);
         let objects = self.those(objects, |solid| cone.may_hold(solid));
@@ -191,14 +194,14 @@ impl Lights {
         1.0 - hidden as f32 / lamp.samples.len() as f32
     }
 
-    /// The objects of a set for which something holds.
+    /// Returns the objects of a set for which `holds` is true.
     fn those(&self, objects: Objects, holds: impl Fn(&Solid) -> bool) -> Objects {
         let held = members(objects).filter(|index| holds(&self.solids[*index]));
         held.fold(0, |set, index| set | 1 << index)
     }
 
-    /// Diffuse light on a surface, and what its lamps send towards a viewer as highlights: the sum over lamps of light · cosᵏ of
-    /// the angle between the normal and the middle of both ways.
+    /// Returns the diffuse light on a surface and its highlight towards a viewer: the sum over
+    /// lamps of light · cosᵏ of the angle between the normal and the halfway vector.
     pub(super) fn on_object(&self, point: Vec3, normal: Vec3, to_eye: Vec3, own: usize, power: u32) -> (f32, f32) {
         let (mut diffuse, mut shine) = (self.even(point, normal), 0.0);
         for (lamp, others) in self.lamps.iter().zip(self.between[own]) {
@@ -213,12 +216,13 @@ impl Lights {
         (diffuse, shine)
     }
 
-    /// Diffuse light without shadows: what a reflection shows.
+    /// Returns the diffuse light without shadows, for reflections.
     pub(super) fn reflected(&self, point: Vec3, normal: Vec3) -> f32 {
         self.lamps.iter().map(|lamp| lamp.on(point, normal)).sum::<f32>() * 0.8 + self.even(point, normal)
     }
 
-    /// How much of the lamps themselves a mirror shows that looks this way: lamps as soft discs.
+    /// Returns how much of the lamps, as soft discs, a mirror with this direction of reflection
+    /// shows.
     pub(super) fn mirrored(&self, point: Vec3, way: Vec3) -> f32 {
         let disc = |lamp: &Lamp| {
             let to_lamp = (lamp.position - point).unit();
@@ -227,7 +231,7 @@ impl Lights {
         self.lamps.iter().map(disc).sum()
     }
 
-    /// The even light: surfaces that face the ground get what it throws back.
+    /// Returns the ambient light; surfaces that face the ground receive the light it reflects.
     fn even(&self, point: Vec3, normal: Vec3) -> f32 {
         let low = 0.55 + 0.45 * (point.z / 0.5).min(1.0);
         AMBIENT * (0.55 + 0.45 * normal.z) * if normal.z < 0.5 { low } else { 1.0 }
@@ -245,7 +249,7 @@ impl Lights {
     }
 }
 
-/// xⁿ by squaring: the same on every machine.
+/// Returns xⁿ by squaring: the same on every machine.
 fn power_of(x: f32, mut n: u32) -> f32 {
     let (mut base, mut result) = (x, 1.0);
     while n > 0 {

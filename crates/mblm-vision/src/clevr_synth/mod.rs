@@ -1,5 +1,5 @@
-//! A synthetic CLEVR: images of simple objects and questions about them, in the layout of the CLEVR data set (Johnson et al.
-//! 2017, arXiv 1612.06890), where that is not at hand.
+//! A synthetic CLEVR: images of simple objects and questions about them, in the layout of the CLEVR
+//! data set (Johnson et al. 2017, arXiv 1612.06890), for use without that data set.
 //!
 //! ```text
 //! (seed, split, image) ──▶ sampling ──▶ Scene ──▶ image ──▶ images/{train,val}/CLEVR_*_NNNNNN.png
@@ -8,8 +8,8 @@
 //!                                                        family, phrase, program, text
 //! ```
 //!
-//! Images are drawn by a small ray caster (`camera`, `solids`, `raster`, `light`, `image`), in exact arithmetic and `libm`
-//! only: the same seed gives the same bytes on every machine.
+//! A small ray caster draws the images (`camera`, `solids`, `raster`, `light`, `image`), with exact
+//! arithmetic and `libm` alone: the same seed gives the same bytes on every machine.
 
 mod attributes;
 mod camera;

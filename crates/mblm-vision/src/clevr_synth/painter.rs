@@ -1,8 +1,8 @@
-//! A scene as an image: ground, objects with diffuse light, highlights and mirrored surroundings, smooth edges.
+//! Draws a scene: ground, objects with diffuse light, highlights and reflections, smooth edges.
 //!
-//! Pixels that show one object, or only ground, take one ray through their middle; those beside another object take a grid of rays.
-//! Where nothing shades the ground it is computed at the corners of 8 × 8 tiles and interpolated between. Light is linear until the
-//! end, where a table gives the bytes of sRGB.
+//! A pixel takes one ray through its middle; a pixel beside another object takes a grid of rays.
+//! Unshaded ground is computed at the corners of 8 × 8 tiles and interpolated. Light is linear
+//! until a table converts it to sRGB bytes at the end.
 
 use super::attributes::Look;
 use super::camera::View;
@@ -11,21 +11,21 @@ use super::raster::{GROUND, Raster};
 use super::scene::Scene;
 use super::vector::{Vec3, vec3};
 
-/// The ground's share of light that it throws back.
+/// The share of light that the ground reflects.
 const GROUND_ALBEDO: Vec3 = vec3(0.40, 0.395, 0.385);
 
-/// Entries of the table of sRGB bytes.
+/// The number of entries in the table of sRGB bytes.
 const SHADES: usize = 4096;
 
-/// What all images share.
+/// The data shared by all images.
 pub(super) struct Painter {
     width: usize,
     height: usize,
-    /// Rays along a side of a pixel at an edge.
+    /// The rays along a side of a pixel at an edge.
     rays: usize,
-    /// The byte of linear light i / (SHADES − 1).
+    /// The sRGB byte of linear light i / (SHADES − 1).
     srgb: Vec<u8>,
-    /// The linear albedo of each byte of a colour.
+    /// The linear albedo of each byte of a color.
     linear: Vec<f32>,
 }
 
@@ -44,7 +44,8 @@ impl Painter {
             height,
             rays,
             srgb: (0..SHADES).map(byte).collect(),
-            // a little flatter than sRGB's own curve: CLEVR's objects come out lighter than the colours they are given
+            // flatter than sRGB's curve, as CLEVR's objects appear lighter than their nominal
+            // colors
             linear: (0..256).map(|byte| libm::powf(byte as f32 / 255.0, 1.7)).collect(),
         }
     }
@@ -57,7 +58,7 @@ impl Painter {
         self.height
     }
 
-    /// The pixels of a scene, row by row, four bytes each.
+    /// Returns the pixels of a scene, row by row, four bytes each.
     pub(super) fn paint(&self, scene: &Scene) -> Vec<u8> {
         let view = View::new(scene.camera, self.width, self.height);
         let lights = Lights::new(scene);
@@ -79,7 +80,7 @@ impl Painter {
         vec3(red, green, blue)
     }
 
-    /// The bytes of a pixel.
+    /// Returns the bytes of a pixel.
     fn bytes(&self, light: Vec3) -> [u8; 4] {
         let byte = |part: f32| {
             let shade = (part * (SHADES - 1) as f32 + 0.5).min((SHADES - 1) as f32);
@@ -99,7 +100,7 @@ struct Painting<'a> {
     albedos: Vec<Vec3>,
 }
 
-/// What the ground of a tile needs to be lit.
+/// The precomputed light of a tile's ground.
 struct Tile {
     /// The objects that may shade it.
     shading: Shading,
@@ -130,7 +131,7 @@ impl Painting<'_> {
         pixels
     }
 
-    /// The light of a pixel.
+    /// Returns the light of a pixel.
     fn pixel(&self, x: usize, y: usize, tile: &Tile) -> Vec3 {
         if self.is_edge(x, y) {
             return self.blend(x, y, tile.shading);
@@ -144,7 +145,8 @@ impl Painting<'_> {
         }
     }
 
-    /// What may shade the ground of a tile: of the objects in whose shadows' rectangles it lies, those that its corners leave.
+    /// Returns the objects that may shade the ground of a tile: its shadow rectangles, narrowed by
+    /// its corners.
     fn shading(&self, row: usize, column: usize) -> Shading {
         let shading = self.tiles.shading[row * self.tiles.columns + column];
         let corner = |down: usize, right: usize| {
@@ -157,7 +159,7 @@ impl Painting<'_> {
         }
     }
 
-    /// Light on unshaded ground at the corners of all tiles.
+    /// Returns the light on unshaded ground at the corners of all tiles.
     fn corner_light(&self) -> Vec<f32> {
         let across = self.tiles.columns + 1;
         let light = |index: usize| {
@@ -170,7 +172,7 @@ impl Painting<'_> {
         (0..across * (self.tiles.rows + 1)).map(light).collect()
     }
 
-    /// Whether one of the pixels around shows something else.
+    /// Returns whether a neighboring pixel shows another object.
     #[inline]
     fn is_edge(&self, x: usize, y: usize) -> bool {
         let (width, ids) = (self.view.width, &self.raster.ids);
@@ -182,7 +184,8 @@ impl Painting<'_> {
             || (y + 1 < self.view.height && ids[pixel + width] != id)
     }
 
-    /// The mean over a grid of rays through a pixel, of which each may meet what the pixels around show.
+    /// Returns the mean over a grid of rays through a pixel; each may hit any object that the
+    /// neighboring pixels show.
     fn blend(&self, x: usize, y: usize, shading: Shading) -> Vec3 {
         let (width, height) = (self.view.width, self.view.height);
         let mut candidates = 0u16;
@@ -210,7 +213,7 @@ impl Painting<'_> {
         sum * (1.0 / (rays * rays) as f32)
     }
 
-    /// The object that a ray meets first, and where.
+    /// Returns the first object that a ray hits, and the ray parameter.
     fn nearest(&self, origin: Vec3, ray: Vec3, among: u16) -> Option<(usize, f32)> {
         super::scene::members(among)
             .map(|id| (id, &self.lights.solids[id]))
@@ -232,7 +235,7 @@ impl Painting<'_> {
         }
     }
 
-    /// The light from an object's point at a depth along a ray.
+    /// Returns the light from an object's point at a depth along a ray.
     fn object(&self, id: usize, ray: Vec3, depth: f32) -> Vec3 {
         let object = &self.scene.objects[id];
         let albedo = self.albedos[id];
@@ -248,14 +251,15 @@ impl Painting<'_> {
         let facing = to_eye.dot(normal).max(0.0);
         let mirror = normal * (2.0 * facing) - to_eye;
         let seen = self.mirrored(id, point + normal * 2e-3, mirror);
-        // a mirror in the metal's colour, whiter where it is seen at a slant (Schlick)
+        // a mirror in the metal's color, whiter at grazing angles (Schlick)
         let slant = 1.0 - facing;
         let fresnel = slant * slant * slant * slant * slant;
         let tint = albedo * (0.85 * (1.0 - fresnel)) + white * (0.15 + 0.5 * fresnel);
         albedo * (0.42 * diffuse) + tint.times(seen) * 0.8 + white * (1.3 * shine)
     }
 
-    /// What a mirror at a point shows in a direction: another object, the ground, or the dim room with its lamps.
+    /// Returns the reflection at a point in a direction: another object, the ground, or the dim
+    /// room with its lamps.
     fn mirrored(&self, own: usize, point: Vec3, way: Vec3) -> Vec3 {
         let others = ((1u32 << self.scene.objects.len()) - 1) as u16 & !(1 << own);
         if let Some((id, distance)) = self.nearest(point, way, others) {
@@ -265,7 +269,7 @@ impl Painting<'_> {
         }
         if way.z < -0.02 {
             let there = point + way * (-point.z / way.z);
-            // the ground that the object itself shades is near it
+            // near the object, the ground is shaded by the object itself
             let shade = (0.35 + 0.65 * (point.z / -way.z * 0.8)).min(1.0);
             return GROUND_ALBEDO * (shade * self.lights.reflected(vec3(there.x, there.y, 0.0), vec3(0.0, 0.0, 1.0)));
         }
@@ -274,7 +278,8 @@ impl Painting<'_> {
     }
 }
 
-/// Between the values at a tile's corners (upper left, upper right, lower left, lower right), at the middle of its pixel.
+/// Interpolates a tile's corner values (upper left, upper right, lower left, lower right) at the
+/// middle of a pixel.
 #[inline]
 fn between([upper_left, upper_right, lower_left, lower_right]: [f32; 4], x: usize, y: usize) -> f32 {
     let (across, down) = ((x as f32 + 0.5) / TILE as f32, (y as f32 + 0.5) / TILE as f32);
@@ -338,7 +343,7 @@ mod tests {
                         *sum += f32::from(pixels[4 * pixel + part]);
                     }
                 }
-                // channels that differ much in the colour differ in the same sense in the image
+                // clearly different channels of the color are in the same order in the image
                 let rgb = object.look.rgb();
                 for (one, other) in [(0, 1), (1, 2), (0, 2)] {
                     if (rgb[one] - rgb[other]).abs() > 40.0 {

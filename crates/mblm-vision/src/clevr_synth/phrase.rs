@@ -1,7 +1,8 @@
-//! Noun phrases: "the large red cube that is left of the small sphere", as a mould with open values, and filled for a scene.
+//! Noun phrases, such as "the large red cube that is left of the small sphere": as moulds with open
+//! values, and filled for a scene.
 //!
-//! Filling draws values and executes the phrase's part of the program at the same time. It fails where an object that is spoken of
-//! as *the* is not the only one, and where a relation says nothing: where the phrase without it would mean the same objects.
+//! Filling draws values and executes the phrase's part of the program. It fails if *the* object is
+//! not unique, or if a relation is redundant: without it the phrase would mean the same objects.
 
 use super::attributes::{Attribute, Direction, Value};
 use super::draws::Draws;
@@ -9,10 +10,10 @@ use super::family::Chain;
 use super::program::{Execution, Function, Outcome};
 use super::scene::{Objects, members};
 
-/// What is drawn before values are: which attributes are named, and how the objects hang together.
+/// A phrase without values: which attributes are named, and how the objects are linked.
 #[derive(Clone, Debug)]
 pub(super) struct Mould {
-    /// By [`Attribute::ALL`]'s order.
+    /// In the order of [`Attribute::ALL`].
     named: [bool; 4],
     links: Vec<(LinkKind, Mould)>,
 }
@@ -23,24 +24,24 @@ enum LinkKind {
     Same(Attribute),
 }
 
-/// How a phrase's objects are tied to another object.
+/// A link from a phrase's objects to another object.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Link {
     Direction(Direction),
     Same(Attribute),
 }
 
-/// Objects, described.
+/// A description of objects.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(super) struct Phrase {
-    /// By [`Attribute::ALL`]'s order.
+    /// In the order of [`Attribute::ALL`].
     pub(super) values: [Option<Value>; 4],
     /// None, one, or two that both hold.
     pub(super) links: Vec<(Link, Phrase)>,
 }
 
 impl Mould {
-    /// A mould for a chain; `open` is not named of the objects themselves, as it is asked for.
+    /// Draws a mould for a chain; `open`, the attribute that is asked for, is not named.
     pub(super) fn draw(draws: &mut Draws, chain: Chain, open: Option<Attribute>) -> Self {
         let links = match chain {
             Chain::Hops(0) => Vec::new(),
@@ -50,7 +51,7 @@ impl Mould {
                 (LinkKind::Relation, Self::draw(draws, Chain::Hops(0), None)),
             ],
             Chain::Same(attribute) => {
-                // the shared value stays unsaid
+                // the shared value is not named
                 let anchor = Self::draw(draws, Chain::Hops(0), Some(attribute));
                 vec![(LinkKind::Same(attribute), anchor)]
             }
@@ -68,7 +69,7 @@ impl Mould {
             named[*attribute as usize] = draws.coin();
         }
         if links.is_empty() && named == [false; 4] {
-            // "the thing" alone means nothing
+            // "the thing" alone says nothing
             if let Some(attribute) = draws.pick(&free) {
                 named[*attribute as usize] = true;
             }
@@ -76,19 +77,19 @@ impl Mould {
         Self { named, links }
     }
 
-    /// A phrase for any number of objects, and the step that gives them.
+    /// Fills a phrase for any number of objects; also returns their step.
     pub(super) fn fill(&self, draws: &mut Draws, execution: &mut Execution<'_>) -> Option<(Phrase, usize)> {
         let wished = draws.coin();
         self.fill_with(draws, execution, wished, false)
     }
 
-    /// A phrase for one object, and the step that gives it.
+    /// Fills a phrase for one object; also returns its step.
     pub(super) fn fill_unique(&self, draws: &mut Draws, execution: &mut Execution<'_>) -> Option<(Phrase, usize)> {
         let (phrase, step) = self.fill_with(draws, execution, true, true)?;
         Some((phrase, execution.add(Function::Unique, &[step])?))
     }
 
-    /// `present`: with the values of an object that is there, rather than any.
+    /// `present`: with the values of an existing object rather than any values.
     fn fill_with(
         &self,
         draws: &mut Draws,
@@ -138,7 +139,7 @@ impl Mould {
             step = execution.add(Function::Filter(value), &[step])?;
         }
         let meant = execution.set(step);
-        // every relation has to narrow: with one of them alone, or none, other objects would be meant
+        // each relation must narrow the set: without it other objects would be meant
         let says_something = match sets[..] {
             [] => true,
             [_] => meant != alike,

@@ -1,49 +1,50 @@
-//! Programs: CLEVR's functions, what each gives on a scene, and the program's answer.
+//! Programs: CLEVR's functions and their results on a scene.
 //!
-//! A program is a list of steps; a step applies a function to the results of earlier ones, the last step gives the answer.
+//! A program is a list of steps. Each step applies a function to the results of earlier steps; the
+//! last step gives the answer.
 //!
 //! | function | takes | gives |
 //! |---|---|---|
 //! | scene | | all objects |
 //! | filter_A v | objects | those whose attribute A is v |
-//! | unique | objects | the only one; nothing if there are none or several |
-//! | relate d | object | those that lie in direction d from it |
-//! | same_A | object | the others with its value of A |
-//! | union, intersect | objects, objects | those in either, in both |
+//! | unique | objects | the only one; fails for none or several |
+//! | relate d | object | the objects in direction d from it |
+//! | same_A | object | the other objects with its value of A |
+//! | union, intersect | objects, objects | the objects in either, in both |
 //! | count, exist | objects | their number; whether there are any |
 //! | query_A | object | its value of A |
-//! | equal_A | value, value | whether they are the same |
-//! | equal_integer, less_than, greater_than | number, number | what their names say |
+//! | equal_A | value, value | whether they are equal |
+//! | equal_integer, less_than, greater_than | number, number | the result of the comparison |
 
 use super::attributes::{Attribute, Direction, Value};
 use super::scene::{Graph, Objects};
 
-/// What a step does.
+/// The function of a step.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub enum Function {
     /// All objects.
     Scene,
-    /// Those with this value.
+    /// The objects with this value.
     Filter(Value),
-    /// The only one.
+    /// The only object.
     Unique,
-    /// Those in a direction.
+    /// The objects in a direction.
     Relate(Direction),
-    /// The others with the same value of an attribute.
+    /// The other objects with the same value of an attribute.
     Same(Attribute),
-    /// Those in either set.
+    /// The objects in either set.
     Union,
-    /// Those in both sets.
+    /// The objects in both sets.
     Intersect,
-    /// Their number.
+    /// The number of objects.
     Count,
     /// Whether there are any.
     Exist,
     /// An object's value.
     Query(Attribute),
-    /// Whether two values of an attribute are the same.
+    /// Whether two values of an attribute are equal.
     Equal(Attribute),
-    /// Whether two numbers are the same.
+    /// Whether two numbers are equal.
     EqualInteger,
     /// Whether the first number is less.
     LessThan,
@@ -52,7 +53,7 @@ pub enum Function {
 }
 
 impl Function {
-    /// The name and the argument in CLEVR's JSON.
+    /// Returns the name and the argument in CLEVR's JSON.
     pub fn name(self) -> (String, Option<&'static str>) {
         let plain = |name: &str| (name.to_string(), None);
         match self {
@@ -73,7 +74,7 @@ impl Function {
         }
     }
 
-    /// The function of a name and an argument; None if there is none.
+    /// Returns the function with a name and an argument, if there is one.
     pub fn parse(name: &str, argument: Option<&str>) -> Option<Self> {
         let attribute = |name: &str| Attribute::ALL.into_iter().find(|attribute| attribute.name() == name);
         let direction = |name: &str| Direction::ALL.into_iter().find(|direction| direction.name() == name);
@@ -96,7 +97,7 @@ impl Function {
         }
     }
 
-    /// How many earlier results it takes.
+    /// Returns the number of inputs.
     pub fn arity(self) -> usize {
         match self {
             Self::Scene => 0,
@@ -106,7 +107,7 @@ impl Function {
         }
     }
 
-    /// What it gives for these results; None if they are of the wrong kinds, or no object is the only one.
+    /// Applies the function; returns None if the inputs have wrong types or no object is unique.
     fn apply(self, graph: &Graph, first: Option<Outcome>, second: Option<Outcome>) -> Option<Outcome> {
         use Outcome::{Number, Object, Set, Truth, Worth};
         Some(match (self, first, second) {
@@ -155,7 +156,7 @@ pub enum Answer {
 }
 
 impl Answer {
-    /// As CLEVR writes it.
+    /// Returns the answer as CLEVR writes it.
     pub fn name(self) -> String {
         match self {
             Self::Truth(true) => "yes".to_string(),
@@ -166,7 +167,7 @@ impl Answer {
     }
 }
 
-/// A function and the numbers of the steps whose results it takes.
+/// A function and the numbers of the steps whose results are its inputs.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub struct Step {
     function: Function,
@@ -174,18 +175,18 @@ pub struct Step {
 }
 
 impl Step {
-    /// What it does.
+    /// Returns its function.
     pub fn function(&self) -> Function {
         self.function
     }
 
-    /// The steps whose results it takes.
+    /// Returns the numbers of its input steps.
     pub fn inputs(&self) -> &[usize] {
         &self.inputs[..self.function.arity()]
     }
 }
 
-/// A program in the making: every step is executed when it is added.
+/// A program under construction: each step is executed when it is added.
 #[derive(Clone)]
 pub(super) struct Execution<'a> {
     pub(super) graph: &'a Graph,
@@ -202,7 +203,7 @@ impl<'a> Execution<'a> {
         }
     }
 
-    /// Adds a step and gives its number; None, with nothing added, where it has no result.
+    /// Adds a step and returns its number; returns None, without adding it, if it has no result.
     pub(super) fn add(&mut self, function: Function, inputs: &[usize]) -> Option<usize> {
         if inputs.len() != function.arity() {
             return None;
@@ -225,7 +226,7 @@ impl<'a> Execution<'a> {
         self.outcomes[step]
     }
 
-    /// The set that a step gave; empty if it gave something else.
+    /// Returns the set that a step gave; empty for another type of result.
     pub(super) fn set(&self, step: usize) -> Objects {
         match self.outcomes[step] {
             Outcome::Set(set) => set,
@@ -233,7 +234,7 @@ impl<'a> Execution<'a> {
         }
     }
 
-    /// What the last step gave, if that answers a question.
+    /// Returns the result of the last step, if it is an answer.
     pub(super) fn answer(&self) -> Option<Answer> {
         match self.outcomes.last()? {
             Outcome::Truth(truth) => Some(Answer::Truth(*truth)),
@@ -248,8 +249,8 @@ impl<'a> Execution<'a> {
     }
 }
 
-/// Executes a program, given as functions and the numbers of the steps whose results they take; None if a step has no result:
-/// inputs that do not fit, `unique` of none or several, or a last step that answers nothing.
+/// Executes a program of functions with the numbers of their input steps. Returns None if a step
+/// has no result: wrong inputs, `unique` of none or several, or a last step without an answer.
 pub fn execute<'a>(graph: &Graph, steps: impl IntoIterator<Item = (Function, &'a [usize])>) -> Option<Answer> {
     let mut execution = Execution::new(graph);
     for (function, inputs) in steps {
@@ -262,7 +263,7 @@ pub fn execute<'a>(graph: &Graph, steps: impl IntoIterator<Item = (Function, &'a
 mod tests {
     use super::*;
 
-    /// Four objects in a row from left to right, the later the farther behind.
+    /// Returns four objects in a row from left to right, each farther behind than the previous one.
     fn graph() -> Graph {
         let looks = [
             ["large", "red", "metal", "cube"],
@@ -275,7 +276,8 @@ mod tests {
         Graph::from_parts(&looks, [&before, &after, &before, &after]).unwrap()
     }
 
-    /// The answer to steps such as `filter_color red 0`: the function, its argument if it has one, its inputs.
+    /// Returns the answer to steps such as `filter_color red 0`: the function, its argument if any,
+    /// its inputs.
     fn answer(program: &str) -> Option<String> {
         let steps: Vec<(Function, Vec<usize>)> = program
             .split(';')

@@ -1,9 +1,11 @@
-//! Questions about a scene with balanced answers.
+//! Questions about a scene, with balanced answers.
 //!
-//! A type is drawn by its share, a family of it, and a mould: which attributes are named. The mould is filled many times with drawn
-//! values, and what answers the scene gives is noted. Only if the answers differ, and for yes-or-no questions both occur, is the
-//! mould used: an answer is drawn among those that occur, evenly, then one of the fillings that give it. So, whatever the words of
-//! a mould, yes and no are equally likely, and values are as likely as each other: how a question is put does not tell the answer.
+//! A type is drawn by its share, then a family of the type, then a mould, which fixes the named
+//! attributes. The mould is filled many times with drawn values, and the answers on the scene are
+//! recorded. It is used only if the answers differ (for yes-or-no questions, if both occur): an
+//! answer is drawn evenly among those that occurred, then a filling with that answer. So for any
+//! wording yes and no are equally likely, and so are values: the wording does not reveal the
+//! answer.
 
 use std::collections::HashSet;
 
@@ -15,13 +17,13 @@ use super::scene::Graph;
 use super::text;
 use crate::clevr::QuestionType;
 
-/// How often a mould is filled.
+/// The number of fillings of a mould.
 const FILLINGS: usize = 48;
 
-/// Moulds that are tried for a type before another type is drawn.
+/// The number of moulds tried for a type before another type is drawn.
 const MOULDS: usize = 40;
 
-/// Types that are drawn, for each question, before the scene is given up.
+/// The number of types drawn per question before the scene is given up.
 const TYPES: usize = 50;
 
 /// A question about a scene.
@@ -34,10 +36,10 @@ pub(super) struct Question {
     pub(super) program: Vec<Step>,
 }
 
-/// The phrases of a question, and its program with what it gave.
+/// The phrases of a question, and its executed program.
 type Filled<'a> = (Vec<Phrase>, Execution<'a>);
 
-/// Makes questions.
+/// A generator of questions.
 pub(super) struct Asker {
     families: Vec<Family>,
     shares: Vec<f32>,
@@ -46,7 +48,7 @@ pub(super) struct Asker {
 }
 
 impl Asker {
-    /// Of questions with up to so many relations.
+    /// Allows questions with up to this many relations.
     pub(super) fn new(max_relations: usize) -> Self {
         let families = families();
         let of = |kind: &QuestionType| {
@@ -64,7 +66,7 @@ impl Asker {
         }
     }
 
-    /// `count` different questions; fewer if the scene gives no more.
+    /// Returns `count` different questions, or fewer if the scene yields no more.
     pub(super) fn ask(&self, draws: &mut Draws, graph: &Graph, count: usize) -> Vec<Question> {
         let mut questions = Vec::with_capacity(count);
         let (mut programs, mut texts) = (HashSet::new(), HashSet::new());
@@ -88,7 +90,7 @@ impl Asker {
         questions
     }
 
-    /// A question of a family; None if a drawn mould does not give different answers.
+    /// Returns a question of a family; None if a drawn mould does not give different answers.
     fn one(&self, draws: &mut Draws, graph: &Graph, number: usize) -> Option<Question> {
         let family = self.families[number];
         let moulds = moulds(draws, family);
@@ -135,7 +137,8 @@ fn moulds(draws: &mut Draws, family: Family) -> Vec<Mould> {
     }
 }
 
-/// Fills the moulds of a family and adds what it asks; None if the question would be ambiguous or pointless.
+/// Fills the moulds of a family and adds its own step; None if the question would be ambiguous or
+/// trivial.
 fn fill(draws: &mut Draws, execution: &mut Execution<'_>, family: Family, moulds: &[Mould]) -> Option<Vec<Phrase>> {
     let unique = matches!(family, Family::Query(..) | Family::CompareAttribute(..));
     let (mut phrases, mut steps) = (Vec::with_capacity(2), Vec::with_capacity(2));
@@ -156,7 +159,7 @@ fn fill(draws: &mut Draws, execution: &mut Execution<'_>, family: Family, moulds
         (Family::Query(attribute, _), [object]) => execution.add(Function::Query(attribute), &[*object])?,
         (Family::CountEither, [one, other]) => {
             let (left, right) = (execution.set(*one), execution.set(*other));
-            // a set within the other adds nothing
+            // a subset of the other set adds nothing
             if left & !right == 0 || right & !left == 0 {
                 return None;
             }

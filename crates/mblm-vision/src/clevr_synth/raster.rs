@@ -1,9 +1,10 @@
-//! Which object each pixel shows: for every object, the rays through the pixels of the rectangle around it; the nearest hit stays.
+//! The object in each pixel: every object is tested on the rays through its bounding rectangle; the
+//! nearest hit stays.
 
 use super::camera::View;
 use super::scene::Object;
 
-/// No object: the ground.
+/// The value of pixels without an object, which show the ground.
 pub(super) const GROUND: u8 = u8::MAX;
 
 /// The object and the depth of each pixel, row by row.
@@ -33,7 +34,7 @@ impl Raster {
         Self { ids, depths }
     }
 
-    /// The visible pixels of each of the first `count` objects.
+    /// Returns the number of visible pixels of each of the first `count` objects.
     pub(super) fn visible(&self, count: usize) -> Vec<usize> {
         let mut counts = vec![0; count];
         for id in &self.ids {

@@ -1,4 +1,4 @@
-//! Scenes and questions as CLEVR's JSON has them.
+//! The JSON of scenes and questions, in CLEVR's format.
 
 use serde::Serialize;
 
@@ -9,7 +9,7 @@ use super::question::Question;
 use super::scene::{Graph, Object, Scene, members};
 use super::vector::{Vec3, vec3};
 
-/// An image's place in the data set.
+/// The position of an image in the data set.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Place {
     /// `train` or `val`.
@@ -41,7 +41,7 @@ struct ObjectRecord {
     color: &'static str,
     #[serde(rename = "3d_coords")]
     coords: [f32; 3],
-    /// Column, row and depth of the centre.
+    /// Column, row and depth of the center.
     pixel_coords: (i64, i64, f32),
     rotation: f32,
 }
@@ -96,7 +96,7 @@ fn array(v: Vec3) -> [f32; 3] {
     [v.x, v.y, v.z]
 }
 
-/// A scene's JSON; `view` is that of the image.
+/// Returns a scene's JSON; `view` is the image's.
 pub(super) fn scene(place: Place, scene: &Scene, graph: &Graph, view: &View) -> serde_json::Result<String> {
     let object = |object: &Object| {
         let name = |attribute| object.look.value(attribute).name();
@@ -129,7 +129,7 @@ pub(super) fn scene(place: Place, scene: &Scene, graph: &Graph, view: &View) -> 
     })
 }
 
-/// A question's JSON; `index` counts all questions of the split.
+/// Returns a question's JSON; `index` counts all questions of the split.
 pub(super) fn question<'a>(place: Place, index: usize, question: &'a Question) -> serde_json::Result<String> {
     let step = |step: &'a Step| {
         let (function, argument) = step.function().name();

@@ -1,9 +1,10 @@
-//! Drawing a scene as CLEVR does: attributes, places and turns uniformly, and what is ambiguous or hidden is drawn again.
+//! Draws a scene as CLEVR does: attributes, positions and rotations are uniform, and ambiguous or
+//! hidden objects are drawn again.
 //!
-//! Places are uniform in [−3, 3)² such that surfaces keep a distance of 0.25 and centres one of 0.4 along both axes of the
-//! image's ground directions. Of each object at least 200 pixels of an image of 480 × 320 are visible. A scene for which 50
-//! places in a row do not do, or in which something is hidden, is begun anew with as many objects, so that the number of
-//! objects stays uniform.
+//! Positions are uniform in [−3, 3)². Surfaces are at least 0.25 apart, and centers at least 0.4
+//! along both of the camera's directions on the ground. At least 200 pixels of each object are
+//! visible in a 480 × 320 image. After 50 failed positions in a row, or if an object is hidden, the
+//! scene is drawn again with the same number of objects, so that this number stays uniform.
 
 use super::attributes::{Attribute, Direction, Look};
 use super::camera::{Camera, View};
@@ -13,10 +14,10 @@ use super::scene::{Object, Scene};
 use super::solids::Solid;
 use super::vector::vec3;
 
-/// The fewest objects of a scene.
+/// The smallest number of objects in a scene.
 pub const MIN_OBJECTS: usize = 3;
 
-/// The size of CLEVR's images, in which visibility is counted whatever is drawn.
+/// The size of CLEVR's images, in which visibility is counted at every output size.
 pub(super) const FULL: (usize, usize) = (480, 320);
 
 const EXTENT: f32 = 3.0;
@@ -25,14 +26,15 @@ const MARGIN: f32 = 0.4;
 const VISIBLE: usize = 200;
 const PLACES: usize = 50;
 
-/// Attempts with the same number of objects; then one less, so that an unlucky camera does not take for ever.
+/// The number of attempts with the same number of objects; then one less, so that an unlucky camera
+/// cannot loop forever.
 const ATTEMPTS: usize = 500;
 
-/// Where CLEVR's lights are, before each is moved by up to [`LIGHT_JITTER`] along each axis.
+/// The positions of CLEVR's lights, before each is moved by up to [`LIGHT_JITTER`] along each axis.
 const LIGHTS: [[f32; 3]; 3] = [[6.45, -2.91, 4.26], [-4.67, -4.01, 3.01], [-1.11, 2.65, 5.87]];
 const LIGHT_JITTER: f32 = 1.0;
 
-/// A scene of [`MIN_OBJECTS`] to `most` objects.
+/// Draws a scene of [`MIN_OBJECTS`] to `most` objects.
 pub(super) fn draw(draws: &mut Draws, most: usize) -> Scene {
     let fewest = MIN_OBJECTS.min(most);
     let mut count = fewest + draws.below(most - fewest + 1);

@@ -1,33 +1,34 @@
-//! A scene: objects on the ground, and how they lie to each other.
+//! A scene: objects on the ground, and their relations.
 //!
-//! Object b is *left of* a if (b − a)·left > 0.2 in units of the ground, and so for the other directions. Scenes are drawn such
-//! that objects are at least 0.4 apart along both axes, so every pair is either left or right, in front or behind.
+//! Object b is *left of* a if (b − a)·left > 0.2 in units of the ground; likewise for the other
+//! directions. Objects of a scene are at least 0.4 apart along both axes, so in every pair one is
+//! left and one right, one in front and one behind.
 
 use super::attributes::{Attribute, Direction, Look, Value};
 use super::camera::Camera;
 use super::solids::Solid;
 use super::vector::Vec3;
 
-/// From where on an object lies in a direction.
+/// The distance from which on an object is in a direction.
 const RELATED: f32 = 0.2;
 
-/// The most objects of a scene, as `Objects` is 16 bits.
+/// The largest number of objects in a scene; `Objects` has 16 bits.
 pub const MAX_OBJECTS: usize = 10;
 
 /// An object.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Object {
     pub(super) look: Look,
-    /// Its turn about the vertical, in degrees.
+    /// Its rotation about the vertical, in degrees.
     pub(super) rotation: f32,
     pub(super) solid: Solid,
 }
 
-/// What the camera sees, and from where.
+/// The objects, their lights and the camera's position.
 #[derive(Clone, Debug)]
 pub(super) struct Scene {
     pub(super) camera: Camera,
-    /// Key, fill and back light.
+    /// The positions of the key, fill and back lights.
     pub(super) lights: [Vec3; 3],
     pub(super) objects: Vec<Object>,
 }
@@ -35,11 +36,11 @@ pub(super) struct Scene {
 /// A set of objects: bit i is object i.
 pub(super) type Objects = u16;
 
-/// What questions are about: the looks of objects and their relations.
+/// The subjects of questions: the looks of objects and their relations.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Graph {
     looks: Vec<Look>,
-    /// By direction, then object: the objects that lie there.
+    /// By direction, then object: the objects in that direction.
     related: [Vec<Objects>; 4],
 }
 
@@ -60,8 +61,9 @@ impl Graph {
         }
     }
 
-    /// A graph of its parts: looks as (size, color, material, shape), and by direction the numbers of the objects that lie there
-    /// from each object. None if a name is unknown, a number is no object's, or there are more than [`MAX_OBJECTS`].
+    /// Builds a graph from looks as (size, color, material, shape) and, by direction, the numbers
+    /// of the objects in that direction from each object. Returns None for an unknown name, an
+    /// invalid number, or more than [`MAX_OBJECTS`].
     pub fn from_parts(looks: &[[&str; 4]], related: [&[Vec<usize>]; 4]) -> Option<Self> {
         let count = looks.len();
         if count > MAX_OBJECTS || related.iter().any(|lists| lists.len() != count) {
@@ -89,7 +91,7 @@ impl Graph {
         })
     }
 
-    /// All objects.
+    /// Returns all objects.
     pub(super) fn all(&self) -> Objects {
         ((1u32 << self.looks.len()) - 1) as Objects
     }
@@ -98,29 +100,29 @@ impl Graph {
         self.looks[object]
     }
 
-    /// The objects with this value.
+    /// Returns the objects with this value.
     pub(super) fn having(&self, value: Value) -> Objects {
         set(&self.looks, |look| look.value(value.attribute) == value)
     }
 
-    /// The objects that lie in a direction from one.
+    /// Returns the objects in a direction from one.
     pub(super) fn related(&self, direction: Direction, object: usize) -> Objects {
         self.related[direction as usize][object]
     }
 
-    /// The other objects with the same value as one.
+    /// Returns the other objects with the same value as one.
     pub(super) fn same(&self, attribute: Attribute, object: usize) -> Objects {
         self.having(self.look(object).value(attribute)) & !(1 << object)
     }
 }
 
-/// The places at which something holds.
+/// Returns the set of indices for which `holds` is true.
 fn set<T>(among: &[T], holds: impl Fn(&T) -> bool) -> Objects {
     let bit = |(index, one)| Objects::from(holds(one)) << index;
     among.iter().enumerate().map(bit).fold(0, |set, bit| set | bit)
 }
 
-/// The numbers of the objects of a set, in order.
+/// Returns the numbers of the objects of a set, in order.
 pub(super) fn members(set: Objects) -> impl Iterator<Item = usize> {
     let mut rest = set;
     std::iter::from_fn(move || {

@@ -1,12 +1,14 @@
-//! Where rays meet spheres, cubes and cylinders that stand on the ground z = 0, and the normals there.
+//! Intersections of rays with spheres, cubes and cylinders that stand on the ground z = 0, and the
+//! normals there.
 //!
-//! A ray is o + t·d with d of any length. In the solid's own frame, turned about z so that a cube's faces face the axes, a
-//! sphere is |p| ≤ r, a cube max(|x|, |y|, |z|) ≤ r, a cylinder x² + y² ≤ r², |z| ≤ r.
+//! A ray is o + t·d with d of any length. In the solid's own frame, rotated about z so that a
+//! cube's faces are perpendicular to the axes, a sphere is |p| ≤ r, a cube max(|x|, |y|, |z|) ≤ r,
+//! a cylinder x² + y² ≤ r², |z| ≤ r.
 
 use super::attributes::{Look, Shape};
 use super::vector::{Vec3, vec3};
 
-/// How wide the rounded-looking edges of cubes and cylinders are, as a share of r.
+/// The width of the seemingly rounded edges of cubes and cylinders, as a share of r.
 const BEVEL: f32 = 0.12;
 
 /// A solid of half height `radius`.
@@ -15,14 +17,14 @@ pub(super) struct Solid {
     pub(super) shape: Shape,
     pub(super) center: Vec3,
     pub(super) radius: f32,
-    /// The radius of the sphere around it.
+    /// The radius of its bounding sphere.
     pub(super) around: f32,
     cos: f32,
     sin: f32,
 }
 
 impl Solid {
-    /// An object of this look at (x, y), turned by degrees.
+    /// Returns an object of this look at (x, y), rotated by degrees.
     pub(super) fn new(look: Look, x: f32, y: f32, degrees: f32) -> Self {
         let radius = look.radius();
         let angle = degrees.to_radians();
@@ -52,7 +54,7 @@ impl Solid {
         vec3(self.cos * v.x - self.sin * v.y, self.cos * v.y + self.sin * v.x, v.z)
     }
 
-    /// The radius of the circle around what it covers of the ground.
+    /// Returns the radius of the circle around its footprint on the ground.
     pub(super) fn wide(&self) -> f32 {
         match self.shape {
             Shape::Cube => self.radius * std::f32::consts::SQRT_2,
@@ -60,7 +62,7 @@ impl Solid {
         }
     }
 
-    /// The corners of the box around it.
+    /// Returns the corners of its bounding box.
     pub(super) fn corners(&self) -> [Vec3; 8] {
         std::array::from_fn(|index| {
             let sign = |bit: usize| if index & bit == 0 { -self.radius } else { self.radius };
@@ -68,7 +70,8 @@ impl Solid {
         })
     }
 
-    /// The parameters at which a ray enters and leaves; in order if it meets the solid, and only then.
+    /// Returns the parameters at which a ray enters and leaves; they are in order if and only if it
+    /// hits.
     #[inline]
     fn span(&self, origin: Vec3, direction: Vec3) -> (f32, f32) {
         let from = origin - self.center;
@@ -81,7 +84,8 @@ impl Solid {
 
     #[inline]
     fn sphere(&self, from: Vec3, direction: Vec3) -> (f32, f32) {
-        // from the point of the ray that is nearest to the centre: no difference of large squares
+        // relative to the ray's point nearest to the center, which avoids a difference of large
+        // squares
         let squared = direction.dot(direction);
         let nearest = -from.dot(direction) / squared;
         let miss = from + direction * nearest;
@@ -113,17 +117,18 @@ impl Solid {
         (top.max(enter), bottom.min(leave))
     }
 
-    /// The parameter at which a ray from outside meets the surface, if that is ahead.
+    /// Returns the parameter at which a ray from outside hits the surface, if it is ahead.
     #[inline]
     pub(super) fn hit(&self, origin: Vec3, direction: Vec3) -> Option<f32> {
         let (enter, leave) = self.span(origin, direction);
         (enter < leave && enter > 0.0).then_some(enter)
     }
 
-    /// Whether a ray may meet the sphere around it; surely not otherwise. Cheap, and true of few rays.
+    /// Returns whether a ray may hit the bounding sphere; `false` is certain. Cheap, and true for
+    /// few rays.
     #[inline]
     pub(super) fn is_ahead(&self, origin: Vec3, direction: Vec3) -> bool {
-        /// What no rounding reaches, in parts of the radius.
+        /// A margin beyond rounding errors, as a factor of the radius.
         const ROOM: f32 = 1.01;
         let way = self.center - origin;
         let around = ROOM * self.around;
@@ -131,14 +136,14 @@ impl Solid {
         beyond <= 0.0 || (along > 0.0 && along * along >= beyond * direction.dot(direction))
     }
 
-    /// Whether it stands between a point on or outside of it and the end of a ray.
+    /// Returns whether it is between a point on or outside its surface and the end of a ray.
     #[inline]
     pub(super) fn stands_between(&self, point: Vec3, end: Vec3) -> bool {
         let (enter, leave) = self.span(point, end - point);
         enter < leave && leave > 1e-4 && enter < 1.0
     }
 
-    /// Whether a point lies inside, by the definition.
+    /// Returns whether a point is inside, by definition.
     #[cfg(test)]
     pub(super) fn holds(&self, point: Vec3) -> bool {
         let p = self.inward(point - self.center);
@@ -150,7 +155,8 @@ impl Solid {
         }
     }
 
-    /// The normal at a point of the surface; near the edges of cubes and cylinders it leans over, as if they were rounded.
+    /// Returns the normal at a surface point; near the edges of cubes and cylinders it tilts as if
+    /// they were rounded.
     pub(super) fn normal(&self, point: Vec3) -> Vec3 {
         let p = self.inward(point - self.center) * (1.0 / self.radius);
         let lean = |part: f32| {
@@ -183,11 +189,11 @@ impl Solid {
     }
 }
 
-/// The span of every ray, and of one that misses.
+/// The span of any ray, and the span of a ray that misses.
 const EVERYWHERE: (f32, f32) = (f32::NEG_INFINITY, f32::INFINITY);
 const NOWHERE: (f32, f32) = (f32::INFINITY, f32::NEG_INFINITY);
 
-/// As far to both sides as the root of `half`, if it has one.
+/// Returns the span nearest ± √half, or the span of a miss if `half` ≤ 0.
 #[inline]
 fn around(nearest: f32, half: f32) -> (f32, f32) {
     let root = half.max(0.0).sqrt();
@@ -198,7 +204,7 @@ fn around(nearest: f32, half: f32) -> (f32, f32) {
     }
 }
 
-/// Where |o + t·d| ≤ r on one axis: from…to; everywhere or nowhere if d is 0.
+/// Returns the span with |o + t·d| ≤ r on one axis; everywhere or nowhere if d is 0.
 #[inline]
 fn slab(o: f32, d: f32, r: f32) -> (f32, f32) {
     if d == 0.0 {
@@ -245,7 +251,7 @@ mod tests {
                         hits += 1;
                     }
                     (None, None) => {}
-                    // a corner that the steps pass over, or one beyond their end
+                    // a corner between two steps, or a hit beyond the last step
                     (Some(t), None) => assert!(t > 1.99 || !solid.holds(from + direction * (t + 2e-3)), "{shape}: {t}"),
                     (None, Some(step)) => panic!("{shape}: missed at {step}"),
                 }

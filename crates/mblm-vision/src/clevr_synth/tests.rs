@@ -1,4 +1,4 @@
-//! The written data set, read as a stranger would: from its JSON and PNG files alone.
+//! The written data set, read from its JSON and PNG files alone.
 
 use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::fs;
@@ -48,7 +48,7 @@ fn numbers(json: &Json) -> Vec<usize> {
         .collect()
 }
 
-/// All files below a folder, by name.
+/// Returns all files below a folder, by name.
 fn files(folder: &Path) -> BTreeMap<String, Vec<u8>> {
     walkdir::WalkDir::new(folder)
         .into_iter()
@@ -61,7 +61,7 @@ fn files(folder: &Path) -> BTreeMap<String, Vec<u8>> {
         .collect()
 }
 
-/// A scene's JSON as a graph.
+/// Returns a scene's JSON as a graph.
 fn graph(scene: &Json) -> Graph {
     let names =
         |object: &'_ Json| ["size", "color", "material", "shape"].map(|key| object[key].as_str().unwrap().to_string());
@@ -79,7 +79,7 @@ fn graph(scene: &Json) -> Graph {
     Graph::from_parts(&looks, [&related[0], &related[1], &related[2], &related[3]]).unwrap()
 }
 
-/// What a question's program gives on a graph.
+/// Returns the answer of a question's program on a graph.
 fn answer(question: &Json, graph: &Graph) -> Option<String> {
     let steps: Vec<(Function, Vec<usize>)> = list(question, "program")
         .iter()
@@ -242,8 +242,9 @@ fn the_files_do_not_depend_on_threads_or_on_the_number_of_images() {
     assert!(full[name] == alone[name]);
 }
 
-/// The share of the last third of questions that is answered rightly by the most frequent answer of the others with the same key,
-/// or of all others where there is none: what a reader of the words alone can get.
+/// Returns the accuracy, on the last third of the questions, of the most frequent answer among the
+/// other questions with the same key (or among all others, if there is none): what the words alone
+/// reveal.
 fn prior(questions: &[&Json], key: impl Fn(&Json) -> String) -> f64 {
     let (known, asked) = questions.split_at(questions.len() * 2 / 3);
     let answer = |question: &Json| question["answer"].as_str().unwrap().to_string();
@@ -267,7 +268,7 @@ fn prior(questions: &[&Json], key: impl Fn(&Json) -> String) -> f64 {
     right as f64 / asked.len() as f64
 }
 
-/// The functions of a program without their values: how a question is put.
+/// Returns the functions of a program without their values: the question's structure.
 fn structure(question: &Json) -> String {
     let names = list(question, "program")
         .iter()

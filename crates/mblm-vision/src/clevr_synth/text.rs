@@ -1,18 +1,20 @@
-//! The words of a question: templates in CLEVR's style, each family with several, and synonyms drawn for every word.
+//! The words of a question: several templates per family in CLEVR's style, and synonyms drawn for
+//! every word.
 
 use super::attributes::{Attribute, Direction, Value};
 use super::draws::Draws;
 use super::family::{Comparison, Family};
 use super::phrase::{Link, Phrase};
 
-/// How many objects a phrase speaks of.
+/// The grammatical number of a phrase.
 #[derive(Clone, Copy, PartialEq)]
 enum Number {
     One,
     Many,
 }
 
-/// The text of a question. In templates `#` and `@` stand for the first and the second phrase.
+/// Returns the text of a question. In templates `#` and `@` stand for the first and the second
+/// phrase.
 pub(super) fn ask(draws: &mut Draws, family: Family, phrases: &[Phrase]) -> String {
     let (templates, number): (&[&str], _) = match family {
         Family::Exist(_) => match draws.coin() {
@@ -79,7 +81,7 @@ pub(super) fn ask(draws: &mut Draws, family: Family, phrases: &[Phrase]) -> Stri
 }
 
 fn with_article(phrase: String) -> String {
-    // another thing than the one it is like
+    // another object than the one it is compared with
     if let Some(rest) = phrase.strip_prefix("other ") {
         return format!("another {rest}");
     }
@@ -129,7 +131,7 @@ fn compare(attribute: Attribute) -> &'static [&'static str] {
     }
 }
 
-/// A noun phrase without its article.
+/// Returns a noun phrase without its article.
 fn describe(draws: &mut Draws, phrase: &Phrase, number: Number) -> String {
     let mut words: Vec<&str> = Vec::new();
     if phrase.links.iter().any(|(link, _)| matches!(link, Link::Same(_))) {
@@ -173,7 +175,7 @@ fn describe(draws: &mut Draws, phrase: &Phrase, number: Number) -> String {
     text
 }
 
-/// One of several words, the first as likely as each other.
+/// Returns one of several words with equal probability.
 fn one_of(draws: &mut Draws, words: &[&'static str]) -> &'static str {
     draws.pick(words).copied().unwrap_or_default()
 }
@@ -222,7 +224,7 @@ mod tests {
         }
     }
 
-    /// Whether one of many draws gives the text.
+    /// Returns whether one of many draws gives the text.
     #[track_caller]
     fn says(family: Family, phrases: &[Phrase], expected: &str) {
         let texts: Vec<String> = (0..3000)

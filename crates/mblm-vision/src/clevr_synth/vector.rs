@@ -1,4 +1,5 @@
-//! Vectors of three `f32`, with exact operations only (no fused ones), so that images are the same on every machine.
+//! Vectors of three `f32` with exact operations only (none fused), so that images are the same on
+//! every machine.
 
 use std::ops::{Add, Mul, Neg, Sub};
 
@@ -37,7 +38,7 @@ impl Vec3 {
         self * (1.0 / self.norm())
     }
 
-    /// Component by component.
+    /// Multiplies by component.
     #[inline]
     pub(super) fn times(self, other: Self) -> Self {
         vec3(self.x * other.x, self.y * other.y, self.z * other.z)

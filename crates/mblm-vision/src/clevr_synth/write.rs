@@ -1,7 +1,7 @@
-//! Writing the data set: images in parallel, scenes and questions in order.
+//! Writes the data set: images in parallel, scenes and questions in order.
 //!
-//! What an image shows and is asked depends on (seed, split, image) and the options alone, so the files are the same bytes with any
-//! number of threads.
+//! An image and its questions depend on (seed, split, image) and the options alone, so the files do
+//! not depend on the number of threads.
 
 use std::collections::BTreeMap;
 use std::ops::ControlFlow;
@@ -22,64 +22,66 @@ use crate::clevr::QuestionType;
 use mblm::checkpoint::tree::NewTree;
 use mblm::{Error, Result};
 
-/// The most questions that an image can be asked.
+/// The largest number of questions per image.
 pub const MAX_QUESTIONS: usize = 50;
 
-/// Images that are made together.
+/// The number of images that are made together.
 const CHUNK: usize = 128;
 
-/// Scenes that are drawn for an image until one gives enough questions.
+/// The number of scenes drawn for an image until one yields enough questions.
 const SCENES: u64 = 20;
 
-/// What to make.
+/// The options of the data set.
 #[derive(Clone, Debug)]
 pub struct Options {
-    /// Images of the split `train`.
+    /// The number of images of the split `train`.
     pub train_images: usize,
-    /// Images of the split `val`.
+    /// The number of images of the split `val`.
     pub val_images: usize,
-    /// Questions about each; at most [`MAX_QUESTIONS`].
+    /// The number of questions per image, at most [`MAX_QUESTIONS`].
     pub questions_per_image: usize,
-    /// What everything is drawn from.
+    /// The seed of all draws.
     pub seed: u64,
-    /// 120 × 80 pixels instead of 480 × 320; the same scenes and questions.
+    /// Whether images have 120 × 80 instead of 480 × 320 pixels; scenes and questions are the same.
     pub small: bool,
-    /// The most objects of a scene, 3 to [`MAX_OBJECTS`].
+    /// The largest number of objects in a scene, 3 to [`MAX_OBJECTS`].
     pub max_objects: usize,
-    /// The most relations that lead to an object, 0 to [`MAX_RELATIONS`]; with 0 objects are described by their own attributes.
+    /// The largest number of relations that lead to an object, 0 to [`MAX_RELATIONS`]; with 0,
+    /// objects are described by their own attributes.
     pub max_relations: usize,
 }
 
-/// What was made.
+/// The written data set.
 #[derive(Clone, Debug, Default, Serialize)]
 pub struct Summary {
-    /// Images of the split `train`.
+    /// The number of images of the split `train`.
     pub train_images: usize,
-    /// Images of the split `val`.
+    /// The number of images of the split `val`.
     pub val_images: usize,
-    /// Questions of both splits.
+    /// The number of questions of both splits.
     pub questions: usize,
-    /// Bytes of all images.
+    /// The size of all images in bytes.
     pub image_bytes: u64,
-    /// By type and answer, the number of questions.
+    /// The number of questions by type and answer.
     pub answers: BTreeMap<QuestionType, BTreeMap<String, usize>>,
 }
 
 impl Summary {
-    /// The number of questions of each type.
+    /// Returns the number of questions of each type.
     pub fn by_type(&self) -> BTreeMap<QuestionType, usize> {
         let sum = |(kind, answers): (&QuestionType, &BTreeMap<String, usize>)| (*kind, answers.values().sum());
         self.answers.iter().map(sum).collect()
     }
 }
 
-/// Makes the folder `path`, which appears when all is done; one that is there is replaced. The folder that it lies in must exist.
+/// Writes the folder `path`, which appears when it is complete and replaces an existing one. Its
+/// parent must exist.
 ///
-/// `progress` is called now and then with the number of images that are done. When it breaks off, nothing is left and the result
-/// is None.
+/// `progress` is called now and then with the number of finished images. If it stops the work,
+/// nothing is left and the result is None.
 ///
 /// # Errors
-/// Options that cannot be, or a file that cannot be written: the message names it.
+/// Invalid options, or a file that cannot be written: the message names it.
 pub fn write(
     path: &Path,
     options: &Options,
@@ -126,7 +128,7 @@ struct Writing<'a> {
     asker: Asker,
 }
 
-/// What goes into the files of a split for one image.
+/// The contributions of one image to the files of a split.
 struct Made {
     image_bytes: usize,
     scene: String,
@@ -193,7 +195,7 @@ impl<'a> Writing<'a> {
         Ok(progress(images))
     }
 
-    /// Where the files come from; no date, so that they are the same each time.
+    /// Returns the origin of the files; without a date, so that they are the same each time.
     fn info(&self, split: &str) -> serde_json::Value {
         serde_json::json!({
             "split": split,
@@ -227,7 +229,7 @@ impl<'a> Writing<'a> {
         })
     }
 
-    /// A scene and its questions.
+    /// Draws a scene and its questions.
     fn scene(&self, place: Place) -> Result<(Scene, Graph, Vec<Question>)> {
         let split = u64::from(place.split == "val");
         for attempt in 0..SCENES {
@@ -247,7 +249,7 @@ impl<'a> Writing<'a> {
     }
 }
 
-/// Pixels of four bytes as a PNG file, compressed quickly.
+/// Encodes pixels of four bytes as a PNG file, with fast compression.
 fn png(pixels: &[u8], width: usize, height: usize) -> Result<Vec<u8>, png::EncodingError> {
     let mut file = Vec::with_capacity(pixels.len() / 4);
     let mut encoder = png::Encoder::new(&mut file, width as u32, height as u32);

@@ -1,4 +1,5 @@
-//! `mblm train` with a configuration of the CNN + LSTM baseline (`cnn_lstm` in the place of `params`).
+//! `mblm train` with a configuration of the CNN + LSTM baseline (`cnn_lstm` in the place of
+//! `params`).
 
 use std::path::Path;
 use std::process::ExitCode;
@@ -55,7 +56,7 @@ impl RunKind for Baseline {
     }
 }
 
-/// Fails for options that only byte models have.
+/// Fails for options that apply to byte models alone.
 fn refuse_options(args: &TrainArgs) -> Result<()> {
     let not = [
         ("--resume", args.resume.is_some()),
@@ -75,7 +76,7 @@ fn open_config(path: &Path, overrides: &[String], context: &Context) -> Result<C
     config::usage(ClassifierExperiment::from_yaml_str(&text, &name, overrides))
 }
 
-/// The configuration with what the arguments change.
+/// Reads the configuration and applies the arguments to it.
 fn read(path: &Path, args: &TrainArgs, context: &Context) -> Result<ClassifierExperiment> {
     let mut experiment = open_config(path, &args.all_overrides(), context)?;
     if let Some(out) = &args.out {
@@ -163,7 +164,7 @@ fn run(path: &Path, args: &TrainArgs, context: &Context) -> Result<ExitCode> {
     Ok(signals.exit_code().map_or(ExitCode::SUCCESS, ExitCode::from))
 }
 
-/// What is said before the run begins.
+/// Prints the introduction of a run.
 fn introduction(
     experiment: &ClassifierExperiment,
     parameters: usize,
@@ -182,12 +183,12 @@ fn introduction(
     )
 }
 
-/// A split of the data, as the configuration says.
+/// Opens a split of the configured data.
 pub(crate) fn open(experiment: &ClassifierExperiment, split: Split, context: &Context) -> Result<Arc<Clevr>> {
     let args = DatasetArgs {
         options: experiment.io.dataset_args.clone().unwrap_or_default(),
         on_opening: progress::opening_bar(context.quiet()),
-        // samples of ids, which have to fit, are a byte model's
+        // samples of ids, which have a limited length, are for byte models alone
         ..DatasetArgs::new(&experiment.io.dataset_dir, split, DatasetArgs::UNBOUNDED)
     };
     match Clevr::open(&args)? {
@@ -196,10 +197,10 @@ pub(crate) fn open(experiment: &ClassifierExperiment, split: Split, context: &Co
     }
 }
 
-/// Accuracies by batches: what a run of this kind is judged by.
+/// Accuracies by number of batches, the measure of a baseline run.
 type Curve = Vec<(u64, f64)>;
 
-/// Shows how a run goes.
+/// Reports the progress of a run.
 struct Watch {
     bar: ProgressBar,
     quiet: bool,

@@ -1,10 +1,11 @@
-//! Commands about images: questions about them, sets of them, images that a model generates, the CNN + LSTM baseline.
+//! Commands about images: questions about them, data sets of them, generated images, the CNN + LSTM
+//! baseline.
 //!
-//! All of it registers through what [`mblm_app::command`] offers.
+//! All register through [`mblm_app::command`].
 //!
 //! | file | holds |
 //! |---|---|
-//! | `baseline` | runs of the CNN + LSTM that byte models are compared with |
+//! | `baseline` | runs of the CNN + LSTM baseline |
 //! | `clevr_synth` | `mblm data clevr-synth` |
 //! | `pictures` | `mblm generate --pictures` |
 //! | `sheet` | a contact sheet of wrong answers |
@@ -20,7 +21,7 @@ mod vqa;
 use mblm_app::App;
 use mblm_app::command::{Group, Section};
 
-/// The application with these commands.
+/// Adds these commands to the application.
 pub fn extend(app: App) -> App {
     app.tasks(crate::register)
         .group(

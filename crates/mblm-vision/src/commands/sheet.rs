@@ -1,4 +1,5 @@
-//! A contact sheet: small images side by side, each with a text, and a right and a wrong line under it, as PNG.
+//! A contact sheet as PNG: a grid of small images, each above a text, a right line and a wrong
+//! line.
 
 use crate::image::Image;
 use anyhow::{Result, anyhow};
@@ -8,17 +9,17 @@ use mblm_app::drawing::{FONT, encode, register_letters};
 
 /// Cells side by side.
 const COLUMNS: usize = 4;
-/// The space of an image in pixels, and that between cells.
+/// The size of an image's space in pixels, and the gap between cells.
 const IMAGE: (usize, usize) = (300, 200);
 const GAP: usize = 16;
-/// Heights of letters and lines.
+/// Heights of letters and lines in pixels.
 const LETTER: i32 = 14;
 const LINE: i32 = 19;
-/// Characters that fit into a line, and lines of a text.
+/// The largest number of characters per line, and of lines per text.
 const CHARACTERS: usize = 40;
 const LINES: usize = 4;
 
-/// An image and what is said about it.
+/// An image and its text.
 pub(crate) struct Cell {
     pub(crate) image: Image,
     pub(crate) text: String,
@@ -26,7 +27,7 @@ pub(crate) struct Cell {
     pub(crate) wrong: String,
 }
 
-/// The bytes of the PNG file; a blank line of it for no cells.
+/// Returns the bytes of the PNG file; without cells it is one blank line.
 pub(crate) fn contact_sheet(cells: &[Cell]) -> Result<Vec<u8>> {
     register_letters()?;
     let cell = (IMAGE.0 + GAP, IMAGE.1 + (LINES + 2) * LINE as usize + GAP);
@@ -60,12 +61,12 @@ pub(crate) fn contact_sheet(cells: &[Cell]) -> Result<Vec<u8>> {
     encode(&pixels, size.0, size.1)
 }
 
-/// The upper left corner of a cell.
+/// Returns the upper left corner of a cell.
 fn corner(place: usize, cell: (usize, usize)) -> (usize, usize) {
     (GAP + place % COLUMNS * cell.0, GAP + place / COLUMNS * cell.1)
 }
 
-/// The image, as large as its space allows.
+/// Returns the image, scaled to fit its space.
 fn fitted(image: &Image) -> Image {
     let (width, height) = (image.width as f64, image.height as f64);
     let scale = (IMAGE.0 as f64 / width).min(IMAGE.1 as f64 / height);
@@ -81,7 +82,7 @@ fn paste(image: &Image, pixels: &mut [u8], width: usize, left: usize, top: usize
     }
 }
 
-/// The text in lines, cut between words, and at the end where it is too long.
+/// Returns the text as lines, broken between words and truncated if it is too long.
 fn wrapped(text: &str) -> Vec<String> {
     let mut lines: Vec<String> = Vec::new();
     for word in text.split_whitespace() {
@@ -133,7 +134,8 @@ mod tests {
         let cells: Vec<Cell> = (0..5).map(|value| cell(value * 20)).collect();
         let sheet = Image::decode(&contact_sheet(&cells).unwrap()).unwrap();
         let pixel = |x: usize, y: usize| sheet.rgb[(y * sheet.width + x) * 3];
-        // a point inside the second image of the first row, and inside the first of the second
+        // points inside the second image of the first row, and inside the first image of the second
+        // row
         assert_eq!(pixel(GAP + IMAGE.0 + GAP + 9, GAP + 9), 20);
         assert_eq!(pixel(GAP + 9, sheet.height / 2 + GAP + 9), 80);
         // letters are not white

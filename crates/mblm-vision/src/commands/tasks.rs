@@ -1,14 +1,14 @@
-//! What the commands say and do about the data sets of images.
+//! The commands' behavior for the data sets of images.
 
 use mblm_app::command::{CheckHelp, NextStep, TaskCommands};
 
-/// The data set of questions about images.
+/// The name of the data set of questions about images.
 pub(super) const CLEVR: &str = "clevr";
 
-/// The data set of images.
+/// The name of the data set of images.
 pub(super) const IMAGES: &str = "pictures";
 
-/// Of `clevr`.
+/// The behavior for `clevr`.
 pub(super) struct Clevr;
 
 impl TaskCommands for Clevr {
@@ -30,7 +30,7 @@ images, answers outside the map and samples longer than input_seq_len are listed
     }
 }
 
-/// Of `pictures`.
+/// The behavior for `pictures`.
 pub(super) struct ImageFolder;
 
 impl TaskCommands for ImageFolder {
@@ -42,7 +42,7 @@ impl TaskCommands for ImageFolder {
         NextStep::new("generate", " --pictures DIR")
     }
 
-    // pixels say nothing as text
+    // pixels are not readable as text
     fn is_text(&self) -> bool {
         false
     }

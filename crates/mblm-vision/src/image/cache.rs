@@ -1,13 +1,14 @@
-//! Prepared images on disk: files of 256 images each, made in parallel when a data set is opened and used as long as the images
-//! and what is done with them stay the same.
+//! Prepared images on disk, in files of 256 images. Opening a data set makes the files in parallel;
+//! they are reused while the images and their preparation stay the same.
 //!
 //! ```text
 //! "MBLMIMG1" | key (32) | count (u32) | (bytes u32, CRC-32C u32) an image | CRC-32C of all that (u32) | images
 //! ```
 //!
-//! Numbers are little-endian. The key is the SHA-256 of the preparation and of name, size and time of change of each image file,
-//! so that a changed image makes its file anew. A file appears whole (`checkpoint::atomic`); every image is checked when it is read,
-//! and one that does not fit its checksum is made again from its own file.
+//! Numbers are little-endian. The key is the SHA-256 of the preparation and of the name, size and
+//! modification time of each image file, so a changed image invalidates its file. A file appears
+//! whole (`checkpoint::atomic`). Every image is checked when it is read; if its checksum is wrong,
+//! it is prepared again from its image file.
 
 use std::fs::File;
 use std::io::{Read, Seek, SeekFrom};
@@ -25,20 +26,20 @@ use mblm::data::{OnOpening, Opening};
 use mblm::{Error, Result};
 
 const MAGIC: &[u8; 8] = b"MBLMIMG1";
-/// Images of a file: few enough for memory where they are large, many enough that files are few.
+/// Images per file: few enough for memory if they are large, and enough that files are few.
 const SHARD: usize = 256;
-/// Bytes before the table.
+/// The size of the header before the table, in bytes.
 const HEAD: usize = MAGIC.len() + KEY + size_of::<u32>();
 const KEY: usize = 32;
-/// Bytes of an image in the table.
+/// The size of an image's entry in the table, in bytes.
 const ROW: usize = 2 * size_of::<u32>();
 
-/// What becomes of images that cannot be prepared.
+/// The treatment of images that cannot be prepared.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Damaged {
-    /// The first of them is an error.
+    /// The first one is an error.
     Refused,
-    /// They have no bytes: [`Cache::len`] is 0, [`Cache::get`] gives none.
+    /// They have no bytes: [`Cache::len`] is 0, [`Cache::get`] returns `None`.
     Empty,
 }
 
@@ -47,7 +48,7 @@ pub(crate) struct Cache {
     shards: Vec<Shard>,
 }
 
-/// One file, whose table has been read and checked.
+/// One file, with its table read and checked.
 struct Shard {
     path: PathBuf,
     /// Offset, length and checksum of each image.
@@ -55,10 +56,11 @@ struct Shard {
 }
 
 impl Cache {
-    /// Opens the prepared images of a split, makes those that are missing or no longer valid; `on_opening` hears how far it is.
+    /// Opens the prepared images of a split and makes missing or invalid files; reports the
+    /// progress to `on_opening`.
     ///
     /// # Errors
-    /// An image that cannot be read, unless `damaged` says otherwise; a folder that cannot be written.
+    /// An image that cannot be read, unless `damaged` allows it; a folder that cannot be written.
     pub(crate) fn open(
         folder: &Path,
         images: &Listing,
@@ -95,7 +97,8 @@ impl Cache {
         Ok(Self { shards })
     }
 
-    /// A prepared image; `None` if it could not be prepared and, with a warning, if its file is damaged or gone.
+    /// Returns a prepared image; `None` if it could not be prepared or, with a warning, if its file
+    /// is damaged or gone.
     pub(crate) fn get(&self, image: usize) -> Option<Vec<u8>> {
         if self.len(image) == 0 {
             return None;
@@ -112,14 +115,14 @@ impl Cache {
         bytes
     }
 
-    /// Bytes of a prepared image; 0 if it could not be prepared.
+    /// Returns the length of a prepared image in bytes; 0 if it could not be prepared.
     pub(crate) fn len(&self, image: usize) -> usize {
         self.shards[image / SHARD].rows[image % SHARD].1 as usize
     }
 }
 
 impl Shard {
-    /// A file that is there, if it is whole and of this key.
+    /// Opens an existing file if it is complete and has this key.
     fn open(path: &Path, key: &[u8; KEY], count: usize) -> Option<Self> {
         let mut file = File::open(path).ok()?;
         let mut head = vec![0; HEAD + count * ROW];
@@ -175,7 +178,7 @@ impl Shard {
         Self::open(path, key, count).ok_or_else(|| Error::file(path, "was written and cannot be read again"))
     }
 
-    /// The bytes of an image, if they fit its checksum.
+    /// Returns the bytes of an image if they match its checksum.
     fn read(&self, index: usize) -> Option<Vec<u8>> {
         let (start, len, sum) = self.rows[index];
         let mut file = File::open(&self.path).ok()?;
@@ -186,11 +189,11 @@ impl Shard {
     }
 }
 
-/// What prepared images are made from.
+/// The inputs of prepared images.
 struct Sources {
     /// The preparation and the folder.
     what: String,
-    /// Name, size and time of change of each image.
+    /// Name, size and modification time of each image.
     files: Vec<(Box<str>, u64, u128)>,
 }
 
@@ -219,7 +222,7 @@ impl Sources {
         })
     }
 
-    /// What is common to the names of all files.
+    /// Returns the common prefix of the names of all files.
     fn name(&self) -> String {
         hex(&Sha256::digest(self.what.as_bytes())[..8])
     }
@@ -233,7 +236,7 @@ impl Sources {
         hash.finalize().into()
     }
 
-    /// Bytes of image files.
+    /// Returns the total size of image files in bytes.
     fn bytes(&self, range: Range<usize>) -> u64 {
         self.files[range].iter().map(|(_, size, _)| size).sum()
     }

@@ -1,17 +1,17 @@
-//! Fewer values of a channel: binning, and shifting what is left to other values.
+//! Fewer values per channel: binning, and shifting the remaining values.
 //!
-//! With n bins the borders are b_i = i · 255 / n; a value v falls into the last bin whose lower border is ≤ v and becomes
-//! ⌊(b_i + b_{i+1}) / 2⌋. From 255 bins on every value stays as it is. Shifting by s replaces the k-th smallest of the distinct
-//! values of an image by s + k.
+//! With n bins the borders are b_i = i · 255 / n. A value v is in the last bin whose lower border
+//! is ≤ v, and becomes ⌊(b_i + b_{i+1}) / 2⌋. With 255 or more bins every value stays the same. A
+//! shift by s replaces the k-th smallest distinct value of an image by s + k.
 
 use serde::Serialize;
 
-/// The binned value of each value.
+/// The binned value for each value.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize)]
 pub(crate) struct Bins(Vec<u8>);
 
 impl Bins {
-    /// `count` bins, at least one; `None` if they are so many that nothing changes.
+    /// Returns `count` bins, at least one; `None` if they are too many to change any value.
     pub(crate) fn new(count: u32) -> Option<Self> {
         if !(1..255).contains(&count) {
             return None;
@@ -19,7 +19,7 @@ impl Bins {
         let step = 255.0 / f64::from(count);
         let border = |index: u32| if index == count { 255.0 } else { f64::from(index) * step };
         let bin_of = |value: u8| {
-            // the border of bin 0 is 0, so that every value is in one
+            // the border of bin 0 is 0, so every value is in a bin
             (0..count)
                 .rev()
                 .find(|&bin| border(bin) <= f64::from(value))
@@ -37,7 +37,8 @@ impl Bins {
     }
 }
 
-/// The distinct values, in ascending order, become `start`, `start` + 1, …; an error if they do not fit into a byte.
+/// Replaces the distinct values, in ascending order, by `start`, `start` + 1, …; fails if they do
+/// not fit into a byte.
 pub(crate) fn shift(values: &mut [u8], start: u8) -> Result<(), String> {
     let mut present = [false; 256];
     for &value in values.iter() {
@@ -66,7 +67,7 @@ mod tests {
 
     #[test]
     fn values_become_the_means_of_their_bins() {
-        // the package's documentation: 0…127 → 63 (63.75 as a byte), the rest → 191
+        // from the package's documentation: 0…127 → 63 (63.75 as a byte), the rest → 191
         let bins = Bins::new(2).unwrap();
         let mut values = [0, 127, 128, 255];
         bins.apply(&mut values);

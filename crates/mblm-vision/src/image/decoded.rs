@@ -1,7 +1,7 @@
-//! Images from PNG and JPEG files, and at another size.
+//! Decodes images from PNG and JPEG files, and resizes them.
 //!
-//! Gray and palette images become RGB, transparency is dropped, and of 16 bits a channel the higher 8 count. What stands behind the end of
-//! an image is passed over: cropping tools and phones leave bytes there.
+//! Gray and palette images become RGB, transparency is dropped, and channels of 16 bits keep their
+//! higher 8. Bytes after the end of an image, which cropping tools and phones leave, are ignored.
 
 use std::fs::File;
 use std::io::{BufReader, Read, Seek, SeekFrom};
@@ -16,11 +16,12 @@ use mblm::{Error, Result};
 
 /// The first bytes of a PNG file.
 const SIGNATURE: [u8; 8] = [0x89, b'P', b'N', b'G', b'\r', b'\n', 0x1a, b'\n'];
-/// Bytes that a byte of a file can stand for at most: the bound of its compression, rounded up.
+/// The largest number of decoded bytes per byte of a file: the limit of the compression, rounded
+/// up.
 const MAX_PER_BYTE: usize = 1100;
 
 impl Image {
-    /// Reads a PNG or JPEG file, whatever its name.
+    /// Reads a PNG or JPEG file with any name.
     ///
     /// # Errors
     /// A file that is missing, truncated, damaged, or neither PNG nor JPEG.
@@ -29,10 +30,10 @@ impl Image {
         Self::decode(&bytes).map_err(|message| Error::file(path, message))
     }
 
-    /// Reads the bytes of a PNG or JPEG file.
+    /// Decodes the bytes of a PNG or JPEG file.
     ///
     /// # Errors
-    /// What is wrong with them.
+    /// The problem with them.
     pub fn decode(bytes: &[u8]) -> Result<Self, String> {
         if bytes.starts_with(&jpeg_reader::START) {
             return Self::decode_jpeg(bytes);
@@ -44,11 +45,11 @@ impl Image {
         }
     }
 
-    /// Reads the bytes of a JPEG file, strictly: data that ends early, or that the decoder would fill up with a warning, is an
-    /// error.
+    /// Decodes the bytes of a JPEG file strictly: data that ends early, or that the decoder would
+    /// complete with a warning, is an error.
     ///
     /// # Errors
-    /// What is wrong with them.
+    /// The problem with them.
     pub fn decode_jpeg(bytes: &[u8]) -> Result<Self, String> {
         jpeg_reader::decode(bytes)
     }
@@ -85,14 +86,14 @@ impl Image {
         }
     }
 
-    /// The image at another size of at least one pixel a side, by Lanczos' filter.
+    /// Resizes the image to at least one pixel a side, with a Lanczos filter.
     #[must_use]
     pub fn resized(&self, width: usize, height: usize) -> Self {
         resize(self, width.max(1), height.max(1))
     }
 }
 
-/// A kind of image file that is read.
+/// A supported kind of image file.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Kind {
     /// JPEG.
@@ -101,7 +102,7 @@ pub(crate) enum Kind {
     Png,
 }
 
-/// What a file is that is neither PNG nor JPEG, by its first bytes.
+/// Returns the kind of a file that is neither PNG nor JPEG, by its first bytes.
 fn other_kind(bytes: &[u8]) -> &'static str {
     match bytes {
         [] => "an empty file",
@@ -114,8 +115,8 @@ fn other_kind(bytes: &[u8]) -> &'static str {
     }
 }
 
-/// Looks whether the file of an image is whole, by its first bytes and its structure: that it begins as a PNG or JPEG file, and that a PNG file
-/// has its end. Pixels are not read.
+/// Checks the start and structure of an image file: it must begin as PNG or JPEG, and a PNG file
+/// must have its end. Pixels are not read.
 ///
 /// # Errors
 /// A file that is missing, cut off, or of another kind.
@@ -136,7 +137,7 @@ pub(crate) fn inspect(path: &Path) -> Result<Kind> {
     inspect_png(path).map(|_| Kind::Png)
 }
 
-/// Width and height of a PNG file that has its end; pixels are not read.
+/// Returns width and height of a PNG file that has its end; pixels are not read.
 pub(crate) fn inspect_png(path: &Path) -> Result<(usize, usize)> {
     let file = File::open(path).map_err(|error| missing(path, &error))?;
     let of = |message: String| Error::file(path, message);
@@ -154,11 +155,11 @@ pub(crate) fn inspect_png(path: &Path) -> Result<(usize, usize)> {
     }
 }
 
-/// Whether the chunks of a PNG file, one after the other, lead to an IEND chunk within the file.
+/// Returns whether the chunks of a PNG file lead to an IEND chunk within the file.
 fn has_end(mut file: &File) -> std::io::Result<bool> {
     let length = file.metadata()?.len();
     let mut at = SIGNATURE.len() as u64;
-    // a length, a name, as many bytes, a checksum
+    // each chunk: a length, a name, that many bytes, a checksum
     while at + 12 <= length {
         file.seek(SeekFrom::Start(at))?;
         let mut head = [0; 8];

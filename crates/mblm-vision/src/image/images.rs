@@ -1,7 +1,7 @@
-//! The images of a split, prepared: made when they are asked for and kept in memory while there is room, or read from a
-//! folder of prepared ones.
+//! The prepared images of a split: prepared on access and kept in memory while there is room, or
+//! read from a folder of prepared images.
 //!
-//! Which of these happens changes nothing in the bytes.
+//! The bytes are the same in both cases.
 
 use std::collections::HashSet;
 use std::path::PathBuf;
@@ -17,10 +17,11 @@ use super::prepare::{Output, Preparation};
 use mblm::data::{OnOpening, Opening};
 use mblm::{Error, Result};
 
-/// Bytes of prepared images that are kept in memory: ten thousand of 64 × 64 pixels are 120 MB. What comes later is made anew
-/// each time; as every epoch asks for all of them, taking the place of others would gain nothing.
+/// The memory for prepared images, in bytes: ten thousand of 64 × 64 pixels take 120 MB. Later
+/// images are prepared on each access. Evicting others would gain nothing, since every epoch reads
+/// all.
 const KEPT: usize = 512 << 20;
-/// Images between two reports of progress.
+/// The number of images between two reports of progress.
 pub(crate) const REPORT_EVERY: usize = 256;
 
 /// The images of a split by number.
@@ -37,7 +38,7 @@ struct Kept {
 }
 
 impl Images {
-    /// The images of these names in a folder.
+    /// Describes the images with these names in a folder.
     pub(crate) fn new(folder: PathBuf, names: Vec<Box<str>>, preparation: Preparation) -> Self {
         let kept = Kept {
             images: vec![None; names.len()],
@@ -54,12 +55,12 @@ impl Images {
         }
     }
 
-    /// Takes prepared images from a folder from now on.
+    /// Uses a folder of prepared images from now on.
     pub(crate) fn set_cache(&mut self, cache: Cache) {
         self.cache = Some(cache);
     }
 
-    /// Which images there are.
+    /// Returns the list of the images.
     pub(crate) fn listing(&self) -> &Listing {
         &self.listing
     }
@@ -76,14 +77,14 @@ impl Images {
         self.listing.path(image)
     }
 
-    /// The image as it is in its file.
+    /// Returns the unprepared image.
     pub(crate) fn original(&self, image: usize) -> Result<Image> {
         Image::open(&self.path(image))
     }
 
-    /// The bytes of the image part of a sample.
+    /// Returns the bytes of an image in a sample.
     pub(crate) fn bytes(&self, image: usize) -> Result<Arc<[u8]>> {
-        // whoever panicked while it held the lock left at worst an image out of the count
+        // a poisoned lock is safe to use: at worst an image is missing from the count
         let kept = self.kept.read().unwrap_or_else(PoisonError::into_inner).images[image].clone();
         if let Some(bytes) = kept {
             return Ok(bytes);
@@ -101,8 +102,8 @@ impl Images {
         Ok(bytes)
     }
 
-    /// Decodes and prepares images with all threads, and keeps those that there is room for: the bytes that each became, or what is wrong
-    /// with it. `on_opening` hears how far it is.
+    /// Decodes and prepares images with all threads and keeps as many as there is room for. Returns
+    /// the length of each in bytes, or its problem. Reports the progress to `on_opening`.
     pub(crate) fn prepare(&self, images: &[usize], on_opening: Option<&OnOpening>) -> Vec<Result<usize>> {
         let size = |image: &usize| self.path(*image).metadata().map_or(0, |metadata| metadata.len());
         let total = images.par_iter().map(size).sum();
@@ -120,7 +121,8 @@ impl Images {
         lens
     }
 
-    /// The bytes that an image became, as the prepared ones say; one that could not be prepared is read again, which says why.
+    /// Returns an image's length in the cache; an image that could not be prepared is read again
+    /// for its error.
     pub(crate) fn cached_len(&self, image: usize) -> Result<usize> {
         match self.cache.as_ref().map(|cache| cache.len(image)) {
             Some(len) if len > 0 => Ok(len),
@@ -128,7 +130,8 @@ impl Images {
         }
     }
 
-    /// The bytes that an image became. One whose file is read as it is gets decoded too, so that damage shows.
+    /// Returns the prepared length of an image. A file that is used unchanged is also decoded, to
+    /// find damage.
     fn prepared_len(&self, image: usize) -> Result<usize> {
         if self.preparation().output == Output::File {
             self.original(image)?;
@@ -136,7 +139,8 @@ impl Images {
         Ok(self.bytes(image)?.len())
     }
 
-    /// The size in pixels of each image, from the first bytes of its file, or what is wrong with it; in order.
+    /// Returns the size in pixels of each image, from the first bytes of its file, or its problem;
+    /// in order.
     pub(crate) fn inspect(&self) -> Result<Vec<Result<(usize, usize)>>> {
         let entries = std::fs::read_dir(&self.listing.folder).map_err(|error| match error.kind() {
             std::io::ErrorKind::NotFound => Error::file(

@@ -1,9 +1,10 @@
-//! The bytes of a JPEG file, as Pillow writes them: baseline, fixed Huffman tables, chroma at half the resolution (RGB: all
-//! channels at full resolution).
+//! JPEG files with the same bytes as Pillow's: baseline, fixed Huffman tables, chroma at half the
+//! resolution (RGB: all channels at full resolution).
 //!
-//! mozjpeg with its fastest defaults is libjpeg, whose bytes equal Pillow's for every quality of at least 24. Below that the
-//! quantisation tables of Annex K would exceed a byte, b · s / 100 with s = ⌊5000 / quality⌋; Pillow cuts them to 1…255, so that
-//! the file stays baseline, and so does this.
+//! mozjpeg with its fastest defaults is libjpeg, whose bytes equal Pillow's for every quality of at
+//! least 24. At lower qualities the quantization tables of Annex K, b · s / 100 with s = ⌊5000 /
+//! quality⌋, would exceed a byte. Like Pillow, this encoder clamps them to 1…255, so the file stays
+//! baseline.
 
 use std::panic::{AssertUnwindSafe, catch_unwind};
 
@@ -13,22 +14,22 @@ use serde::Serialize;
 
 use super::pixels::Image;
 
-/// The largest side of an image that the format allows.
+/// The largest side of an image in the format.
 const LARGEST: usize = 65_500;
-/// The first quality whose tables fit into bytes.
+/// The lowest quality with tables that fit into bytes.
 const BASELINE: u8 = 24;
 
-/// How an image is compressed.
+/// The compression of an image.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
 pub(crate) struct Jpeg {
     /// 0 to 95.
     pub(crate) quality: u8,
-    /// RGB instead of YCbCr.
+    /// Whether the file holds RGB instead of YCbCr.
     pub(crate) rgb: bool,
 }
 
 impl Jpeg {
-    /// The file's bytes.
+    /// Returns the bytes of the file.
     pub(crate) fn encode(self, image: &Image) -> Result<Vec<u8>, String> {
         let sides = [image.width, image.height];
         if sides.iter().any(|side| !(1..=LARGEST).contains(side)) {
@@ -53,7 +54,8 @@ impl Jpeg {
         encoder.set_quality(f32::from(self.quality));
         if self.quality < BASELINE {
             let scale = 5000 / u16::from(self.quality.max(1));
-            // the tables are scaled in f32: a little more, so that halves are rounded up; the next larger part is 0.01 away
+            // The tables are scaled in f32. The small addend rounds halves up; the next larger
+            // fraction is 0.01 away.
             let quality = 5000.0 / (f32::from(scale) + 0.002);
             encoder.set_luma_qtable(&AnnexK_Luma.scaled(quality, quality));
             encoder.set_chroma_qtable(&AnnexK_Chroma.scaled(quality, quality));

@@ -1,8 +1,9 @@
-//! Pixels of a JPEG file, strictly: what the decoder would only warn of, such as data that ends early or codes that do not exist,
-//! is an error here, because it fills the rest of such an image with gray and calls it done.
+//! Decodes JPEG files strictly. Data that ends early and invalid codes are errors here; the decoder
+//! only warns of them and fills the rest of the image with gray.
 //!
-//! Baseline and progressive files of one, three or four channels are read. The C library reports errors by calling back; the callback
-//! unwinds through it, which it is built for, and is caught here.
+//! Baseline and progressive files of one, three or four channels are read. The C library reports
+//! errors through a callback, which unwinds through the library (it is built for that) and is
+//! caught here.
 
 use std::any::Any;
 use std::fs::File;
@@ -18,19 +19,19 @@ use mozjpeg_sys::{jpeg_common_struct, jpeg_error_mgr, jpeg_std_error};
 use super::pixels::{Image, sides};
 use mblm::Error;
 
-/// What is said of other files.
+/// The error for other files.
 const NO_JPEG: &str = "expected a JPEG file, which begins with the bytes FF D8";
 /// The first bytes of every JPEG file.
 pub(super) const START: [u8; 2] = [0xff, 0xd8];
-/// The last ones.
+/// The last bytes of every JPEG file.
 const END: [u8; 2] = [0xff, 0xd9];
-/// Pixels that a byte of a file can stand for at most: a block of 8 × 8 takes at least one bit; twice that, as channels may be
-/// sampled coarsely.
+/// The largest number of pixels per byte of a file: a block of 8 × 8 takes at least one bit; twice
+/// that, since channels may be subsampled.
 const MAX_PER_BYTE: usize = 2 * 64 * 8;
-/// Bytes of a message of the C library with the 0 at its end (`JMSG_LENGTH_MAX`).
+/// The buffer size of a message of the C library, with its final 0 (`JMSG_LENGTH_MAX`).
 const MESSAGE: usize = 200;
 
-/// Reads the bytes of a JPEG file, or says what is wrong with them.
+/// Decodes the bytes of a JPEG file, or returns the problem with them.
 pub(super) fn decode(bytes: &[u8]) -> Result<Image, String> {
     if !bytes.starts_with(&START) {
         return Err(NO_JPEG.into());
@@ -38,7 +39,7 @@ pub(super) fn decode(bytes: &[u8]) -> Result<Image, String> {
     catch_unwind(AssertUnwindSafe(|| decode_unwinding(bytes))).unwrap_or_else(|reason| Err(words(&*reason)))
 }
 
-/// The bytes of a JPEG file whose beginning is there; what follows it is not read.
+/// Returns the length of a JPEG file whose first bytes are valid; the rest is not read.
 pub(crate) fn inspect(path: &Path) -> Result<usize, Error> {
     let of = |error: std::io::Error| Error::file(path, error);
     let mut start = Vec::new();
@@ -76,7 +77,7 @@ fn decode_unwinding(bytes: &[u8]) -> Result<Image, String> {
         rgb = rgb_of_cmyk(&rgb);
     }
     let rest = pixels.finish_into_inner().map_err(unreadable)?.len();
-    // where the file lacks its end, the decoder makes one up without a word
+    // if the file lacks its end, the decoder silently adds one
     if !bytes[..bytes.len() - rest].ends_with(&END) {
         return Err("the file is truncated: a JPEG file ends with the bytes FF D9, this one does not".into());
     }
@@ -86,8 +87,8 @@ fn decode_unwinding(bytes: &[u8]) -> Result<Image, String> {
     }
 }
 
-/// Red, green and blue of cyan, magenta, yellow and black as JPEG files hold them, 255 for no ink (Adobe's convention, which Pillow takes for
-/// all of them): r = k − ⌊k·(255 − c) / 255⌉.
+/// Converts the CMYK of JPEG files, with 255 for no ink (Adobe's convention, which Pillow assumes
+/// for all files), to RGB: r = k − ⌊k·(255 − c) / 255⌉.
 fn rgb_of_cmyk(cmyk: &[u8]) -> Vec<u8> {
     // a·b / 255, rounded
     let scaled = |a: u8, b: u8| {
@@ -101,7 +102,7 @@ fn rgb_of_cmyk(cmyk: &[u8]) -> Vec<u8> {
         .collect()
 }
 
-/// Why it unwound.
+/// Returns the reason of the unwinding as text.
 fn words(reason: &(dyn Any + Send)) -> String {
     match reason.downcast_ref::<String>() {
         Some(message) => format!("the JPEG file cannot be decoded: {message}"),
@@ -109,11 +110,13 @@ fn words(reason: &(dyn Any + Send)) -> String {
     }
 }
 
-/// What the C library calls with its errors and warnings: both end the decoding.
+/// Returns an error manager whose errors and warnings both end the decoding.
 fn strict() -> jpeg_error_mgr {
-    // SAFETY: the struct is plain data of C: numbers, pointers that may be null and functions that may be missing
+    // SAFETY: the struct is plain data of C: numbers, pointers that may be null and functions that
+    // may be missing
     let mut manager: jpeg_error_mgr = unsafe { zeroed() };
-    // SAFETY: it only writes the fields of the struct it is given, among them its tables of messages, which are static
+    // SAFETY: it only writes the fields of the struct it is given, among them its tables of
+    // messages, which are static
     unsafe { jpeg_std_error(&mut manager) };
     manager.error_exit = Some(unwind);
     manager.emit_message = Some(unwind_on_warning);
@@ -121,29 +124,32 @@ fn strict() -> jpeg_error_mgr {
 }
 
 extern "C-unwind" fn unwind(info: &mut jpeg_common_struct) {
-    // calls no panic hook: nothing is printed
+    // does not call the panic hook, so nothing is printed
     resume_unwind(Box::new(message(info)));
 }
 
-/// Levels below 0 are warnings, the others tell of the file's structure.
+/// Levels below 0 are warnings; other levels describe the file's structure.
 extern "C-unwind" fn unwind_on_warning(info: &mut jpeg_common_struct, level: c_int) {
     if level < 0 {
         unwind(info);
     }
 }
 
-/// The C library's words for what it has found.
+/// Returns the C library's message.
 fn message(info: &mut jpeg_common_struct) -> String {
-    /// The function as it is in C: it writes into the buffer.
+    /// The function's type in C: it writes into the buffer.
     type Format = unsafe extern "C-unwind" fn(&mut jpeg_common_struct, &mut [u8; MESSAGE]);
-    // SAFETY: the library calls back with the manager that it was given, which lives as long as the decompressor
+    // SAFETY: the library calls back with the manager that it was given, which lives as long as the
+    // decompressor
     let Some(format) = (unsafe { info.err.as_ref() }).and_then(|manager| manager.format_message) else {
         return "unknown error".into();
     };
     let mut buffer = [0; MESSAGE];
-    // SAFETY: both types are the C function `void format_message(j_common_ptr, char *)`, which writes to its second argument
+    // SAFETY: both types are the C function `void format_message(j_common_ptr, char *)`, which
+    // writes to its second argument
     let format: Format = unsafe { std::mem::transmute(format) };
-    // SAFETY: it is the library's own function, given the structure it was called back with, and a buffer of the size it asks for
+    // SAFETY: it is the library's own function, given the structure it was called back with, and a
+    // buffer of the size it asks for
     unsafe { format(info, &mut buffer) };
     let end = buffer.iter().position(|byte| *byte == 0).unwrap_or(MESSAGE);
     String::from_utf8_lossy(&buffer[..end]).into_owned()

@@ -1,7 +1,7 @@
-//! The keys of `dataset_args` that say what is done with each image, those of the Python package.
+//! The keys of `dataset_args` for the preparation of images, named as in the Python package.
 //!
-//! What the package ignores silently is an error here: one side of a crop or size without the other, a shift without bins, a
-//! vocabulary without room for a special id.
+//! Unlike in the package, these are errors: one side of a crop or size without the other, a shift
+//! without bins, a vocabulary without room for a special id.
 
 use super::channels::Bins;
 use super::jpeg::Jpeg;
@@ -9,12 +9,12 @@ use super::prepare::{Output, Preparation};
 use mblm::data::DatasetArgs;
 use mblm::{Error, Result};
 
-/// The best quality that Pillow's writer recommends, and the package allows.
+/// The best quality that Pillow recommends and the package allows.
 const BEST_QUALITY: u8 = 95;
-/// Values of an 8-bit channel, and ids that bytes take.
+/// The number of values of an 8-bit channel, and of ids for bytes.
 const BYTES: usize = 256;
 
-/// The values of the keys; a data set without one of them leaves it out.
+/// The values of the keys; unset for keys that a data set does not have.
 #[derive(Clone, Debug, Default)]
 pub(crate) struct ImageKeys {
     pub(crate) crop_h_perc: Option<f64>,
@@ -28,10 +28,10 @@ pub(crate) struct ImageKeys {
 }
 
 impl ImageKeys {
-    /// What is done with each image.
+    /// Returns the preparation of each image.
     ///
     /// # Errors
-    /// Keys that make no sense, by themselves or beside others.
+    /// Keys that are invalid by themselves or in combination.
     pub(crate) fn preparation(&self) -> Result<Preparation> {
         let crop = both(["crop_h_perc", "crop_w_perc"], [self.crop_h_perc, self.crop_w_perc])?;
         if let Some(share) = crop.iter().flatten().find(|share| !(0.0..0.5).contains(*share)) {
@@ -83,7 +83,7 @@ impl ImageKeys {
     }
 }
 
-/// Fails for a vocabulary without room for bytes, or for one of the special ids, given with their keys.
+/// Fails for a vocabulary without room for all bytes and the special ids, given with their keys.
 pub(crate) fn check_ids(args: &DatasetArgs, ids: &[(&str, Option<u32>)]) -> Result<()> {
     if args.num_tokens < BYTES {
         return Err(Error::config(format!(
@@ -100,7 +100,7 @@ pub(crate) fn check_ids(args: &DatasetArgs, ids: &[(&str, Option<u32>)]) -> Resu
     Ok(())
 }
 
-/// Both of two keys, or neither.
+/// Returns both values or none; fails for one alone.
 fn both<T>(names: [&str; 2], values: [Option<T>; 2]) -> Result<Option<[T; 2]>> {
     match values {
         [None, None] => Ok(None),
@@ -118,7 +118,7 @@ fn both<T>(names: [&str; 2], values: [Option<T>; 2]) -> Result<Option<[T; 2]>> {
     }
 }
 
-/// The error of a key whose value makes no sense.
+/// Returns the error of a key with an invalid value.
 pub(crate) fn wrong<T>(key: &str, expected: &str, found: impl std::fmt::Display) -> Result<T> {
     Err(Error::config(format!(
         "io.dataset_args.{key}: expected {expected}, found {found}"

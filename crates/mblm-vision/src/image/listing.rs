@@ -1,4 +1,4 @@
-//! Which images a split has: their names in a folder, and what is done with each.
+//! The images of a split: their names in a folder, and their preparation.
 
 use std::path::PathBuf;
 
@@ -12,7 +12,7 @@ pub(crate) struct Listing {
 }
 
 impl Listing {
-    /// The file of an image.
+    /// Returns the file of an image.
     pub(crate) fn path(&self, image: usize) -> PathBuf {
         self.folder.join(&*self.names[image])
     }

@@ -1,4 +1,4 @@
-//! From image files to the bytes that a model reads: what the data sets of images share.
+//! Conversion of image files to the bytes that a model reads, shared by the data sets of images.
 //!
 //! ```text
 //! *.png, *.jpg ──▶ image ──▶ resize ──▶ channels ──▶ (jpeg) ──▶ images
@@ -9,8 +9,8 @@
 //! |---|---|
 //! | `pixels` | an image in memory |
 //! | `decoded`, `jpeg_reader` | from a PNG or JPEG file to pixels |
-//! | `resize`, `channels`, `jpeg`, `prepare` | what is done with each image |
-//! | `keys` | the keys of `dataset_args` that ask for it, and their checks |
+//! | `resize`, `channels`, `jpeg`, `prepare` | the preparation of each image |
+//! | `keys` | the keys of `dataset_args` for the preparation, and their checks |
 //! | `listing`, `images`, `cache` | prepared images in memory and on disk |
 
 pub(super) mod cache;

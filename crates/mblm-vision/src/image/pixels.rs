@@ -1,23 +1,23 @@
-//! An image in memory: cut, taken apart into channels and put together again.
+//! An image in memory: cropping, splitting into channels and joining.
 
-/// Pixels of the largest image that is read: what is larger is no image of these data sets.
+/// The largest accepted image in pixels; no image of these data sets is larger.
 const MAX_PIXELS: usize = 1 << 26;
-/// Pixels of 8-bit red, green and blue.
+/// An image of 8-bit red, green and blue.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Image {
-    /// Pixels across.
+    /// Width in pixels.
     pub width: usize,
-    /// Pixels down.
+    /// Height in pixels.
     pub height: usize,
     /// The values, (height, width, 3).
     pub rgb: Vec<u8>,
 }
 
 impl Image {
-    /// An image from [`channels`](Self::channels), (3, height, width).
+    /// Builds an image from [`channels`](Self::channels), (3, height, width).
     ///
     /// # Errors
-    /// Another number of values, or no pixels.
+    /// A wrong number of values, or no pixels.
     pub fn from_channels(width: usize, height: usize, values: &[u8]) -> Result<Self, String> {
         let (width, height) = sides(width, height)?;
         let pixels = width * height;
@@ -36,7 +36,8 @@ impl Image {
         })
     }
 
-    /// The part without `left` pixels on the left and as many on the right, `top` above and as many below.
+    /// Returns the image without `left` pixels on the left and right, and `top` at the top and
+    /// bottom.
     pub(crate) fn cut(&self, left: usize, top: usize) -> Self {
         let (width, height) = (self.width - 2 * left, self.height - 2 * top);
         let rows = self.rgb.chunks_exact(self.width * 3).skip(top).take(height);
@@ -47,7 +48,7 @@ impl Image {
         }
     }
 
-    /// All red values, then all green, then all blue ones: (3, height, width).
+    /// Returns all red values, then all green, then all blue: (3, height, width).
     #[must_use]
     pub fn channels(&self) -> Vec<u8> {
         let channel = |channel| self.rgb.iter().skip(channel).step_by(3).copied();
@@ -55,7 +56,7 @@ impl Image {
     }
 }
 
-/// Fails for sides that are no image's.
+/// Checks the sides of an image.
 pub(super) fn sides(width: usize, height: usize) -> Result<(usize, usize), String> {
     match width.checked_mul(height) {
         Some(1..=MAX_PIXELS) => Ok((width, height)),

@@ -1,4 +1,5 @@
-//! From an image file to the bytes of a sample's image: decode, crop, resize, bin, shift, then JPEG if asked.
+//! Prepares an image file as the bytes of a sample: decode, crop, resize, bin, shift, then
+//! optionally JPEG.
 
 use std::path::Path;
 
@@ -10,23 +11,23 @@ use super::pixels::Image;
 use super::resize::resize;
 use mblm::{Error, Result};
 
-/// What an image becomes.
+/// The form of a prepared image.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
 pub(crate) enum Output {
     /// Its pixels, (3, H, W).
     Pixels,
-    /// The bytes of a JPEG file.
+    /// The bytes of a new JPEG file.
     Jpeg(Jpeg),
-    /// The bytes of its file, as they are.
+    /// The bytes of the image's file, unchanged.
     File,
 }
 
-/// What is done with each image, in this order.
+/// The preparation of each image, in this order.
 #[derive(Clone, Debug, PartialEq, Serialize)]
 pub(crate) struct Preparation {
-    /// Shares of height and width that are cut from each side, below one half.
+    /// Shares of height and width that are cropped from each side, below one half.
     pub(crate) crop: Option<(f64, f64)>,
-    /// Width and height afterwards.
+    /// Width and height after resizing.
     pub(crate) size: Option<(usize, usize)>,
     pub(crate) bins: Option<Bins>,
     pub(crate) shift: Option<u8>,
@@ -34,7 +35,7 @@ pub(crate) struct Preparation {
 }
 
 impl Preparation {
-    /// Files are read as they are.
+    /// Returns a preparation that leaves files unchanged.
     pub(crate) fn none() -> Self {
         Self {
             crop: None,
@@ -45,7 +46,7 @@ impl Preparation {
         }
     }
 
-    /// The bytes of an image: pixels (3, H, W), or a JPEG file.
+    /// Returns the bytes of an image: pixels (3, H, W), or a JPEG file.
     pub(crate) fn read(&self, path: &Path) -> Result<Vec<u8>> {
         if self.output == Output::File {
             return std::fs::read(path).map_err(|error| Error::file(path, error));
@@ -74,8 +75,8 @@ impl Preparation {
         }
     }
 
-    /// What is cut off each side: left and right, above and below. An image of at least one pixel keeps at least one, because
-    /// the shares are below one half.
+    /// Returns the pixels cropped at left and right, and at top and bottom. At least one pixel
+    /// remains, because the shares are below one half.
     fn margins(&self, width: usize, height: usize) -> (usize, usize) {
         let margin = |size: usize, share: f64| {
             let size = size as f64;
@@ -84,7 +85,7 @@ impl Preparation {
         self.crop.map_or((0, 0), |(h, w)| (margin(width, w), margin(height, h)))
     }
 
-    /// How many bytes an image of this size becomes; `None` for what shows only in a file: one made or one that is there.
+    /// Returns the length in bytes for an image of this size; `None` for JPEG files.
     pub(crate) fn len(&self, (width, height): (usize, usize)) -> Option<usize> {
         let (left, top) = self.margins(width, height);
         let (width, height) = self.size.unwrap_or((width - 2 * left, height - 2 * top));

@@ -1,11 +1,13 @@
-//! Lanczos resizing, bit for bit as Pillow up to 12 does it (Pillow 13 begins with the vertical pass where that is less work, which
-//! moves some values by one; the data set's published numbers are of earlier versions).
+//! Lanczos resizing, bit for bit as in Pillow up to 12. (Pillow 13 begins with the vertical pass if
+//! that is less work, which changes some values by one; the data set's published numbers are from
+//! earlier versions.)
 //!
-//! Along one axis, from n to m pixels, with scale s = n / m, filter scale f = max(s, 1) and support r = 3 f, output pixel i has
-//! its centre at c = (i + ½) s and sums the inputs from ⌊c − r + ½⌋ to ⌊c + r + ½⌋ (cut at the borders), input j with the weight
-//! L((j − c + ½) / f), L(x) = sinc(x) sinc(x / 3) on [−3, 3), normalised to sum 1. Weights are rounded to integers of 22
-//! fractional bits, sums are rounded and cut to 0…255. The horizontal pass comes first and rounds to bytes; an axis whose length
-//! stays is left alone.
+//! Along one axis, from n to m pixels, let the scale be s = n / m, the filter scale f = max(s, 1)
+//! and the support r = 3 f. Output pixel i has its center at c = (i + ½) s and sums the inputs from
+//! ⌊c − r + ½⌋ to ⌊c + r + ½⌋ (clipped at the borders). Input j has the weight L((j − c + ½) / f),
+//! L(x) = sinc(x) sinc(x / 3) on [−3, 3), normalized to sum 1. Weights are rounded to integers with
+//! 22 fractional bits; sums are rounded and clamped to 0…255. The horizontal pass comes first and
+//! rounds to bytes; an axis of unchanged length is skipped.
 //!
 //! Images are (H, W, 3).
 
@@ -13,13 +15,13 @@ use std::f64::consts::PI;
 
 use super::pixels::Image;
 
-/// Half the width of the filter in pixels of the smaller image.
+/// Half the width of the filter, in pixels of the smaller image.
 const SUPPORT: f64 = 3.0;
-/// Fractional bits of a weight: 32, less the 8 of a value and 2 for sums beyond 255.
+/// Fractional bits of a weight: 32, minus 8 for a value and 2 for sums beyond 255.
 const PRECISION: u32 = 32 - 8 - 2;
 const CHANNELS: usize = 3;
 
-/// `image` at `width` × `height` pixels, at least 1 each.
+/// Resizes `image` to `width` × `height` pixels, at least 1 each.
 pub(crate) fn resize(image: &Image, width: usize, height: usize) -> Image {
     let horizontal = match image.width == width {
         true => image.rgb.clone(),
@@ -32,13 +34,13 @@ pub(crate) fn resize(image: &Image, width: usize, height: usize) -> Image {
     Image { width, height, rgb }
 }
 
-/// The inputs of one output pixel: the first, and the weight of each.
+/// The inputs of one output pixel: the first index, and the weight of each.
 struct Window {
     first: usize,
     weights: Vec<i32>,
 }
 
-/// The windows of all outputs.
+/// Returns the windows of all outputs.
 fn weights(from: usize, to: usize) -> Vec<Window> {
     let scale = from as f64 / to as f64;
     let filter_scale = scale.max(1.0);
@@ -47,7 +49,7 @@ fn weights(from: usize, to: usize) -> Vec<Window> {
     (0..to)
         .map(|index| {
             let center = (index as f64 + 0.5) * scale;
-            // conversions cut towards 0, and what is below 0 to 0
+            // casts truncate towards 0 and clamp negative values to 0
             let first = (center - support + 0.5) as usize;
             let end = ((center + support + 0.5) as usize).min(from);
             let weights: Vec<f64> = (first..end)
@@ -79,19 +81,19 @@ fn sinc(x: f64) -> f64 {
     }
 }
 
-/// Rounded to 22 fractional bits, half away from zero.
+/// Rounds a weight to 22 fractional bits, half away from zero.
 fn fixed(weight: f64) -> i32 {
     let scaled = weight * f64::from(1u32 << PRECISION);
     (if scaled < 0.0 { scaled - 0.5 } else { scaled + 0.5 }) as i32
 }
 
-/// A sum with 22 fractional bits as a byte.
+/// Converts a sum with 22 fractional bits to a byte.
 fn byte(sum: i64) -> u8 {
-    // in range after the cut
+    // in range after the clamp
     ((sum + (1 << (PRECISION - 1))) >> PRECISION).clamp(0, 255) as u8
 }
 
-/// The horizontal pass over rows of `width` pixels.
+/// Applies the horizontal pass to rows of `width` pixels.
 fn across(rgb: &[u8], width: usize, windows: &[Window]) -> Vec<u8> {
     let rows = rgb.chunks_exact(width * CHANNELS);
     let mut out = Vec::with_capacity(rows.len() * windows.len() * CHANNELS);
@@ -110,7 +112,7 @@ fn across(rgb: &[u8], width: usize, windows: &[Window]) -> Vec<u8> {
     out
 }
 
-/// The vertical pass over rows of `width` pixels.
+/// Applies the vertical pass to rows of `width` pixels.
 fn down(rgb: &[u8], width: usize, windows: &[Window]) -> Vec<u8> {
     let row = width * CHANNELS;
     let mut out = Vec::with_capacity(windows.len() * row);

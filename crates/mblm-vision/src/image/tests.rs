@@ -1,4 +1,4 @@
-//! Pillow's pixels and bytes; files of all kinds, sound and damaged.
+//! Comparison with Pillow's pixels and bytes; valid and damaged files of all kinds.
 
 use proptest::prelude::*;
 use sha2::{Digest, Sha256};
@@ -33,7 +33,7 @@ fn resizing_gives_pillows_pixels() {
 
 #[test]
 fn jpeg_files_are_pillows() {
-    // SHA-256 of the files of all qualities one after the other, Pillow 12.2 with libjpeg-turbo
+    // SHA-256 of the concatenated files of all qualities, Pillow 12.2 with libjpeg-turbo
     for (rgb, qualities, expected) in [
         (true, 24..=95, JPEG_PINS[0]),
         (false, 24..=95, JPEG_PINS[1]),
@@ -77,7 +77,7 @@ fn gray_palette_and_transparent_images_are_read() {
     assert_eq!(palette.unwrap().rgb, [4, 5, 6, 1, 2, 3]);
     let deep = encode(ColorType::Grayscale, BitDepth::Sixteen, None, &[1, 2, 3, 4]).unwrap();
     assert_eq!(deep.rgb, [1, 1, 1, 3, 3, 3], "the higher byte of each");
-    // the header of an image of 8192 × 8192 pixels, and no room for them
+    // the header of an image of 8192 × 8192 pixels, with too little data
     let mut huge = png(&noise(2, 1, 1));
     (huge[16..20]).copy_from_slice(&8192u32.to_be_bytes());
     (huge[20..24]).copy_from_slice(&8192u32.to_be_bytes());
@@ -96,7 +96,7 @@ fn gray_palette_and_transparent_images_are_read() {
     );
 }
 
-/// A JPEG file of 37 × 21 pixels, with every value of the channels.
+/// Returns a JPEG file of 37 × 21 pixels, with every value of the channels.
 fn jpeg(quality: u8) -> Vec<u8> {
     Jpeg { quality, rgb: true }.encode(&noise(37, 21, 8)).unwrap()
 }
@@ -104,7 +104,7 @@ fn jpeg(quality: u8) -> Vec<u8> {
 #[test]
 fn jpeg_files_are_read() {
     let image = noise(37, 21, 8);
-    // one value everywhere is its own mean: no rounding, whatever the quality
+    // a constant image equals its mean: no rounding at any quality
     let plain = Image {
         rgb: vec![128; image.rgb.len()],
         ..image.clone()
@@ -112,21 +112,21 @@ fn jpeg_files_are_read() {
     for rgb in [true, false] {
         let file = Jpeg { quality: 20, rgb }.encode(&plain).unwrap();
         assert_eq!(Image::decode(&file).unwrap(), plain);
-        // a quantisation step at quality 95 is at most 12 of 255
+        // a quantization step at quality 95 is at most 12 of 255
         let file = Jpeg { quality: 95, rgb }.encode(&image).unwrap();
         let read = Image::decode(&file).unwrap();
         assert_eq!((read.width, read.height), (37, 21));
         let differences = read.rgb.iter().zip(&image.rgb).map(|(a, b)| f64::from(a.abs_diff(*b)));
         let mean = differences.sum::<f64>() / image.rgb.len() as f64;
-        // halved chroma cannot follow noise
+        // subsampled chroma cannot follow noise
         assert!(mean < if rgb { 3.0 } else { 60.0 }, "{mean}");
     }
-    // what follows the end does not belong to the image
+    // bytes after the end do not belong to the image
     let with_more = [&jpeg(50)[..], b"more"].concat();
     assert_eq!(Image::decode(&with_more).unwrap(), Image::decode(&jpeg(50)).unwrap());
 }
 
-/// A gray image of one value, 9 × 8 pixels, as others write it.
+/// Returns a gray image of one value, 9 × 8 pixels, as other programs write it.
 fn gray_jpeg(progressive: bool) -> Vec<u8> {
     let mut encoder = mozjpeg::Compress::new(mozjpeg::ColorSpace::JCS_GRAYSCALE);
     encoder.set_size(9, 8);
@@ -163,7 +163,7 @@ fn a_jpeg_file_that_ends_early_does_not_decode() {
     assert!(message.contains("remature end"), "{message}");
     let message = Image::decode_jpeg(&png(&noise(2, 2, 1))).unwrap_err();
     assert!(message.contains("begins with the bytes FF D8"), "{message}");
-    // a header of 16,384 × 4096 pixels, and no room for them
+    // a header of 16,384 × 4096 pixels, with too little data
     let mut huge = whole;
     let frame = huge.windows(2).position(|pair| pair == [0xff, 0xc0]).unwrap();
     huge[frame + 5..][..4].copy_from_slice(&[0x10, 0, 0x40, 0]);
@@ -205,7 +205,7 @@ proptest! {
     }
 }
 
-/// 11 × 9 pixels of noise that Pillow wrote as a JPEG file of cyan, magenta, yellow and black; what it reads from it as RGB.
+/// 11 × 9 pixels of noise in a CMYK JPEG file by Pillow, and the RGB that Pillow reads from it.
 #[test]
 fn four_inks_become_the_colours_that_pillow_gives() {
     let image = Image::decode(include_bytes!("cmyk.jpg")).unwrap();

@@ -1,7 +1,7 @@
-//! The data set: an image a sample.
+//! The data set: each sample is an image.
 //!
-//! Worker w of W owns the w-th of W equal ranges of the split's images, the remainder dropped. The samples of all epochs are
-//! the same.
+//! Worker w of W owns the w-th of W equal ranges of the split's images; the remainder is dropped.
+//! All epochs have the same samples.
 
 use std::path::PathBuf;
 use std::sync::{Arc, Mutex, PoisonError};
@@ -18,32 +18,33 @@ use crate::image::{inspect_image, inspect_jpeg};
 use mblm::data::{Dataset, DatasetArgs, OnOpening, Sample, Split};
 use mblm::{Error, Result};
 
-/// Damaged images that a message names.
+/// The largest number of damaged images in a message.
 const NAMED: usize = 20;
 
-/// A split of a folder of images, as one worker sees it.
+/// A split of a folder of images for one worker.
 pub struct ImageFolder {
     images: Images,
     layout: Layout,
-    /// Images of the split, over all workers.
+    /// The number of images of the split, over all workers.
     total: usize,
-    /// This worker's.
+    /// The images of this worker.
     own: Vec<usize>,
     description: String,
 }
 
-/// `pictures` for the registry.
+/// Opens `pictures` for the registry.
 pub(crate) fn open(args: &DatasetArgs) -> Result<Option<Arc<dyn Dataset>>> {
     Ok(ImageFolder::open(args)?.map(|images| Arc::new(images) as Arc<dyn Dataset>))
 }
 
 impl ImageFolder {
-    /// Opens the split that `args` ask for; `None` if there is none. Looks at the beginning of every image file (and at the end
-    /// of PNG files), and at the length of every sample, for which JPEG files that are to be made are made here. Every image is decoded
-    /// where damaged ones are to be left out, or one begins wrongly.
+    /// Opens the split that `args` ask for; `None` if there is none. Checks the beginning of every
+    /// image file (and the end of PNG files) and the length of every sample; JPEG files to be made
+    /// are made here for their length. Every image is decoded if damaged images are to be skipped
+    /// or one begins wrongly.
     ///
     /// # Errors
-    /// Options that make no sense; what is wrong with the files, of which the first are named.
+    /// Invalid options; problems with the files, of which the first are named.
     pub fn open(args: &DatasetArgs) -> Result<Option<Self>> {
         let options = ImageFolderOptions::read(args)?;
         let Some(Found { folder, names, mut own }) = find(args, options.held_out, options.jpeg_files)? else {
@@ -97,7 +98,7 @@ impl ImageFolder {
         }))
     }
 
-    /// The file of sample `index`.
+    /// Returns the file of sample `index`.
     ///
     /// # Errors
     /// An index beyond the last sample.
@@ -116,8 +117,8 @@ impl ImageFolder {
     }
 }
 
-/// The bytes that each image of the split becomes. Those of a cache are prepared here, as are JPEG files; damaged images are left out of `own`
-/// or are an error.
+/// Returns the length of each image of the split in bytes. Images for a cache, and JPEG files to be
+/// made, are prepared here. Damaged images are removed from `own` or are an error.
 fn lens(
     images: &mut Images,
     own: &mut Vec<usize>,
@@ -134,7 +135,7 @@ fn lens(
                 if is_misnamed(&images.path(*image), kind) {
                     misnamed.lock().unwrap_or_else(PoisonError::into_inner).push(*image);
                 }
-                0 // what it becomes does not depend on it
+                0 // the length does not depend on it
             }),
         })
         .collect();
@@ -161,7 +162,8 @@ fn lens(
         images.set_cache(Cache::open(folder, images.listing(), damaged, on_opening)?);
     }
     let lens = match form.bytes() {
-        // what only decoding shows is looked for where such images are left out, and where there is an error, which names them all
+        // decodes all images if damaged ones are to be skipped, or after an error, so that it names
+        // them all
         _ if skip || !begin_well => decoded(images, own, inspected, on_opening),
         _ if options.cache_dir.is_some() => own.iter().map(|image| images.cached_len(*image)).collect(),
         Some(bytes) => own.iter().map(|_| Ok(bytes)).collect(),
@@ -171,7 +173,7 @@ fn lens(
     sound(own, lens, skip)
 }
 
-/// The bytes that each image becomes, or what is wrong with it: those that were inspected as sound are decoded.
+/// Decodes the images that passed inspection; returns the length of each in bytes, or its problem.
 fn decoded(
     images: &Images,
     own: &[usize],
@@ -181,13 +183,13 @@ fn decoded(
     let whole = own.iter().zip(&inspected).filter(|(_, size)| size.is_ok());
     let whole: Vec<usize> = whole.map(|(image, _)| *image).collect();
     let mut lens = images.prepare(&whole, on_opening).into_iter();
-    // as many as are sound
+    // `lens` has one entry per image that passed inspection
     let len = |size: Result<usize>| size.and_then(|size| lens.next().unwrap_or(Ok(size)));
     inspected.into_iter().map(len).collect()
 }
 
-/// The bytes of the images that are sound. Without `skip` damaged ones are an error that names them; with it they are left out of `own`, with
-/// a warning that does.
+/// Returns the lengths of the sound images. Damaged images are an error that names them, or with
+/// `skip` are removed from `own` with a warning that names them.
 fn sound(own: &mut Vec<usize>, inspected: Vec<Result<usize>>, skip: bool) -> Result<Vec<usize>> {
     let all = inspected.len();
     let errors: Vec<&Error> = inspected.iter().filter_map(|size| size.as_ref().err()).collect();

@@ -1,4 +1,4 @@
-//! Which files of a folder are images, and which of them belong to a split.
+//! Finds the images of a folder, and those of a split.
 
 use std::path::{Path, PathBuf};
 
@@ -10,16 +10,17 @@ use mblm::data::splits::{held_out_share, named_folders, refuse_held_out, split_b
 use mblm::data::{DatasetArgs, Split, regular_files};
 use mblm::{Error, Result};
 
-/// Images below a folder, and those of them that are a split.
+/// The images below a folder, and those of a split.
 pub(super) struct Found {
     pub(super) folder: PathBuf,
-    /// Paths in the folder, in the order of the names.
+    /// All paths in the folder, in name order.
     pub(super) names: Vec<Box<str>>,
-    /// The split's, in the same order.
+    /// The indices of the split's images, in the same order.
     pub(super) own: Vec<usize>,
 }
 
-/// The images of the split that `args` ask for; `None` if there is no such split. With `jpeg_only` PNG files are no images.
+/// Finds the images of the split that `args` ask for; `None` if there is no such split. With
+/// `jpeg_only` PNG files do not count.
 pub(super) fn find(args: &DatasetArgs, held_out: Option<f64>, jpeg_only: bool) -> Result<Option<Found>> {
     let dir = &args.dir;
     if dir.is_file() {
@@ -35,7 +36,7 @@ pub(super) fn find(args: &DatasetArgs, held_out: Option<f64>, jpeg_only: bool) -
         return Ok(Some(Found { folder, names, own }));
     }
     let share = held_out_share(held_out)?;
-    // said once, though every split looks
+    // warns once, though every split searches the folder
     let names = images(dir, jpeg_only, args.split == Split::Train)?;
     let range = split_by_position(names.len() as u64, share, args.split);
     if range.is_empty() && args.split != Split::Train {
@@ -43,14 +44,14 @@ pub(super) fn find(args: &DatasetArgs, held_out: Option<f64>, jpeg_only: bool) -
     }
     let mut order: Vec<usize> = (0..names.len()).collect();
     order.sort_by_cached_key(|image| (Sha256::digest(slashes(&names[*image])), *image));
-    // positions of a list in memory
+    // indices into a list in memory, so they fit
     let mut own = order[range.start as usize..range.end as usize].to_vec();
     own.sort_unstable();
     let folder = dir.clone();
     Ok(Some(Found { folder, names, own }))
 }
 
-/// The images below a folder; with `warn` what else is there is counted in a warning.
+/// Returns the images below a folder; with `warn` other files are counted in a warning.
 fn images(folder: &Path, jpeg_only: bool, warn: bool) -> Result<Vec<Box<str>>> {
     let endings = match jpeg_only {
         true => ".jpg or .jpeg",
@@ -86,12 +87,12 @@ fn images(folder: &Path, jpeg_only: bool, warn: bool) -> Result<Vec<Box<str>>> {
     Ok(names)
 }
 
-/// Whether a file's name says that it is a JPEG file.
+/// Returns whether a file's name has a JPEG extension.
 fn is_jpeg(path: &Path) -> bool {
     has_ending(path, "jpg") || has_ending(path, "jpeg")
 }
 
-/// Whether a file's name says that it is of another kind than it is.
+/// Returns whether a file's extension contradicts its kind.
 pub(super) fn is_misnamed(path: &Path, kind: Kind) -> bool {
     match kind {
         Kind::Jpeg => !is_jpeg(path),
@@ -103,7 +104,7 @@ fn has_ending(path: &Path, ending: &str) -> bool {
     path.extension().is_some_and(|found| found.eq_ignore_ascii_case(ending))
 }
 
-/// A path's name on every system.
+/// Returns a path with forward slashes on every system.
 fn slashes(name: &str) -> String {
     name.replace(std::path::MAIN_SEPARATOR, "/")
 }

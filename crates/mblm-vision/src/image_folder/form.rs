@@ -1,16 +1,17 @@
-//! What the bytes of a sample are, and the image that they stand for.
+//! The form of a sample's bytes, and their conversion to an image.
 
 use crate::image::Image;
 use mblm::Result;
 
-/// What the bytes of a sample are.
+/// The form of a sample's bytes.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Form {
-    /// Values of an image of one size, all red ones, then all green, then all blue ones: (3, height, width).
+    /// The pixels of images of one size, all red values, then all green, then all blue: (3, height,
+    /// width).
     Pixels {
-        /// Pixels across.
+        /// Width in pixels.
         width: usize,
-        /// Pixels down.
+        /// Height in pixels.
         height: usize,
     },
     /// A JPEG file of any length.
@@ -18,7 +19,7 @@ pub enum Form {
 }
 
 impl Form {
-    /// Bytes of an image; `None` where each has its own number.
+    /// Returns the number of bytes of an image; `None` if it varies.
     pub fn bytes(self) -> Option<usize> {
         match self {
             Self::Pixels { width, height } => Some(3 * width * height),
@@ -26,10 +27,10 @@ impl Form {
         }
     }
 
-    /// The image that bytes are.
+    /// Decodes bytes to an image.
     ///
     /// # Errors
-    /// Why they are none: too few or too many values, or what the decoder says of the file, whose warnings count.
+    /// Too few or too many values, or an error or warning of the JPEG decoder.
     pub fn decode(self, bytes: &[u8]) -> Result<Image, String> {
         match self {
             Self::Pixels { width, height } if bytes.len() < 3 * width * height => {

@@ -1,14 +1,14 @@
-//! An image's bytes as ids, and generated ids as an image again.
+//! Conversion of an image's bytes to ids, and of generated ids to an image.
 
 use super::form::Form;
 use super::options::ImageFolderOptions;
 use mblm::Result;
 use mblm::data::{DatasetArgs, Sample};
 
-/// The smallest id that is no byte.
+/// The smallest special id.
 const SPECIAL: u32 = 256;
 
-/// Which ids stand around an image, and how long a sample is.
+/// The ids around an image, and the length of a sample.
 #[derive(Clone, Debug)]
 pub struct Layout {
     form: Form,
@@ -19,10 +19,10 @@ pub struct Layout {
 }
 
 impl Layout {
-    /// That of samples that are opened with `args`.
+    /// Returns the layout of samples that are opened with `args`.
     ///
     /// # Errors
-    /// Options that make no sense.
+    /// Invalid options.
     pub fn new(args: &DatasetArgs) -> Result<Self> {
         Self::of(&ImageFolderOptions::read(args)?, args)
     }
@@ -37,23 +37,23 @@ impl Layout {
         })
     }
 
-    /// What the bytes are.
+    /// Returns the form of the bytes.
     pub fn form(&self) -> Form {
         self.form
     }
 
-    /// The ids before an image's bytes; there may be none.
+    /// Returns the ids before an image's bytes, possibly none.
     pub fn prompt(&self) -> Vec<u32> {
         self.start.into_iter().collect()
     }
 
-    /// The ids, other than bytes, that end an image: the one after it, and padding.
+    /// Returns the special ids that end an image: the id after it, and padding.
     pub fn ends(&self) -> Vec<u32> {
         let pad = Some(self.pad).filter(|pad| *pad >= SPECIAL && Some(*pad) != self.end);
         self.end.into_iter().chain(pad).collect()
     }
 
-    /// Whether a sample says where its image ends.
+    /// Returns whether a sample marks the end of its image.
     pub(super) fn has_end(&self) -> bool {
         self.end.is_some() || self.form.bytes().is_some()
     }
@@ -62,7 +62,7 @@ impl Layout {
         self.sample_len
     }
 
-    /// What is wrong with an image of so many bytes, if it is too long.
+    /// Returns the problem of an image with this many bytes if it is too long.
     pub(super) fn misfit(&self, bytes: usize) -> Option<String> {
         let around = usize::from(self.start.is_some()) + usize::from(self.end.is_some());
         let advice = match self.form {
@@ -79,7 +79,7 @@ impl Layout {
         })
     }
 
-    /// The sample of an image that fits.
+    /// Returns the sample of an image, which must fit.
     pub(super) fn sample(&self, bytes: &[u8]) -> Sample {
         let mut ids = Vec::with_capacity(self.sample_len);
         ids.extend(self.start);

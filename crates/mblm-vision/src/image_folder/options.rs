@@ -1,4 +1,5 @@
-//! `dataset_args` of `pictures`: the keys of `clevr` that say what is done with an image, and what a folder of them needs.
+//! `dataset_args` of `pictures`: the keys of `clevr` for the preparation of images, and keys for
+//! folders.
 
 use std::path::PathBuf;
 
@@ -10,38 +11,42 @@ use crate::image::prepare::Preparation;
 use mblm::Result;
 use mblm::data::DatasetArgs;
 
-/// Ids that are bytes, and so no special ones.
+/// The number of ids that are bytes; special ids come after them.
 const BYTES: u32 = 256;
 
-/// How images become ids.
+/// The conversion of images to ids.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(default, deny_unknown_fields)]
 pub struct ImageFolderOptions {
-    /// Height of all images in pixels, after cropping; needed where samples are pixels.
+    /// Height of all images in pixels, after cropping; required for samples of pixels.
     pub resize_to_h: Option<u32>,
-    /// Width of all images in pixels, after cropping; needed where samples are pixels.
+    /// Width of all images in pixels, after cropping; required for samples of pixels.
     pub resize_to_w: Option<u32>,
-    /// Share of the height that is cut off above, and again below.
+    /// Share of the height that is cropped at the top, and again at the bottom.
     pub crop_h_perc: Option<f64>,
-    /// Share of the width that is cut off on the left, and again on the right.
+    /// Share of the width that is cropped at the left, and again at the right.
     pub crop_w_perc: Option<f64>,
-    /// Into how many equal bins the values of a channel fall; each becomes the mean of its bin's borders.
+    /// The number of equal bins for a channel's values; a value becomes the mean of its bin's
+    /// borders.
     pub downsample_channels: Option<u32>,
     /// The id before an image.
     pub som_image_token_id: Option<u32>,
     /// The id after an image.
     pub eom_token_id: Option<u32>,
-    /// A sample is the bytes of a JPEG file of this quality, 0 to 95, instead of pixels.
+    /// Quality, 0 to 95, of the JPEG file whose bytes replace the pixels.
     pub enable_jpeg_stream_with_quality: Option<u8>,
-    /// That file holds RGB instead of YCbCr.
+    /// Whether that file holds RGB instead of YCbCr.
     pub jpeg_in_rgb_color_space: bool,
-    /// A sample is the bytes of a JPEG file of the folder as they are; PNG files are no images then.
+    /// Whether samples are the unchanged bytes of the folder's JPEG files; PNG files are then
+    /// ignored.
     pub jpeg_files: bool,
-    /// Images that are damaged, or of another kind, are left out and named in a warning; else they are an error.
+    /// Whether images that are damaged or of another kind are skipped with a warning; else they are
+    /// an error.
     pub skip_bad_images: bool,
-    /// A folder for prepared images, which are then made once, when the data set is opened.
+    /// A folder for prepared images, which are prepared once, when the data set is opened.
     pub cache_dir: Option<PathBuf>,
-    /// The share of images for validation and test, for a folder without splits of its own [default: 0.05].
+    /// The share of images held out for validation and test, in a folder without named splits
+    /// [default: 0.05].
     pub held_out: Option<f64>,
 }
 
@@ -66,7 +71,7 @@ impl Default for ImageFolderOptions {
 }
 
 impl ImageFolderOptions {
-    /// The options in `args`, if they make sense by themselves and for its vocabulary.
+    /// Reads the options in `args` and checks them, also for its vocabulary.
     pub(super) fn read(args: &DatasetArgs) -> Result<Self> {
         let options: Self = args.parse_options()?;
         let ids = [
@@ -84,7 +89,7 @@ impl ImageFolderOptions {
         Ok(options)
     }
 
-    /// What is done with each image.
+    /// Returns the preparation of each image.
     pub(super) fn preparation(&self) -> Result<Preparation> {
         if !self.jpeg_files {
             return ImageKeys {
@@ -123,7 +128,7 @@ impl ImageFolderOptions {
         Ok(Preparation::none())
     }
 
-    /// What the bytes of a sample are.
+    /// Returns the form of a sample's bytes.
     ///
     /// # Errors
     /// Pixels without a size.

@@ -1,4 +1,4 @@
-//! Samples id by id, splits, workers, prepared images, and files that are wrong.
+//! Samples id by id, splits, workers, prepared images, and invalid files.
 
 mod damage;
 
@@ -20,7 +20,7 @@ const SPLITS: [Split; 3] = [Split::Train, Split::Validation, Split::Test];
 struct Folder(tempfile::TempDir);
 
 impl Folder {
-    /// With images of 4 × 3 pixels of these names.
+    /// A folder with images of 4 × 3 pixels under these names.
     fn new(names: &[&str]) -> Self {
         let folder = Self(tempfile::tempdir().unwrap());
         for (seed, name) in names.iter().enumerate() {
@@ -71,7 +71,7 @@ fn samples(set: &ImageFolder) -> Vec<Sample> {
     (0..set.len(0)).map(|index| set.sample(index, 0).unwrap()).collect()
 }
 
-/// The names of a split's files, in order.
+/// Returns the names of a split's files, in order.
 fn names(folder: &Folder, split: Split, options: Value) -> Vec<String> {
     let Some(set) = folder.open(split, options) else {
         return Vec::new();
@@ -84,7 +84,7 @@ fn pixels() -> Value {
     json!({"resize_to_w": 4, "resize_to_h": 3})
 }
 
-/// The bytes of a sample that has no special ids.
+/// Returns the bytes of a sample without special ids.
 fn bytes(sample: &Sample) -> Vec<u8> {
     let ids = sample.ids.iter().take_while(|id| **id < 256);
     ids.map(|id| *id as u8).collect()
@@ -126,7 +126,7 @@ fn a_image_is_its_channels_between_two_ids() {
 fn samples_can_be_jpeg_files_made_or_found() {
     let folder = Folder::new(&["train/a.png", "train/b.jpeg", "val/c.JPG"]);
     folder.write("train/notes.txt", "not a picture");
-    // made of both
+    // JPEG files made from both kinds
     let made = folder
         .open(Split::Train, json!({"enable_jpeg_stream_with_quality": 30}))
         .unwrap();
@@ -135,13 +135,13 @@ fn samples_can_be_jpeg_files_made_or_found() {
         .map(|name| jpeg.encode(&Image::decode(&folder.read(name)).unwrap()).unwrap())
         .into();
     assert_eq!(samples(&made).iter().map(bytes).collect::<Vec<_>>(), expected);
-    // as they are
+    // JPEG files unchanged
     let found = folder.open(Split::Train, json!({"jpeg_files": true})).unwrap();
     assert_eq!(
         samples(&found).iter().map(bytes).collect::<Vec<_>>(),
         [folder.read("train/b.jpeg")]
     );
-    // and as pixels
+    // pixels of all files
     let pixels = folder.open(Split::Validation, pixels()).unwrap();
     let image = Image::decode(&folder.read("val/c.JPG")).unwrap();
     assert_eq!(bytes(&samples(&pixels)[0]), image.channels());
@@ -185,7 +185,7 @@ fn images_without_splits_are_held_out_by_their_names() {
     all.sort();
     assert_eq!(all, list);
     assert_ne!(parts[0], list[..16], "not the last by name");
-    // the seed does not matter
+    // independent of the seed
     let seeded = DatasetArgs {
         seed: 9,
         ..folder.args(Split::Validation, options())
@@ -246,7 +246,7 @@ fn prepared_images_are_those_that_would_be_made() {
             let kept = samples(&folder.open(split, options).unwrap());
             assert_eq!(kept, plain, "{split}");
         }
-        // splits of one folder share what is prepared
+        // the splits of one folder share the prepared images
         let files = fs::read_dir(cache.path()).unwrap().count();
         assert_eq!(files, 1);
     }
@@ -274,7 +274,7 @@ fn samples_that_are_too_long_are_found_when_the_set_is_opened() {
     folder.write("c.jpg", [folder.read("b.jpg"), vec![0; 9]].concat());
     for (sample_len, options, parts) in [
         (
-            // c alone is longer
+            // only c is longer
             folder.read("a.jpg").len().max(len) + 2,
             json!({"jpeg_files": true, "som_image_token_id": 258, "eom_token_id": 257}),
             vec!["c.jpg: the sample has", "2 special ids", "raise it"],
@@ -314,7 +314,7 @@ fn wrong_files_are_named() {
         folder.write(name, bytes);
         folder
     };
-    // by opening
+    // found by opening
     let shorter = |bytes: &mut Vec<u8>| bytes.truncate(bytes.len() - 3);
     let message = damage("c.png", shorter).message(Split::Train, pixels());
     assert!(message.contains("c.png: the file is truncated"), "{message}");
@@ -334,7 +334,7 @@ fn wrong_files_are_named() {
             && message.ends_with("; pictures that are damaged: 2 of 3"),
         "{message}"
     );
-    // by the sample
+    // found by reading the sample
     let flipped = |bytes: &mut Vec<u8>| {
         let middle = bytes.len() / 2;
         bytes[middle] ^= 0x55;
@@ -349,7 +349,7 @@ fn wrong_files_are_named() {
         assert!(message.contains(&format!("{name}: {part}")), "{message}");
         assert!(set.sample(2, 0).is_ok());
     }
-    // none
+    // no images
     let empty = Folder::new(&[]);
     empty.write("a.txt", "text");
     let message = empty.message(Split::Train, pixels());

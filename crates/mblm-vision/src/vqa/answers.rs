@@ -1,13 +1,13 @@
-//! The answers that may be given, as ids with an end: the id of the end of a part, or the padding that follows where there is
-//! none.
+//! The possible answers as ids with an end: the id of the end of a part or, without one, the
+//! padding.
 
-/// Answers and their ids, in the order of the ids, so that those with a common beginning are neighbours.
+/// The answers and their ids, sorted by ids, so that answers with a common prefix are adjacent.
 pub(super) struct Answers {
     list: Vec<(Vec<u32>, String)>,
 }
 
 impl Answers {
-    /// `answers` with the bytes that stand for each; those without bytes are left out.
+    /// Builds the list from each answer and its bytes; answers without bytes are dropped.
     pub(super) fn new<'a>(answers: impl IntoIterator<Item = (&'a str, Vec<u8>)>, end: u32) -> Self {
         let ids = |bytes: Vec<u8>| bytes.into_iter().map(u32::from).chain([end]).collect();
         let mut list: Vec<(Vec<u32>, String)> = answers
@@ -19,31 +19,31 @@ impl Answers {
         Self { list }
     }
 
-    /// Ids of the longest answer, its end included.
+    /// Returns the number of ids of the longest answer with its end.
     pub(super) fn longest(&self) -> usize {
         self.list.iter().map(|(ids, _)| ids.len()).max().unwrap_or(0)
     }
 
-    /// Those that begin with `ids`.
+    /// Returns the answers that begin with `ids`.
     fn beginning(&self, ids: &[u32]) -> &[(Vec<u32>, String)] {
         let first = self.list.partition_point(|(answer, _)| answer.as_slice() < ids);
         let count = self.list[first..].partition_point(|(answer, _)| answer.starts_with(ids));
         &self.list[first..first + count]
     }
 
-    /// The ids that may follow `ids`, in ascending order; an id may be there several times.
+    /// Returns the ids that may follow `ids`, in ascending order with repetitions.
     pub(super) fn following<'a>(&'a self, ids: &'a [u32]) -> impl Iterator<Item = u32> + 'a {
         self.beginning(ids)
             .iter()
             .filter_map(|(answer, _)| answer.get(ids.len()).copied())
     }
 
-    /// Whether `ids` leave no choice any more.
+    /// Returns whether at most one answer begins with `ids`.
     pub(super) fn decided(&self, ids: &[u32]) -> bool {
         self.beginning(ids).len() <= 1
     }
 
-    /// The answer that `ids` begin, the first if there are several.
+    /// Returns the first answer that begins with `ids`.
     pub(super) fn text(&self, ids: &[u32]) -> Option<&str> {
         self.beginning(ids).first().map(|(_, text)| text.as_str())
     }

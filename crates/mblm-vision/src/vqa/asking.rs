@@ -1,8 +1,9 @@
-//! Asking: samples up to where the answer begins, many of the same length at once, then the answers id by id.
+//! Asks questions: reads many samples of the same length up to the answer, then generates the
+//! answers id by id.
 //!
-//! The questions of a window are prepared by all threads, sorted by length and cut into batches, so that a batch is one prefill
-//! ([`Generator`]): all but the last patch of a prompt goes through the first stage alone. Both kinds of answers go on from
-//! the same state.
+//! All threads prepare the questions of a window, which are sorted by length and cut into batches.
+//! A batch is one prefill ([`Generator`]): all but the last patch of a prompt passes through the
+//! first stage alone. Both kinds of answers continue from the same state.
 
 use std::collections::{BTreeMap, VecDeque};
 use std::sync::Arc;
@@ -18,14 +19,14 @@ use mblm::generate::{Generator, GeneratorState};
 use mblm::model::Mblm;
 use mblm::{Error, Result};
 
-/// Ids of the prompts of a window, about: more makes fuller batches, above all where JPEG files give every image a length of its
-/// own, and takes more memory.
+/// The approximate number of prompt ids per window. A larger window gives fuller batches, above all
+/// if JPEG files give every image its own length, and takes more memory.
 const WINDOW: usize = 1 << 22;
 
 /// A question and the model's answers.
 #[derive(Clone, Debug, PartialEq, Serialize)]
 pub struct Answered {
-    /// The sample.
+    /// The index of the sample.
     pub index: usize,
     /// Its number in the file of questions, from 0.
     pub question_index: usize,
@@ -33,24 +34,25 @@ pub struct Answered {
     pub image: String,
     /// The question.
     pub question: String,
-    /// What it asks for.
+    /// Its type.
     pub question_type: Option<QuestionType>,
-    /// Its template.
+    /// The number of its template.
     pub question_family_index: Option<u32>,
     /// The right answer.
     pub answer: String,
-    /// The model's answer among those there are.
+    /// The model's answer among the possible ones.
     pub constrained: String,
-    /// What the model writes by itself; bytes that are no UTF-8 become U+FFFD, ids above 255 are left out.
+    /// The model's unconstrained answer; invalid UTF-8 becomes U+FFFD, ids above 255 are skipped.
     pub free: String,
-    /// Whether the first is right.
+    /// Whether `constrained` is right.
     pub constrained_right: bool,
-    /// Whether the second is right, and ends where it should.
+    /// Whether `free` is right and ends correctly.
     pub free_right: bool,
 }
 
 impl Answered {
-    /// The answer of a classifier, which knows nothing but answers: both kinds are the same.
+    /// Returns the answer of a classifier, which only chooses among answers: both kinds are the
+    /// same.
     ///
     /// # Errors
     /// An index beyond the last sample.
@@ -73,34 +75,34 @@ impl Answered {
     }
 }
 
-/// A question that is to be asked.
+/// A question to ask.
 struct Asked {
     index: usize,
     prompt: Vec<u32>,
 }
 
-/// The answers of a model to the questions of a split, an iterator over batches. Within a window of batches questions of the same
-/// length are together; [`Answered::index`] has their place.
+/// An iterator over batches of a model's answers to the questions of a split. Within a window,
+/// questions are grouped by length; [`Answered::index`] has their order.
 pub struct Asking<'a> {
     generator: Generator,
     data: &'a Clevr,
     answers: Answers,
-    /// What ends an answer: the id of the end of a part. Without one nothing does.
+    /// The id that ends an answer, if there is one.
     end: Option<u32>,
     pad: u32,
     batch_size: usize,
     questions: usize,
     next: usize,
     batches: VecDeque<Vec<Asked>>,
-    /// Ids that the model has positions for.
+    /// The number of ids for which the model has positions.
     room: usize,
 }
 
 impl<'a> Asking<'a> {
-    /// The first `limit` questions, `batch_size` at once.
+    /// Asks the first `limit` questions, `batch_size` at once.
     ///
     /// # Errors
-    /// A batch size of 0, a model that cannot be prepared.
+    /// A batch size of 0, or a model that cannot be prepared.
     pub fn new(model: &Arc<Mblm>, data: &'a Clevr, batch_size: usize, limit: Option<usize>) -> Result<Self> {
         if batch_size == 0 {
             return Err(Error::input("0 questions at once: expected at least 1"));
@@ -124,7 +126,7 @@ impl<'a> Asking<'a> {
         })
     }
 
-    /// The number of questions to be asked.
+    /// Returns the number of questions.
     pub fn questions(&self) -> usize {
         self.questions
     }
@@ -172,7 +174,7 @@ impl<'a> Asking<'a> {
             .collect()
     }
 
-    /// Writes the answers of a batch, from the logits (b, V) of their first ids.
+    /// Generates the answers of a batch from the logits (b, V) of their first ids.
     fn write(&self, mut state: GeneratorState, logits: &[Vec<f32>], choice: &Choice) -> Result<Vec<Vec<u32>>> {
         let mut written: Vec<Vec<u32>> = vec![Vec::new(); logits.len()];
         let mut running = vec![true; logits.len()];
@@ -188,7 +190,7 @@ impl<'a> Asking<'a> {
             if !running.contains(&true) || state.position() >= self.room {
                 return Ok(written);
             }
-            // what a finished answer goes on with does not matter
+            // the ids after a finished answer do not matter
             let last: Vec<u32> = written
                 .iter()
                 .map(|ids| ids.last().copied().unwrap_or(self.pad))
@@ -197,7 +199,7 @@ impl<'a> Asking<'a> {
         }
     }
 
-    /// The best id after `ids`; `None` if there is none to choose.
+    /// Returns the best id after `ids`; `None` if there is no choice.
     fn choose(&self, ids: &[u32], logits: &[f32], choice: &Choice) -> Option<u32> {
         match choice {
             Choice::Constrained => best(self.answers.following(ids), logits),
@@ -205,7 +207,7 @@ impl<'a> Asking<'a> {
         }
     }
 
-    /// Whether an answer is complete.
+    /// Returns whether an answer is complete.
     fn ends(&self, ids: &[u32], choice: &Choice) -> bool {
         match choice {
             Choice::Constrained => self.answers.decided(ids),
@@ -227,7 +229,7 @@ impl<'a> Asking<'a> {
             .collect();
         let free_right = match self.end {
             Some(end) => free.strip_suffix(&[end]).is_some_and(|ids| ids == right),
-            // nothing says where it ends: as much counts as the right answer has
+            // without an end, as many ids count as the right answer has
             None => free.starts_with(&right),
         };
         Ok(Answered {
@@ -245,7 +247,7 @@ impl<'a> Asking<'a> {
         })
     }
 
-    /// Ids as text; a categorical answer as what it stands for.
+    /// Returns ids as text; a categorical answer as its meaning.
     fn text(&self, ids: &[u32]) -> String {
         let bytes: Vec<u8> = ids
             .iter()
@@ -260,11 +262,11 @@ impl<'a> Asking<'a> {
     }
 }
 
-/// How an answer's ids are chosen.
+/// The choice of an answer's ids.
 enum Choice {
-    /// The best of those that lead to an answer.
+    /// The best id that leads to a possible answer.
     Constrained,
-    /// The best of all.
+    /// The best of all ids.
     Free,
 }
 
@@ -288,7 +290,7 @@ impl Iterator for Asking<'_> {
     }
 }
 
-/// The id with the highest logit, the first of several.
+/// Returns the id with the highest logit; the first of equals.
 fn best(ids: impl Iterator<Item = u32>, logits: &[f32]) -> Option<u32> {
     let mut best: Option<(u32, f32)> = None;
     for id in ids {
@@ -302,7 +304,7 @@ fn best(ids: impl Iterator<Item = u32>, logits: &[f32]) -> Option<u32> {
     best.map(|(id, _)| id)
 }
 
-/// Logits (b, V) as one list a stream.
+/// Returns logits (b, V) as one list per stream.
 fn rows(logits: &candle_core::Tensor) -> Result<Vec<Vec<f32>>> {
     Ok(logits.to_dtype(DType::F32)?.to_vec2()?)
 }

@@ -1,15 +1,16 @@
-//! Questions about images: how often a model's answer is the right one, by type of question.
+//! Questions about images: the accuracy of a model's answers, by type of question.
 //!
-//! The model reads a sample of [`Clevr`] up to where its answer begins and writes the answer twice: *constrained*, where each id is
-//! the best of those that lead to one of the answers there are, and *free*, the best of all ids until the end of the part. A
-//! categorical answer is one id, the answer of the first kind is then the best class; the second kind also has to stop there.
+//! The model reads a sample of [`Clevr`] up to its answer and generates the answer twice.
+//! *Constrained*: each id is the best of those that lead to a possible answer. *Free*: each id is
+//! the best of all, until the end of the part. A categorical answer is one id: its constrained
+//! answer is the best class, its free answer must also stop there.
 //!
-//! Beside them stands what can be said without looking: the [`Prior`] gives the answer that was most frequent in training among the
-//! questions of the same template.
+//! The [`Prior`] shows the accuracy without the image: it gives the answer that was most frequent
+//! in training for the question's template.
 //!
 //! | file | holds |
 //! |---|---|
-//! | `answers` | the answers that may be given, as ids |
+//! | `answers` | the possible answers, as ids |
 //! | `asking` | batches of questions, and the model's answers |
 //! | `tally` | right answers by type |
 //! | `prior` | the most frequent answer of a template |

@@ -1,5 +1,5 @@
-//! What can be answered without looking at the image: for each template of questions the answer that was most frequent in
-//! training, for an unknown template that of its type.
+//! A baseline without the image: the most frequent training answer of a question's template or, for
+//! an unknown template, of its type.
 
 use std::collections::HashMap;
 
@@ -10,7 +10,7 @@ pub struct Prior {
     answers: HashMap<Group, Box<str>>,
 }
 
-/// Questions that get the same answer.
+/// The questions that get the same answer.
 #[derive(Clone, Copy, PartialEq, Eq, Hash)]
 enum Group {
     Family(u32, Option<QuestionType>),
@@ -27,7 +27,8 @@ impl Group {
 }
 
 impl Prior {
-    /// From the questions of the training split; of answers that are equally frequent the first in alphabetical order.
+    /// Counts the questions of the training split; of equally frequent answers the alphabetically
+    /// first wins.
     pub fn new(questions: &[Question]) -> Self {
         let mut counts: HashMap<Group, HashMap<&str, usize>> = HashMap::new();
         for question in questions {
@@ -47,7 +48,7 @@ impl Prior {
         }
     }
 
-    /// The answer to a question of this template and type; `None` if training has none of either.
+    /// Returns the answer for a template and type; `None` if training has neither.
     pub fn answer(&self, family: Option<u32>, kind: Option<QuestionType>) -> Option<&str> {
         Group::of(family, kind)
             .find_map(|group| self.answers.get(&group))

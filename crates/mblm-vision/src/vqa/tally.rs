@@ -1,26 +1,26 @@
-//! Right answers, counted in all and by type of question.
+//! Counts of right answers, in total and by type of question.
 
 use serde::Serialize;
 
 use crate::clevr::QuestionType;
 
-/// Right ones among some.
+/// A share of right answers.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Share {
-    /// Those that are right.
+    /// The number of right answers.
     pub right: usize,
-    /// All.
+    /// The number of all answers.
     pub of: usize,
 }
 
 impl Share {
-    /// Counts one.
+    /// Counts one answer.
     pub fn count(&mut self, right: bool) {
         self.right += usize::from(right);
         self.of += 1;
     }
 
-    /// The share of right ones, 0 to 1; 0 of none.
+    /// Returns the share of right answers, 0 to 1; 0 if there are no answers.
     pub fn accuracy(self) -> f64 {
         match self.of {
             0 => 0.0,
@@ -35,10 +35,10 @@ impl Serialize for Share {
     }
 }
 
-/// Right answers in all and by type.
+/// Right answers, in total and by type.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Tally {
-    /// All questions, those of no known type too.
+    /// All questions, including questions of unknown type.
     pub overall: Share,
     by_type: [Share; QuestionType::ALL.len()],
 }
@@ -53,7 +53,7 @@ impl Tally {
         }
     }
 
-    /// Each type with its share.
+    /// Returns each type with its share.
     pub fn by_type(&self) -> impl Iterator<Item = (QuestionType, Share)> {
         QuestionType::ALL.into_iter().zip(self.by_type)
     }

@@ -1,4 +1,4 @@
-//! Answers against what they must be by definition: the best of whole passes over sample and answer.
+//! Comparison of the answers with their definition: the best of full passes over sample and answer.
 
 use std::path::Path;
 use std::sync::Arc;
@@ -22,7 +22,7 @@ fn model() -> Arc<Mblm> {
     Mblm::seeded(&config, 3, &Device::Cpu).unwrap().into()
 }
 
-/// The fixture's three questions.
+/// Returns the fixture's three questions.
 fn data(options: Value) -> Clevr {
     let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/fixtures/clevr");
     let mut all = json!({
@@ -48,7 +48,7 @@ fn ask(model: &Arc<Mblm>, data: &Clevr, batch_size: usize) -> Vec<Answered> {
     answered
 }
 
-/// The logits after `ids`, by a pass over all of them.
+/// Returns the logits after `ids`, from a pass over all of them.
 fn logits(model: &Mblm, ids: &[u32]) -> Vec<f32> {
     let len = ids.len();
     model
@@ -74,7 +74,7 @@ fn a_categorical_answer_is_the_best_class_after_the_prompt() {
         let answered = ask(&model, &data, batch_size);
         assert_eq!(answered.len(), 3);
         for answered in answered {
-            // a sample, cut where its answer begins
+            // a sample, cut before its answer
             let sample = data.sample(answered.index, 0).unwrap();
             let count = sample.ids.iter().take_while(|id| **id != 256).count();
             let prompt = &sample.ids[..count - 2];

@@ -1,12 +1,12 @@
-//! Bytes as people type them: text, with escapes for what a keyboard or a shell does not give.
+//! Bytes as people type them: text with escapes.
 //!
 //! | typed | byte |
 //! |---|---|
 //! | `\n` `\t` `\r` `\0` | newline, tab, carriage return, zero |
 //! | `\xHH` | the byte of these two hexadecimal digits |
-//! | `\` and an ASCII character that is no letter or digit | that character: `\\`, `\-` |
+//! | `\` and an ASCII character other than a letter or digit | that character: `\\`, `\-` |
 //!
-//! Any other character stands for the bytes of its UTF-8.
+//! Any other character stands for its UTF-8 bytes.
 //!
 //! ```
 //! use mblm::bytes::escape::unescape;
@@ -19,16 +19,16 @@ use std::str::Chars;
 
 use crate::{Error, Result};
 
-/// One thing that was typed.
+/// One typed character or escape.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Typed {
-    /// A character without an escape.
+    /// An unescaped character.
     Character(char),
-    /// What an escape stands for.
+    /// The byte of an escape.
     Escaped(u8),
 }
 
-/// The bytes of a text with escapes.
+/// Returns the bytes of a text with escapes.
 ///
 /// # Errors
 /// An escape that is not in the [table](self).
@@ -43,7 +43,7 @@ pub fn unescape(text: &str) -> Result<Vec<u8>> {
     Ok(bytes)
 }
 
-/// A text with escapes, one thing after the other.
+/// Parses a text with escapes, one item at a time.
 pub(crate) fn typed(text: &str) -> Result<Vec<Typed>> {
     let mut characters = text.chars();
     let mut all = Vec::with_capacity(text.len());
@@ -56,7 +56,7 @@ pub(crate) fn typed(text: &str) -> Result<Vec<Typed>> {
     Ok(all)
 }
 
-/// The byte of an escape whose `\` has been read.
+/// Returns the byte of an escape whose `\` has been read.
 fn escaped(characters: &mut Chars<'_>) -> Result<u8> {
     let found = characters.next();
     let byte = match found {
@@ -89,7 +89,7 @@ mod tests {
 
     use super::*;
 
-    /// Each byte in one of the ways to type it.
+    /// Returns each byte in one of its spellings.
     fn typed_by(byte: u8, plainly: bool) -> String {
         match byte {
             b'\n' => "\\n".into(),

@@ -1,13 +1,13 @@
 //! Bytes and ids: what a model reads and writes.
 //!
-//! An id below [`BYTE_IDS`] is the byte of that value; ids from there on are special (padding, masks, beginning and end
-//! of a modality) and have no byte. Ids are `u32` everywhere.
+//! Ids below [`BYTE_IDS`] are the bytes of that value; other ids are special (padding, masks,
+//! beginning and end of a modality) and have no byte. Ids are `u32` everywhere.
 //!
 //! | file | holds |
 //! |---|---|
-//! | [`escape`] | bytes as they are typed, with escapes |
+//! | [`escape`] | parsing of typed bytes with escapes |
 //! | [`patches`] | the arithmetic of the hierarchy: padded length, sequences and positions of every stage |
-//! | [`stream`] | ids as they are generated → raw bytes, text or integers |
+//! | [`stream`] | generated ids → raw bytes, text or integers |
 //! | [`utf8`] | which bytes may follow which in UTF-8 |
 //!
 //! ```
@@ -33,16 +33,15 @@ use crate::{Error, Result};
 /// The number of ids that are bytes: 0 to 255. Higher ids are special.
 pub const BYTE_IDS: u32 = 256;
 
-/// The ids of some bytes, one each.
+/// Returns one id for each byte.
 pub fn ids_from_bytes(bytes: &[u8]) -> Vec<u32> {
     bytes.iter().map(|&byte| u32::from(byte)).collect()
 }
 
-/// Appends `pad` until the number of ids is a multiple of `multiple`; adds nothing when it is one already, as 0 is.
+/// Appends `pad` until the number of ids is a multiple of `multiple`; 0 counts as one.
 ///
 /// # Errors
-///
-/// When `multiple` is 0, or the padded ids do not fit into memory; `ids` is unchanged then.
+/// If `multiple` is 0 or the padded ids do not fit into memory; `ids` is unchanged then.
 pub fn pad_to_multiple(ids: &mut Vec<u32>, multiple: usize, pad: u32) -> Result<()> {
     if multiple == 0 {
         return Err(Error::input("cannot pad to a multiple of 0 ids: expected 1 or more"));

@@ -1,12 +1,13 @@
-//! How a flat sequence of L bytes lies in the hierarchy.
+//! The layout of a flat sequence of L bytes in the hierarchy.
 //!
-//! With stages 0 (the most global) to N−1 (the bytes) and sequence lengths `[P_0, …, P_{N-1}]`, the sequence is padded
-//! to a multiple of m = P_1·…·P_{N-1} and read as an array `(P_0', P_1, …, P_{N-1})` with P_0' = ⌈L / m⌉. One position
-//! of stage n stands for a patch of P_{n+1}·…·P_{N-1} bytes, and stage n works on P_0'·P_1·…·P_{n-1} sequences (stage
-//! 0: one) of P_n positions each (stage 0: P_0'). Start tokens are not counted here: each sequence gets one in front.
+//! With stages 0 (the most global) to N−1 (the bytes) and sequence lengths `[P_0, …, P_{N-1}]`, the
+//! sequence is padded to a multiple of m = P_1·…·P_{N-1} and read as an array
+//! `(P_0', P_1, …, P_{N-1})` with P_0' = ⌈L / m⌉. One position of stage n stands for a patch of
+//! P_{n+1}·…·P_{N-1} bytes. Stage n has P_0'·P_1·…·P_{n-1} sequences (stage 0: one) of P_n
+//! positions (stage 0: P_0'). The start token before each sequence is not counted.
 //!
-//! Byte j is at index (i_0, …, i_{N-1}) of that array; in stage n its patch is position i_n of the sequence whose
-//! number is (i_0, …, i_{n-1}) in row-major order, that is j / (patch bytes) split by P_n.
+//! Byte j has the index (i_0, …, i_{N-1}) in that array. In stage n its patch is position i_n of
+//! sequence (i_0, …, i_{n-1}), counted in row-major order: j / (patch bytes) split by P_n.
 //!
 //! ```
 //! use mblm::bytes::Patches;
@@ -18,7 +19,7 @@
 
 use crate::{Error, Result};
 
-/// The shape of one sample in every stage: see the [module](self) for the formulas. Counts are for one sample.
+/// The shape and counts of one sample in every stage; the [module](self) has the formulas.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Patches {
     length: usize,
@@ -29,24 +30,24 @@ pub struct Patches {
     context: usize,
 }
 
-/// Where a byte lies in a stage.
+/// The location of a byte in a stage.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Place {
     /// The number of the sequence within the stage.
     pub sequence: usize,
-    /// The position in that sequence, start token not counted.
+    /// The position in that sequence, not counting the start token.
     pub position: usize,
 }
 
 impl Patches {
-    /// The shapes for `length` bytes in a hierarchy of sequence lengths `seq_lens`, from the most global stage on.
+    /// Returns the shapes for `length` bytes and the sequence lengths `seq_lens`, most global stage
+    /// first.
     ///
-    /// `length` may exceed the [context size](Self::context_size): then P_0' is larger than P_0, which models without a
-    /// fixed position table at stage 0 allow.
+    /// `length` may exceed the [context size](Self::context_size): P_0' is then larger than P_0,
+    /// which models without a fixed position table at stage 0 allow.
     ///
     /// # Errors
-    ///
-    /// When there is no stage, a sequence length is 0, or a product of them overflows.
+    /// If there is no stage, a sequence length is 0, or a product of them overflows.
     pub fn new(seq_lens: &[usize], length: usize) -> Result<Self> {
         let Some((&first, inner)) = seq_lens.split_first() else {
             return Err(Error::input(
@@ -82,69 +83,67 @@ impl Patches {
         })
     }
 
-    /// The number of stages N.
+    /// Returns the number of stages N.
     pub fn stages(&self) -> usize {
         self.positions.len()
     }
 
-    /// The number of real bytes L.
+    /// Returns the number of real bytes L.
     pub fn length(&self) -> usize {
         self.length
     }
 
-    /// The number of bytes with padding, P_0'·P_1·…·P_{N-1}.
+    /// Returns the number of bytes with padding, P_0'·P_1·…·P_{N-1}.
     pub fn padded_length(&self) -> usize {
         // At most the multiple of `patch_bytes[0]` that was checked in `new`.
         self.positions[0] * self.patch_bytes[0]
     }
 
-    /// The bytes that a full hierarchy holds, P_0·P_1·…·P_{N-1}.
+    /// Returns the number of bytes of a full hierarchy, P_0·P_1·…·P_{N-1}.
     pub fn context_size(&self) -> usize {
         self.context
     }
 
-    /// Whether stage 0 has more positions than its configured length P_0.
+    /// Returns whether stage 0 has more positions than its configured length P_0.
     pub fn exceeds_context(&self) -> bool {
         self.padded_length() > self.context
     }
 
-    /// Positions of one sequence in every stage, which is also the nested shape `(P_0', P_1, …, P_{N-1})` of the ids.
+    /// Returns the positions of one sequence by stage: the nested shape `(P_0', P_1, …)` of ids.
     pub fn positions(&self) -> &[usize] {
         &self.positions
     }
 
-    /// Bytes that one position stands for, in every stage.
+    /// Returns the bytes of one position by stage.
     pub fn patch_bytes(&self) -> &[usize] {
         &self.patch_bytes
     }
 
-    /// The number of sequences in every stage, for one sample. With no bytes, the stages below the first have none.
+    /// Returns the number of sequences of one sample by stage; without bytes only stage 0 has any.
     pub fn sequences(&self) -> Vec<usize> {
         self.positions
             .iter()
             .scan(1, |sequences, &positions| {
                 let here = *sequences;
-                // A beginning of the product that is the padded length: no larger than that, or 0.
+                // A leading part of the product for the padded length: no larger than it, or 0.
                 *sequences *= positions;
                 Some(here)
             })
             .collect()
     }
 
-    /// The index of a byte in the nested shape: one coordinate a stage.
+    /// Returns the index of a byte in the nested shape, one coordinate per stage.
     ///
     /// # Errors
-    ///
-    /// When the byte is beyond the padded length.
+    /// If the byte is beyond the padded length.
     pub fn index(&self, byte: usize) -> Result<Vec<usize>> {
         Ok(self.places(byte)?.iter().map(|place| place.position).collect())
     }
 
-    /// Where a byte, or the patch that holds it, lies in every stage.
+    /// Returns the location of a byte, or of its patch, in every stage.
     ///
     /// # Errors
-    ///
-    /// When the byte is beyond the padded length.
+    /// If the byte is beyond the padded length.
     pub fn places(&self, byte: usize) -> Result<Vec<Place>> {
         if byte >= self.padded_length() {
             return Err(Error::input(format!(
@@ -153,7 +152,7 @@ impl Patches {
                 self.length
             )));
         }
-        // No zero divisors: a byte exists, so P_0' is at least 1, and `new` refuses other zeros.
+        // No divisor is 0: a byte exists, so P_0' is at least 1, and `new` refuses other zeros.
         let places = self.patch_bytes.iter().zip(&self.positions);
         Ok(places
             .map(|(bytes, positions)| Place {
@@ -220,7 +219,8 @@ mod tests {
     }
 
     proptest! {
-        /// Walks the nested array in order, one sequence after the other, and meets every byte where `places` says.
+        /// Walks the nested array in order, one sequence after the other, and meets every byte
+        /// where `places` says.
         #[test]
         fn places_agree_with_walking(seq_lens in prop::collection::vec(1usize..5, 1..5), length in 0usize..200) {
             let patches = Patches::new(&seq_lens, length)?;

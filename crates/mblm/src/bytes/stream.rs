@@ -1,7 +1,8 @@
-//! Ids, as they are generated → a stream of raw bytes, of text, or of integers.
+//! Generated ids → a stream of raw bytes, text or integers.
 //!
-//! Text is decoded incrementally: a character is written when its last byte has come. What cannot be decoded becomes
-//! U+FFFD, one for each maximal part of a sequence, exactly as [`String::from_utf8_lossy`] of all the bytes.
+//! Text is decoded incrementally: a character is written once its last byte has arrived. Each
+//! maximal part of an invalid sequence becomes U+FFFD, as in [`String::from_utf8_lossy`] of all the
+//! bytes.
 //!
 //! ```
 //! use mblm::bytes::{ByteStream, Format, SpecialIds};
@@ -19,23 +20,23 @@ use serde::{Deserialize, Serialize};
 use super::{BYTE_IDS, Utf8State};
 use crate::Error;
 
-/// How a [`ByteStream`] writes bytes.
+/// The output format of a [`ByteStream`].
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]
 pub enum Format {
     /// As they are.
     Raw,
-    /// As valid UTF-8, with U+FFFD for what cannot be decoded.
+    /// As valid UTF-8, with U+FFFD for invalid bytes.
     Utf8,
     /// As decimal numbers, separated by one space.
     Integers,
 }
 
-/// What a [`ByteStream`] does with ids above 255, in every format.
+/// The treatment of ids above 255 by a [`ByteStream`], in every format.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]
 pub enum SpecialIds {
-    /// Leaves them out.
+    /// Skips them.
     Skip,
     /// Refuses them.
     Error,
@@ -43,22 +44,22 @@ pub enum SpecialIds {
 
 /// Writes ids to `out` one at a time; [`finish`](Self::finish) ends the text.
 ///
-/// Each complete byte, character or number is one write: give a buffered writer where that matters, and
-/// [`flush`](Self::flush) when a reader should see it.
+/// Each complete byte, character or number is one write. Use a buffered writer where speed matters,
+/// and [`flush`](Self::flush) to make the output visible.
 #[derive(Debug)]
 pub struct ByteStream<W: Write> {
     out: W,
     format: Format,
     special: SpecialIds,
-    /// Whether a number has been written, so that the next one needs a space.
+    /// Whether a number has been written, so the next one needs a space.
     started: bool,
-    /// UTF-8 only: what is due next, and the bytes of the character that was begun.
+    /// UTF-8 only: the state, and the bytes of the incomplete character.
     state: Utf8State,
     begun: Vec<u8>,
 }
 
 impl<W: Write> ByteStream<W> {
-    /// A stream at its beginning.
+    /// Returns a stream at its beginning.
     pub fn new(out: W, format: Format, special: SpecialIds) -> Self {
         Self {
             out,
@@ -73,9 +74,8 @@ impl<W: Write> ByteStream<W> {
     /// Writes the next id.
     ///
     /// # Errors
-    ///
-    /// What the writer reports, unchanged (so that a closed pipe can be told from a full disk), and
-    /// [`io::ErrorKind::InvalidData`] for an id above 255 when those are an error; the stream can go on after that one.
+    /// Errors of the writer, unchanged (so that a closed pipe can be told from a full disk), and
+    /// [`io::ErrorKind::InvalidData`] for a refused id above 255; the stream can continue after it.
     pub fn write_id(&mut self, id: u32) -> io::Result<()> {
         let Ok(byte) = u8::try_from(id) else {
             return match self.special {
@@ -90,17 +90,17 @@ impl<W: Write> ByteStream<W> {
         }
     }
 
-    /// Writes several ids; stops at the first error, as [`write_id`](Self::write_id).
+    /// Writes several ids; stops at the first error of [`write_id`](Self::write_id).
     pub fn write_ids(&mut self, ids: &[u32]) -> io::Result<()> {
         ids.iter().try_for_each(|&id| self.write_id(id))
     }
 
-    /// Hands on what has been written so far. A character that is not complete yet is kept.
+    /// Flushes the output. An incomplete character is kept.
     pub fn flush(&mut self) -> io::Result<()> {
         self.out.flush()
     }
 
-    /// Ends the stream: U+FFFD for a character that was begun and not completed, a flush, and the writer back.
+    /// Ends the stream: writes U+FFFD for an incomplete character, flushes, and returns the writer.
     pub fn finish(mut self) -> io::Result<W> {
         if self.state != Utf8State::Boundary {
             self.write_replacement()?;
@@ -128,7 +128,7 @@ impl<W: Write> ByteStream<W> {
         Ok(())
     }
 
-    /// U+FFFD in place of what was begun.
+    /// Writes U+FFFD in place of the incomplete character.
     fn write_replacement(&mut self) -> io::Result<()> {
         self.state = Utf8State::Boundary;
         self.begun.clear();
@@ -143,7 +143,7 @@ impl<W: Write> ByteStream<W> {
 }
 
 impl ByteStream<Vec<u8>> {
-    /// What has been written to memory so far, which is then empty. A character that is not complete yet is kept.
+    /// Takes the bytes written to memory so far. An incomplete character is kept.
     pub fn take(&mut self) -> Vec<u8> {
         std::mem::take(&mut self.out)
     }
@@ -169,7 +169,7 @@ mod tests {
         stream.finish().unwrap()
     }
 
-    /// Bytes that are often the parts of characters: valid ones, cut ones, and noise.
+    /// Bytes that are mostly parts of characters: whole ones, cut ones, and noise.
     fn nearly_text() -> impl Strategy<Value = Vec<u8>> {
         let piece = prop_oneof![
             any::<char>().prop_map(|character| character.to_string().into_bytes()),
@@ -198,7 +198,7 @@ mod tests {
             }
         }
 
-        /// What is written at any time is valid, and only an incomplete character is held back.
+        /// The output is always valid, and only an incomplete character is held back.
         #[test]
         fn text_is_written_as_soon_as_it_is_known(bytes in nearly_text()) {
             let mut stream = ByteStream::new(Vec::new(), Format::Utf8, SpecialIds::Skip);

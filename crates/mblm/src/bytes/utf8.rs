@@ -1,7 +1,7 @@
-//! UTF-8 byte by byte, as an automaton of eight states: what the next byte may be.
+//! UTF-8 byte by byte: an automaton of eight states that knows the allowed next bytes.
 //!
-//! The rules are table 3-7 of the Unicode standard ("Well-Formed UTF-8 Byte Sequences"), which leaves out overlong
-//! forms, surrogates and everything above U+10FFFF:
+//! The rules are table 3-7 of the Unicode standard ("Well-Formed UTF-8 Byte Sequences"). It
+//! excludes overlong forms, surrogates and code points above U+10FFFF:
 //!
 //! | first | second | third | fourth |
 //! |---|---|---|---|
@@ -26,7 +26,7 @@ use std::ops::RangeInclusive;
 
 use serde::{Deserialize, Serialize};
 
-/// What is due next in a stream of UTF-8.
+/// The next expected bytes in a stream of UTF-8.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash, Serialize, Deserialize)]
 pub enum Utf8State {
     /// A new character: the bytes so far are valid UTF-8.
@@ -38,18 +38,18 @@ pub enum Utf8State {
     Two,
     /// Three continuation bytes.
     Three,
-    /// Two bytes after E0, the first of them not so low that the form is overlong.
+    /// Two bytes after E0, the first high enough that the form is not overlong.
     AfterE0,
-    /// Two bytes after ED, the first of them not so high that the character is a surrogate.
+    /// Two bytes after ED, the first low enough that the character is not a surrogate.
     AfterEd,
-    /// Three bytes after F0, the first of them not so low that the form is overlong.
+    /// Three bytes after F0, the first high enough that the form is not overlong.
     AfterF0,
-    /// Three bytes after F4, the first of them not so high that the character is beyond U+10FFFF.
+    /// Three bytes after F4, the first low enough that the character is at most U+10FFFF.
     AfterF4,
 }
 
 impl Utf8State {
-    /// The state after `byte`, or `None` when valid UTF-8 cannot continue with it.
+    /// Returns the state after `byte`, or `None` if valid UTF-8 cannot continue with it.
     pub fn next(self, byte: u8) -> Option<Self> {
         match (self, byte) {
             (Self::Boundary, 0x00..=0x7F) => Some(Self::Boundary),
@@ -67,7 +67,7 @@ impl Utf8State {
         }
     }
 
-    /// The state after `byte` in a stream that may be invalid: what cannot be decoded is passed over.
+    /// Returns the state after `byte` in a stream that may be invalid: invalid bytes are skipped.
     ///
     /// A byte that cannot continue a character may still begin the next one.
     pub fn next_lossy(self, byte: u8) -> Self {
@@ -76,7 +76,7 @@ impl Utf8State {
             .unwrap_or_default()
     }
 
-    /// The bytes that complete the character that was begun: 0 between characters, else 1 to 3.
+    /// Returns the number of bytes missing from the current character, 0 to 3.
     pub fn missing(self) -> usize {
         match self {
             Self::Boundary => 0,
@@ -86,7 +86,7 @@ impl Utf8State {
         }
     }
 
-    /// The bytes that may come next: those for which [`next`](Self::next) gives a state.
+    /// Returns the allowed next bytes, for which [`next`](Self::next) returns a state.
     pub fn allowed(self) -> &'static [RangeInclusive<u8>] {
         match self {
             Self::Boundary => &[0x00..=0x7F, 0xC2..=0xF4],
@@ -103,8 +103,8 @@ impl Utf8State {
 mod tests {
     use super::*;
 
-    /// Tries every byte after `valid`, a sequence that may go on, and follows those that may; returns the characters
-    /// met.
+    /// Tries every byte after `valid`, an incomplete sequence, and follows the allowed ones;
+    /// returns the number of characters found.
     fn compare_with_std(state: Utf8State, valid: &mut Vec<u8>) -> usize {
         let mut characters = 0;
         for byte in 0..=255 {

@@ -1,11 +1,13 @@
-//! Files that grow row by row, of which no half row stays.
+//! Files that grow row by row and never keep a partial row.
 //!
-//! Rows are [`pushed`](Appended::push) in memory and [`written`](Appended::write) at the file's end in one piece. When that
-//! fails half-way (a full disk), the file is cut back to its last whole row, at once or, if even that fails, before the next
-//! attempt; the rows stay in memory until they are written. [`sync`](Appended::sync) brings the file to the disk and says how
-//! long it is: a run that goes on from there opens the file again and cuts it back to that length.
+//! Rows are [`pushed`](Appended::push) to memory and [`written`](Appended::write) to the end of the
+//! file in one piece. If a write fails midway (a full disk), the file is cut back to its last whole
+//! row, at once or before the next attempt; the rows stay in memory until they are written.
+//! [`sync`](Appended::sync) flushes the file to the disk and returns its length; a resumed run
+//! opens the file again and cuts it back to that length.
 //!
-//! A process that dies while it writes may leave a part of a row. Whoever opens the file says what to keep of it.
+//! A process killed during a write may leave a partial row. The caller that opens the file decides
+//! how much of the row to keep.
 
 use std::fs::{File, OpenOptions};
 use std::io::{self, Read, Seek, SeekFrom, Write};
@@ -14,9 +16,9 @@ use std::path::{Path, PathBuf};
 use super::atomic::{fail_point, sync_folder};
 use crate::{Error, Result};
 
-/// What an appended file needs of the disk; tests put one in between that fails.
+/// The disk operations of an appended file; tests replace them by failing ones.
 pub(crate) trait Storage: Send {
-    /// Writes bytes from the position `at` on. After an error any part of them may be there.
+    /// Writes bytes from position `at` on. After an error any part of them may be written.
     fn write_at(&mut self, at: u64, bytes: &[u8]) -> io::Result<()>;
 
     /// Cuts the file to `length` bytes.
@@ -44,20 +46,21 @@ impl Storage for File {
     }
 }
 
-/// A file that rows are appended to.
+/// A file with rows appended to it.
 pub(crate) struct Appended {
     path: PathBuf,
     storage: Box<dyn Storage>,
-    /// Bytes of the file that are whole rows.
+    /// The length of the file's whole rows, in bytes.
     length: u64,
-    /// Rows that are not in the file yet.
+    /// Rows that are not yet in the file.
     pending: Vec<u8>,
-    /// Whether something may lie in the file behind `length`.
+    /// Whether the file may have bytes beyond `length`.
     torn: bool,
 }
 
 impl Appended {
-    /// Opens the file at `path`, or makes it, and cuts it back to the number of bytes that `keep` wants of its content.
+    /// Opens or creates the file at `path` and cuts it back to the length that `keep` returns for
+    /// its content.
     ///
     /// # Errors
     /// A file that cannot be opened, read or cut.
@@ -93,17 +96,17 @@ impl Appended {
         })
     }
 
-    /// The file.
+    /// Returns the path of the file.
     pub(crate) fn path(&self) -> &Path {
         &self.path
     }
 
-    /// The bytes of the file that are whole rows; what is pushed and not yet written does not count.
+    /// Returns the length of the written whole rows, in bytes.
     pub(crate) fn length(&self) -> u64 {
         self.length
     }
 
-    /// Adds whole rows, in memory.
+    /// Adds whole rows in memory.
     pub(crate) fn push(&mut self, rows: &[u8]) {
         self.pending.extend_from_slice(rows);
     }
@@ -111,7 +114,7 @@ impl Appended {
     /// Writes all rows that were pushed.
     ///
     /// # Errors
-    /// What the system says. No half row stays in the file, and the rows are kept for the next attempt.
+    /// A failing disk. No partial row stays in the file; the rows are kept for the next attempt.
     pub(crate) fn write(&mut self) -> Result<()> {
         if self.pending.is_empty() {
             return Ok(());
@@ -137,7 +140,7 @@ impl Appended {
         Ok(())
     }
 
-    /// Writes all rows, waits until the file is on the disk, and gives its length.
+    /// Writes all rows, waits until the file is on the disk, and returns its length.
     ///
     /// # Errors
     /// As [`write`](Self::write).
@@ -149,7 +152,7 @@ impl Appended {
         Ok(self.length)
     }
 
-    /// Puts something between the rows and the disk.
+    /// Replaces the storage by one that wraps it.
     #[cfg(test)]
     pub(crate) fn wrap(&mut self, wrap: impl FnOnce(Box<dyn Storage>) -> Box<dyn Storage>) {
         let nothing: Box<dyn Storage> = Box::new(test_storage::Nothing);
@@ -157,7 +160,7 @@ impl Appended {
     }
 }
 
-/// A disk with room for so many more bytes, for the tests of all who append.
+/// A disk with limited space, for the tests of all appended files.
 #[cfg(test)]
 pub(crate) mod test_storage {
     use std::io;
@@ -166,7 +169,7 @@ pub(crate) mod test_storage {
 
     use super::Storage;
 
-    /// What still works.
+    /// The state of the disk.
     #[derive(Clone)]
     pub(crate) struct Disk {
         /// Bytes that can still be written.
@@ -228,7 +231,7 @@ pub(crate) mod test_storage {
         }
     }
 
-    /// Fails always.
+    /// A storage that always fails.
     pub(super) struct Nothing;
 
     impl Storage for Nothing {
@@ -311,7 +314,7 @@ mod tests {
     }
 
     proptest! {
-        /// Whatever fits on the disk at each attempt: the file holds whole rows, in the end all of them, once.
+        /// Whatever fits on the disk, the file holds whole rows, in the end each row once.
         #[test]
         fn all_rows_arrive_once(rooms in prop::collection::vec((0u64..12, any::<bool>()), 1..30)) {
             let folder = tempfile::tempdir().unwrap();

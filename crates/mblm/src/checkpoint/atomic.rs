@@ -1,11 +1,12 @@
 //! Files and folders that appear complete or not at all.
 //!
-//! The content goes to a temporary file in the same folder, is flushed to the disk (`fsync`), renamed over the target, and
-//! the folder is flushed as well. A crash at any moment leaves the old file or the new one, never a part of either. A folder
-//! of files is made the same way: under a temporary name, with the checksums of its files in [`SUMS_FILE`], and renamed.
+//! The content goes to a temporary file in the same folder, which is flushed to the disk (`fsync`)
+//! and renamed over the target; then the folder is flushed. After a crash either the old or the new
+//! file is there, never a part. A folder is made the same way: under a temporary name, with the
+//! checksums of its files in [`SUMS_FILE`].
 //!
-//! With the feature `failpoints` every step that changes the disk passes the fail point `disk`, where tests let the disk be
-//! full or the process die.
+//! With the feature `failpoints` every change of the disk passes the fail point `disk`, at which
+//! tests simulate a full disk or kill the process.
 //!
 //! ```
 //! use mblm::checkpoint::atomic;
@@ -28,19 +29,19 @@ use crate::{Error, Result};
 
 const BUFFER: usize = 1 << 20;
 
-/// What a process holds that works in a folder.
+/// The file that a process locks while it works in a folder.
 const LOCK_FILE: &str = ".lock";
 
-/// How temporary names end; they begin with a dot.
+/// The suffix of temporary names, which begin with a dot.
 const TEMPORARY: &str = ".tmp";
 
-/// What stands before that in the name of a folder that is being replaced, and of the one that replaces it.
+/// The suffixes before it: of a folder that is being replaced, and of its replacement.
 const OLD: &str = ".old";
 const NEW: &str = ".new";
 
-/// Writes the file at `path` with what `fill` writes, replacing a file that is there in one step.
+/// Writes the file at `path` with the output of `fill`, replacing an existing file atomically.
 ///
-/// The folder must exist. On an error nothing has changed at `path`, and no temporary file is left.
+/// The folder must exist. On an error `path` is unchanged and no temporary file is left.
 pub fn write(path: &Path, fill: impl FnOnce(&mut dyn Write) -> io::Result<()>) -> Result<()> {
     write_io(path, fill).map_err(|error| Error::file(path, format!("cannot write the file: {error}")))
 }
@@ -58,7 +59,7 @@ fn write_io(path: &Path, fill: impl FnOnce(&mut dyn Write) -> io::Result<()>) ->
     builder.prefix(&prefix).suffix(TEMPORARY);
     #[cfg(unix)]
     {
-        // The permissions of an ordinary new file: the umask takes its part.
+        // The permissions of an ordinary new file, subject to the umask.
         use std::os::unix::fs::PermissionsExt;
         builder.permissions(fs::Permissions::from_mode(0o666));
     }
@@ -77,14 +78,14 @@ fn write_io(path: &Path, fill: impl FnOnce(&mut dyn Write) -> io::Result<()>) ->
     sync_folder(folder)
 }
 
-/// A folder in the making.
+/// A folder that is being written.
 pub struct NewFolder {
     path: PathBuf,
     sums: Vec<(String, String)>,
 }
 
 impl NewFolder {
-    /// Writes one of the folder's files with what `fill` writes.
+    /// Writes one file of the folder with the output of `fill`.
     pub fn write(&mut self, name: &str, fill: impl FnOnce(&mut dyn Write) -> io::Result<()>) -> Result<()> {
         let mut sum = String::new();
         write(&self.path.join(name), |out| {
@@ -98,15 +99,14 @@ impl NewFolder {
     }
 }
 
-/// Makes the folder `path` of the files that `fill` writes, and a file of their checksums; a folder of that name is replaced.
+/// Writes or replaces the folder `path` with the files of `fill` and their checksums.
 ///
-/// The folder that it lies in must exist. On an error nothing has changed at `path`. A crash leaves the folder that was
-/// there, the new one, or, between the two renames of a replacement, none; and perhaps one with a temporary name, which
-/// [`clean`] removes.
+/// Its parent must exist. On an error `path` is unchanged. A crash leaves the old folder, the new
+/// one or, between the two renames of a replacement, neither; [`clean`] removes its leftovers.
 pub fn write_folder(path: &Path, fill: impl FnOnce(&mut NewFolder) -> Result<()>) -> Result<()> {
     let failed = |error: io::Error| Error::file(path, format!("cannot write the folder: {error}"));
     let temporary = TemporaryFolder::new(path).map_err(failed)?;
-    // whoever reads the message knows the folder by the name that it was going to have
+    // messages use the final name of the folder
     let named = |error| match error {
         Error::File { path: inside, message } => match inside.strip_prefix(&temporary.0) {
             Ok(name) => Error::file(path.join(name), message),
@@ -118,7 +118,7 @@ pub fn write_folder(path: &Path, fill: impl FnOnce(&mut NewFolder) -> Result<()>
     temporary.persist(path).map_err(failed)
 }
 
-/// Writes files into the folder `path`, which is there, each in one step, and then the file of their checksums.
+/// Writes files into the existing folder `path`, each atomically, and then their checksums.
 pub fn fill_folder(path: &Path, fill: impl FnOnce(&mut NewFolder) -> Result<()>) -> Result<()> {
     let mut folder = NewFolder {
         path: path.to_path_buf(),
@@ -129,7 +129,7 @@ pub fn fill_folder(path: &Path, fill: impl FnOnce(&mut NewFolder) -> Result<()>)
     write(&path.join(SUMS_FILE), |out| out.write_all(sums.as_bytes()))
 }
 
-/// Makes a folder, and those that it lies in, unless they are there; they stay also after a loss of power.
+/// Creates a folder and its missing parents, durably: they survive a loss of power.
 pub fn make_folder(path: &Path) -> Result<()> {
     if path.is_dir() || path.as_os_str().is_empty() {
         return Ok(());
@@ -153,7 +153,7 @@ pub fn make_folder(path: &Path) -> Result<()> {
 pub(super) struct TemporaryFolder(PathBuf);
 
 impl TemporaryFolder {
-    /// An empty folder beside `path`.
+    /// Creates an empty folder beside `path`.
     pub(super) fn new(path: &Path) -> io::Result<Self> {
         let temporary = beside(path, NEW)?;
         if temporary.exists() {
@@ -164,12 +164,12 @@ impl TemporaryFolder {
         Ok(Self(temporary))
     }
 
-    /// Where it is.
+    /// Returns the temporary path.
     pub(super) fn path(&self) -> &Path {
         &self.0
     }
 
-    /// Gives it the name `path`; a folder that is there is replaced.
+    /// Renames the folder to `path`, replacing an existing one.
     pub(super) fn persist(self, path: &Path) -> io::Result<()> {
         let old = beside(path, OLD)?;
         if path.exists() {
@@ -194,12 +194,12 @@ impl TemporaryFolder {
 
 impl Drop for TemporaryFolder {
     fn drop(&mut self) {
-        // gone after a rename; else a leftover that the next attempt or `clean` removes if it cannot be removed now
+        // gone after a rename; a failed removal is left to the next attempt or to `clean`
         fs::remove_dir_all(&self.0).ok();
     }
 }
 
-/// The name `.NAME`, `what`, `.tmp` beside `path`.
+/// Returns the path `.NAME`, `what`, `.tmp` beside `path`.
 fn beside(path: &Path, what: &str) -> io::Result<PathBuf> {
     match path.file_name() {
         Some(name) => Ok(path.with_file_name(format!(".{}{what}{TEMPORARY}", name.to_string_lossy()))),
@@ -207,11 +207,11 @@ fn beside(path: &Path, what: &str) -> io::Result<PathBuf> {
     }
 }
 
-/// Takes a folder for this process alone, for as long as the result lives; the system gives it free when a process ends, however
-/// that happens.
+/// Locks a folder for this process while the result lives; the system unlocks it when the process
+/// ends, however it ends.
 ///
 /// # Errors
-/// Another process has it.
+/// Another process holds the lock.
 pub fn lock(folder: &Path) -> Result<File> {
     let path = folder.join(LOCK_FILE);
     let file = File::options()
@@ -225,7 +225,7 @@ pub fn lock(folder: &Path) -> Result<File> {
             folder,
             "another process is at work in this folder; wait for it or stop it",
         )),
-        // a file system without locks is no reason not to work
+        // file systems without locks are accepted
         Ok(()) | Err(fs::TryLockError::Error(_)) => Ok(file),
     }
 }
@@ -236,8 +236,7 @@ pub fn is_locked(folder: &Path) -> bool {
     file.is_ok_and(|file| matches!(file.try_lock_shared(), Err(fs::TryLockError::WouldBlock)))
 }
 
-/// Removes what a killed process left in a folder under temporary names, and gives a folder that was about to be replaced its
-/// name back.
+/// Removes the temporary files of a killed process; restores a folder that was being replaced.
 pub fn clean(folder: &Path) -> Result<()> {
     let failed = |error: io::Error| Error::file(folder, format!("cannot remove temporary files: {error}"));
     for entry in fs::read_dir(folder).map_err(failed)? {
@@ -255,7 +254,7 @@ pub fn clean(folder: &Path) -> Result<()> {
     Ok(())
 }
 
-/// Removes a file or a folder with all that is in it; fine if it is not there.
+/// Removes a file, or a folder with its content; succeeds if it does not exist.
 pub fn remove(path: &Path) -> Result<()> {
     fail_point().map_err(|error| Error::file(path, error))?;
     let removed = match path.is_dir() {
@@ -270,14 +269,15 @@ pub fn remove(path: &Path) -> Result<()> {
     }
 }
 
-/// With the feature `failpoints`: what the environment's `FAILPOINTS` says happens at the fail point `disk`, as in
-/// `disk=7*off->return(abort)`, which kills the process at the eighth step that changes the disk; `return(full)` lets it fail.
+/// Sets the fail point `disk` from the environment's `FAILPOINTS`, with the feature `failpoints`.
+/// `disk=7*off->return(abort)` kills the process at the eighth change, `return(full)` makes it
+/// fail.
 pub fn fail_points_from_environment() {
     #[cfg(feature = "failpoints")]
     std::mem::forget(fail::FailScenario::setup()); // its end would clear the points
 }
 
-/// A step that changes the disk. Tests make it fail as a full disk does, or kill the process.
+/// Marks a change of the disk. Tests make it fail as a full disk does, or kill the process.
 pub(crate) fn fail_point() -> io::Result<()> {
     #[cfg(feature = "failpoints")]
     fail::fail_point!("disk", |action| match action.as_deref() {
@@ -287,7 +287,7 @@ pub(crate) fn fail_point() -> io::Result<()> {
     Ok(())
 }
 
-/// Makes the rename itself durable. Elsewhere than on Unix a folder cannot be opened to be flushed.
+/// Makes the rename itself durable. Only on Unix can a folder be opened and flushed.
 pub(crate) fn sync_folder(folder: &Path) -> io::Result<()> {
     if cfg!(unix) {
         File::open(folder)?.sync_all()?;
@@ -338,7 +338,7 @@ mod tests {
         let folder = tempfile::tempdir().unwrap();
         let missing = folder.path().join("missing").join("a.bin");
         assert!(write(&missing, |_| Ok(())).unwrap_err().to_string().contains("missing"));
-        // A folder in the file's place.
+        // the target is a folder
         assert!(write(folder.path(), |_| Ok(())).is_err());
         assert!(write(Path::new("/"), |_| Ok(())).is_err());
     }

@@ -1,13 +1,13 @@
-//! A model folder: what the model is and its parameters.
+//! A model folder: the configuration and the parameters of a model.
 //!
 //! | file | holds |
 //! |---|---|
 //! | `config.json` | `{"format": 1, "kind": "decoder" or "encoder", "config": {the package's model keys}}` |
 //! | `model.safetensors` | the parameters as `f32`, under the names of the Python package |
-//! | `SHA256SUMS` | the checksums of both, checked where it is there |
+//! | `SHA256SUMS` | the checksums of both, checked if present |
 //!
-//! The folder of a training run stands for its best model. Folders of other kinds of models look the same, with a kind and a
-//! configuration of their own.
+//! For the folder of a training run its best model is opened. Other kinds of models use the same
+//! files, with their own kind and configuration.
 
 use std::fs::File;
 use std::io::Read;
@@ -23,21 +23,21 @@ use super::layout::{CONFIG_FILE, WEIGHTS_FILE};
 use super::{SUMS_FILE, Weights, names, run, sums};
 use crate::{Error, Result};
 
-/// The version of the folder's format that is written, the newest that is read.
+/// The format version that is written, and the newest that is read.
 pub const FORMAT: u64 = 1;
 
-/// The longest configuration that is read, in bytes: as JSON's values it takes many times its length.
+/// The longest accepted configuration, in bytes: parsed JSON takes many times its length.
 const MAX_CONFIG: u64 = 1 << 20;
 
-/// The kinds of models of bytes.
+/// The kinds of byte models.
 const KINDS: [&str; 2] = ["decoder", "encoder"];
 
 /// An open model folder.
 #[derive(Debug)]
 pub struct Folder {
-    /// `decoder` or `encoder`, or another kind of model, whose configuration has keys of its own.
+    /// `decoder`, `encoder`, or another kind of model with its own configuration keys.
     pub kind: String,
-    /// The model's configuration, in the keys of the Python package.
+    /// The model's configuration, under the keys of the Python package.
     pub config: Value,
     /// The model's parameters.
     pub weights: Weights,
@@ -57,7 +57,7 @@ struct Document {
 impl Folder {
     /// Opens a model folder.
     ///
-    /// Fails when a file is missing or damaged, and when the folder was written by a newer version of this program.
+    /// Fails if a file is missing or damaged, or if a newer version of this program wrote it.
     pub fn open(path: &Path) -> Result<Self> {
         let path = &run::model_folder(path);
         let metadata = std::fs::metadata(path).map_err(|error| Error::file(path, error))?;
@@ -68,7 +68,7 @@ impl Folder {
             ));
         }
         check_complete(path)?;
-        // what another version wrote may be summed in another way
+        // the configuration first: another version may sum in another way
         let (kind, config) = read_config(&path.join(CONFIG_FILE))?;
         sums::verify(path)?;
         let weights = Weights::open(&path.join(WEIGHTS_FILE))?;
@@ -96,7 +96,7 @@ pub(super) fn check_complete(path: &Path) -> Result<()> {
     ))
 }
 
-/// Kind and configuration.
+/// Returns the kind and the configuration.
 pub(super) fn read_config(path: &Path) -> Result<(String, Value)> {
     let mut text = Vec::new();
     let file = File::open(path).map_err(|error| Error::file(path, error))?;
@@ -107,7 +107,7 @@ pub(super) fn read_config(path: &Path) -> Result<(String, Value)> {
         return Err(Error::file(path, message));
     }
     let damaged = |error: serde_json::Error| Error::file(path, format!("not the configuration of a model: {error}"));
-    // The version first: a newer format may hold anything besides.
+    // The version first: a newer format may hold other keys.
     let Version { format } = serde_json::from_slice(&text).map_err(damaged)?;
     if format != FORMAT {
         return Err(Error::file(
@@ -121,14 +121,15 @@ pub(super) fn read_config(path: &Path) -> Result<(String, Value)> {
     Ok((kind, config))
 }
 
-/// Whether a kind is that of a model of bytes.
+/// Returns whether a kind is a byte model.
 pub(super) fn is_of_bytes(kind: &str) -> bool {
     KINDS.contains(&kind)
 }
 
-/// Writes the folder of a model of bytes, made if it is not there: floating-point tensors as `f32`, each name once.
+/// Writes the folder of a byte model, creating it if missing: floating-point tensors as `f32`, each
+/// name once.
 ///
-/// Each file is replaced in one step, the configuration last of the two: a new folder is complete when it has both.
+/// Files are replaced atomically, the configuration last: a new folder with both is complete.
 pub fn save(path: &Path, kind: &str, config: &Value, tensors: &[(String, Tensor)]) -> Result<()> {
     if !is_of_bytes(kind) {
         return Err(Error::input(format!(
@@ -137,22 +138,22 @@ pub fn save(path: &Path, kind: &str, config: &Value, tensors: &[(String, Tensor)
     }
     names::check_writable(tensors).map_err(|message| Error::file(path, message))?;
     std::fs::create_dir_all(path).map_err(|error| Error::file(path, format!("cannot make the folder: {error}")))?;
-    // between two files the checksums would be those of neither model
+    // between the two replacements the checksums would match neither model
     atomic::remove(&path.join(SUMS_FILE))?;
     atomic::fill_folder(path, |folder| fill(folder, kind, config, tensors))
 }
 
-/// Writes the files of a model of any kind into a folder in the making.
+/// Writes the files of a model of any kind into a folder that is being written.
 ///
 /// # Errors
-/// Tensors that cannot be written, and what the disk refuses.
+/// Tensors that cannot be written, and errors of the disk.
 pub fn fill(folder: &mut NewFolder, kind: &str, config: &Value, tensors: &[(String, Tensor)]) -> Result<()> {
     folder.write_tensors(WEIGHTS_FILE, tensors)?;
     let document = json!({"format": FORMAT, "kind": kind, "config": config});
     folder.write(CONFIG_FILE, |out| writeln!(out, "{document:#}"))
 }
 
-/// Writes a safetensors file: floating-point tensors as `f32`, each name once, with `metadata` in its header.
+/// Writes a safetensors file as [`NewFolder::write_tensors`] does, with `metadata` in its header.
 pub(crate) fn save_tensors(path: &Path, tensors: &[(String, Tensor)], metadata: &[(&str, &str)]) -> Result<()> {
     atomic::write(path, |out| tensors::write_safetensors_with(tensors, metadata, out))
 }
@@ -189,7 +190,7 @@ mod tests {
         folder
     }
 
-    /// The error of opening the folder after its configuration has been replaced.
+    /// Returns the error of opening the folder with this configuration.
     fn error_with(config: &str) -> String {
         let folder = saved();
         std::fs::write(folder.path().join(CONFIG_FILE), config).unwrap();

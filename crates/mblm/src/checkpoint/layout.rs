@@ -1,4 +1,4 @@
-//! The names of files and folders in a model's folder and in a run's folder.
+//! The names of files and folders in model folders and run folders.
 //!
 //! ```text
 //! MODEL/config.json, model.safetensors      a model folder
@@ -36,7 +36,7 @@ pub const LOSS_FILE: &str = "loss.csv";
 /// The configuration of a run, in its folder.
 pub const RUN_CONFIG: &str = "config.yaml";
 
-/// Whether a folder is that of a training run, or of a model that was saved: nothing that anybody means as data.
+/// Returns whether a folder is a training run or a saved model, and so not data.
 pub fn is_output(folder: &Path) -> bool {
     let has = |name: &str| folder.join(name).exists();
     let of_run = [LOSS_FILE, "train.log", MODELS, STATES];

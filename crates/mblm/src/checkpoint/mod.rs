@@ -3,20 +3,21 @@
 //! | file | holds |
 //! |---|---|
 //! | `weights.rs` | [`Weights`]: an open file of named tensors, whatever its format |
-//! | `torch_write.rs` | the same format, written: [`write_torch`], and [`rotary_buffers`] that go with it |
-//! | `names.rs` | the parameter names of older files, brought up to date |
+//! | `torch_write.rs` | writing torch files: [`write_torch`] and the [`rotary_buffers`] they need |
+//! | `names.rs` | translation of the parameter names of older files |
 //! | `folder.rs` | a model folder, `config.json` and `model.safetensors`: [`Folder`], [`save`] |
 //! | `layout.rs` | the names of files and folders |
 //! | `run.rs` | where a run's folder keeps its models and states |
-//! | `open.rs` | whole models from files and back: [`Model::open`](crate::model::Model::open) |
-//! | `transfer.rs` | another model's weights as the first values of a new one: [`Transfer`] |
+//! | `open.rs` | opening and saving whole models: [`Model::open`](crate::model::Model::open) |
+//! | `transfer.rs` | another model's weights as the initial values of a new one: [`Transfer`] |
 //! | `atomic.rs` | files and folders that appear complete or not at all: [`atomic::write`], [`atomic::write_folder`] |
 //! | `tree.rs` | folders of many files that appear complete or not at all: [`tree::NewTree`] |
-//! | `append.rs` | files that grow row by row, of which no half row stays |
+//! | `append.rs` | files that grow row by row and never keep a partial row |
 //! | `sums.rs` | checksums of a folder's files: [`verify_sums`] |
 //!
-//! Files are mapped, not read: opening costs the header alone. No input makes these readers panic, recurse, or allocate
-//! more than a small multiple of the file's size: every size that a file claims is checked against the file's length first.
+//! Files are mapped, not read: opening reads the header alone. No input makes these readers panic,
+//! recurse, or allocate more than a small multiple of the file's size: each size that a file claims
+//! is first checked against the file's length.
 
 pub mod atomic;
 pub mod tree;

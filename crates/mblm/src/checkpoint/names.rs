@@ -1,18 +1,21 @@
-//! Parameter names: those of older files, brought up to date.
+//! Translation of the parameter names of older files.
 //!
-//! Files written by the Python package up to 0.4.0 name the byte embeddings by their place in a sequence of layers:
+//! Files of the Python package up to 0.4.0 name the byte embeddings by their index in a list of
+//! layers:
 //!
 //! | up to 0.4.0 | since |
 //! |---|---|
 //! | `token_embs_rev.0.weight`, `token_embs_rev.{k}.0.weight` | `token_embs_rev.{k}.embedding.weight` |
 //! | `token_embs_rev.{k}.{2,3,4}.…` | `token_embs_rev.{k}._post.{1,2,3}.…` |
 //!
-//! Names of a model that is a part of another lose what stands before them, as in `model.to_logits.weight` of a Lightning module or
-//! `module.…` of DistributedDataParallel: where one name alone ends in `to_logits.weight`, what stands before that is left out, and so
-//! are the tensors beside the model, such as the weights of its loss. `_orig_mod` (torch.compile), `_fsdp_wrapped_module` and
-//! `_checkpoint_wrapped_module` are left out wherever they stand.
+//! A model that is a part of another has a prefix before its names, as in `model.to_logits.weight`
+//! of a Lightning module or `module.…` of DistributedDataParallel. If exactly one name ends in
+//! `to_logits.weight`, its prefix is removed and tensors without the prefix, such as the weights of
+//! a loss, are dropped. `_orig_mod` (torch.compile), `_fsdp_wrapped_module` and
+//! `_checkpoint_wrapped_module` are removed anywhere in a name.
 //!
-//! The two generations share no name, so each name is translated for itself. Buffers that are recomputed are left out.
+//! The two generations share no name, so names are translated one by one. Recomputed buffers are
+//! dropped.
 
 use std::borrow::Cow;
 use std::collections::HashSet;
@@ -22,7 +25,7 @@ use indexmap::IndexMap;
 
 const EMBEDDINGS: &str = "token_embs_rev.";
 
-/// The tensors of one file under their current names, in the file's order.
+/// Returns the tensors of one file under their current names, in the file's order.
 pub(super) fn current<T>(tensors: Vec<(String, T)>) -> Result<IndexMap<String, T>, String> {
     let mut named = IndexMap::with_capacity(tensors.len());
     let tensors: Vec<_> = tensors
@@ -32,7 +35,7 @@ pub(super) fn current<T>(tensors: Vec<(String, T)>) -> Result<IndexMap<String, T
     let root = root_of(&tensors.iter().map(|(name, _)| unwrapped(name)).collect::<Vec<_>>());
     for (found, tensor) in tensors {
         let bare = unwrapped(&found);
-        // the others belong to what the model is a part of
+        // other tensors belong to the enclosing model
         let Some(bare) = bare.strip_prefix(&root) else { continue };
         let name = current_name(bare);
         if named.contains_key(name.as_ref()) {
@@ -46,7 +49,7 @@ pub(super) fn current<T>(tensors: Vec<(String, T)>) -> Result<IndexMap<String, T
     Ok(named)
 }
 
-/// Checks tensors that are to be written: each name once, and floating-point elements.
+/// Checks tensors before they are written: unique names and floating-point elements.
 pub(super) fn check_writable(tensors: &[(String, Tensor)]) -> Result<(), String> {
     let mut seen = HashSet::with_capacity(tensors.len());
     for (name, tensor) in tensors {
@@ -63,30 +66,31 @@ pub(super) fn check_writable(tensors: &[(String, Tensor)]) -> Result<(), String>
     Ok(())
 }
 
-/// Prefixes that wrappers give to all names.
+/// Prefixes that wrappers add to all names.
 const PREFIXES: [&str; 4] = ["module.", "model.", "net.", "_forward_module."];
 
-/// The parameter that every model has, under a name that no other parameter ends in.
+/// A parameter of every model; no other parameter's name ends like this.
 const HEAD: &str = "to_logits.weight";
 
-/// Parts of names that wrappers put anywhere.
+/// Parts that wrappers insert anywhere in names.
 const PARTS: [&str; 3] = ["_orig_mod", "_fsdp_wrapped_module", "_checkpoint_wrapped_module"];
 
-/// Whether the tensor is a buffer of rotary frequencies, a function of the configuration, or the counter of an averaged model.
+/// Returns whether a tensor is no parameter: a buffer of rotary frequencies (computed from the
+/// configuration), the counter of an averaged model, or extra state.
 fn is_of_no_parameter(name: &str) -> bool {
     ["rotary_emb.inv_freq", "n_averaged", "_extra_state"]
         .iter()
         .any(|ending| name.ends_with(ending))
 }
 
-/// The name without the parts that wrappers put in.
+/// Returns the name without the parts that wrappers insert.
 fn unwrapped(name: &str) -> String {
     let parts = name.split('.').filter(|part| !PARTS.contains(part));
     parts.collect::<Vec<_>>().join(".")
 }
 
-/// What stands before the names of the model's parameters: before `to_logits.weight`, which every model has once, else the prefixes of
-/// wrappers that all names share. Nothing if there are several models that may be meant.
+/// Returns the prefix of the model's parameter names: the prefix of `to_logits.weight`, which every
+/// model has once, else the wrapper prefixes that all names share. Empty if several models qualify.
 fn root_of(names: &[String]) -> String {
     let before = |name: &String| name.strip_suffix(HEAD).map(str::to_string);
     let mut roots: Vec<String> = names.iter().filter_map(before).collect();
@@ -95,7 +99,7 @@ fn root_of(names: &[String]) -> String {
     match &roots[..] {
         [] => shared_prefix(names),
         [root] => root.clone(),
-        // beside the model stands another, such as a moving average of its weights
+        // a second model is in the file, such as a moving average of the weights
         _ => {
             let mut known = roots.iter().filter(of_a_wrapper);
             match (known.next(), known.next()) {
@@ -106,7 +110,7 @@ fn root_of(names: &[String]) -> String {
     }
 }
 
-/// The prefixes of wrappers that all names share.
+/// Returns the wrapper prefixes that all names share.
 fn shared_prefix(names: &[String]) -> String {
     let mut shared = String::new();
     let longer = |shared: &str| {
@@ -119,7 +123,7 @@ fn shared_prefix(names: &[String]) -> String {
     shared
 }
 
-/// The current name of the parameter that a file calls `name`.
+/// Returns the current name of the parameter that a file calls `name`.
 fn current_name(name: &str) -> Cow<'_, str> {
     translate(name).map_or(Cow::Borrowed(name), Cow::Owned)
 }
@@ -224,7 +228,7 @@ mod tests {
             map(&["a._orig_mod.b", "_extra_state", "c._extra_state"]).unwrap(),
             ["a.b"]
         );
-        // not all of them: these are their names
+        // not all names have the prefix, so it stays
         assert_eq!(map(&["module.a", "b"]).unwrap(), ["module.a", "b"]);
         assert!(map(&["a._orig_mod.b", "a.b"]).unwrap_err().contains("twice"));
     }
@@ -237,10 +241,10 @@ mod tests {
             let all = [&names[0], "loss_fn.weight", &names[1], "model.n_averaged"];
             assert_eq!(of(&all), ["to_logits.weight", "start_tokens.0"], "{root}");
         }
-        // a moving average beside it
+        // with a moving average of the weights
         let two = ["ema.to_logits.weight", "model.to_logits.weight", "model.a", "ema.a"];
         assert_eq!(of(&two), ["to_logits.weight", "a"]);
-        // several models, none of which is meant before the others
+        // several models, none preferred
         let two = ["a.to_logits.weight", "b.to_logits.weight"];
         assert_eq!(of(&two), two);
         assert_eq!(

@@ -1,4 +1,4 @@
-//! Whole models from files, and back.
+//! Opening whole models from files, and saving them.
 
 use std::path::Path;
 
@@ -12,14 +12,14 @@ use crate::config::Architecture;
 use crate::model::{Init, Model, ParameterSource};
 use crate::{Error, Result};
 
-/// A file's tensors as the parameters of a model.
+/// The tensors of a file as the parameters of a model.
 impl ParameterSource for Weights {
     fn tensor(&self, name: &str, shape: &[usize], _: Init, dtype: DType, device: &Device) -> Result<Tensor> {
         self.load(name, shape, dtype, device)
     }
 }
 
-/// The architecture of a model folder, or of a weights file that lies in one; `None` for a weights file alone.
+/// Returns the architecture in a model folder or beside a weights file; `None` if there is none.
 pub fn architecture_of(path: &Path) -> Result<Option<Architecture>> {
     let path = &run::model_folder(path);
     let folder = match path.is_dir() {
@@ -49,17 +49,18 @@ fn architecture(path: &Path, kind: &str, config: Value) -> Result<Architecture> 
 }
 
 impl Architecture {
-    /// The configuration as JSON, in the package's keys: what a model folder's `config.json` holds.
+    /// Returns the configuration as JSON under the package's keys, as in `config.json`.
     pub fn to_json(&self) -> Result<Value> {
         serde_json::to_value(self).map_err(|error| Error::config(format!("the model's configuration: {error}")))
     }
 }
 
 impl Model {
-    /// Opens a model folder, the best model of a run's folder, or a weights file with the folder's `config.json` beside it.
+    /// Opens a model folder, the best model of a run's folder, or a weights file beside its
+    /// `config.json`.
     ///
     /// # Errors
-    /// Missing or damaged files; a tensor that is missing or has another shape or type than the configuration says.
+    /// Missing or damaged files; a missing tensor, or one of another shape or type than configured.
     pub fn open(path: &Path, registry: &BlockRegistry, device: &Device) -> Result<Self> {
         let (architecture, weights) = if path.is_dir() {
             let path = &run::model_folder(path);
@@ -84,21 +85,21 @@ impl Model {
         Self::new(&architecture, registry, &weights, device)
     }
 
-    /// Writes a model folder; what was there is replaced in one step a file.
+    /// Writes a model folder, replacing each existing file atomically.
     pub fn save(&self, path: &Path) -> Result<()> {
         let architecture = self.architecture();
         let tensors = self.parameters().named_tensors();
         folder::save(path, architecture.kind(), &architecture.to_json()?, &tensors)
     }
 
-    /// Writes the files of a model folder into a folder in the making.
+    /// Writes the files of a model folder into a folder that is being written.
     pub(crate) fn fill_folder(&self, new: &mut NewFolder) -> Result<()> {
         let architecture = self.architecture();
         let tensors = self.parameters().named_tensors();
         folder::fill(new, architecture.kind(), &architecture.to_json()?, &tensors)
     }
 
-    /// Writes a `.pth` file that the Python package loads.
+    /// Writes a `.pth` file that the Python package can load.
     pub fn save_torch(&self, path: &Path) -> Result<()> {
         let mut tensors = self.parameters().named_tensors();
         tensors.extend(rotary_buffers(&self.architecture().to_json()?)?);

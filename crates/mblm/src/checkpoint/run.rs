@@ -1,4 +1,4 @@
-//! Where a run's folder keeps its models and states; [`layout`](super::layout) has the names.
+//! The location of models and states in a run's folder; [`layout`](super::layout) has the names.
 
 use std::io;
 use std::path::{Path, PathBuf};
@@ -8,7 +8,7 @@ use serde::Deserialize;
 use super::layout::{CONFIG_FILE, INDEX_FILE, MODELS, STATES};
 use crate::{Error, Result};
 
-/// How the names of the folders begin; the number of batches follows.
+/// The prefix of the folders' names, followed by the number of batches.
 const PREFIX: &str = "batch_";
 
 #[derive(Deserialize)]
@@ -16,12 +16,12 @@ struct Listed {
     folder: PathBuf,
 }
 
-/// The name of the folder of what has learned from `batches` batches.
+/// Returns the name of the folder for a model trained on `batches` batches.
 pub(crate) fn batch_folder(batches: u64) -> String {
     format!("{PREFIX}{batches}")
 }
 
-/// The folders of that kind in `parent` with their batches, fewest first; none if there is no `parent`.
+/// Returns the batch folders in `parent` with their batches, fewest first; none without a `parent`.
 pub(crate) fn batch_folders(parent: &Path) -> Result<Vec<(u64, PathBuf)>> {
     let failed = |error: io::Error| Error::file(parent, error);
     let entries = match std::fs::read_dir(parent) {
@@ -41,8 +41,7 @@ pub(crate) fn batch_folders(parent: &Path) -> Result<Vec<(u64, PathBuf)>> {
     Ok(folders)
 }
 
-/// The model folder that `path` stands for: for a run's folder that of its best model, or of its newest state while there is
-/// none; else `path` itself.
+/// Returns a run's best model or else its newest state; `path` itself if it is no run's folder.
 pub(crate) fn model_folder(path: &Path) -> PathBuf {
     if path.join(CONFIG_FILE).exists() {
         return path.to_path_buf();

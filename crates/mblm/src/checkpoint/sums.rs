@@ -1,6 +1,6 @@
-//! Checksums of a folder's files: `SHA256SUMS`, in the format of the program `sha256sum`, which checks it as well.
+//! Checksums of a folder's files: `SHA256SUMS`, in the format of the program `sha256sum`.
 //!
-//! A line a file: 64 hexadecimal digits, two spaces, the name.
+//! Each line has 64 hexadecimal digits, two spaces and the name.
 
 use std::fs::File;
 use std::io::{self, Read, Write};
@@ -12,10 +12,10 @@ use crate::{Error, Result};
 
 use super::layout::SUMS_FILE;
 
-/// The longest file of checksums that is read.
+/// The longest accepted file of checksums, in bytes.
 const MAX_SUMS: u64 = 1 << 20;
 
-/// A writer that knows the checksum of what went through it.
+/// A writer that computes the checksum of the bytes it passes on.
 pub(super) struct Hashing<'a> {
     out: &'a mut dyn Write,
     hash: Sha256,
@@ -46,20 +46,20 @@ impl Write for Hashing<'_> {
     }
 }
 
-/// Bytes as hexadecimal digits.
+/// Formats bytes as hexadecimal digits.
 pub fn hex(bytes: &[u8]) -> String {
     bytes.iter().map(|byte| format!("{byte:02x}")).collect()
 }
 
-/// The text of the file of checksums.
+/// Returns the text of the file of checksums.
 pub(super) fn sums_text(sums: &[(String, String)]) -> String {
     sums.iter().map(|(name, sum)| format!("{sum}  {name}\n")).collect()
 }
 
-/// Checks the files of a folder against its checksums; `false` if it has none.
+/// Checks the files of a folder against its checksums; returns `false` if it has none.
 ///
 /// # Errors
-/// A file that is missing or has changed since it was written; a file of checksums that is none.
+/// A file that is missing or has changed since it was written; an invalid file of checksums.
 pub fn verify(folder: &Path) -> Result<bool> {
     let path = folder.join(SUMS_FILE);
     let mut text = String::new();
@@ -94,7 +94,7 @@ pub fn verify(folder: &Path) -> Result<bool> {
     Ok(true)
 }
 
-/// Whether a name stands for a file of the folder itself.
+/// Returns whether a name is a file directly in the folder.
 fn is_plain(name: &str) -> bool {
     Path::new(name).file_name().is_some_and(|last| last == name)
 }
@@ -132,7 +132,7 @@ mod tests {
     fn sums_are_those_of_sha256sum() {
         let parent = folder();
         let text = std::fs::read_to_string(parent.path().join("f").join(SUMS_FILE)).unwrap();
-        // printf abc | sha256sum
+        // expected value of `printf abc | sha256sum`
         assert!(
             text.starts_with("ba7816bf8f01cfea414140de5dae2223b00361a396177a9cb410ff61f20015ad  a\n"),
             "{text}"

@@ -1,4 +1,4 @@
-//! Torch files, written: what the published package loads, with the buffers that its strict loading asks for.
+//! Writes torch files for the published package, with the buffers that its strict loading requires.
 
 use std::path::Path;
 
@@ -11,19 +11,19 @@ use crate::{Error, Result};
 
 const ROTARY_BASE: f64 = 10_000.;
 
-/// Writes floating-point tensors as `f32`: with a loss as the package's training checkpoint `{"MODEL": state dict, "LOSS": loss}`,
-/// without as a bare state dict.
+/// Writes floating-point tensors as `f32`: with a loss as the package's training checkpoint
+/// `{"MODEL": state dict, "LOSS": loss}`, without one as a bare state dict.
 ///
-/// The package loads a file only if it has every buffer as well: add those of [`rotary_buffers`].
+/// The package loads only files with all buffers: add the buffers of [`rotary_buffers`].
 pub fn write(path: &Path, tensors: &[(String, Tensor)], loss: Option<f64>) -> Result<()> {
     names::check_writable(tensors).map_err(|message| Error::file(path, message))?;
     atomic::write(path, |out| tensors::write_torch(tensors, loss, out))
 }
 
-/// The rotary frequencies `10000^(-2i/d_h)`, i < d_h/2, of each Transformer stage, under the names by which the package stores
-/// them: functions of the model's configuration that its strict loading asks for all the same.
+/// Returns the rotary frequencies `10000^(-2i/d_h)`, i < d_h/2, of each Transformer stage under the
+/// package's names. They follow from the configuration, but its strict loading requires them.
 ///
-/// `config` holds the package's model keys (or, of a masked-byte model, has them under `mblm_config`).
+/// `config` holds the package's model keys (for a masked-byte model, under `mblm_config`).
 pub fn rotary_buffers(config: &Value) -> Result<Vec<(String, Tensor)>> {
     let config = config.get("mblm_config").unwrap_or(config);
     let stages = config.get("hidden_dims").and_then(Value::as_array).map_or(0, Vec::len);
@@ -54,7 +54,7 @@ pub fn rotary_buffers(config: &Value) -> Result<Vec<(String, Tensor)>> {
     Ok(buffers)
 }
 
-/// `base^(-channel/width)`, rounded where the package's `f32` computation rounds.
+/// Returns `base^(-channel/width)`, rounded like the package's `f32` computation.
 fn frequency(channel: u32, width: u32) -> f32 {
     let exponent = channel as f32 / width as f32;
     1. / libm::pow(ROTARY_BASE, f64::from(exponent)) as f32

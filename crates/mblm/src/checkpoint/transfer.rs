@@ -1,8 +1,8 @@
-//! Starting from another model's weights.
+//! Initializes a model from another model's weights.
 //!
-//! Every tensor is the other model's. With `migrate_embeddings` the other model's vocabulary may be smaller: its token
-//! tables (of every stage) and its logits layer become the first rows of the larger ones, and the new rows stay as
-//! initialised from the seed. The row of the padding id is zero, as in any model.
+//! All tensors are copied. With `migrate_embeddings` the other model's vocabulary may be smaller:
+//! its token tables (of every stage) and its logits layer become the first rows of the larger ones,
+//! and the other rows keep their seeded initialization. The row of the padding id is zero.
 
 use std::path::Path;
 
@@ -12,7 +12,7 @@ use super::{Folder, Weights};
 use crate::model::{Init, ParameterSource, Seeded};
 use crate::{Error, Result};
 
-/// The weights of another model as the first values of a new one.
+/// Another model's weights as the initial values of a new one.
 pub struct Transfer {
     weights: Weights,
     migrate: bool,
@@ -20,8 +20,8 @@ pub struct Transfer {
 }
 
 impl Transfer {
-    /// Opens a model folder, a run's folder (its best model) or a weights file. `migrate` allows a smaller vocabulary, whose
-    /// missing rows come from `fresh`.
+    /// Opens a model folder, a run's folder (its best model) or a weights file. `migrate` allows a
+    /// smaller vocabulary, whose missing rows come from `fresh`.
     ///
     /// # Errors
     /// Files that are missing or damaged.
@@ -37,7 +37,7 @@ impl Transfer {
         })
     }
 
-    /// The rows of the stored tensor, if it is one of the vocabulary with fewer rows than asked for.
+    /// Returns the stored rows if the tensor depends on the vocabulary and has too few.
     fn fewer_rows(&self, name: &str, shape: &[usize]) -> Option<usize> {
         let table = name.starts_with("token_embs_rev.") && name.ends_with(".embedding.weight");
         if !table && !name.starts_with("to_logits.") {
@@ -138,7 +138,7 @@ mod tests {
                 assert_eq!(values[old.len()..], new[old.len()..], "{name}");
             }
         }
-        // two token tables, weight and bias of the logits
+        // two token tables, and weight and bias of the logits
         assert_eq!(grown, 4);
     }
 
@@ -168,7 +168,7 @@ mod tests {
         };
         let said = message(false, &config(260, 256));
         assert!(said.contains("set resume.migrate_embeddings to true"), "{said}");
-        // a smaller vocabulary than the other model's
+        // smaller than the other model's vocabulary
         assert!(message(true, &config(256, 0)).contains("expected shape [256, 8]"));
         let mut other = config(257, 256);
         other.seq_lens = vec![5, 3];

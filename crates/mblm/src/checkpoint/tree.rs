@@ -1,7 +1,8 @@
 //! A folder of many files that appears complete or not at all.
 //!
-//! The files go, from several threads if need be, into a folder with a temporary name beside the target. At the end all of them
-//! are flushed to the disk, and the folder is renamed; flushing each on its own as it is written would cost more than the files.
+//! Threads may write the files concurrently, into a temporary folder beside the target. At the end
+//! all files are flushed to the disk and the folder is renamed; a flush after each file would cost
+//! more than the files.
 //!
 //! ```
 //! use mblm::checkpoint::tree::NewTree;
@@ -25,14 +26,14 @@ use crate::{Error, Result};
 
 const BUFFER: usize = 1 << 16;
 
-/// A folder in the making; unless it is [finished](Self::finish) nothing of it stays.
+/// A folder that is being written; nothing of it stays unless it is [finished](Self::finish).
 pub struct NewTree {
     temporary: TemporaryFolder,
     path: PathBuf,
 }
 
 impl NewTree {
-    /// Begins the folder `path`; what is there stays until the end. The folder that it lies in must exist.
+    /// Begins the folder `path`. An existing one stays until the end; its parent must exist.
     pub fn new(path: &Path) -> Result<Self> {
         let failed = |error: io::Error| Error::file(path, format!("cannot make the folder: {error}"));
         Ok(Self {
@@ -41,20 +42,20 @@ impl NewTree {
         })
     }
 
-    /// Makes a folder in it, and those that this one lies in.
+    /// Creates a subfolder and its missing parents.
     pub fn folder(&self, name: &str) -> Result<()> {
         let made = fail_point().and_then(|()| fs::create_dir_all(self.temporary.path().join(name)));
         made.map_err(|error| Error::file(self.path.join(name), format!("cannot make the folder: {error}")))
     }
 
-    /// Writes a file of it at once.
+    /// Writes a file of the folder at once.
     pub fn put(&self, name: &str, content: &[u8]) -> Result<()> {
         let mut file = self.file(name)?;
         file.write(content)?;
         file.finish()
     }
 
-    /// Begins a file of it that is written piece by piece.
+    /// Begins a file of the folder that is written piece by piece.
     pub fn file(&self, name: &str) -> Result<NewFile> {
         let path = self.path.join(name);
         match fail_point().and_then(|()| File::create(self.temporary.path().join(name))) {
@@ -66,7 +67,7 @@ impl NewTree {
         }
     }
 
-    /// Brings everything to the disk and gives the folder its name; a folder that was there is replaced.
+    /// Flushes all files to the disk and renames the folder, replacing an existing one.
     pub fn finish(self) -> Result<()> {
         for entry in walkdir::WalkDir::new(self.temporary.path()) {
             let flushed = entry.map_err(io::Error::from).and_then(|entry| flush(&entry));
@@ -83,26 +84,26 @@ impl NewTree {
 fn flush(entry: &walkdir::DirEntry) -> io::Result<()> {
     match entry.file_type().is_dir() {
         true => sync_folder(entry.path()),
-        // elsewhere a file that was opened to be read cannot be flushed
+        // only Unix can flush a file that was opened for reading
         false if cfg!(unix) => File::open(entry.path())?.sync_all(),
         false => Ok(()),
     }
 }
 
-/// A file of a [`NewTree`] in the making; errors name it as it is going to be called.
+/// A file of a [`NewTree`] that is being written; errors name it by its final path.
 pub struct NewFile {
     writer: BufWriter<File>,
     path: PathBuf,
 }
 
 impl NewFile {
-    /// Adds bytes.
+    /// Appends bytes.
     pub fn write(&mut self, bytes: &[u8]) -> Result<()> {
         let written = fail_point().and_then(|()| self.writer.write_all(bytes));
         written.map_err(|error| self.failed(error))
     }
 
-    /// Writes what is still in memory.
+    /// Flushes the bytes still in memory.
     pub fn finish(mut self) -> Result<()> {
         let written = fail_point().and_then(|()| self.writer.flush());
         written.map_err(|error| self.failed(error))

@@ -1,4 +1,4 @@
-//! An open file of named tensors, whatever its format.
+//! An open file of named tensors of any supported format.
 
 use std::fmt;
 use std::fs::File;
@@ -16,10 +16,11 @@ use crate::config::suggest;
 use crate::model::Parameters;
 use crate::{Error, Result};
 
-/// The named tensors of an open, memory-mapped file, or of one in memory.
+/// The named tensors of a memory-mapped file, or of bytes in memory.
 ///
-/// A mapped file is read as tensors are loaded. It must stay as it is while it is open: a file that another process shortens
-/// meanwhile ends this one (`SIGBUS`), as with every mapped file. Files that this crate writes are replaced, never changed.
+/// A mapped file is read as tensors are loaded. It must not change while it is open: if another
+/// process shortens it, this process dies (`SIGBUS`), as with every mapped file. Files that this
+/// crate writes are replaced, never changed in place.
 #[derive(Debug)]
 pub struct Weights {
     path: PathBuf,
@@ -51,10 +52,10 @@ impl fmt::Debug for Content {
 }
 
 impl Weights {
-    /// Opens a `.safetensors` file, a torch file (`.pth`, `.pt`, `.bin`: a state dict or a training checkpoint), told apart by
-    /// their content, or the `model.safetensors` of a model folder.
+    /// Opens a `.safetensors` file, a torch file (`.pth`, `.pt`, `.bin`: a state dict or a training
+    /// checkpoint), or the `model.safetensors` of a model folder. The content decides the format.
     ///
-    /// Names of older files are brought up to date; buffers that follow from the configuration are left out.
+    /// Names of older files are translated; buffers that follow from the configuration are dropped.
     pub fn open(path: &Path) -> Result<Self> {
         let metadata = std::fs::metadata(path).map_err(|error| Error::file(path, error))?;
         if metadata.is_dir() {
@@ -77,12 +78,13 @@ impl Weights {
             return Self::read(path, Content::Memory(Vec::new()));
         }
         let file = File::open(path).map_err(|error| Error::file(path, error))?;
-        // SAFETY: the map is only ever read, as bytes. That nobody changes the file meanwhile is the condition stated above.
+        // SAFETY: the map is only ever read, as bytes. That nobody changes the file meanwhile is
+        // the condition stated above.
         let map = unsafe { Mmap::map(&file) }.map_err(|error| Error::file(path, error))?;
         Self::read(path, Content::Mapped(map))
     }
 
-    /// Reads the bytes of a file as [`Weights::open`] reads the file; `path` stands for it in messages.
+    /// Reads a file's bytes like [`Weights::open`]; messages refer to it as `path`.
     pub fn from_bytes(bytes: Vec<u8>, path: &Path) -> Result<Self> {
         Self::read(path, Content::Memory(bytes))
     }
@@ -100,34 +102,35 @@ impl Weights {
         })
     }
 
-    /// The file that the tensors are in.
+    /// Returns the path of the file.
     pub fn path(&self) -> &Path {
         &self.path
     }
 
-    /// The metadata of this key, where the file is a safetensors file that has it.
+    /// Returns the metadata of this key, if the file is a safetensors file that has it.
     pub fn metadata(&self, key: &str) -> Option<String> {
         tensors::metadata(&self.content, key)
     }
 
-    /// The names of the tensors, in the order of the file.
+    /// Returns the names of the tensors, in the order of the file.
     pub fn names(&self) -> impl ExactSizeIterator<Item = &str> {
         self.tensors.keys().map(String::as_str)
     }
 
-    /// The shape of a tensor; `None` if there is none of that name.
+    /// Returns the shape of a tensor; `None` if the name is unknown.
     pub fn shape(&self, name: &str) -> Option<&[usize]> {
         self.tensors.get(name).map(|stored| stored.shape())
     }
 
-    /// The type by which the elements of a tensor are stored; `None` if there is none of that name.
+    /// Returns the stored element type of a tensor; `None` if the name is unknown.
     pub fn dtype(&self, name: &str) -> Option<StoredType> {
         self.tensors.get(name).map(Stored::dtype)
     }
 
-    /// Loads a tensor of floating-point numbers, converted to `dtype`: `F16`, `BF16`, `F32` or `F64`.
+    /// Loads a tensor of floating-point numbers, converted to `dtype`: `F16`, `BF16`, `F32` or
+    /// `F64`.
     ///
-    /// Fails, with the tensor's name, when there is none of that name, when its shape is not `expected_shape`, and when its
+    /// Fails, with the tensor's name, if it is missing, its shape is not `expected_shape`, or its
     /// elements are not floating-point numbers.
     pub fn load(&self, name: &str, expected_shape: &[usize], dtype: DType, device: &Device) -> Result<Tensor> {
         if !matches!(dtype, DType::F16 | DType::BF16 | DType::F32 | DType::F64) {
@@ -154,10 +157,11 @@ impl Weights {
             .map_err(|error| Error::file(&self.path, format!("tensor `{name}`: {error}")))
     }
 
-    /// Whether all numbers of a tensor are finite in float32; a tensor of anything else has none that are not.
+    /// Returns whether all numbers of a tensor are finite in float32; `true` for other element
+    /// types.
     ///
     /// # Errors
-    /// No tensor of that name, or one that cannot be read.
+    /// An unknown name, or a tensor that cannot be read.
     pub fn is_finite(&self, name: &str) -> Result<bool> {
         if self.tensors.get(name).is_some_and(|stored| !stored.is_float()) {
             return Ok(true);
@@ -181,13 +185,13 @@ impl Weights {
     }
 }
 
-/// Finds the tensors in a file's bytes, whatever the format, under the names of today.
+/// Finds the tensors in the bytes of a file of any format, under their current names.
 fn index(file: &[u8]) -> Result<IndexMap<String, Stored>, String> {
     names::current(tensors::read(file)?)
 }
 
 impl Weights {
-    /// Gives parameters the values of the tensors of their names.
+    /// Sets parameters to the tensors of the same names.
     ///
     /// # Errors
     /// A tensor that is missing or has another shape.
@@ -216,7 +220,7 @@ mod tests {
         tensor.flatten_all().unwrap().to_vec1().unwrap()
     }
 
-    /// The error of opening a file with this content.
+    /// Returns the error of opening a file with this content.
     fn error_of(content: &[u8]) -> String {
         let folder = tempfile::tempdir().unwrap();
         let path = folder.path().join("model.pth");

@@ -1,11 +1,11 @@
-//! Samples stacked for the model, and the place of a batch in a training.
+//! Batches of samples, and the position of a batch in a training.
 
 use serde::{Deserialize, Serialize};
 
 use super::dataset::Sample;
 use crate::{Error, Result};
 
-/// A place in training: `batch` batches of epoch `epoch` are done.
+/// A position in training: `batch` batches of epoch `epoch` are done.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
 pub struct Position {
     /// The epoch, from 0.
@@ -14,12 +14,12 @@ pub struct Position {
     pub batch: usize,
 }
 
-/// Samples of one length, one after the other.
+/// Samples of one length, stacked.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Batch {
-    /// What the model reads, `(rows, len)`.
+    /// The input ids, `(rows, len)`.
     pub ids: Vec<u32>,
-    /// Samples.
+    /// The number of samples.
     pub rows: usize,
     /// Ids per sample.
     pub len: usize,
@@ -29,16 +29,16 @@ pub struct Batch {
     pub labels: Option<Vec<u32>>,
     /// Masked-byte training: the masked positions, `(rows, len)`.
     pub masked: Option<Vec<bool>>,
-    /// The indices of the samples within the epoch, `(rows)`: what to look at when a loss is odd.
+    /// The index of each sample within the epoch, `(rows)`; it locates the samples of an odd loss.
     pub samples: Vec<usize>,
-    /// This batch.
+    /// The position of this batch.
     pub position: Position,
-    /// The batch after it: where a run resumes once this one is done.
+    /// The position of the next batch, where a run resumes after this one.
     pub next: Position,
 }
 
 impl Batch {
-    /// Stacks samples; an error if they are not of one shape.
+    /// Stacks samples; fails if their shapes differ.
     pub(super) fn stack(samples: &[Sample], indices: Vec<usize>, position: Position, next: Position) -> Result<Self> {
         let len = samples.first().map_or(0, |sample| sample.ids.len());
         let of = |message| Error::input(format!("epoch {}, {message}", position.epoch));
@@ -58,7 +58,7 @@ impl Batch {
     }
 }
 
-/// One field of all samples, `(rows, len)`; `None` if no sample has it.
+/// Stacks one field of all samples, `(rows, len)`; `None` if no sample has it.
 fn stack<T: Copy>(
     name: &str,
     samples: &[Sample],

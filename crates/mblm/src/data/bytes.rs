@@ -1,13 +1,15 @@
-//! Data set `bytes`: a file or folder of anything.
+//! Data set `bytes`: any file or folder.
 //!
-//! The files of a folder are one sequence, in the order of their names (hidden files left out, subfolders included).
-//! An option `separator` puts an id between each two; `seeded_starts` draws where an epoch's samples begin.
-//! Files compressed with gzip or zstd are decompressed, unless the option `raw` is set; other archives are refused. With the option
-//! `text_field` files are JSON Lines and give the texts in that field; `skip_bad_lines` leaves out lines that have none.
+//! The files of a folder form one sequence in name order, with subfolders and without hidden files.
+//! The option `separator` puts an id between consecutive files; `seeded_starts` draws the offset of
+//! each epoch's samples. Files compressed with gzip or zstd are decompressed unless `raw` is set;
+//! other archives are refused. With `text_field` the files are JSON Lines and yield the texts in
+//! that field; `skip_bad_lines` skips lines without one.
 //!
-//! **Splits.** Folders, or files, whose names say that they are splits are the splits (`splits::named_splits`). Anything else is split by
-//! position, with T bytes and the option `held_out` = s (default 0.05): the last H = ⌊s·T⌋ bytes are held out, of which the first ⌈H/2⌉
-//! are the validation split and the others the test split. Without held-out bytes there are neither.
+//! **Splits.** Folders or files whose names mark them as splits are the splits
+//! (`splits::named_splits`). Other data is split by position: of T bytes with the option `held_out`
+//! = s (default 0.05), the last H = ⌊s·T⌋ bytes are held out. The first ⌈H/2⌉ of them are the
+//! validation split, the rest the test split. With H = 0 neither exists.
 
 use std::ops::Range;
 use std::path::PathBuf;
@@ -35,22 +37,22 @@ struct Options {
     seeded_starts: bool,
 }
 
-/// Opens splits. Splits by position of the same files share them, so that compressed data is decoded once.
+/// Opens splits. Splits by position share their files, so compressed data is decoded once.
 #[derive(Default)]
 pub struct Opener {
     latest: Mutex<Option<(PathBuf, Reading, Weak<Files>)>>,
 }
 
-/// The bytes of files that are a split.
+/// The bytes of one split.
 pub struct Part {
-    /// The files, one after the other.
+    /// The files, concatenated.
     pub files: Arc<Files>,
-    /// The split's place in them.
+    /// The byte range of the split within the files.
     pub bytes: Range<u64>,
 }
 
 impl Opener {
-    /// The split that `args` ask for; `None` if the data has no such split.
+    /// Opens the split that `args` ask for; `None` if the data has no such split.
     pub(crate) fn open(&self, args: &DatasetArgs) -> Result<Option<Arc<dyn Dataset>>> {
         let Options {
             held_out,
@@ -74,10 +76,11 @@ impl Opener {
         Ok(Some(Arc::new(set)))
     }
 
-    /// The bytes of the split that `args` ask for, their options aside; `None` if the data has no such split.
+    /// Returns the bytes of the split that `args` ask for, ignoring its options; `None` if the data
+    /// has no such split.
     ///
     /// # Errors
-    /// A share of held-out bytes that is none, files that are missing or cannot be read or decoded.
+    /// An invalid share of held-out bytes; files that are missing or cannot be read or decoded.
     pub fn part(&self, args: &DatasetArgs, held_out: Option<f64>, reading: Reading) -> Result<Option<Part>> {
         if let Some(named) = named_splits(&args.dir)? {
             let entries = named.of(args.split);
@@ -102,9 +105,9 @@ impl Opener {
         })
     }
 
-    /// All files of the path, the same object as long as another split still has it.
+    /// Returns all files of the path; the object is shared while another split still holds it.
     fn whole(&self, args: &DatasetArgs, reading: Reading) -> Result<Arc<Files>> {
-        // poisoned only by a panic between the reads and writes of one value: it is whole at any time
+        // A panic cannot leave the value half-written, so a poisoned lock is safe to use.
         let mut latest = self.latest.lock().unwrap_or_else(PoisonError::into_inner);
         if let Some((dir, earlier, files)) = &*latest
             && *dir == args.dir
@@ -120,7 +123,7 @@ impl Opener {
     }
 }
 
-/// The error of a split with fewer bytes than a sample needs: for one that was held out also that more can be.
+/// Extends the error of a split shorter than one sample by the advice to raise `held_out`.
 pub fn too_short(error: Error, split: Split, held_out: Option<f64>) -> Error {
     match split {
         Split::Train => error,

@@ -1,4 +1,4 @@
-//! What a data set is: numbered samples of ids, the same for the same (index, epoch) whenever they are asked for.
+//! Data sets: numbered samples of ids. A sample depends on (index, epoch) alone.
 
 use std::fmt;
 use std::path::{Path, PathBuf};
@@ -10,33 +10,33 @@ use serde_json::{Map, Value};
 use crate::config::tree::Node;
 use crate::{Error, Result};
 
-/// One sample: `len` ids and what the loss needs beside them. Every vector has `len` elements; all samples of a data set
-/// have the same length and the same fields.
+/// One sample: `len` ids and the other inputs of the loss. Every vector has `len` elements; all
+/// samples of a data set have the same length and the same fields.
 #[derive(Clone, Debug, Default, PartialEq)]
 pub struct Sample {
-    /// What the model reads, `(len)`.
+    /// The input ids, `(len)`.
     pub ids: Vec<u32>,
-    /// The weight of each position in the loss, 0 ignores it; without weights every position counts 1. `(len)`
+    /// The weight of each position in the loss, `(len)`: 0 ignores it; `None` means 1 everywhere.
     pub loss_weights: Option<Vec<f32>>,
     /// Masked-byte training: the original ids, `(len)`.
     pub labels: Option<Vec<u32>>,
-    /// Masked-byte training: the positions that were masked, where the loss is taken, `(len)`.
+    /// Masked-byte training: the masked positions, where the loss is taken, `(len)`.
     pub masked: Option<Vec<bool>>,
 }
 
-/// A part of a data set.
+/// A split of a data set.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub enum Split {
-    /// What the model learns from.
+    /// The data that the model learns from.
     Train,
-    /// What chooses the best model.
+    /// The data that selects the best model.
     Validation,
-    /// What the best model is measured on.
+    /// The data that the best model is measured on.
     Test,
 }
 
 impl Split {
-    /// The name of the split, of its folder too: `train`, `validation`, `test`.
+    /// Returns the name of the split and of its folder: `train`, `validation` or `test`.
     pub fn name(self) -> &'static str {
         match self {
             Self::Train => "train",
@@ -54,25 +54,26 @@ impl fmt::Display for Split {
 
 /// One split of a data set, as one worker sees it.
 pub trait Dataset: Send + Sync {
-    /// Samples of epoch `epoch` for this worker.
+    /// Returns the number of samples of epoch `epoch` for this worker.
     ///
-    /// The number may differ between epochs: sequential data loses a sample when its offset has moved far enough.
+    /// The number may differ between epochs: a large enough offset costs sequential data a sample.
     fn len(&self, epoch: usize) -> usize;
 
-    /// Sample `index`, below [`len`](Self::len), of epoch `epoch`: the same whenever and wherever it is asked for.
+    /// Returns sample `index`, below [`len`](Self::len), of epoch `epoch`; the same on every call
+    /// and thread.
     ///
     /// # Errors
-    /// An index out of range, data that cannot be read, or ids that the model does not know.
+    /// An index out of range, data that cannot be read, or ids outside the vocabulary.
     fn sample(&self, index: usize, epoch: usize) -> Result<Sample>;
 
-    /// Bytes of the split, over all workers.
+    /// Returns the number of bytes of the split, over all workers.
     fn bytes(&self) -> u64;
 
-    /// One line for people: what it is, how large, which part of it this worker has.
+    /// Returns one line for people: the kind of data, its size, and this worker's part of it.
     fn describe(&self) -> String;
 
-    /// Whether a sample takes so long to prepare that threads should share the samples of a batch. What a
-    /// sample is does not depend on it.
+    /// Returns whether a sample is so slow to prepare that threads should share the samples of a
+    /// batch. The samples themselves do not depend on it.
     fn is_costly(&self) -> bool {
         false
     }
@@ -87,12 +88,12 @@ pub struct Masking {
     pub masking_proba: f64,
 }
 
-/// How far the opening of a data set is: reported while compressed files or JSON Lines are decoded.
+/// The progress of opening a data set, reported while compressed files or JSON Lines are decoded.
 #[derive(Clone, Copy, Debug)]
 pub struct Opening<'a> {
     /// The file being decoded.
     pub path: &'a Path,
-    /// Bytes read so far, of all files, as they lie on disk.
+    /// Bytes of all files read so far, before decoding.
     pub done: u64,
     /// Bytes to read in all.
     pub total: u64,
@@ -101,7 +102,7 @@ pub struct Opening<'a> {
 /// Called with the progress of an opening.
 pub type OnOpening = Arc<dyn Fn(Opening<'_>) + Send + Sync>;
 
-/// Everything that a constructor of data sets is told. Start from [`DatasetArgs::new`] and set what differs.
+/// The arguments of a data set's constructor. Start from [`DatasetArgs::new`] and set the rest.
 #[derive(Clone)]
 pub struct DatasetArgs {
     /// File or folder (`io.dataset_dir`).
@@ -114,22 +115,22 @@ pub struct DatasetArgs {
     pub worker: usize,
     /// Workers that share the split.
     pub workers: usize,
-    /// The id that fills up short samples.
+    /// The id that pads short samples.
     pub pad_token_id: u32,
     /// The size of the vocabulary: all ids are below it.
     pub num_tokens: usize,
-    /// The seed of whatever is random.
+    /// The seed of all random choices.
     pub seed: u64,
     /// The data set's own options (`io.dataset_args`).
     pub options: Map<String, Value>,
     /// Masked-byte training, for data sets that offer it.
     pub masking: Option<Masking>,
-    /// Told of the progress when opening takes long.
+    /// Receives the progress when opening takes long.
     pub on_opening: Option<OnOpening>,
 }
 
 impl DatasetArgs {
-    /// One worker, 256 ids and padding with 0, seed 0, no options.
+    /// Returns arguments for one worker, 256 ids, padding with 0, seed 0 and no options.
     pub fn new(dir: impl Into<PathBuf>, split: Split, sample_len: usize) -> Self {
         Self {
             dir: dir.into(),
@@ -146,23 +147,24 @@ impl DatasetArgs {
         }
     }
 
-    /// Ids of a sample where nothing bounds them: more than any sample has, and no number that overflows.
+    /// The sample length where nothing bounds it: longer than any sample, too small to overflow.
     pub const UNBOUNDED: usize = u32::MAX as usize;
 
-    /// The options as a type of the data set's own; give it `#[serde(default, deny_unknown_fields)]`.
+    /// Parses the options into the data set's own type, which should be
+    /// `#[serde(default, deny_unknown_fields)]`.
     ///
     /// # Errors
-    /// Unknown keys and values of another type, as serde words them.
+    /// Unknown keys and values of a wrong type, in serde's words.
     pub fn parse_options<T: DeserializeOwned>(&self) -> Result<T> {
         let options = Value::Object(self.options.clone());
         serde_json::from_value(options.clone()).or_else(|error| {
-            // numbers in other spellings, as in the rest of a configuration
+            // accepts other spellings of numbers, like the rest of a configuration
             let read = Node::from(options).read(&[]);
             read.map_err(|_| Error::config(format!("dataset_args: {error}")))
         })
     }
 
-    /// Fails on what no data set can work with.
+    /// Fails on arguments that no data set can use.
     pub(crate) fn check(&self) -> Result<()> {
         if self.sample_len == 0 {
             return Err(Error::config("input_seq_len is 0: a sample needs at least one byte"));

@@ -1,13 +1,15 @@
-//! Compressed files and JSON Lines as plain bytes: decoded once, at opening, into a temporary file without a name, which
-//! the system removes when the data set is dropped, even if the process is killed. Memory stays constant.
+//! Decodes compressed files and JSON Lines to plain bytes: once, at opening, into an unnamed
+//! temporary file. The system removes that file when the data set is dropped or the process is
+//! killed. Memory use is constant.
 //!
-//! gzip and zstd are told by a file's first bytes or by its name: any number of gzip members or zstd frames, also with windows of up
-//! to 2 GiB, and zeros or foreign bytes behind them, which `gzip -d` passes over too. Other containers are refused with the
-//! command that unpacks them.
+//! gzip and zstd are recognized by a file's first bytes or its name: any number of gzip members or
+//! zstd frames, with windows of up to 2 GiB. Trailing zeros or foreign bytes are ignored, as
+//! `gzip -d` does. Other containers are refused with the command that unpacks them.
 //!
-//! With a text field every file is JSON Lines, compressed or not: a line is an object whose text field counts, and each text is followed
-//! by one line feed. Blank lines, and byte order marks at the beginning of lines (of files that were joined too), are skipped. A file
-//! that is something else is an error, such as a README beside the data: what is trained on is what was meant.
+//! With a text field every file is JSON Lines, compressed or not: each line is an object with that
+//! field, and one line feed follows each text. Blank lines are skipped, and so are byte order marks
+//! at the start of lines (also of joined files). Any other file, such as a README beside the data,
+//! is an error, so that nothing is trained on by mistake.
 
 use std::fs::File;
 use std::io::{BufRead, BufReader, BufWriter, Cursor, Read, Write};
@@ -20,11 +22,11 @@ use super::dataset::{OnOpening, Opening};
 use super::reading::{BadLines, Reading};
 use crate::{Error, Result};
 
-/// How any file is read as it is.
+/// The advice of errors: how to read any file without decoding.
 const RAW: &str = "or take its bytes as they are: `raw: true` in io.dataset_args of data set `bytes` (`--set io.dataset_args.raw=true`)";
-/// No line of JSON may be longer: it is held in memory.
+/// The longest accepted line of JSON, in bytes: a line is held in memory.
 const LONGEST_LINE: u64 = 64 << 20;
-/// What editors on Windows put before UTF-8.
+/// The mark that editors on Windows put before UTF-8.
 const BYTE_ORDER_MARK: &[u8] = b"\xef\xbb\xbf";
 /// Bytes read between two reports of progress.
 const REPORT_EVERY: u64 = 8 << 20;
@@ -38,11 +40,11 @@ pub(super) struct Format<'a> {
 }
 
 impl<'a> Format<'a> {
-    /// The format of a file that begins with `head`; `None` for one that is read as it is. Without a text field JSON Lines are bytes like
-    /// any other, and so is everything unless `decompress` is set.
+    /// Returns the format of a file that begins with `head`; `None` for a file that is not decoded.
+    /// Without a text field JSON Lines are plain bytes; without `decompress` every other file is.
     ///
     /// # Errors
-    /// A container that cannot be read as the sequence of bytes that it holds.
+    /// A container that cannot be read as one sequence of bytes.
     pub(super) fn of(path: &Path, head: &[u8], reading: &'a Reading) -> Result<Option<Self>> {
         let text_field = reading.text_field.as_deref();
         let compression = match reading.decompress {
@@ -57,14 +59,14 @@ impl<'a> Format<'a> {
     }
 }
 
-/// Where decoded files go, one after the other.
+/// The temporary file of decoded bytes, one source file after the other.
 pub(super) struct Decoded {
     sink: Sink,
     progress: Progress,
 }
 
 impl Decoded {
-    /// An empty temporary file; `total` bytes are going to be read.
+    /// Creates an empty temporary file; `total` is the number of bytes that will be read.
     pub(super) fn new(total: u64, on_opening: Option<OnOpening>) -> Result<Self> {
         let file = tempfile::tempfile().map_err(temporary)?;
         Ok(Self {
@@ -81,12 +83,12 @@ impl Decoded {
         })
     }
 
-    /// Bytes decoded so far.
+    /// Returns the number of bytes decoded so far.
     pub(super) fn len(&self) -> u64 {
         self.sink.len
     }
 
-    /// Decodes a file to the end of the temporary one.
+    /// Decodes a file onto the end of the temporary file.
     pub(super) fn append(&mut self, path: &Path, file: File, format: Format) -> Result<()> {
         self.progress.report(path);
         let counted = Counted {
@@ -125,7 +127,7 @@ impl Decoded {
         Ok(())
     }
 
-    /// The temporary file.
+    /// Returns the temporary file.
     pub(super) fn finish(self) -> Result<File> {
         self.sink
             .out
@@ -134,13 +136,13 @@ impl Decoded {
     }
 }
 
-/// What a compressed file holds.
+/// Opens the decompressed content of a file.
 #[cfg(feature = "compression")]
 fn decoder<'a>(compression: Compression, raw: impl BufRead + 'a, path: &'a Path) -> Result<Box<dyn Read + 'a>> {
     Ok(Box::new(mblm_formats::compressed::Frames::new(compression, raw, path)))
 }
 
-/// Says that this build reads no compressed files.
+/// Fails: this build reads no compressed files.
 #[cfg(not(feature = "compression"))]
 fn decoder<'a>(compression: Compression, _: impl BufRead + 'a, path: &Path) -> Result<Box<dyn Read + 'a>> {
     let tool = match compression {
@@ -227,7 +229,8 @@ impl Lines<'_> {
         Ok(())
     }
 
-    /// Fails for a file that is no JSON Lines, by its first bytes; where bad lines are left out, only for another encoding.
+    /// Fails for a file that is not JSON Lines; if bad lines are skipped, only for another
+    /// encoding.
     fn check_beginning(&self, head: &[u8]) -> Result<()> {
         let (path, field) = (self.path, self.field);
         if let Some(encoding) = wide_encoding(head) {
@@ -261,7 +264,7 @@ impl Lines<'_> {
     }
 }
 
-/// The encoding of a text that begins with a byte order mark, or with a bracket of JSON, of two or four bytes.
+/// Returns the encoding of a text that begins like UTF-16 or UTF-32: with a mark or a JSON bracket.
 fn wide_encoding(head: &[u8]) -> Option<&'static str> {
     Some(match head {
         [0xff, 0xfe, 0, 0, ..] | [0, 0, 0xfe, 0xff, ..] => "UTF-32",
@@ -294,7 +297,7 @@ impl Progress {
     }
 }
 
-/// A file that counts what is read from it.
+/// A file that counts the bytes read from it.
 struct Counted<'a> {
     file: File,
     path: &'a Path,
@@ -317,7 +320,7 @@ fn damaged(path: &Path, format: Format, error: &std::io::Error) -> Error {
         return Error::file(path, error);
     };
     let said = error.to_string();
-    // zstd has no kinds of errors, only words
+    // zstd reports errors by message alone, without kinds
     let message = if said.contains("Dictionary") {
         format!(
             "compressed with a dictionary of zstd, which is not here: `zstd -d -D DICTIONARY FILE` decompresses it ({said})"

@@ -1,8 +1,8 @@
-//! Many files as one sequence of bytes, in the order given, of which only the part asked for is ever read.
+//! Many files as one sequence of bytes, in the order given. Only the requested part is read.
 //!
-//! Plain files are read in place; at most one of them is open at a time, so that their number is not limited. A read finds
-//! its file by binary search over the offsets. Files are read rather than mapped: it takes the same memory and the same
-//! time, and a file that is cut while a run reads it gives an error instead of killing the process.
+//! Plain files are read in place. At most one is open at a time, so their number is not limited. A
+//! read finds its file by binary search over the offsets. Files are read rather than mapped: memory
+//! and time are the same, and a file that is truncated during a run gives an error, not a crash.
 
 use std::fs::File;
 use std::io::{ErrorKind, Read, Seek, SeekFrom};
@@ -25,21 +25,22 @@ pub struct Files {
     decoded: Option<Mutex<File>>,
 }
 
-/// One file, never empty.
+/// One non-empty file.
 struct Part {
     path: PathBuf,
     /// Offset of its first byte in the concatenation.
     start: u64,
     len: u64,
-    /// Where it begins in the temporary file, if it was decoded.
+    /// Its offset in the temporary file, if it was decoded.
     decoded: Option<u64>,
 }
 
 impl Files {
-    /// Opens each file once to learn its length; decodes those that need it. Empty files are skipped with a warning.
+    /// Opens each file once to learn its length and decodes it if needed. Empty files are skipped
+    /// with a warning.
     ///
     /// # Errors
-    /// A file that cannot be read or decoded, or no byte in all of them.
+    /// A file that cannot be read or decoded, or no bytes at all.
     pub fn open(paths: &[PathBuf], reading: &Reading, on_opening: Option<OnOpening>) -> Result<Self> {
         let mut coded: u64 = 0;
         let mut opened = Vec::with_capacity(paths.len());
@@ -106,12 +107,12 @@ impl Files {
         }
     }
 
-    /// How many files there are, empty ones left out.
+    /// Returns the number of non-empty files.
     pub fn count(&self) -> usize {
         self.parts.len()
     }
 
-    /// The part with byte `offset`, which is below the length.
+    /// Returns the index of the part that contains byte `offset`, which is below the length.
     fn index_of(&self, offset: u64) -> usize {
         self.parts
             .partition_point(|part| part.start <= offset)
@@ -134,7 +135,7 @@ impl Files {
             _ => Error::file(&part.path, error),
         };
         if let (Some(start), Some(file)) = (part.decoded, &self.decoded) {
-            // a panic elsewhere leaves no half-done state: every read seeks first
+            // a poisoned lock is safe to use: every read seeks first
             let mut file = file.lock().unwrap_or_else(PoisonError::into_inner);
             return read_at(&mut file, start + within, buffer).map_err(failed);
         }
@@ -180,7 +181,7 @@ impl ByteSource for Files {
     }
 }
 
-/// The first bytes of a file.
+/// Returns the first bytes of a file.
 fn head(file: &mut File) -> std::io::Result<Vec<u8>> {
     let mut head = Vec::with_capacity(HEAD);
     file.take(HEAD as u64).read_to_end(&mut head)?;
@@ -239,7 +240,7 @@ mod tests {
 
     fn zstd(bytes: &[u8]) -> Vec<u8> {
         let mut encoder = zstd::Encoder::new(Vec::new(), 1).unwrap();
-        // as the command-line tool does by default
+        // the default of the command-line tool
         encoder.include_checksum(true).unwrap();
         encoder.write_all(bytes).unwrap();
         encoder.finish().unwrap()

@@ -1,15 +1,17 @@
-//! Keys of everything random in the data: a hash of (seed, epoch, index, …), so that no state needs to be kept or saved.
+//! Keys of all randomness in the data: a hash of (seed, epoch, index, …), so no state is kept or
+//! saved.
 //!
-//! The mixing function is the finaliser of SplitMix64 (Steele, Lea, Flood 2014, constants of its variant 13 by Stafford).
+//! The mixing function is the finalizer of SplitMix64 (Steele, Lea, Flood 2014, constants of its
+//! variant 13 by Stafford).
 
-/// A bijection of 64 bits in which every input bit moves about half of the output bits.
+/// Mixes 64 bits bijectively; every input bit flips about half of the output bits.
 pub fn mix(mut x: u64) -> u64 {
     x = (x ^ (x >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
     x = (x ^ (x >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
     x ^ (x >> 31)
 }
 
-/// One key from several numbers, their order included.
+/// Returns one key from several numbers; their order matters.
 pub fn key(parts: &[u64]) -> u64 {
     parts.iter().fold(0, |state: u64, part| {
         mix(state.wrapping_add(0x9e37_79b9_7f4a_7c15) ^ mix(part.wrapping_add(0x9e37_79b9_7f4a_7c15)))

@@ -1,8 +1,9 @@
 //! Batches, prepared on another thread while the model computes.
 //!
-//! The order within an epoch is sequential or a permutation given by (seed, epoch), so the batches after a [`Position`] do not
-//! depend on how a run got there: a resumed run sees exactly what an uninterrupted one would have seen. In training the last
-//! partial batch of an epoch is dropped and the epochs go on without end; in evaluation it is kept and there is one epoch.
+//! The order within an epoch is sequential or a permutation given by (seed, epoch). The batches
+//! after a [`Position`] therefore do not depend on the past: a resumed run sees the batches of an
+//! uninterrupted one. Training drops the last partial batch of an epoch and runs epochs without
+//! end; evaluation keeps it and runs one epoch.
 
 use std::ops::Range;
 use std::sync::Arc;
@@ -17,9 +18,9 @@ use super::dataset::{Dataset, Sample};
 use super::permutation::Permutation;
 use crate::{Error, Result};
 
-/// Batches that wait ready for the model.
+/// The number of batches kept ready for the model.
 const AHEAD: usize = 3;
-/// Epochs without a full batch in a row after which a training gives up.
+/// Training fails after this many consecutive epochs without a full batch.
 const EMPTY_EPOCHS: usize = 1 << 24;
 
 /// The order of the samples of an epoch.
@@ -34,7 +35,7 @@ pub enum Order {
     },
 }
 
-/// What a [`Loader`] delivers.
+/// The options of a [`Loader`].
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct LoaderOptions {
     /// Samples per batch.
@@ -43,14 +44,14 @@ pub struct LoaderOptions {
     pub order: Order,
     /// Whether the last batch of an epoch may have fewer samples.
     pub keep_partial: bool,
-    /// The first batch.
+    /// The position of the first batch.
     pub start: Position,
-    /// The epoch to stop before; `None` goes on forever.
+    /// The epoch to stop before; `None` never stops.
     pub end_epoch: Option<usize>,
 }
 
 impl LoaderOptions {
-    /// Epoch after epoch from `start` on, without partial batches.
+    /// Returns the options of training: epoch after epoch from `start` on, without partial batches.
     pub fn training(batch_size: usize, order: Order, start: Position) -> Self {
         Self {
             batch_size,
@@ -61,7 +62,7 @@ impl LoaderOptions {
         }
     }
 
-    /// Every sample of epoch 0 once.
+    /// Returns the options of evaluation: every sample of epoch 0 once.
     pub fn evaluation(batch_size: usize, order: Order) -> Self {
         Self {
             batch_size,
@@ -72,7 +73,7 @@ impl LoaderOptions {
         }
     }
 
-    /// Checks that there is a batch to deliver.
+    /// Fails if there is no batch to deliver.
     ///
     /// # Errors
     /// A batch size of 0, a data set whose epoch 0 has no batch.
@@ -91,7 +92,7 @@ impl LoaderOptions {
         }
     }
 
-    /// Batches of an epoch.
+    /// Returns the number of batches of an epoch.
     pub fn batches(&self, dataset: &dyn Dataset, epoch: usize) -> usize {
         let samples = dataset.len(epoch);
         match self.keep_partial {
@@ -102,7 +103,7 @@ impl LoaderOptions {
     }
 }
 
-/// The batches in order, prepared by whoever asks.
+/// The batches in order, prepared on the calling thread.
 struct Batches {
     dataset: Arc<dyn Dataset>,
     options: LoaderOptions,
@@ -111,7 +112,7 @@ struct Batches {
 }
 
 impl Batches {
-    /// Moves to the next epoch that has a batch when this one is through; `false` at the end.
+    /// Moves on to the next epoch with a batch if this one is done; returns `false` at the end.
     fn seek(&mut self) -> Result<bool> {
         for _ in 0..EMPTY_EPOCHS {
             let epoch = self.position.epoch;
@@ -139,15 +140,16 @@ impl Batches {
             Order::Shuffled { seed } => {
                 let epoch = self.position.epoch;
                 let permutation = Permutation::new(self.dataset.len(epoch) as u64, seed, epoch as u64);
-                // a value is below the length, which is a usize
+                // a value is below the length, a usize, so it fits
                 places.map(|place| permutation.at(place as u64) as usize).collect()
             }
         }
     }
 
-    /// The samples in order; `None` when nobody wants them any more. Of several errors it is the first in order.
+    /// Returns the samples in order; `None` once the loader is dropped. Of several errors it
+    /// returns the first in order.
     ///
-    /// Costly ones are shared among the worker threads, which take them while they wait for other work.
+    /// Worker threads share costly samples, which they prepare while they wait for other work.
     fn samples(&self, indices: &[usize], epoch: usize) -> Result<Option<Vec<Sample>>> {
         let sample = |&index: &usize| match self.stop.load(Ordering::Relaxed) {
             true => None,
@@ -161,7 +163,7 @@ impl Batches {
         }
     }
 
-    /// The next batch; `None` at the end or when nobody wants it any more.
+    /// Returns the next batch; `None` at the end or once the loader is dropped.
     fn prepare(&mut self) -> Result<Option<Batch>> {
         if !self.seek()? {
             return Ok(None);
@@ -187,9 +189,10 @@ impl Batches {
     }
 }
 
-/// An iterator over batches that a thread of its own prepares, a few ahead. After an error it ends.
+/// An iterator over batches, which a thread of its own prepares a few ahead. It ends after an
+/// error.
 ///
-/// Dropping it stops the thread, at the latest after the sample it is reading.
+/// Dropping it stops the thread, at the latest after the sample in progress.
 pub struct Loader {
     batches: Option<Receiver<Result<Batch>>>,
     thread: Option<JoinHandle<()>>,
@@ -200,7 +203,7 @@ impl Loader {
     /// Starts preparing batches.
     ///
     /// # Errors
-    /// A batch size of 0, a data set whose epoch 0 has no batch, or no thread to be had.
+    /// A batch size of 0, a data set whose epoch 0 has no batch, or a failure to start the thread.
     pub fn new(dataset: Arc<dyn Dataset>, options: LoaderOptions) -> Result<Self> {
         options.check(&*dataset)?;
         let stop = Arc::new(AtomicBool::new(false));
@@ -214,7 +217,7 @@ impl Loader {
         let prepare_all = move || {
             while let Some(batch) = source.prepare().transpose() {
                 let failed = batch.is_err();
-                // nobody listens any more: the loader was dropped
+                // the loader was dropped
                 if sender.send(batch).is_err() || failed {
                     return;
                 }
@@ -231,7 +234,7 @@ impl Loader {
         })
     }
 
-    /// Waits for the thread, which has ended or is about to; an error if it panicked.
+    /// Joins the thread, which has ended or is about to; fails if it panicked.
     fn join(&mut self) -> Result<()> {
         let ended = self.thread.take().map_or(Ok(()), JoinHandle::join);
         ended.map_err(|panic| {
@@ -267,9 +270,9 @@ impl Iterator for Loader {
 impl Drop for Loader {
     fn drop(&mut self) {
         self.stop.store(true, Ordering::Relaxed);
-        // without a receiver a waiting send fails at once
+        // without a receiver a blocked send fails at once
         self.batches = None;
-        // a panic that nobody asked about was printed when it happened
+        // a panic has already been printed
         self.join().ok();
     }
 }

@@ -1,7 +1,8 @@
-//! Masked-byte training: each id of a sample becomes `mask_token_id` with probability `masking_proba`, independently.
+//! Masked-byte training: each id of a sample becomes `mask_token_id` with probability
+//! `masking_proba`, independently.
 //!
-//! The labels are the original ids, the loss is taken at the masked positions. Which positions those are depends on
-//! (seed, worker, epoch, index) alone; with a small probability a short sample may have none.
+//! The labels are the original ids, and the loss is taken at the masked positions. The masked
+//! positions depend on (seed, worker, epoch, index) alone; a short sample may have none.
 
 use std::sync::Arc;
 
@@ -12,7 +13,7 @@ use super::dataset::{Dataset, DatasetArgs, Masking, Sample};
 use super::hash::key;
 use crate::{Error, Result};
 
-/// A data set with masks over the samples of another.
+/// A data set that masks the samples of another.
 pub struct Masked {
     inner: Arc<dyn Dataset>,
     masking: Masking,
@@ -24,7 +25,7 @@ impl Masked {
     /// Masks the samples of `inner` as `args.masking` says.
     ///
     /// # Errors
-    /// No masking is configured, a probability outside 0…1, a mask id outside the vocabulary or equal to the padding id.
+    /// No masking, a probability outside 0…1, a mask id outside the vocabulary or equal to padding.
     pub fn new(inner: Arc<dyn Dataset>, args: &DatasetArgs) -> Result<Self> {
         let masking = args.masking.ok_or_else(|| {
             Error::config("masked-byte training needs params.mask_token_id and train.masking_proba; found neither")

@@ -6,9 +6,10 @@
 //!           of bytes       worker          training      registry   thread
 //! ```
 //!
-//! A [`Dataset`] gives sample `index` of epoch `epoch` and nothing else decides what that sample is: neither the order of
-//! calls nor the thread. So a run that resumes at an epoch and a batch sees exactly what it would have seen.
-//! Data sets are opened by name through a [`TaskRegistry`](crate::task::TaskRegistry), to which a program adds its own.
+//! A sample of a [`Dataset`] depends on its index and epoch alone, not on the order of calls or the
+//! thread. So a run that resumes at an epoch and a batch sees the same samples as an uninterrupted
+//! run. A program opens data sets by name through a [`TaskRegistry`](crate::task::TaskRegistry) and
+//! can add its own.
 
 mod batch;
 mod bytes;

@@ -1,4 +1,4 @@
-//! A warning where the bytes of a packed file are taken as they are.
+//! A warning for compressed files whose bytes are used undecoded.
 
 use std::fs::File;
 use std::io::Read;
@@ -6,10 +6,11 @@ use std::path::Path;
 
 use mblm_formats::compressed::{HEAD, Packed};
 
-/// Says in a warning that a file is packed, for what reads its bytes as they are. A file that cannot be read is somebody else's error.
+/// Warns if a file whose bytes are used undecoded is compressed; an unreadable file gives no
+/// warning.
 pub fn warn_if_packed(path: &Path) {
     let mut head = Vec::with_capacity(HEAD);
-    // what can be read only once is left alone
+    // skips pipes and devices, which can be read only once
     let read = path
         .is_file()
         .then(|| File::open(path)?.take(HEAD as u64).read_to_end(&mut head));

@@ -1,8 +1,9 @@
-//! A shuffled order of any length without a list of it: a seeded bijection of 0…len−1 that is computed element by element.
+//! A shuffled order of any length without a stored list: a seeded bijection of 0…len−1, computed
+//! element by element.
 //!
-//! A balanced Feistel network of 8 rounds permutes the smallest range of 2^(2h) ≥ len numbers: (l, r) → (r, l ⊕ F(r)).
-//! A number that leaves 0…len−1 goes through the network again until it is back ("cycle walking", Black and Rogaway 2002):
-//! fewer than four rounds through it on average, since 2^(2h) < 4·len.
+//! A balanced Feistel network of 8 rounds permutes the smallest range of 2^(2h) ≥ len numbers:
+//! (l, r) → (r, l ⊕ F(r)). A result outside 0…len−1 passes through the network again until it is
+//! inside ("cycle walking", Black and Rogaway 2002): on average under 4 passes, as 2^(2h) < 4·len.
 
 use super::hash::{key, mix};
 
@@ -17,7 +18,7 @@ pub struct Permutation {
 }
 
 impl Permutation {
-    /// The permutation of `0..len` for one epoch of a run with this seed.
+    /// Returns the permutation of `0..len` for one epoch of a run with this seed.
     pub fn new(len: u64, seed: u64, epoch: u64) -> Self {
         let bits = 64 - len.saturating_sub(1).leading_zeros();
         let keys = std::array::from_fn(|round| key(&[seed, epoch, round as u64]));
@@ -28,13 +29,13 @@ impl Permutation {
         }
     }
 
-    /// Where `index` goes; `index` itself when it is not below the length.
+    /// Returns the image of `index`; `index` itself if it is not below the length.
     pub fn at(&self, index: u64) -> u64 {
         if index >= self.len {
             return index;
         }
         let mut value = self.network(index);
-        // ends: the network is a bijection, so the walk comes back to `index` at the latest, which is below len
+        // terminates: the walk of a bijection returns at the latest to `index`, which is below len
         while value >= self.len {
             value = self.network(value);
         }
@@ -85,7 +86,7 @@ mod tests {
 
     #[test]
     fn looks_shuffled() {
-        // the mean of |value − index| of a random permutation of n is n/3, the share of rising neighbours is a half
+        // random permutation of n: the mean of |value − index| is n/3, half of the neighbors rise
         const N: u64 = 100_000;
         let permutation = Permutation::new(N, 1, 0);
         let values: Vec<u64> = (0..N).map(|index| permutation.at(index)).collect();

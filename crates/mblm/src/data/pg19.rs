@@ -1,8 +1,9 @@
-//! Data sets `pg19` and `pg19masked`: a folder with `train/`, `validation/` and `test/`, each holding text files that are
-//! read in the order of their names, as one sequence; files compressed with gzip or zstd are decompressed.
+//! Data sets `pg19` and `pg19masked`: a folder with `train/`, `validation/` and `test/`, each with
+//! text files. The files of a split, decompressed if gzip or zstd, form one sequence in name order.
 //!
-//! The layout is that of the PG-19 books (Rae et al. 2019, about 11 GB); any folder of that shape will do. `pg19masked`
-//! masks each byte with probability `train.masking_proba`. A missing `test/` means that there is no test split. Options: `separator` and `seeded_starts`, see [`SequenceOptions`].
+//! The layout is that of the PG-19 books (Rae et al. 2019, about 11 GB); any folder of that shape
+//! works. `pg19masked` masks each byte with probability `train.masking_proba`. `test/` is optional.
+//! Options: `separator` and `seeded_starts`, see [`SequenceOptions`].
 
 use std::sync::Arc;
 
@@ -15,7 +16,7 @@ use super::source::ByteSource;
 use super::walk::regular_files;
 use crate::{Error, Result};
 
-/// `pg19`: the split that `args` ask for; `None` if it is the test split and the folder has none.
+/// Opens the split of `pg19` that `args` ask for; `None` for a missing test split.
 pub(crate) fn open(args: &DatasetArgs) -> Result<Option<Arc<dyn Dataset>>> {
     let options: SequenceOptions = args.parse_options()?;
     let folder = args.dir.join(args.split.name());
@@ -52,7 +53,7 @@ pub(crate) fn open(args: &DatasetArgs) -> Result<Option<Arc<dyn Dataset>>> {
     )?)))
 }
 
-/// `pg19masked`: the same bytes, masked.
+/// Opens the same bytes, masked (`pg19masked`).
 pub(crate) fn open_masked(args: &DatasetArgs) -> Result<Option<Arc<dyn Dataset>>> {
     let Some(plain) = open(args)? else {
         return Ok(None);

@@ -1,20 +1,21 @@
-//! How files are read: as they are, or as what is in them.
+//! How files are read: undecoded, or as their decoded content.
 
 use crate::{Error, Result};
 
 /// How files are read.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Reading {
-    /// Compressed files stand for what they decompress to; else for their own bytes.
+    /// Whether compressed files are read as their decompressed content.
     pub decompress: bool,
-    /// Files are JSON Lines and stand for the strings in this field of their lines; without it for their own bytes.
+    /// The text field of JSON Lines, whose strings are read; `None` reads the files' own bytes.
     pub text_field: Option<String>,
-    /// What is done with lines that have no such string.
+    /// How lines without such a string are treated.
     pub bad_lines: BadLines,
 }
 
 impl Reading {
-    /// By the options `text_field`, `skip_bad_lines` and `raw` of data sets that hold text.
+    /// Builds the value from the options `text_field`, `skip_bad_lines` and `raw` of text data
+    /// sets.
     ///
     /// # Errors
     /// Options that contradict each other.
@@ -36,12 +37,12 @@ impl Reading {
     }
 }
 
-/// What is done with lines that are no JSON object with the text field.
+/// How lines that are not JSON objects with the text field are treated.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub enum BadLines {
     /// The first one is an error.
     #[default]
     Refuse,
-    /// They are left out, and counted in a warning.
+    /// They are skipped, and counted in a warning.
     Skip,
 }

@@ -1,25 +1,26 @@
-//! Files as one sequence of ids, with a separator id between each two.
+//! Files as one sequence of ids, with a separator id between consecutive files.
 //!
-//! Of the bytes `range` of a source, whose files begin at the borders b_1 < b_2 < … within it, position p of the sequence is a byte
-//! or a separator: the j-th separator (from 0) stands at b_{j+1} − range.start + j, right before the first byte of its file. Without a
-//! separator id there are none, and positions are bytes.
+//! Let the files within the bytes `range` of a source begin at the borders b_1 < b_2 < …. Each
+//! position of the sequence is a byte or a separator: separator j (from 0) is at position b_{j+1} −
+//! range.start + j, right before the first byte of its file. Without a separator id positions are
+//! bytes.
 
 use std::ops::Range;
 
 use super::source::ByteSource;
 use crate::{Error, Result};
 
-/// Where separators stand, and what they are.
+/// The separator id and the positions of the separators.
 #[derive(Clone, Debug)]
 pub(super) struct Separators {
     range: Range<u64>,
-    /// The first bytes of the files within the range, but for its own first byte.
+    /// The offsets of the files' first bytes within the range, its own first byte excluded.
     borders: Vec<u64>,
     id: u32,
 }
 
 impl Separators {
-    /// The bytes `range` of `source`, its files separated by `id` if there is one.
+    /// Describes the bytes `range` of `source`, with `id` between its files if there is one.
     pub(super) fn new(source: &dyn ByteSource, range: Range<u64>, id: Option<u32>) -> Self {
         let within = |border: &u64| (range.start + 1..range.end).contains(border);
         let borders = match id {
@@ -33,24 +34,24 @@ impl Separators {
         }
     }
 
-    /// Positions of the sequence: bytes and separators.
+    /// Returns the number of positions: bytes and separators.
     pub(super) fn len(&self) -> u64 {
         self.range.end.saturating_sub(self.range.start) + self.borders.len() as u64
     }
 
-    /// How many separators there are.
+    /// Returns the number of separators.
     pub(super) fn count(&self) -> usize {
         self.borders.len()
     }
 
-    /// The position of separator `index`.
+    /// Returns the position of separator `index`.
     fn position(&self, index: usize) -> u64 {
         self.borders[index] - self.range.start + index as u64
     }
 
-    /// Separators before `position`.
+    /// Returns the number of separators before `position`.
     fn before(&self, position: u64) -> usize {
-        // the positions ascend; binary search over them
+        // binary search over the ascending positions
         let (mut low, mut high) = (0, self.borders.len());
         while low < high {
             let middle = low.midpoint(high);
@@ -62,10 +63,10 @@ impl Separators {
         low
     }
 
-    /// The `count` ids from `position` on.
+    /// Returns the `count` ids from `position` on.
     ///
     /// # Errors
-    /// Those of reading; a byte that is no id of a model of `num_tokens` ids, with its file and offset.
+    /// Read errors; a byte outside a vocabulary of `num_tokens` ids, with its file and offset.
     pub(super) fn read(
         &self,
         source: &dyn ByteSource,
@@ -84,7 +85,7 @@ impl Separators {
         let mut ids = Vec::with_capacity(count);
         let mut rest = &bytes[..];
         for index in separators {
-            // below `count`: the separator lies within what is read
+            // below `count`: the separator lies within the ids that are read
             let (before, after) = rest.split_at((self.position(index) - position) as usize - ids.len());
             ids.extend(before.iter().copied().map(u32::from));
             ids.push(self.id);

@@ -1,10 +1,10 @@
-//! One long sequence of bytes as samples.
+//! One long sequence of bytes, cut into samples.
 //!
-//! Worker w of W owns the w-th of W equal ranges, the remainder dropped. With L = `sample_len`, sample i of epoch e is the
-//! L bytes from range start + i·L + (e mod L): each epoch starts one byte later, so that over L epochs every byte is
-//! predicted at every place of a sample. A last partial sample is dropped. With seeded starts the offset of an epoch is drawn instead,
-//! uniformly from those below L that leave a worker at least one sample. A separator id may stand between files: it is then a
-//! position as a byte is.
+//! Worker w of W owns the w-th of W equal ranges; the remainder is dropped. With L = `sample_len`,
+//! sample i of epoch e is the L bytes from range start + i·L + (e mod L): each epoch starts one
+//! byte later, so over L epochs every byte is predicted at every position of a sample. A last
+//! partial sample is dropped. With seeded starts an epoch's offset is drawn uniformly from the
+//! offsets below L that leave a worker at least one sample. A separator id takes one position.
 
 use std::ops::Range;
 use std::sync::Arc;
@@ -18,21 +18,21 @@ use super::source::ByteSource;
 use super::special_ids::warn_of_bytes;
 use crate::{Error, Result};
 
-/// Where the samples of one worker lie.
+/// The ranges of the samples of one worker.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Ranges {
     start: u64,
     len: u64,
     sample_len: u64,
-    /// What the offsets of epochs are drawn from.
+    /// The seed of the epochs' offsets; `None`: the offsets advance by one byte.
     seed: Option<u64>,
 }
 
 impl Ranges {
-    /// The range of `worker` of `workers` within `bytes`.
+    /// Returns the range of `worker` of `workers` within `bytes`.
     ///
     /// # Errors
-    /// The arguments make no sense, or a worker's range is shorter than one sample.
+    /// Invalid arguments, or a worker's range shorter than one sample.
     pub fn new(bytes: Range<u64>, worker: usize, workers: usize, sample_len: usize) -> Result<Self> {
         if worker >= workers || sample_len == 0 {
             return Err(Error::input(format!(
@@ -63,24 +63,24 @@ impl Ranges {
         })
     }
 
-    /// The same, each epoch beginning at an offset that depends on the seed and on it.
+    /// Draws each epoch's offset from the seed and the epoch.
     pub fn seeded(self, seed: u64) -> Self {
         let seed = Some(seed);
         Self { seed, ..self }
     }
 
-    /// Samples of an epoch.
+    /// Returns the number of samples of an epoch.
     pub fn samples(&self, epoch: usize) -> usize {
         let count = (self.len - self.shift(epoch)) / self.sample_len;
         usize::try_from(count).unwrap_or(usize::MAX)
     }
 
-    /// The offset of a sample's first byte; `None` beyond the last sample of the epoch.
+    /// Returns the offset of a sample's first byte; `None` beyond the last sample of the epoch.
     pub fn offset(&self, index: usize, epoch: usize) -> Option<u64> {
         (index < self.samples(epoch)).then(|| self.start + index as u64 * self.sample_len + self.shift(epoch))
     }
 
-    /// By how many bytes the epoch is shifted: below `sample_len`, which is at most `len`.
+    /// Returns the shift of an epoch in bytes: below `sample_len`, which is at most `len`.
     fn shift(&self, epoch: usize) -> u64 {
         match self.seed {
             Some(seed) => key(&[seed, epoch as u64]) % self.sample_len.min(self.len - self.sample_len + 1),
@@ -89,13 +89,13 @@ impl Ranges {
     }
 }
 
-/// Options of every data set that is one long sequence (`io.dataset_args`).
+/// The options of every data set that is one long sequence (`io.dataset_args`).
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Deserialize)]
 #[serde(default, deny_unknown_fields)]
 pub struct SequenceOptions {
-    /// The id that stands between two files; without one they follow each other directly.
+    /// The id between two files; without one they follow each other directly.
     pub separator: Option<u32>,
-    /// Whether each epoch's samples begin at an offset drawn from the seed, instead of one byte after those of the epoch before.
+    /// Whether each epoch's offset is drawn from the seed instead of advancing by one byte.
     pub seeded_starts: bool,
 }
 
@@ -111,12 +111,12 @@ pub struct Sequential<S> {
 }
 
 impl<S: ByteSource> Sequential<S> {
-    /// The part `bytes` of a source as the split that `args` ask for.
+    /// Makes the part `bytes` of a source the split that `args` ask for.
     ///
-    /// `name` is how messages call the data, for example `bytes (train split of data/)`.
+    /// `name` is the name of the data in messages, for example `bytes (train split of data/)`.
     ///
     /// # Errors
-    /// Fewer bytes than one sample for each worker; a separator that is no id of the model.
+    /// Fewer bytes than one sample per worker; a separator outside the vocabulary.
     pub fn new(
         source: Arc<S>,
         bytes: Range<u64>,
@@ -228,7 +228,8 @@ mod tests {
                 prop_assert_eq!(ranges.offset(ranges.samples(epoch), epoch), None);
             }
             prop_assert!(uses.iter().all(|&count| count <= 1));
-            // left out: the remainder of the workers; for each worker less than a sample at either end
+            // left out: the workers' remainder, and less than one sample at both ends of each
+            // worker
             let used: usize = uses.iter().sum();
             prop_assert!(used + workers * (2 * sample_len - 1) > total as usize);
         }

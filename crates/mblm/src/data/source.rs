@@ -1,4 +1,4 @@
-//! A sequence of bytes read at any place, of which only the part asked for is in memory.
+//! Random access to a sequence of bytes, of which only the requested part is in memory.
 
 use std::path::PathBuf;
 
@@ -6,10 +6,10 @@ use crate::{Error, Result};
 
 /// Bytes 0…len−1, readable from several threads.
 pub trait ByteSource: Send + Sync {
-    /// How many bytes there are.
+    /// Returns the number of bytes.
     fn len(&self) -> u64;
 
-    /// Whether there are none.
+    /// Returns whether there are no bytes.
     fn is_empty(&self) -> bool {
         self.len() == 0
     }
@@ -20,12 +20,12 @@ pub trait ByteSource: Send + Sync {
     /// The range exceeds the source, or the bytes cannot be read.
     fn read(&self, offset: u64, buffer: &mut [u8]) -> Result<()>;
 
-    /// Where its files begin, ascending, the first at 0; of what is no file, 0 alone.
+    /// Returns the offsets at which the files begin, ascending from 0; `[0]` without files.
     fn starts(&self) -> Vec<u64> {
         vec![0]
     }
 
-    /// Where byte `offset` comes from, for messages: its file and the offset therein, where there is one.
+    /// Returns the origin of byte `offset` for messages: its file, if any, and the offset therein.
     fn locate(&self, offset: u64) -> (PathBuf, u64);
 }
 
@@ -48,7 +48,7 @@ impl ByteSource for Vec<u8> {
     }
 }
 
-/// The error of reading beyond the end.
+/// Returns the error of reading beyond the end.
 pub(super) fn out_of_range(offset: u64, count: usize, len: u64) -> Error {
     Error::input(format!(
         "cannot read {count} bytes at offset {offset}: the data has {len} bytes"

@@ -1,4 +1,4 @@
-//! Special ids that are also bytes of the data: such bytes are taken for padding, or for masked, and never learnt.
+//! Special ids that are also bytes of the data: they count as padding or masks, never learned.
 
 use std::ops::Range;
 
@@ -6,11 +6,11 @@ use super::dataset::DatasetArgs;
 use super::source::ByteSource;
 use crate::Result;
 
-/// Bytes that are looked at, at most: this many pieces of this length, at even distances.
+/// The number of pieces that are sampled, at even distances; each is this long.
 const PIECES: u64 = 256;
 const PIECE: u64 = 4096;
 
-/// Says so where the padding or mask id of a model is a byte that the data have.
+/// Warns if the padding or mask id of a model is a byte of the data.
 ///
 /// # Errors
 /// Data that cannot be read.
@@ -40,7 +40,7 @@ pub(super) fn warn_of_bytes(source: &dyn ByteSource, bytes: Range<u64>, args: &D
     Ok(())
 }
 
-/// How often each byte occurs in pieces of the data, and the bytes in these.
+/// Counts each byte in sampled pieces of the data; also returns the number of bytes sampled.
 fn count(source: &dyn ByteSource, bytes: Range<u64>) -> Result<([u64; 256], u64)> {
     let (mut counts, mut read) = ([0; 256], 0);
     let total = bytes.end - bytes.start;

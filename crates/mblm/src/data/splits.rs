@@ -1,8 +1,8 @@
 //! How data is split: by the names of folders or files, else by position.
 //!
-//! **By name.** A folder that holds a folder `train`, and one for validation or test, is split so; other folders and files beside them are
-//! left out. A folder of files whose names have a split's word in them, every one of them exactly one, is split by these. The words, in
-//! any case:
+//! **By name.** A folder with a subfolder `train` and one for validation or test is split by its
+//! subfolders; other entries are ignored. A folder of files is split by their names if every name
+//! contains the word of exactly one split. The words, in any case:
 //!
 //! | split | words |
 //! |---|---|
@@ -10,8 +10,8 @@
 //! | validation | `validation`, `valid`, `val`, `dev` |
 //! | test | `test`, `testing` |
 //!
-//! **By position.** The last share, `held_out`, is kept for validation and test, of T bytes or
-//! files H = ⌊held_out · T⌋; the first ⌈H/2⌉ of them are the validation split, the others the test split.
+//! **By position.** Of T bytes or files the last H = ⌊held_out · T⌋ are held out; the first ⌈H/2⌉
+//! of them are the validation split, the rest the test split.
 //!
 //! ```
 //! use mblm::data::{Split, splits};
@@ -28,10 +28,10 @@ use std::path::{Path, PathBuf};
 use super::dataset::Split;
 use crate::{Error, Result};
 
-/// The share kept for validation and test where none is given.
+/// The default share held out for validation and test.
 pub const DEFAULT_HELD_OUT: f64 = 0.05;
 
-/// The share kept for validation and test: `held_out`, or [`DEFAULT_HELD_OUT`].
+/// Returns the share held out for validation and test: `held_out`, or [`DEFAULT_HELD_OUT`].
 ///
 /// # Errors
 /// A share below 0, or of 1 and more.
@@ -45,7 +45,8 @@ pub fn held_out_share(held_out: Option<f64>) -> Result<f64> {
     }
 }
 
-/// Fails if a share is given for a folder that has splits by name, those of `validation` among them.
+/// Fails if a share is given for a folder that is split by name; `validation` are that split's
+/// paths.
 ///
 /// # Errors
 /// A share that is given.
@@ -60,7 +61,7 @@ pub fn refuse_held_out(held_out: Option<f64>, dir: &Path, validation: &[PathBuf]
     }
 }
 
-/// The words that say that a folder or file is a split.
+/// The words that mark a folder or file as a split.
 const WORDS: [(&str, Split); 8] = [
     ("train", Split::Train),
     ("training", Split::Train),
@@ -72,7 +73,7 @@ const WORDS: [(&str, Split); 8] = [
     ("testing", Split::Test),
 ];
 
-/// What belongs to each split of a folder that is split by name.
+/// The entries of each split of a folder that is split by name.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct NamedSplits {
     train: Vec<PathBuf>,
@@ -81,7 +82,7 @@ pub struct NamedSplits {
 }
 
 impl NamedSplits {
-    /// The folders or files of a split, in the order of their names; none if there is no such split.
+    /// Returns the folders or files of a split in name order; none if there is no such split.
     pub fn of(&self, split: Split) -> &[PathBuf] {
         match split {
             Split::Train => &self.train,
@@ -98,13 +99,13 @@ impl NamedSplits {
         }
     }
 
-    /// Whether there is more than what is learned from.
+    /// Returns whether there is a split beside `train`.
     fn is_split(&self) -> bool {
         !self.train.is_empty() && (!self.validation.is_empty() || !self.test.is_empty())
     }
 }
 
-/// The splits of a folder by the names of what is in it; `None` if they do not say any.
+/// Returns the splits of a folder by the names of its entries; `None` if they mark no splits.
 ///
 /// # Errors
 /// A folder that cannot be listed, two folders for one split, or train and test without validation.
@@ -126,7 +127,7 @@ pub fn named_splits(dir: &Path) -> Result<Option<NamedSplits>> {
     Ok(Some(named))
 }
 
-/// The splits of a folder by the names of the folders in it; `None` if they do not say any.
+/// Returns the splits of a folder by the names of its subfolders; `None` if they mark no splits.
 ///
 /// # Errors
 /// As [`named_splits`].
@@ -164,7 +165,7 @@ pub fn named_folders(dir: &Path) -> Result<Option<NamedSplits>> {
     Ok(Some(named))
 }
 
-/// Fails without a validation split: nobody may guess which bytes are held out beside a test split.
+/// Fails without a validation split: the bytes to hold out beside a test split would be a guess.
 fn check_validation(dir: &Path, named: &NamedSplits) -> Result<()> {
     match (named.validation.is_empty(), named.train.first()) {
         (true, Some(train)) => Err(Error::file(
@@ -179,7 +180,7 @@ fn check_validation(dir: &Path, named: &NamedSplits) -> Result<()> {
     }
 }
 
-/// What is in a folder, hidden entries left out, in the order of the names; nothing for a file or a missing path.
+/// Returns the visible entries of a folder in name order; none for a file or a missing path.
 fn entries(dir: &Path) -> Result<Vec<PathBuf>> {
     if !dir.is_dir() {
         return Ok(Vec::new());
@@ -195,7 +196,7 @@ fn entries(dir: &Path) -> Result<Vec<PathBuf>> {
     Ok(found)
 }
 
-/// The split whose word a file's name has in it; `None` for a name with none, or with words of two splits.
+/// Returns the split whose word is in a file's name; `None` for no word or words of two splits.
 fn word_in(path: &Path) -> Option<Split> {
     let name = path.file_name()?.to_string_lossy().to_lowercase();
     let words = name.split(|letter: char| !letter.is_ascii_alphabetic());
@@ -204,7 +205,7 @@ fn word_in(path: &Path) -> Option<Split> {
     found.all(|split| split == first).then_some(first)
 }
 
-/// Which of `total` bytes, or files, belong to a split when the last share `held_out` is kept for validation and test.
+/// Returns the range of `total` bytes or files of a split if the share `held_out` is held out.
 pub fn split_by_position(total: u64, held_out: f64, split: Split) -> Range<u64> {
     // exact below 2^53 bytes; never above the total, since held_out < 1
     let held = ((total as f64 * held_out) as u64).min(total);
@@ -222,7 +223,7 @@ mod tests {
     use super::*;
     use proptest::prelude::*;
 
-    /// The splits of a folder with these files: the names of each split's entries.
+    /// Returns the names of each split's entries in a folder with these files.
     fn named(files: &[&str]) -> Result<Option<[Vec<String>; 3]>> {
         let folder = tempfile::tempdir().unwrap();
         for file in files {

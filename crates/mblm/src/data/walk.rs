@@ -1,4 +1,4 @@
-//! Which files a path stands for: the file itself, or every file below the folder, in the order of their names.
+//! The files that a path stands for: the file itself, or all files below the folder in name order.
 
 use std::path::{Path, PathBuf};
 
@@ -7,10 +7,11 @@ use walkdir::WalkDir;
 use crate::checkpoint::is_output;
 use crate::{Error, Result};
 
-/// The regular files of `root`, folders included, hidden ones (`.name`) left out, and the folders of training runs, which are no data: they
-/// are told by their configuration beside their log, models or states, and said in a warning.
+/// Returns the regular files of `root` and its subfolders, without hidden files (`.name`). Folders
+/// of training runs and saved models ([`is_output`]) are skipped with a warning.
 ///
-/// Each folder is read in the byte order of its names, a subfolder at the place of its own name. Links are followed.
+/// Each folder is read in the byte order of its names, a subfolder in the order of its own name.
+/// Links are followed.
 ///
 /// # Errors
 /// The path is missing, is neither file nor folder, cannot be listed, or holds no file.
@@ -128,7 +129,7 @@ mod tests {
                 "weights/model.safetensors"
             ]
         );
-        // a path that was given is read in any case
+        // the given path is read in any case
         assert!(regular_files(&folder.path().join("runs/t_1")).is_ok());
     }
 

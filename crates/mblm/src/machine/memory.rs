@@ -1,7 +1,7 @@
-//! Memory in bytes: the machine's, and what this process takes of it.
+//! Memory in bytes: of the machine, and used by this process.
 //!
-//! On Linux the kernel keeps the peaks of a process (`/proc/self/status`) and says its limits (`/proc/self/limits`); elsewhere only the
-//! present values are known, and no limit.
+//! On Linux the kernel keeps the peaks of a process (`/proc/self/status`) and its limits
+//! (`/proc/self/limits`); elsewhere only the present values are known, and no limit.
 //!
 //! ```
 //! use mblm::machine::memory::MachineMemory;
@@ -16,14 +16,14 @@ use sysinfo::{MemoryRefreshKind, Pid, ProcessRefreshKind, ProcessesToUpdate, Ref
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct MachineMemory {
-    /// All of it.
+    /// The total.
     pub total: u64,
-    /// What can be taken without others losing theirs.
+    /// The part that can be allocated without taking memory from other processes.
     pub available: u64,
 }
 
 impl MachineMemory {
-    /// As it is now.
+    /// Returns the present values.
     pub fn now() -> Self {
         let kind = RefreshKind::nothing().with_memory(MemoryRefreshKind::nothing().with_ram());
         let system = System::new_with_specifics(kind);
@@ -34,8 +34,9 @@ impl MachineMemory {
     }
 }
 
-/// Bytes that this process can still take: what the machine has available, swap included, within the limits of the container
-/// (cgroup) and of the process (`ulimit -v`). Taking more ends the process without a word.
+/// Returns the bytes that this process can still allocate: the machine's available memory, swap
+/// included, within the limits of the container (cgroup) and the process (`ulimit -v`). Beyond it
+/// the process is killed without a message.
 pub fn room() -> u64 {
     let mut system = System::new();
     system.refresh_memory();
@@ -55,28 +56,28 @@ pub fn room() -> u64 {
     [container, own].into_iter().flatten().fold(available, u64::min)
 }
 
-/// The limit of a line such as `Max address space  4096000000  unlimited  bytes`; `None` without one.
+/// Returns the limit in a line such as `Max address space  4096000000  unlimited  bytes`, if any.
 fn address_space(limits: &str) -> Option<u64> {
     let line = limits.lines().find_map(|line| line.strip_prefix("Max address space"))?;
     line.split_whitespace().next()?.parse().ok()
 }
 
-/// What this process takes.
+/// The memory used by this process.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct ProcessMemory {
-    /// Memory of the machine that it occupies.
+    /// Physical memory in use.
     pub resident: u64,
-    /// The most it has occupied, at least the present value.
+    /// The peak of `resident`, at least the present value.
     pub resident_peak: u64,
-    /// Address space that it took.
+    /// Address space in use.
     pub reserved: u64,
-    /// The most it took, at least the present value.
+    /// The peak of `reserved`, at least the present value.
     pub reserved_peak: u64,
 }
 
 impl ProcessMemory {
-    /// As it is now; `None` where the system does not say.
+    /// Returns the present values; `None` if the system does not report them.
     pub fn now() -> Option<Self> {
         let pid = Pid::from_u32(std::process::id());
         let mut system = System::new();
@@ -87,7 +88,7 @@ impl ProcessMemory {
         let [resident_peak, reserved_peak] = peaks();
         Some(Self {
             resident,
-            // the kernel may note a peak a little below what it reports elsewhere
+            // the kernel may record a peak slightly below the value it reports elsewhere
             resident_peak: resident_peak.max(resident),
             reserved,
             reserved_peak: reserved_peak.max(reserved),
@@ -95,7 +96,7 @@ impl ProcessMemory {
     }
 }
 
-/// The peaks that the kernel has kept, resident and reserved; 0 where it keeps none.
+/// Returns the peaks recorded by the kernel, resident and reserved; 0 if it records none.
 fn peaks() -> [u64; 2] {
     let status = match cfg!(target_os = "linux") {
         true => std::fs::read_to_string("/proc/self/status").unwrap_or_default(),
@@ -104,7 +105,7 @@ fn peaks() -> [u64; 2] {
     ["VmHWM:", "VmPeak:"].map(|key| kibibytes(&status, key) * 1024)
 }
 
-/// The number of a line such as `VmHWM:   12345 kB`.
+/// Returns the number in a line such as `VmHWM:   12345 kB`.
 fn kibibytes(status: &str, key: &str) -> u64 {
     let line = status.lines().find_map(|line| line.strip_prefix(key));
     let number = line.and_then(|line| line.split_whitespace().next()?.parse().ok());

@@ -1,8 +1,8 @@
-//! The machine: its memory, its processor's name, and by the clock how fast it is at most.
+//! The machine: its memory, its processor's name, and its measured peak speed.
 //!
 //! | file | holds |
 //! |---|---|
-//! | [`memory`] | what the machine has and what this process takes |
+//! | [`memory`] | the machine's memory and this process's share |
 //! | [`speed`] | a plain matrix product and a copy |
 //!
 //! ```
@@ -12,7 +12,7 @@
 pub mod memory;
 pub mod speed;
 
-/// The processor's name, where the system tells it.
+/// Returns the processor's name, if the system reports it.
 pub fn processor() -> Option<String> {
     let kind = sysinfo::RefreshKind::nothing().with_cpu(sysinfo::CpuRefreshKind::nothing());
     let system = sysinfo::System::new_with_specifics(kind);

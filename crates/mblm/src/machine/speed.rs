@@ -1,7 +1,8 @@
-//! How fast a machine is at most: the speed of a plain matrix product and of a copy, by the clock.
+//! The peak speed of a machine, measured by a plain matrix product and a copy.
 //!
-//! The product is (R, D) · (D, 4·D): float32 with R = 4096 on the CPU, on a GPU in the asked precision with 65,536. The copy reads
-//! and writes 1 GiB on a GPU, 256 MiB on the CPU with a thread a core, and both directions count.
+//! The product is (R, D) · (D, 4·D): R = 4096 in float32 on the CPU, R = 65,536 in the requested
+//! precision on a GPU. The copy moves 1 GiB on a GPU, 256 MiB on the CPU with one thread per core;
+//! reads and writes both count.
 //!
 //! ```
 //! use mblm::machine::speed::Spread;
@@ -17,30 +18,30 @@ use serde::Serialize;
 use crate::config::Precision;
 use crate::{Result, threads};
 
-/// Rows of the product.
+/// Rows of the product on the CPU.
 const PRODUCT_ROWS: usize = 4096;
-/// The same on a GPU.
+/// Rows of the product on a GPU.
 const PRODUCT_ROWS_OF_GPU: usize = 65_536;
-/// Bytes that are copied.
+/// Bytes copied on the CPU.
 const COPIED: usize = 1 << 28;
-/// The same on a GPU.
+/// Bytes copied on a GPU.
 const COPIED_ON_GPU: usize = 1 << 30;
 
-/// Values of repetitions.
+/// The spread of repeated measurements.
 #[derive(Clone, Debug, Serialize)]
 pub struct Spread {
-    /// The value in the middle.
+    /// The median.
     pub median: f64,
     /// The smallest.
     pub smallest: f64,
     /// The largest.
     pub largest: f64,
-    /// How many there are.
+    /// The number of values.
     pub repetitions: usize,
 }
 
 impl Spread {
-    /// Of these values; not a number for none.
+    /// Returns the spread of these values; NaN if there are none.
     pub fn of(mut values: Vec<f64>) -> Self {
         values.sort_by(f64::total_cmp);
         let count = values.len();
@@ -53,7 +54,7 @@ impl Spread {
         }
     }
 
-    /// `amount` by each value: speeds from times.
+    /// Returns `amount` divided by each value: speeds from times.
     #[must_use]
     pub fn reciprocal(&self, amount: f64) -> Self {
         Self {
@@ -64,10 +65,10 @@ impl Spread {
         }
     }
 
-    /// Of what `run` measures so many times, once more being for warming up.
+    /// Calls `run` once to warm up, then `repetitions` times, and returns the spread of its values.
     ///
     /// # Errors
-    /// The first of `run`.
+    /// The first error of `run`.
     pub fn measure(repetitions: usize, mut run: impl FnMut() -> Result<f64>) -> Result<Self> {
         run()?;
         Ok(Self::of((0..repetitions).map(|_| run()).collect::<Result<_>>()?))
@@ -81,7 +82,7 @@ pub struct Product {
 }
 
 impl Product {
-    /// Of D = `width`, in `precision`, where a GPU computes.
+    /// Allocates the product with D = `width`, on a GPU in `precision`.
     ///
     /// # Errors
     /// A failing device.
@@ -98,7 +99,7 @@ impl Product {
         })
     }
 
-    /// FLOP/s of one product.
+    /// Measures one product, in FLOP/s.
     ///
     /// # Errors
     /// A failing device.
@@ -113,7 +114,7 @@ impl Product {
     }
 }
 
-/// Copies from one piece of memory to another.
+/// A copy from one region of memory to another.
 pub struct MemoryCopy(Copied);
 
 enum Copied {
@@ -122,7 +123,7 @@ enum Copied {
 }
 
 impl MemoryCopy {
-    /// Memory on `device`.
+    /// Allocates memory on `device`.
     ///
     /// # Errors
     /// A failing device.
@@ -136,7 +137,7 @@ impl MemoryCopy {
         }))
     }
 
-    /// Bytes a second, read and written, of one copy.
+    /// Measures one copy, in bytes per second; reads and writes both count.
     ///
     /// # Errors
     /// A failing device.

@@ -1,4 +1,4 @@
-//! What a split holds, and what is wrong with it: `mblm data check`.
+//! Reports of the content and the problems of a split: `mblm data check`.
 
 use std::ops::ControlFlow;
 
@@ -6,7 +6,7 @@ use serde_json::{Value, json};
 
 use crate::data::{Dataset, Split};
 
-/// How far a check is.
+/// The progress of a check.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Checking {
     /// Bytes read.
@@ -15,22 +15,22 @@ pub struct Checking {
     pub total: u64,
 }
 
-/// What is known of a split.
+/// The result of checking a split.
 #[derive(Clone, Debug)]
 pub struct CheckReport {
     /// Samples of the split.
     pub samples: usize,
-    /// What it holds, lines for people.
+    /// Its content, as lines for people.
     pub notes: Vec<String>,
-    /// The first problems, each with the file that it is in.
+    /// The first problems, each with its file.
     pub problems: Vec<String>,
-    /// Problems in all.
+    /// The number of all problems.
     pub problem_count: usize,
-    /// All of that and more as one object, with the task's own keys.
+    /// All of the above and more as one object, with the task's own keys.
     pub json: Value,
 }
 
-/// A number with thousands separators, as notes for people have it: 1_234_567.
+/// Formats a number with thousands separators, for people: 1_234_567.
 pub fn grouped(number: u64) -> String {
     let digits = number.to_string();
     let mut grouped = String::with_capacity(digits.len() * 4 / 3);
@@ -43,7 +43,7 @@ pub fn grouped(number: u64) -> String {
     grouped
 }
 
-/// Reads every sample of the first epoch; `watch` hears of each and may break it off.
+/// Reads every sample of the first epoch; `watch` is told of each and may stop the check.
 pub fn read_samples(
     dataset: &dyn Dataset,
     split: Split,
@@ -85,7 +85,7 @@ mod tests {
     use crate::data::Sample;
     use crate::{Error, Result};
 
-    /// Ten samples, of which every third cannot be read.
+    /// Ten samples; every third cannot be read.
     struct Damaged;
 
     impl Dataset for Damaged {

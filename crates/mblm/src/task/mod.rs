@@ -1,10 +1,10 @@
-//! Tasks: what a data set is for. A task opens the splits of its data set, names the unit that losses and speeds are counted in,
-//! and tells what is wrong with a split.
+//! Tasks: the purposes of data sets. A task opens the splits of its data set, names the unit of its
+//! losses and speeds, and reports the problems of a split.
 //!
 //! | file | holds |
 //! |---|---|
-//! | `check` | [`CheckReport`]: what a split holds, and what is wrong with it |
-//! | `registry` | [`TaskRegistry`]: tasks by name, as `io.dataset_id` of a configuration gives it |
+//! | `check` | [`CheckReport`]: the content and the problems of a split |
+//! | `registry` | [`TaskRegistry`]: tasks by name, as in `io.dataset_id` of a configuration |
 //!
 //! A program adds a data set of its own with one closure:
 //!
@@ -56,33 +56,34 @@ use crate::Result;
 use crate::data::{Dataset, DatasetArgs};
 use crate::unit::Unit;
 
-/// What a data set is for.
+/// The purpose of a data set.
 pub trait Task: Send + Sync {
-    /// The name in a configuration (`io.dataset_id`).
+    /// Returns the name in a configuration (`io.dataset_id`).
     fn name(&self) -> &str;
 
-    /// Opens one split as one worker sees it; `None` if the data set has no such split.
+    /// Opens one split for one worker; `None` if the data set has no such split.
     ///
     /// # Errors
-    /// Options that make no sense, and whatever is wrong with the files.
+    /// Invalid options, and any problem with the files.
     fn open(&self, args: &DatasetArgs) -> Result<Option<Arc<dyn Dataset>>>;
 
-    /// What losses and speeds are counted in.
+    /// Returns the unit of losses and speeds.
     fn unit(&self) -> Unit {
         Unit::BYTE
     }
 
-    /// Whether a folder of data can be checked without a configuration: without options, and with samples of any length
-    /// ([`DatasetArgs::UNBOUNDED`]).
+    /// Returns whether a folder of data can be checked without a configuration: without options,
+    /// and with samples of any length ([`DatasetArgs::UNBOUNDED`]).
     fn checks_without_configuration(&self) -> bool {
         false
     }
 
-    /// Looks at all that training on a split would read, and tells what is wrong; `None` if there is no such split. At most `limit`
-    /// problems are kept, all are counted. `watch` hears how far it is and may break it off: the report is then of what was read.
+    /// Reads all data of a split that training would read and reports the problems; `None` if there
+    /// is no such split. All problems are counted, at most `limit` are kept. `watch` is told of the
+    /// progress and may stop the check; the report then covers the part that was read.
     ///
     /// # Errors
-    /// Options that make no sense, or a data set that cannot be opened at all.
+    /// Invalid options, or a data set that cannot be opened.
     fn check(
         &self,
         args: &DatasetArgs,

@@ -1,4 +1,4 @@
-//! Tasks by name, as `io.dataset_id` of a configuration gives it.
+//! Tasks by name, as in `io.dataset_id` of a configuration.
 
 use std::collections::BTreeMap;
 use std::fmt;
@@ -10,12 +10,12 @@ use crate::config::suggest;
 use crate::data::{Dataset, DatasetArgs, Opener, pg19};
 use crate::{Error, Result};
 
-/// The tasks that are known by name. [`TaskRegistry::default`] knows this library's own: `bytes`, `pg19`, `pg19masked`.
+/// Tasks by name. [`TaskRegistry::default`] has this library's: `bytes`, `pg19`, `pg19masked`.
 pub struct TaskRegistry {
     tasks: BTreeMap<String, Arc<dyn Task>>,
 }
 
-/// A data set and nothing else: opened by a closure, read sample by sample to be checked.
+/// A data set alone: opened by a closure, checked sample by sample.
 struct Plain<F> {
     name: String,
     open: F,
@@ -35,19 +35,19 @@ where
 }
 
 impl TaskRegistry {
-    /// A registry that knows no task.
+    /// Returns a registry without tasks.
     pub fn empty() -> Self {
         Self { tasks: BTreeMap::new() }
     }
 
-    /// Adds a task; one of the same name is replaced.
+    /// Adds a task, replacing one of the same name.
     pub fn add(&mut self, task: impl Task + 'static) {
         self.tasks.insert(task.name().to_string(), Arc::new(task));
     }
 
-    /// Adds a data set of which nothing more is to be said than how it is opened; a task of the same name is replaced.
+    /// Adds a data set that needs only a way to open it, replacing a task of the same name.
     ///
-    /// The closure returns one split as one worker sees it, or `None` if the data set has no such split.
+    /// The closure returns one split for one worker, or `None` if the data set has no such split.
     pub fn register<F>(&mut self, name: impl Into<String>, open: F)
     where
         F: Fn(&DatasetArgs) -> Result<Option<Arc<dyn Dataset>>> + Send + Sync + 'static,
@@ -58,22 +58,22 @@ impl TaskRegistry {
         });
     }
 
-    /// The names, in alphabetical order.
+    /// Returns the names in alphabetical order.
     pub fn names(&self) -> impl Iterator<Item = &str> {
         self.tasks.keys().map(String::as_str)
     }
 
-    /// All tasks, in the order of their names.
+    /// Returns all tasks in the order of their names.
     pub fn tasks(&self) -> impl Iterator<Item = &dyn Task> {
         self.tasks.values().map(|task| &**task)
     }
 
-    /// The task whose folders of data are checked without a configuration, the last by its name.
+    /// Returns the last task by name that checks folders of data without a configuration.
     pub fn without_configuration(&self) -> Option<&dyn Task> {
         self.tasks().filter(|task| task.checks_without_configuration()).last()
     }
 
-    /// The task of this name.
+    /// Returns the task of this name.
     ///
     /// # Errors
     /// An unknown name; the message lists the known ones and the nearest.
@@ -85,14 +85,14 @@ impl TaskRegistry {
     /// Opens the split that `args` ask for; `None` if the data set has no such split.
     ///
     /// # Errors
-    /// An unknown name, arguments that make no sense, or whatever the data set finds wrong.
+    /// An unknown name, invalid arguments, or any problem that the data set finds.
     pub fn open(&self, name: &str, args: &DatasetArgs) -> Result<Option<Arc<dyn Dataset>>> {
         let task = self.get(name)?;
         args.check()?;
         task.open(args)
     }
 
-    /// Looks at all that training on a split would read: [`Task::check`].
+    /// Checks all data of a split that training would read: [`Task::check`].
     ///
     /// # Errors
     /// As [`open`](Self::open).

@@ -1,4 +1,4 @@
-//! Reading a fixture file, and a model's parameters out of it.
+//! Reads fixture files and the model parameters in them.
 
 use std::collections::HashMap;
 use std::path::{Path, PathBuf};
@@ -18,13 +18,13 @@ pub struct Fixture {
 }
 
 impl Fixture {
-    /// Reads a fixture. Fails when the file is no safetensors file or lacks its metadata.
+    /// Reads a fixture. Fails if the file is not a safetensors file or lacks its metadata.
     pub fn open(path: &Path) -> Result<Self> {
         let bytes = std::fs::read(path).map_err(|error| Error::file(path, error))?;
         Self::from_bytes(&bytes, path)
     }
 
-    /// Reads the bytes of a fixture as [`Fixture::open`] reads the file; `path` stands for it in messages.
+    /// Reads a fixture's bytes like [`Fixture::open`]; messages refer to it as `path`.
     pub fn from_bytes(bytes: &[u8], path: &Path) -> Result<Self> {
         let foreign = |error: &dyn std::fmt::Display| {
             Error::file(path, format!("expected a fixture in the safetensors format: {error}"))
@@ -41,12 +41,12 @@ impl Fixture {
         Ok(fixture)
     }
 
-    /// What stands for it in messages.
+    /// Returns the path used in messages.
     pub fn path(&self) -> &Path {
         &self.path
     }
 
-    /// `decoder`, `encoder` or `train`.
+    /// Returns the kind: `decoder`, `encoder` or `train`.
     pub fn kind(&self) -> &str {
         self.metadata.get("kind").map_or("", String::as_str)
     }
@@ -60,43 +60,43 @@ impl Fixture {
         })
     }
 
-    /// A metadata entry that holds JSON.
+    /// Parses a metadata entry that holds JSON.
     pub fn json<T: DeserializeOwned>(&self, key: &str) -> Result<T> {
         serde_json::from_str(self.text(key)?)
             .map_err(|error| Error::file(&self.path, format!("metadata {key:?}: {error}")))
     }
 
-    /// A tensor, in its own type, on the CPU.
+    /// Returns a tensor in its own type, on the CPU.
     pub fn tensor(&self, name: &str) -> Result<&Tensor> {
         self.tensors
             .get(name)
             .ok_or_else(|| Error::file(&self.path, format!("the fixture has no tensor {name:?}")))
     }
 
-    /// The elements of a tensor as numbers.
+    /// Returns the elements of a tensor as numbers.
     pub fn numbers(&self, name: &str) -> Result<Vec<f64>> {
         Ok(self.tensor(name)?.to_dtype(DType::F64)?.flatten_all()?.to_vec1()?)
     }
 
-    /// A tensor of ids or of whole numbers, without its shape.
+    /// Returns a flat tensor of ids or whole numbers.
     pub fn ids(&self, name: &str) -> Result<Vec<u32>> {
         Ok(self.numbers(name)?.into_iter().map(|id| id as u32).collect())
     }
 
-    /// A tensor of ids (B, L) or nested (B, P_1, P_2, …), as samples: the ids, B and L.
+    /// Returns a tensor of ids (B, L) or nested (B, P_1, P_2, …) as samples: the ids, B and L.
     pub fn samples(&self, name: &str) -> Result<ModelBatch> {
         let (ids, batch) = (self.ids(name)?, self.tensor(name)?.dims().first().copied().unwrap_or(0));
         let len = ids.len() / batch.max(1);
         Ok(ModelBatch::new(ids, batch, len))
     }
 
-    /// The parameters that are stored under a prefix such as `param.`.
+    /// Returns the parameters stored under a prefix such as `param.`.
     pub fn parameters<'a>(&'a self, prefix: &'a str) -> FixtureParameters<'a> {
         FixtureParameters { fixture: self, prefix }
     }
 }
 
-/// The parameters of a fixture as the source of a model's.
+/// The parameters of a fixture as a source of model parameters.
 pub struct FixtureParameters<'a> {
     fixture: &'a Fixture,
     prefix: &'a str,

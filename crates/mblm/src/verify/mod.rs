@@ -1,6 +1,7 @@
-//! Fixtures: numbers of a known-good run, and whether this machine and device reproduce them.
+//! Fixtures: numbers of a known-good run, and their comparison with this machine and device.
 //!
-//! A fixture is a safetensors file with metadata `kind` (`decoder`, `encoder` or `train`) and `config` (the model's JSON).
+//! A fixture is a safetensors file with metadata `kind` (`decoder`, `encoder` or `train`) and
+//! `config` (the model's JSON).
 //!
 //! | kind | tensors |
 //! |---|---|
@@ -34,7 +35,7 @@ use serde::Serialize;
 use crate::blocks::BlockRegistry;
 use crate::{Error, Result};
 
-/// Name and bytes of a fixture of this crate.
+/// Returns the name and bytes of a bundled fixture.
 macro_rules! bundled {
     ($name:literal) => {
         (
@@ -44,27 +45,27 @@ macro_rules! bundled {
     };
 }
 
-/// Largest relative L2 error of logits, hidden state, loss and each gradient in float32.
+/// The largest relative L2 error of logits, hidden state, loss and each gradient in float32.
 pub const VALUE_BOUND: f64 = 2e-5;
-/// Largest difference of a training loss, in nats.
+/// The largest difference of a training loss, in nats.
 pub const LOSS_BOUND: f64 = 2e-4;
-/// Largest relative difference of a learning rate.
+/// The largest relative difference of a learning rate.
 pub const RATE_BOUND: f64 = 1e-6;
-/// Largest relative difference of a gradient norm.
+/// The largest relative difference of a gradient norm.
 pub const NORM_BOUND: f64 = 2e-3;
-/// Gradients of a smaller norm than this are compared by absolute, not relative, error.
+/// Gradients with a smaller norm are compared by absolute, not relative, error.
 const GRADIENT_FLOOR: f64 = 1e-6;
 
 /// One comparison with a fixture.
 #[derive(Clone, Debug, Serialize)]
 pub struct Comparison {
-    /// What was compared.
+    /// The compared quantity.
     pub what: String,
     /// The error found.
     pub error: f64,
     /// The largest error that passes.
     pub bound: f64,
-    /// Where the error is largest, such as a parameter's name.
+    /// The location of the largest error, such as a parameter's name.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub place: Option<String>,
 }
@@ -79,7 +80,7 @@ impl Comparison {
         }
     }
 
-    /// The largest of several errors, with its place; NaN counts as the largest.
+    /// Returns the largest of several errors with its location; NaN counts as the largest.
     fn worst(what: &str, errors: impl IntoIterator<Item = (String, f64)>, bound: f64) -> Self {
         let mut worst = Self::new(what, 0.0, bound);
         for (place, error) in errors {
@@ -94,13 +95,13 @@ impl Comparison {
         worst
     }
 
-    /// Whether the error is within its bound. NaN is not.
+    /// Returns whether the error is within its bound; NaN is not.
     pub fn passes(&self) -> bool {
         self.error <= self.bound
     }
 }
 
-/// Fixtures that come with the library: name and bytes. Together they reach every built-in block and training.
+/// The bundled fixtures, name and bytes. Together they reach every built-in block and training.
 pub const BUNDLED: [(&str, &[u8]); 4] = [
     bundled!("decoder_2d_m1t"),
     bundled!("decoder_2d_tt_rope"),
@@ -113,7 +114,7 @@ pub fn run(path: &Path, registry: &BlockRegistry, device: &Device) -> Result<Vec
     compare(&Fixture::open(path)?, registry, device)
 }
 
-/// The same with a fixture in memory.
+/// Compares everything in a fixture in memory.
 pub fn compare(fixture: &Fixture, registry: &BlockRegistry, device: &Device) -> Result<Vec<Comparison>> {
     match fixture.kind() {
         "decoder" => model::decoder(fixture, registry, device),

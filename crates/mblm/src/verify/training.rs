@@ -1,4 +1,4 @@
-//! Fixtures of a training run: the same weights and batches must give the same losses, learning rates and gradient norms.
+//! Fixtures of a training run: equal weights and batches give equal losses, rates and norms.
 
 use std::sync::Arc;
 
@@ -85,7 +85,7 @@ pub(super) fn run(fixture: &Fixture, registry: &BlockRegistry, device: &Device) 
         Comparison::worst("losses (nats)", loss_errors, LOSS_BOUND),
         Comparison::worst("learning rates", rate_errors, RATE_BOUND),
         Comparison::worst("gradient norms", norm_errors, NORM_BOUND),
-        // Adam divides by the gradient's own size, so rounding of tiny gradients moves a weight by up to a step
+        // Adam divides by the gradient's size: rounding a tiny one moves a weight by up to a step
         Comparison::worst("final weights", finals, given.learning_rate),
     ])
 }

@@ -1,10 +1,11 @@
 //! Python's pickle language, protocols 0 to 5, read into a flat arena.
 //!
-//! A pickle is a program for a stack machine. This reader runs it without building or calling anything: a call of a Python
-//! function becomes an [`Object::Call`] that says what would have been called with what. Objects lie in one arena and
-//! refer to each other by index, so that no input can make reading or dropping them recurse, and a value used twice is
-//! stored once. Strings are borrowed from the file. What no tensor needs, such as sets, bytes, and integers of more than 64 bits, is
-//! [`Object::Opaque`]; what a Python object is filled with afterwards is left out.
+//! A pickle is a program for a stack machine. This reader runs it without building or calling
+//! anything: a call of a Python function becomes an [`Object::Call`] with the function and its
+//! arguments. Objects lie in one arena and refer to each other by index, so no input can make
+//! reading or dropping them recurse, and a shared value is stored once. Strings are borrowed from
+//! the file. Objects that no tensor needs, such as sets, bytes and integers of more than 64 bits,
+//! are [`Object::Opaque`]. State that is set on a Python object after its construction is ignored.
 
 #[cfg(test)]
 mod tests;
@@ -12,10 +13,11 @@ mod values;
 
 use std::collections::HashMap;
 
-/// The most objects a pickle may hold, apart from floats, booleans and the like, which are stored once.
+/// The largest number of objects in a pickle, not counting floats, booleans and other objects that
+/// are stored once.
 const MAX_OBJECTS: usize = 1 << 24;
 
-/// The objects that are stored once, at the beginning of the arena.
+/// The indices of the objects that are stored once, at the beginning of the arena.
 const NONE: Id = 0;
 const FALSE: Id = 1;
 const TRUE: Id = 2;
@@ -23,7 +25,7 @@ const FLOAT: Id = 3;
 const OPAQUE: Id = 4;
 const EMPTY: Id = 5;
 
-/// Where an object lies in the arena.
+/// The index of an object in the arena.
 pub(super) type Id = usize;
 
 /// One Python object.
@@ -33,17 +35,17 @@ pub(super) enum Object<'a> {
     Bool(bool),
     Int(i64),
     Float,
-    /// Anything else without a part in a tensor.
+    /// An object that no tensor needs.
     Opaque,
     Text(&'a str),
-    /// A function or class, by the names of its module and its own.
+    /// A function or class: the names of its module and itself.
     Global(&'a str, &'a str),
     Tuple(Vec<Id>),
     List(Vec<Id>),
     Dict(Vec<(Id, Id)>),
-    /// Something stored outside of the pickle, by what the pickle says about it.
+    /// A reference to data outside of the pickle, described by the object at this index.
     Persistent(Id),
-    /// What a call of `callable` with `arguments` would return.
+    /// The result of calling `callable` with `arguments`; the call is not made.
     Call {
         callable: Id,
         arguments: Id,
@@ -51,7 +53,7 @@ pub(super) enum Object<'a> {
 }
 
 impl Object<'_> {
-    /// What the object is, for an error message.
+    /// Returns the kind of the object for an error message.
     pub(super) fn describe(&self) -> &'static str {
         match self {
             Self::None => "None",
@@ -78,7 +80,7 @@ pub(super) struct Pickle<'a> {
 }
 
 impl<'a> Pickle<'a> {
-    /// Reads a pickle. An error says what is wrong, and at which byte.
+    /// Reads a pickle. An error states the problem and its byte offset.
     pub(super) fn read(bytes: &'a [u8]) -> Result<Self, String> {
         let mut machine = Machine::new(bytes);
         loop {
@@ -96,17 +98,17 @@ impl<'a> Pickle<'a> {
         }
     }
 
-    /// The object that the pickle is of.
+    /// Returns the pickled object.
     pub(super) fn top(&self) -> &Object<'a> {
         self.get(self.top)
     }
 
-    /// Where that object lies.
+    /// Returns the index of the pickled object.
     pub(super) fn top_id(&self) -> Id {
         self.top
     }
 
-    /// The object at an index that this pickle handed out.
+    /// Returns the object at an index from this pickle.
     pub(super) fn get(&self, id: Id) -> &Object<'a> {
         &self.objects[id]
     }
@@ -117,7 +119,7 @@ struct Machine<'a> {
     position: usize,
     objects: Vec<Object<'a>>,
     stack: Vec<Id>,
-    /// Heights of the stack at which a mark was set.
+    /// The stack heights at the marks.
     marks: Vec<usize>,
     memo: HashMap<u32, Id>,
 }
@@ -141,7 +143,7 @@ impl<'a> Machine<'a> {
         }
     }
 
-    /// Runs one opcode; the finished object at the last one.
+    /// Runs one opcode; returns the finished object after the last one.
     fn step(&mut self) -> Result<Option<Id>, String> {
         let [opcode] = self.take()?;
         match opcode {
@@ -178,7 +180,7 @@ impl<'a> Machine<'a> {
             b']' => self.push(Object::List(Vec::new()))?,
             b'}' => self.push(Object::Dict(Vec::new()))?,
             b'l' | b'd' => self.filled(opcode)?,
-            0x8f => self.push(Object::Opaque)?, // a set of its own, which is filled
+            0x8f => self.push(Object::Opaque)?, // an empty set, which later opcodes fill
             0x91 => {
                 self.pop_to_mark()?;
                 self.stack.push(OPAQUE);
@@ -189,7 +191,7 @@ impl<'a> Machine<'a> {
                 self.push(Object::Persistent(id))?;
             }
             b'R' | 0x81 | 0x92 | b'o' | b'i' => self.call(opcode)?,
-            // The attributes of the object below (an ordered dict's `_metadata`): nothing a tensor needs.
+            // The attributes of the object below (an ordered dict's `_metadata`) are ignored.
             b'b' => {
                 self.pop()?;
                 self.last()?;
@@ -216,7 +218,7 @@ impl<'a> Machine<'a> {
         Ok(None)
     }
 
-    /// A function or class whose names were pushed before.
+    /// Pushes a function or class whose names are on the stack.
     fn stack_global(&mut self) -> Result<(), String> {
         let (name, module) = (self.pop()?, self.pop()?);
         match (&self.objects[module], &self.objects[name]) {
@@ -225,7 +227,7 @@ impl<'a> Machine<'a> {
         }
     }
 
-    /// A list or dict of all that lies above the mark.
+    /// Makes a list or dict of all objects above the mark.
     fn filled(&mut self, opcode: u8) -> Result<(), String> {
         let items = self.pop_to_mark()?;
         self.push(match opcode {
@@ -253,7 +255,7 @@ impl<'a> Machine<'a> {
         self.push(Object::Tuple(items))
     }
 
-    /// Adds to the list or dict below: one item or key and value, or all above the mark.
+    /// Adds one item, one key and value, or all objects above the mark to the list or dict below.
     fn fill(&mut self, opcode: u8) -> Result<(), String> {
         let items = match opcode {
             b'a' => vec![self.pop()?],
@@ -269,14 +271,14 @@ impl<'a> Machine<'a> {
             (Object::Dict(dict), b's' | b'u') => {
                 dict.extend(pairs(&items)?);
             }
-            // a set, or an object of a class that is a list or dict: no state dict
+            // a set, or an object of a subclass of list or dict: not a state dict
             (Object::Opaque | Object::Call { .. }, _) => {}
             (other, _) => return Err(format!("items added to {}", other.describe())),
         }
         Ok(())
     }
 
-    /// A call. That of `OrderedDict` with no arguments makes a dict, which the following opcodes fill.
+    /// Makes a call. `OrderedDict()` without arguments makes a dict, which later opcodes fill.
     fn call(&mut self, opcode: u8) -> Result<(), String> {
         let (callable, arguments) = match opcode {
             b'i' => {
@@ -347,7 +349,7 @@ impl<'a> Machine<'a> {
         Ok(())
     }
 
-    /// The height of the stack that may not be popped below.
+    /// Returns the stack height of the last mark, below which nothing may be popped.
     fn floor(&self) -> usize {
         self.marks.last().copied().unwrap_or(0)
     }
@@ -367,7 +369,7 @@ impl<'a> Machine<'a> {
 
     fn pop_to_mark(&mut self) -> Result<Vec<Id>, String> {
         let mark = self.marks.pop().ok_or("no mark on the stack")?;
-        // Nothing pops below a mark, so the stack is at least as high.
+        // Nothing pops below a mark, so the stack is at least this high.
         Ok(self.stack.split_off(mark))
     }
 
@@ -402,7 +404,7 @@ impl<'a> Machine<'a> {
     }
 }
 
-/// Keys and values in turn.
+/// Groups items into pairs of key and value.
 fn pairs(items: &[Id]) -> Result<Vec<(Id, Id)>, String> {
     let (pairs, rest) = items.as_chunks::<2>();
     match rest.is_empty() {

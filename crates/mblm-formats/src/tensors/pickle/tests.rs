@@ -38,7 +38,8 @@ fn a_shared_object_is_filled_once_for_all() {
 
 #[test]
 fn doubling_and_nesting_stay_linear() {
-    // ((((), ()), ((), ())), …): 2^2000 leaves when copied, 2001 objects here; dropped without recursion.
+    // ((((), ()), ((), ())), …): 2^2000 leaves when copied, 2001 objects here; dropped without
+    // recursion.
     let mut bytes = b"\x80\x02)".to_vec();
     for _ in 0..2000 {
         bytes.extend(b"q\x00h\x00\x86");

@@ -3,7 +3,7 @@
 use super::{FALSE, FLOAT, Machine, OPAQUE, Object, TRUE};
 
 impl Machine<'_> {
-    /// The length that stands before the bytes of a string.
+    /// Reads the length of a string, which precedes its bytes.
     pub(super) fn length(&mut self, opcode: u8) -> Result<usize, String> {
         let length = match opcode {
             0x8c | b'U' | b'C' => u64::from(u8::from_le_bytes(self.take()?)),
@@ -23,7 +23,7 @@ impl Machine<'_> {
         };
         match std::str::from_utf8(bytes) {
             Ok(text) if opcode != b'V' || !text.contains('\\') => self.push(Object::Text(text)),
-            // with lone surrogates or escapes: no name of a tensor
+            // has lone surrogates or escapes: not the name of a tensor
             _ => {
                 self.stack.push(OPAQUE);
                 Ok(())
@@ -31,7 +31,7 @@ impl Machine<'_> {
         }
     }
 
-    /// Values of protocol 0, each a line.
+    /// Reads a value of protocol 0, which takes one line.
     pub(super) fn line_of_text(&mut self, opcode: u8) -> Result<(), String> {
         let line = self.line_bytes()?;
         let text = std::str::from_utf8(line).unwrap_or("");
@@ -53,7 +53,7 @@ impl Machine<'_> {
             b'K' => i64::from(u8::from_le_bytes(self.take()?)),
             b'M' => i64::from(u16::from_le_bytes(self.take()?)),
             b'J' => i64::from(i32::from_le_bytes(self.take()?)),
-            // LONG1, LONG4: as many bytes as stand before them, two's complement.
+            // LONG1, LONG4: two's complement, preceded by the number of bytes.
             _ => {
                 let length = match opcode {
                     0x8a => u32::from(u8::from_le_bytes(self.take()?)),
@@ -63,7 +63,7 @@ impl Machine<'_> {
                 let negative = digits.last().is_some_and(|&top| top >= 0x80);
                 let mut wide = [if negative { 0xff } else { 0 }; 8];
                 let Some(low) = wide.get_mut(..digits.len()) else {
-                    self.stack.push(OPAQUE); // beyond 64 bits: no size of a tensor
+                    self.stack.push(OPAQUE); // beyond 64 bits: not a tensor size
                     return Ok(());
                 };
                 low.copy_from_slice(digits);

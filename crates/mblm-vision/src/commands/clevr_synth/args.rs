@@ -1,4 +1,4 @@
-//! `mblm data clevr-synth …` as it is typed.
+//! Arguments of `mblm data clevr-synth`.
 
 use std::path::PathBuf;
 
@@ -48,7 +48,8 @@ pub(crate) struct ClevrSynthArgs {
     #[arg(long, value_name = "N", default_value_t = MAX_OBJECTS, value_parser = objects())]
     pub(crate) max_objects: usize,
 
-    /// The most relations, such as `left of`, that lead to what a question asks about; 0 describes objects by their own attributes
+    /// The most relations, such as `left of`, that lead to what a question asks about; 0 describes
+    /// objects by their own attributes
     #[arg(long, value_name = "N", default_value_t = MAX_RELATIONS, value_parser = relations())]
     pub(crate) max_relations: usize,
 

@@ -20,7 +20,7 @@ use mblm_app::output::{self, grouped};
 use mblm_app::progress;
 use mblm_app::signals::Signals;
 
-/// What a CLEVR data set consists of; only such a folder is ever replaced.
+/// The parts of a CLEVR data set; only a folder of these is ever replaced.
 const PARTS: [&str; 3] = ["images", "questions", "scenes"];
 
 /// `mblm data clevr-synth`.
@@ -84,7 +84,7 @@ fn run(args: &ClevrSynthArgs, context: &Context) -> Result<ExitCode> {
     }
 }
 
-/// Where to write, if that is free or may be replaced.
+/// Returns the output folder if it is free or may be replaced.
 fn target(out: &Path, force: bool) -> Result<PathBuf> {
     let usage = |message: String| Err(Usage(format!("{}: {message}", out.display())).into());
     if !out.exists() {
@@ -96,7 +96,7 @@ fn target(out: &Path, force: bool) -> Result<PathBuf> {
     if !out.is_dir() {
         return usage("expected a folder to make, found a file; give another name".to_string());
     }
-    // the folder itself rather than a link to it, as it is going to be replaced
+    // replaces the folder itself rather than a link to it
     let path = out
         .canonicalize()
         .map_err(|error| mblm::Error::file(out, format!("cannot be looked at: {error}")))?;

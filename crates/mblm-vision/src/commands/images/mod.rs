@@ -1,7 +1,8 @@
-//! `mblm generate --pictures`: what a model of data set `pictures` draws, as files, and whether each of them is an image.
+//! `mblm generate --pictures`: writes the images that a model of data set `pictures` generates, and
+//! reports which are valid.
 //!
-//! The run's configuration says what its bytes are: pixels become a PNG file, the bytes of a JPEG file are written as they are.
-//! That something is no image is a result like any other: it is said, and written all the same.
+//! The run's configuration determines the form: pixels become a PNG file, the bytes of a JPEG file
+//! are written unchanged. An invalid image is reported, and still written.
 
 mod args;
 
@@ -27,21 +28,21 @@ use self::args::ImageArgs;
 use crate::commands::tasks::IMAGES;
 use crate::image_folder::{Form, Layout};
 
-/// The endings of what is written: images of pixels, JPEG files, pixels that are no whole image.
+/// The file extensions: images of pixels, JPEG files, pixels of an incomplete image.
 const ENDINGS: [&str; 3] = ["png", "jpg", "bytes"];
 
-/// A sample, as far as it has come.
+/// A sample that is being generated.
 #[derive(Clone, Default)]
 struct Sample {
     bytes: Vec<u8>,
     end: Option<End>,
 }
 
-/// What became of a sample.
+/// A written sample.
 struct Image {
     file: PathBuf,
     bytes: usize,
-    /// Why it is no image.
+    /// The reason why it is not a valid image.
     problem: Option<String>,
 }
 
@@ -130,7 +131,7 @@ struct Files<'a> {
 }
 
 impl Files<'_> {
-    /// The number of a sample, from 1.
+    /// Returns the number of a sample, from 1.
     fn number(&self, index: usize) -> u64 {
         self.args.first_sample.saturating_add(index as u64)
     }
@@ -139,7 +140,7 @@ impl Files<'_> {
         self.folder.join(format!("picture_{}.{ending}", self.number(index)))
     }
 
-    /// Fails if one is there that may not be replaced.
+    /// Fails if a file exists that may not be replaced.
     fn check(&self) -> Result<(), Usage> {
         let mut paths = (0..self.args.num_samples).flat_map(|index| ENDINGS.map(|ending| self.path(index, ending)));
         match paths.find(|path| !self.args.force && path.exists()) {
@@ -151,7 +152,7 @@ impl Files<'_> {
         }
     }
 
-    /// Writes what a sample's bytes are, and removes what an earlier sample of that number was.
+    /// Writes a sample's bytes, and removes the other files of an earlier sample with that number.
     fn write(&self, index: usize, bytes: &[u8], form: Form, end: Option<End>) -> Result<Image> {
         let decoded = form.decode(bytes);
         let (ending, content) = match (form, &decoded) {
@@ -182,7 +183,7 @@ impl Files<'_> {
     }
 }
 
-/// Says which samples are images.
+/// Reports which samples are valid images.
 fn report(args: &GenerateArgs, images: &[Image], seed: u64, seconds: f64) -> Result<()> {
     let decode = images.iter().filter(|image| image.problem.is_none()).count();
     if args.json {

@@ -1,4 +1,4 @@
-//! `mblm vqa eval …` as it is typed.
+//! Arguments of `mblm vqa eval`.
 
 use std::path::PathBuf;
 
@@ -25,7 +25,8 @@ pub(crate) struct VqaEvalArgs {
     #[arg(long, value_name = "CLEVR")]
     pub(crate) data: Option<PathBuf>,
 
-    /// Configuration with the data set's options [default: the config.yaml of the run that the model is in]
+    /// Configuration with the data set's options [default: the config.yaml of the run that the
+    /// model is in]
     #[arg(short, long, value_name = "YAML")]
     pub(crate) config: Option<PathBuf>,
 

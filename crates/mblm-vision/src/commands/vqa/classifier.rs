@@ -1,4 +1,4 @@
-//! `mblm vqa eval` of the CNN + LSTM baseline: the best of all answers to each question.
+//! `mblm vqa eval` of the CNN + LSTM baseline: its best of all answers to each question.
 
 use std::path::Path;
 use std::sync::Arc;
@@ -18,7 +18,7 @@ use mblm_app::command::Context;
 use mblm_app::signals::Signals;
 use mblm_app::{config, device, progress};
 
-/// What the baseline answers, and the data that it was asked about.
+/// Returns the baseline's answers and the data set of the questions.
 pub(super) fn answers(
     args: &VqaEvalArgs,
     config: &Path,

@@ -1,5 +1,5 @@
-//! `mblm vqa eval`: how often a model's answers are right, by type of question; each answer as a line of JSON, wrong ones as
-//! images.
+//! `mblm vqa eval`: the accuracy of a model's answers by type of question, with each answer as a
+//! line of JSON and wrong answers as images.
 
 use std::path::Path;
 use std::process::ExitCode;
@@ -26,10 +26,10 @@ use mblm_app::command::{Command, Context, parse};
 use mblm_app::signals::Signals;
 use mblm_app::{config, device, output, progress, run_folder};
 
-/// Wrong answers on a contact sheet.
+/// The largest number of wrong answers on a contact sheet.
 const CELLS: usize = 24;
 
-/// The shares of right answers of each kind.
+/// The accuracies of each kind of answer.
 #[derive(Default)]
 struct Tallies {
     constrained: Tally,
@@ -95,7 +95,7 @@ fn run(args: &VqaEvalArgs, context: &Context) -> Result<ExitCode> {
     Ok(signals.exit_code().map_or(ExitCode::SUCCESS, ExitCode::from))
 }
 
-/// The answers of a model of bytes.
+/// Returns the answers of a byte model.
 fn answers(args: &VqaEvalArgs, config: &Path, split: Split, signals: &Signals, context: &Context) -> Result<Found> {
     let device = device::open(&args.compute.device)?;
     let mut experiment = config::read(config, &[], context)?;
@@ -139,7 +139,7 @@ fn answers(args: &VqaEvalArgs, config: &Path, split: Split, signals: &Signals, c
     })
 }
 
-/// The most frequent answers of the training split.
+/// Returns the most frequent answers of the training split.
 fn train_prior(folder: &Path, context: &Context) -> Result<Prior> {
     let file = folder.join("questions/CLEVR_train_questions.json");
     Ok(Prior::new(
@@ -174,7 +174,7 @@ fn write_lines(path: &Path, answered: &[Answered]) -> Result<()> {
     })?)
 }
 
-/// Draws the first wrong answers, if there are any.
+/// Draws the first wrong answers, if any.
 fn write_sheet(path: &Path, answered: &[Answered], data: &Clevr, context: &Context) -> Result<()> {
     let wrong = answered
         .iter()

@@ -1,4 +1,4 @@
-//! What was answered, by whichever model.
+//! The answers of a byte model or of the baseline.
 
 use std::path::PathBuf;
 use std::sync::Arc;
@@ -6,13 +6,13 @@ use std::sync::Arc;
 use crate::clevr::Clevr;
 use crate::vqa::Answered;
 
-/// What a model answered.
+/// The answers of a model.
 pub(super) struct Found {
-    /// In the order of the questions.
+    /// The answers, in the order of the questions.
     pub(super) answered: Vec<Answered>,
     pub(super) data: Arc<Clevr>,
-    /// The data set's.
+    /// The folder of the data set.
     pub(super) folder: PathBuf,
-    /// Whether questions are missing, because it was asked to stop.
+    /// Whether the run was stopped early, so that answers are missing.
     pub(super) stopped: bool,
 }

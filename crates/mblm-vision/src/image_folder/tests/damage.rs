@@ -1,11 +1,12 @@
-//! Images that begin well and are damaged further on: left out, or named all at once.
+//! Images that begin well and are damaged further on: skipped, or named all at once.
 
 use serde_json::{Value, json};
 
 use super::{Folder, pixels};
 use mblm::data::{Dataset, Split};
 
-/// A folder of sound images, one that begins wrongly and two whose damage only decoding shows.
+/// Returns a folder of sound images, one that begins wrongly and two whose damage only decoding
+/// finds.
 fn with_hidden_damage() -> Folder {
     let folder = Folder::new(&["a.png", "b.jpg", "c.png", "d.jpg", "e.png"]);
     folder.write("a.png", "");
@@ -31,7 +32,7 @@ fn damaged_images_are_left_out_however_deep_the_damage() {
         all.as_object_mut().unwrap().extend(keys);
         all
     };
-    // twice with a cache: made, and found
+    // twice with a cache: when it is made, and when it is found
     for (options, left) in [
         (with(&skip), vec!["d.jpg", "e.png"]),
         (with(&cached), vec!["d.jpg", "e.png"]),
@@ -66,7 +67,7 @@ fn an_error_names_damage_of_every_depth() {
 fn a_cache_that_lacks_damaged_images_does_not_hide_them() {
     let cache = tempfile::tempdir().unwrap();
     let folder = with_hidden_damage();
-    // begins well, so that only decoding tells
+    // begins well, so only decoding finds the damage
     folder.write("a.png", folder.read("e.png"));
     let options = |skip: bool| {
         let mut options = pixels();
