@@ -15,7 +15,6 @@
 //! | `typed.rs` | typed values from that tree |
 //! | `problem.rs` | [`Problem`]: what is wrong with a value, and where it was written |
 //! | `lenient.rs`, `written.rs` | numbers and booleans in other spellings, and as the texts that they were written as |
-//! | `schema.rs` | the JSON schema of all of it |
 //! | `suggest.rs` | the nearest known name to a misspelt one |
 //!
 //! Reading goes from text to a tree to typed values to checked values. An error of any of these steps names the file,
@@ -32,7 +31,6 @@ mod model;
 mod precision;
 mod preset;
 mod problem;
-mod schema;
 pub mod suggest;
 mod train;
 pub(crate) mod tree;
@@ -51,7 +49,6 @@ pub use model::{Architecture, EncoderConfig, MaskReduce, ModelConfig};
 pub use precision::Precision;
 pub use preset::Preset;
 pub use problem::Problem;
-pub use schema::schema;
 pub use train::{ElementCount, OptimizerKind, ScheduleKind, TrainConfig};
 pub use vocabulary::Vocabulary;
 pub use yaml::{has_key, read_text};

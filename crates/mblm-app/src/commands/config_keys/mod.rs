@@ -1,15 +1,17 @@
 //! `mblm config schema` and `mblm config keys`: what a configuration may hold, from the types that read one.
 
 pub(crate) mod args;
+mod schema;
 
 use std::process::ExitCode;
 
 use anyhow::Result;
 use clap::{ArgMatches, Args};
-use mblm::config::{schema, suggest};
+use mblm::config::suggest;
 use serde_json::{Map, Value, json};
 
 use self::args::{KeysArgs, SchemaArgs};
+use self::schema::schema;
 use crate::command::{Command, Context, parse};
 use crate::output;
 use crate::usage::Usage;

@@ -1,15 +1,11 @@
 //! The JSON schema of a configuration, from the types that read one: for editors, and for the list of all keys.
 
+use mblm::blocks::{BlockRegistry, schema_of};
+use mblm::config::{IoConfig, MaskReduce, ModelConfig, ResumeConfig, Summary, TrainConfig};
 use serde_json::{Map, Value, json};
 
-use super::io::IoConfig;
-use super::model::{MaskReduce, ModelConfig};
-use super::train::TrainConfig;
-use super::{ResumeConfig, Summary};
-use crate::blocks::{BlockRegistry, schema_of};
-
 /// Returns the JSON schema (draft 7) of a configuration whose blocks are those of `registry`.
-pub fn schema(registry: &BlockRegistry) -> Value {
+pub(super) fn schema(registry: &BlockRegistry) -> Value {
     let mut model = schema_of::<ModelConfig>();
     let block = block(registry);
     let one_for_all = "Each stage's block, or one block for all stages.";
