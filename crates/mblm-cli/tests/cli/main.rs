@@ -10,6 +10,7 @@ mod early;
 mod eval;
 mod first_steps;
 mod generate;
+mod guide;
 mod help;
 mod inspect;
 mod interactive;
