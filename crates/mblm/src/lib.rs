@@ -50,6 +50,11 @@ pub fn bf16_is_fast() -> bool {
     mblm_ops::linear::Products::bf16_is_fast()
 }
 
+/// The examples of the README, compiled and run as tests.
+#[cfg(doctest)]
+#[doc = include_str!("../../../README.md")]
+struct Readme;
+
 /// The examples of the guide, compiled and run as tests.
 #[cfg(doctest)]
 #[doc = include_str!("../../../docs/guide/src/library.md")]
