@@ -11,6 +11,7 @@ use mblm::config::{Experiment, IoConfig, ResumeConfig, Summary};
 use mblm::train::{Outcome, SavedState, States};
 
 use crate::command::Context;
+use crate::options::model_path;
 use crate::output::note;
 use crate::usage::Usage;
 
@@ -96,8 +97,13 @@ impl Resume {
         if path == Path::new("auto") {
             return Ok(Self::Auto);
         }
+        // `latest` and folders of runs mean the newest run, as for models
+        let path = match path.to_str() {
+            Some(text) => model_path(text).map_err(|message| Usage(format!("--resume {message}")))?,
+            None => path.to_path_buf(),
+        };
         let path =
-            std::fs::canonicalize(path).map_err(|error| Usage(format!("--resume {}: {error}", path.display())))?;
+            std::fs::canonicalize(&path).map_err(|error| Usage(format!("--resume {}: {error}", path.display())))?;
         // RUN/states/batch_N
         if let (true, Some(run)) = (path.join("state.json").is_file(), path.ancestors().nth(2)) {
             return Ok(Self::Path {

@@ -108,6 +108,10 @@ fn runs_are_listed_and_compared() {
     let json = done(&["runs", "compare", &first, &second, "--json"]).json();
     assert_eq!(json["keys"].as_object().unwrap().len(), 2, "{json}");
     assert_eq!(json["keys"]["train.seed"], serde_json::json!([0, 5]));
+    // a folder of runs is its newest run, as for models
+    let resumed = done(&["train", "--resume", str(&out), "--sample-bytes", "0"]);
+    assert!(resumed.stderr.contains("going on from"), "{}", resumed.stderr);
+    done(&["plot", str(&out)]);
     fails(
         &["runs", "compare", &first, str(scratch.data())],
         2,

@@ -5,6 +5,7 @@ use std::path::PathBuf;
 use clap::Args;
 
 use crate::drawing::{Across, Unit};
+use crate::options::model_path;
 
 /// Draw the loss curves and learning rates of runs
 #[derive(Debug, Args)]
@@ -17,8 +18,8 @@ Examples:
 Training losses are drawn light and, smoothed, strong; losses on held-out data as circles, on test data as a cross. A run may
 still be going on. The loss.csv files of the Python package can be drawn as well.")]
 pub(crate) struct PlotArgs {
-    /// Folders of runs, or loss.csv files
-    #[arg(required = true, value_name = "RUN")]
+    /// Folders of runs, or loss.csv files; `latest` is the newest run in `runs`
+    #[arg(required = true, value_name = "RUN", value_parser = model_path)]
     pub(crate) runs: Vec<PathBuf>,
 
     /// The figure, .svg or .png [default: plot.svg in the run's folder; in this one for several runs]

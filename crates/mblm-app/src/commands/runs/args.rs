@@ -4,6 +4,8 @@ use std::path::PathBuf;
 
 use clap::Args;
 
+use crate::options::model_path;
+
 /// List the runs of a folder: how far each is, and how good
 #[derive(Debug, Args)]
 #[command(args_conflicts_with_subcommands = true)]
@@ -31,11 +33,11 @@ Examples:
   mblm runs compare runs/tiny_1700000000 runs/tiny_1700000600")]
 pub(crate) struct CompareArgs {
     /// Folder of the first run
-    #[arg(value_name = "A")]
+    #[arg(value_name = "A", value_parser = model_path)]
     pub(crate) first: PathBuf,
 
     /// Folder of the second run
-    #[arg(value_name = "B")]
+    #[arg(value_name = "B", value_parser = model_path)]
     pub(crate) second: PathBuf,
 
     /// Print the result as JSON on stdout
