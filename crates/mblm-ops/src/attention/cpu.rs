@@ -77,8 +77,8 @@ pub(super) enum Saved {
     Lanes { weights: Tensor },
     /// The weights (n, h, t, s + t) before dropout.
     Dense { weights: Tensor },
-    /// The output (n, t, h·d_h); and the greatest score and 1 / Σ e^(score - greatest), (n, h, t,
-    /// 2).
+    /// The output (n, t, h·d_h); and the greatest score and 1 / Σ e^(score - greatest),
+    /// (n, h, t, 2).
     Blocked {
         tiles: Tiles,
         out: Tensor,

@@ -1,8 +1,8 @@
 // Attention: the parts that all forms share (rotation, sums), the form for float and for any head
 // size up to 128 channels, and the form for one query after many keys.
 //
-// Everywhere queries keep log2 Σ_j 2^(scale · score_j), `logs` (n, h, t), with scale =
-// log2(e)/√d_h, and keys are the rotated rows of the past and of the present.
+// Everywhere queries keep log2 Σ_j 2^(scale · score_j), `logs` (n, h, t), with
+// scale = log2(e)/√d_h, and keys are the rotated rows of the past and of the present.
 //
 // Longer than 450 lines: one file becomes one module for the driver, and its kernels share rotation
 // and sums.

@@ -8,8 +8,8 @@
 //
 // Queries and new keys are already rotated; key j is row j of the past, or row j - s of `kv`. Each
 // query keeps log2 Σ_j 2^(scale · score_j), `logs` (n, h, t), with scale = log2(e)/√d_h. The
-// backward pass reads the dot product of each query's output and its gradient from `dots` (n, h,
-// t).
+// backward pass reads the dot product of each query's output and its gradient from `dots`
+// (n, h, t).
 //
 // The backward pass computes the weights twice, once for each kind of block, so that every sum has
 // one owner and one order.
