@@ -3,12 +3,12 @@
 //! | module | holds |
 //! |---|---|
 //! | `product` | C = β C + A B of strided matrices ([`product()`], [`product_into`]), a block of C on each thread |
-//! | [`bf16`] | the same of numbers rounded to bfloat16: in AMX tiles, in vectors of VNNI pairs, or in `f32` |
+//! | [`bf16`] | the same for numbers rounded to bfloat16: in AMX tiles, in vectors of VNNI pairs, or in `f32` |
 //! | `packed` | B packed once, for products with few rows ([`PackedB`]) |
 //! | `parallel`, `rows` | loops over chunks of slices and over rows of tables |
 //! | `vector`, [`norm`] | sums and other arithmetic on slices |
 //! | `real` | the types of numbers, and functions of them that become vector code ([`Real`]) |
-//! | `processor` | what the processor can do ([`processor()`]) |
+//! | `processor` | the features of the processor ([`processor()`]) |
 //!
 //! The terms are those of BLIS. A product is computed in blocks of MC rows and NC columns of C and
 //! KC steps along k. Packed A lies in micro-panels of MR rows, packed B in micro-panels of NR

@@ -10,7 +10,7 @@ pub struct Processor {
     pub amx: bool,
     /// AVX-512 instructions that multiply pairs of bfloat16 numbers.
     pub avx512_bf16: bool,
-    /// Whether those instructions multiply bfloat16 faster than `f32`. True on AMD.
+    /// Whether these instructions multiply bfloat16 faster than `f32`. True on AMD.
     ///
     /// False on Intel: on a processor that issues half as many of them per cycle, training took 1.6
     /// times as long as with `f32`.

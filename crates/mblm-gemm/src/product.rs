@@ -43,7 +43,7 @@ const TILES: Partition = Partition {
 const NC_UNPACKED_A: usize = 128;
 const KC_UNPACKED_A: usize = 256;
 
-/// What multiplies a block.
+/// The backend that multiplies a block.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Backend {
     /// The `gemm` crate.

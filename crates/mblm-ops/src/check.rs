@@ -197,7 +197,7 @@ where
             .collect()
     }
 
-    /// Fails unless outputs and gradients equal those of the reference to the rounding of `dtype`.
+    /// Fails unless outputs and gradients equal the reference to the rounding of `dtype`.
     pub(crate) fn against_reference(&self, dtype: DType, device: &Device) -> Result<()> {
         let bound = match dtype {
             DType::F64 => 1e-12,

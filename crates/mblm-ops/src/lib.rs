@@ -7,7 +7,7 @@
 //! | `mod.rs` | formula and shapes, the public `forward` and `backward`, argument checks, dispatch by device, tests |
 //! | `reference.rs` | the reference implementation in ordinary tensor operations, differentiable by candle's autograd |
 //! | `cpu.rs` | the fused kernels for the CPU, generic over `f32` and `f64`; `decode` has none |
-//! | `cuda.rs`, `*.cu` | with the feature `cuda`: those for NVIDIA GPUs, for `f32` and `bf16` activations |
+//! | `cuda.rs`, `*.cu` | with the feature `cuda`: the kernels for NVIDIA GPUs, for `f32` and `bf16` activations |
 //!
 //! # Conventions
 //!

@@ -13,7 +13,7 @@ const MAX_THREADS: usize = 512;
 /// Blocks that fill a large GPU.
 const ENOUGH_BLOCKS: usize = 132 * 16;
 
-/// How a row is divided among the threads of a block, and the rows among blocks.
+/// The division of a row among the threads of a block, and of the rows among blocks.
 struct Work {
     width: usize,
     groups: usize,

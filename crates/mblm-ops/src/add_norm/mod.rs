@@ -30,7 +30,7 @@ use candle_core::{DType, Result, Tensor};
 
 use crate::{GradBuffer, fallback};
 
-/// How a row is scaled to unit root mean square.
+/// The scaling of a row to unit root mean square.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Norm {
     /// x / max(‖x‖₂ d^-½, 1e-8) · g, as in Transformer blocks.

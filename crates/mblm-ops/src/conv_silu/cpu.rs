@@ -12,7 +12,7 @@ const ROWS: usize = 32;
 /// Rows whose parameter gradients one task sums.
 const REDUCED_ROWS: usize = 256;
 
-/// Sequences whose gradient of a shared tail one task sums.
+/// Sequences per task of the sum of a shared tail's gradient.
 const SEQUENCES: usize = 64;
 
 /// The inputs, and e = [tail | x] by rows.

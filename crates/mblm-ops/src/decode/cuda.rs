@@ -11,7 +11,7 @@ use crate::cuda::{self, Kernel, Module, pointer};
 
 const MODULE: Module = module!(DECODE);
 
-/// Constants that equal those of the kernel.
+/// Constants that the kernel repeats.
 ///
 /// Threads and warps of a block, rows of a tile, columns of a chunk, products of a layer, layers of
 /// a launch.

@@ -540,7 +540,7 @@ __device__ __forceinline__ void decode(const Call& call) {
 
     const int keep = (d + 1) / 2, items = n * call.heads;
     Heads heads(call.dh);
-    // where the input of a product is published, and where its result
+    // where the input of a product is published, and where its result is
     uint32_t *from = nullptr, *words = call.words;
     float first_bias = 0.0f;
     Part part;

@@ -1,4 +1,4 @@
-//! The CPU kernels. The forward pass copies rows.
+//! The CPU kernels: the forward pass copies rows, the backward pass sums rows by id.
 //!
 //! The backward pass sorts the positions by id, so that each row of the table is the sum of a list
 //! of rows. Rows are summed in parallel, each list in the order of its positions.
@@ -55,7 +55,7 @@ pub(super) fn backward<T: Real>(
     })
 }
 
-/// Sorts positions by id: those of `id` are `order[starts[id]..starts[id + 1]]`, in their order.
+/// Sorts positions by id: `order[starts[id]..starts[id + 1]]` has the positions of `id`, in order.
 ///
 /// It is a counting sort.
 fn sort(ids: &[u32], vocabulary: usize) -> (Vec<usize>, Vec<usize>) {

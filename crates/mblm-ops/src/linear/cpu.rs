@@ -1,4 +1,4 @@
-//! The CPU kernels: matrix products straight into the result or the gradient buffer.
+//! The CPU kernels: matrix products written directly to the result or the gradient buffer.
 //!
 //! Decoding has one row per stream, too few for a product that packs its operands, so it reads a
 //! weight that was packed once ([`PackedB`]). The result of a row does not depend on the number of

@@ -1,4 +1,4 @@
-//! The rotation in one pass, a row at a time.
+//! The CPU kernel: the rotation in one pass, one row at a time.
 
 use candle_core::{Result, Tensor};
 use multiversion::multiversion;

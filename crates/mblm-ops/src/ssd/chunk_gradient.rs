@@ -3,7 +3,7 @@
 //! From the gradients of its outputs and of the states before and after it to the gradients of its
 //! inputs.
 //!
-//! The formulas are those of `gradient.rs`.
+//! The formulas are in `gradient.rs`.
 
 use candle_core::WithDType;
 use multiversion::multiversion;

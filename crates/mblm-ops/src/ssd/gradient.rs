@@ -23,7 +23,7 @@ use super::{Gradients, Inputs, ParameterGradients, Saved, Ssd};
 use crate::cpu::{Beta, Dims, Matrix, MatrixMut, Threads, product_into};
 use crate::cpu::{Real, Slice, add_assign, from_vec, par_chunks, par_map, par_reduce, split, zeros};
 
-/// Sequences whose gradient of a shared initial state one task sums.
+/// Sequences per task of the sum of a shared initial state's gradient.
 const SEQUENCES: usize = 16;
 
 pub(super) fn backward<T: Real>(

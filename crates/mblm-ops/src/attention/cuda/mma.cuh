@@ -6,7 +6,7 @@
 //   second; a: the same two rows, columns 2q, 2q + 1 (a[0], a[1]) and 2q + 8, 2q + 9 (a[2], a[3]),
 //   two numbers a register; b: rows 2q, 2q + 1 (first register) and 2q + 8, 2q + 9 (second), column
 //   g.
-// So two neighbouring c, rounded, are one a: weights go from one product into the next without
+// So two neighboring c, rounded, are one a: weights go from one product into the next without
 // leaving their registers.
 
 #pragma once
