@@ -1,21 +1,23 @@
-//! Matrix products, parallel loops and vector arithmetic on slices: what CPU kernels for neural networks share.
+//! Matrix products, parallel loops and vector arithmetic on slices, for neural-network CPU kernels.
 //!
 //! | module | holds |
 //! |---|---|
 //! | `product` | C = β C + A B of strided matrices ([`product()`], [`product_into`]), a block of C on each thread |
-//! | [`bf16`] | the same of numbers rounded to bfloat16: in AMX tiles, in vectors of VNNI pairs, or in `f32` |
+//! | [`bf16`] | the same for numbers rounded to bfloat16: in AMX tiles, in vectors of VNNI pairs, or in `f32` |
 //! | `packed` | B packed once, for products with few rows ([`PackedB`]) |
 //! | `parallel`, `rows` | loops over chunks of slices and over rows of tables |
 //! | `vector`, [`norm`] | sums and other arithmetic on slices |
 //! | `real` | the types of numbers, and functions of them that become vector code ([`Real`]) |
-//! | `processor` | what the processor can do ([`processor()`]) |
+//! | `processor` | the features of the processor ([`processor()`]) |
 //!
-//! Words are those of BLIS. A product is computed in blocks of MC rows and NC columns of C and KC steps along k. Packed A lies in
-//! micro-panels of MR rows, packed B in micro-panels of NR columns, so that the micro-kernel, whose micro-tile of MR × NR sums stays
-//! in registers, reads both one element after another. A VNNI pair is two steps along k of one row or column, side by side.
+//! The terms are those of BLIS. A product is computed in blocks of MC rows and NC columns of C and
+//! KC steps along k. Packed A lies in micro-panels of MR rows, packed B in micro-panels of NR
+//! columns: the micro-kernel, which keeps a micro-tile of MR × NR sums in registers, reads both
+//! sequentially. A VNNI pair is two steps along k of one row or column, side by side.
 //!
-//! **Results do not depend on the number of threads.** Loops are cut by size, and partial sums are added in a fixed order. Products are
-//! cut by the number of threads, but each element of C is summed along k in an order that depends on the sizes alone.
+//! **Results do not depend on the number of threads.** Loops are cut by size, and partial sums are
+//! added in a fixed order. Products are cut by the number of threads, but each element of C is
+//! summed along k in an order that depends on the sizes alone.
 
 mod amx;
 pub mod bf16;

@@ -1,6 +1,8 @@
-//! Matrices as they lie in slices, and what a product does with them: C = β C + A B, with A (m, k), B (k, n), C (m, n).
+//! Matrices in slices, and how products use them.
+//!
+//! C = β C + A B, with A (m, k), B (k, n), C (m, n).
 
-/// A matrix that is read: element (i, j) is `data[i · row_stride + j · column_stride]`.
+/// A matrix to read: element (i, j) is `data[i · row_stride + j · column_stride]`.
 #[derive(Clone, Copy, Debug)]
 pub struct Matrix<'a, T> {
     /// The elements, from element (0, 0) on.
@@ -21,29 +23,29 @@ impl<'a, T> Matrix<'a, T> {
         }
     }
 
-    /// The transpose, of the same elements.
+    /// The transpose; it shares the elements.
     pub fn transposed(self) -> Self {
         Self::new(self.data, self.column_stride, self.row_stride)
     }
 
-    /// Everything from element (`row`, `column`) on.
+    /// The part of the matrix from element (`row`, `column`) on.
     pub(crate) fn starting_at(self, row: usize, column: usize) -> Self {
         let start = row * self.row_stride + column * self.column_stride;
         Self::new(&self.data[start..], self.row_stride, self.column_stride)
     }
 
-    /// Whether the data has every element of a matrix of this many rows and columns, at least one of each.
+    /// Whether `data` has every element of a matrix of at least one row and one column.
     pub(crate) fn covers(&self, rows: usize, columns: usize) -> bool {
         self.data.len() > (rows - 1) * self.row_stride + (columns - 1) * self.column_stride
     }
 }
 
-/// A matrix that is written: element (i, j) is `data[i · row_stride + j]`.
+/// A matrix to write: element (i, j) is `data[i · row_stride + j]`.
 #[derive(Debug)]
 pub struct MatrixMut<'a, T> {
     /// The elements, from element (0, 0) on.
     pub data: &'a mut [T],
-    /// Elements from one row to the next, at least as many as there are columns.
+    /// Elements from one row to the next; at least the number of columns.
     pub row_stride: usize,
 }
 
@@ -54,7 +56,7 @@ impl<'a, T> MatrixMut<'a, T> {
     }
 }
 
-/// A [`MatrixMut`] whose elements need not be initialised, and blocks of which several threads write.
+/// A [`MatrixMut`] that may be uninitialized, and whose blocks several threads may write.
 #[derive(Clone, Copy)]
 pub(crate) struct MatrixPtr<T> {
     pub(crate) data: *mut T,
@@ -65,7 +67,7 @@ pub(crate) struct MatrixPtr<T> {
 unsafe impl<T: Send> Sync for MatrixPtr<T> {}
 
 impl<T> MatrixPtr<T> {
-    /// Everything from element (`row`, `column`) on.
+    /// The part of the matrix from element (`row`, `column`) on.
     ///
     /// # Safety
     /// The element belongs to the matrix.
@@ -96,19 +98,19 @@ impl Dims {
     }
 }
 
-/// What the product is added to.
+/// The value that the product is added to.
 #[derive(Clone, Copy, Debug)]
 pub enum Beta<'a, T> {
-    /// β = 0: nothing. C need not be initialised.
+    /// β = 0: nothing is added. C may be uninitialized.
     Zero,
-    /// β = 1: what C holds.
+    /// β = 1: C's current value.
     One,
-    /// β = 1 after every row of C became this bias (n). C need not be initialised.
+    /// The bias (n), the same for every row of C. C may be uninitialized.
     Bias(&'a [T]),
 }
 
 impl<T> Beta<'_, T> {
-    /// For the columns of C from `column` on.
+    /// The same for the columns of C from `column` on.
     pub(crate) fn starting_at(self, column: usize) -> Self {
         match self {
             Self::Bias(bias) => Self::Bias(&bias[column..]),
@@ -120,8 +122,8 @@ impl<T> Beta<'_, T> {
 /// How many threads a product uses.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Threads {
-    /// The calling one: for a task of a parallel loop.
+    /// The calling thread only: for a task of a parallel loop.
     One,
-    /// All of the pool that the calling thread belongs to.
+    /// All threads of the calling thread's pool.
     All,
 }

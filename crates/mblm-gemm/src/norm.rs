@@ -1,4 +1,4 @@
-//! Row arithmetic that RMS norms share.
+//! Row arithmetic shared by RMS norms.
 //!
 //! ```text
 //! y = s f g                  s a row, g the gain, f = 1 / √(mean(s²) + …)

@@ -5,12 +5,13 @@
 //!                                         filled up with zeros
 //! ```
 //!
-//! A micro-panel holds NR columns of B: a step along k is one vector of each micro-panel times one number of each row of x, and the
-//! sums of a tile of rows and micro-panels stay in registers from the first step to the last. So each sum goes through k in order,
-//! whatever the number of rows, micro-panels and threads.
+//! A micro-panel holds NR columns of B. One step along k multiplies one vector of each micro-panel
+//! by one number of each row of x; the sums of a tile of rows and micro-panels stay in registers
+//! from the first step to the last. So each sum runs through k in order, whatever the number of
+//! rows, micro-panels and threads.
 //!
-//! Products with few rows wait for the weight to come from memory. Where all its elements are bfloat16 numbers it is packed as
-//! such ([`Stored`]): half as much to wait for, and the same numbers to multiply.
+//! Products with few rows are limited by memory bandwidth. A weight whose elements are all bfloat16
+//! numbers is therefore packed as bfloat16 ([`Stored`]): half the bytes, the same values.
 
 use std::mem::MaybeUninit;
 use std::ops::Range;
@@ -27,21 +28,21 @@ use crate::vector::add_assign;
 /// Columns of B in a micro-panel: a vector register of 16 `f32`.
 const NR: usize = 16;
 
-/// Micro-panels that one tile takes at most.
+/// Most micro-panels of a tile.
 const MAX_PANELS: usize = 4;
 
 /// Fewest multiplications of a task.
 const MIN_WORK: usize = 1 << 15;
 
-/// A type that packed elements of T are stored as.
+/// A type in which packed elements of T are stored.
 pub trait Stored<T>: Copy + Send + Sync {
     /// Zero.
     const ZERO: Self;
 
-    /// `value` as this type; `None` where it would be another number.
+    /// `value` as this type; `None` if that would change the number.
     fn exactly(value: T) -> Option<Self>;
 
-    /// The number that products multiply.
+    /// The value used in products.
     fn value(self) -> T;
 }
 
@@ -72,7 +73,7 @@ impl Stored<f32> for bf16 {
         (bits & 0xffff == 0).then(|| Self::from_bits((bits >> 16) as u16))
     }
 
-    /// Unlike `half`, without a branch for signalling NaNs.
+    /// Unlike `half`, this does not branch for signaling NaNs.
     #[inline(always)]
     fn value(self) -> f32 {
         widen(self.to_bits())
@@ -101,12 +102,12 @@ impl<S> PackedB<S> {
         self.n
     }
 
-    /// k, at least 1.
+    /// k; at least 1.
     pub fn rows(&self) -> usize {
         self.k
     }
 
-    /// How many micro-panels there are.
+    /// The number of micro-panels.
     fn panels(&self) -> usize {
         self.n.div_ceil(NR)
     }
@@ -116,7 +117,9 @@ impl<S> PackedB<S> {
         first * NR..((first + count) * NR).min(self.n)
     }
 
-    /// Packs B = Wᵀ of `weight` W (n, k), row after row, where S can store every element of it; k is at least 1.
+    /// Packs B = Wᵀ of `weight` W (n, k), in row-major order; k is at least 1.
+    ///
+    /// Returns `None` if S cannot store every element exactly.
     pub fn from_transposed<T: Real>(weight: &[T], k: usize) -> Option<Self>
     where
         S: Stored<T>,
@@ -140,7 +143,7 @@ impl<S> PackedB<S> {
         Some(Self { data, n, k })
     }
 
-    /// `x` (r, k) · B, plus the row `bias` (n): (r, n), with tasks over the micro-panels.
+    /// y (r, n) = `x` (r, k) · B + `bias` (n), if given; tasks divide the micro-panels.
     pub fn product<T: Real>(&self, x: &[T], bias: Option<&[T]>) -> Vec<T>
     where
         S: Stored<T>,
@@ -180,7 +183,9 @@ impl<S> PackedB<S> {
         y
     }
 
-    /// `c` (r, columns) = x (r, k) · B for `count` micro-panels from `first` on; writes all of `c` and returns it.
+    /// `c` (r, columns) = x (r, k) · B for `count` micro-panels from `first` on.
+    ///
+    /// Writes all of `c` and returns it.
     fn multiply<'c, T: Real>(&self, c: &'c mut [MaybeUninit<T>], x: &[T], first: usize, count: usize) -> &'c mut [T]
     where
         S: Stored<T>,
@@ -188,7 +193,8 @@ impl<S> PackedB<S> {
         let columns = self.columns_of(first, count).len();
         assert_eq!(c.len(), x.len() / self.k * columns, "a row of C for each row of x");
         multiply(c, columns, x, &self.data[first * self.k..][..count * self.k], self.k);
-        // SAFETY: `c` has as many rows as `x`, of `columns` each, and every tile of rows and micro-panels has written its part.
+        // SAFETY: `c` has as many rows as `x`, of `columns` each, and every tile of rows and
+        // micro-panels has written its part.
         unsafe { &mut *(std::ptr::from_mut(c) as *mut [T]) }
     }
 }
@@ -205,7 +211,9 @@ fn multiply<T: Real, S: Stored<T>>(c: &mut [MaybeUninit<T>], columns: usize, x: 
     }
 }
 
-/// With tiles of R rows times P micro-panels; of rows that are left over, first two and then one meet [`MAX_PANELS`] at once.
+/// Multiplies in tiles of R rows times P micro-panels.
+///
+/// The remaining rows are taken in twos, then singly, with [`MAX_PANELS`] micro-panels.
 #[inline(always)]
 fn multiply_by<T: Real, S: Stored<T>, const FUSED: bool, const R: usize, const P: usize>(
     c: &mut [MaybeUninit<T>],
@@ -216,7 +224,7 @@ fn multiply_by<T: Real, S: Stored<T>, const FUSED: bool, const R: usize, const P
 ) {
     let (rows, count) = (x.len() / k, panels.len() / k);
     let (tiled, paired) = (rows / R * R, rows / 2 * 2);
-    // all rows meet a group of micro-panels while it is in the core's cache
+    // every row passes a group of micro-panels while the group is in the core's cache
     for panel in (0..count).step_by(MAX_PANELS) {
         let group = panel..(panel + MAX_PANELS).min(count);
         for row in (0..tiled).step_by(R) {
@@ -231,7 +239,7 @@ fn multiply_by<T: Real, S: Stored<T>, const FUSED: bool, const R: usize, const P
     }
 }
 
-/// R rows from row `row` on times a range of micro-panels, P at a time as far as that goes.
+/// Multiplies R rows from `row` on by a range of micro-panels: P at a time, then singly.
 #[inline(always)]
 fn tiles<T: Real, S: Stored<T>, const FUSED: bool, const R: usize, const P: usize>(
     c: &mut [MaybeUninit<T>],
@@ -251,7 +259,7 @@ fn tiles<T: Real, S: Stored<T>, const FUSED: bool, const R: usize, const P: usiz
     }
 }
 
-/// The micro-kernel: R rows from row `row` on times P micro-panels from `panel` on.
+/// The micro-kernel: R rows from `row` on times P micro-panels from `panel` on.
 #[inline(always)]
 fn micro_kernel<T: Real, S: Stored<T>, const FUSED: bool, const R: usize, const P: usize>(
     c: &mut [MaybeUninit<T>],
@@ -266,15 +274,15 @@ fn micro_kernel<T: Real, S: Stored<T>, const FUSED: bool, const R: usize, const 
     let panels: [&[[S; NR]]; P] = std::array::from_fn(|p| &panels[(panel + p) * k..][..k]);
     let mut sums = [[[T::zero(); NR]; P]; R];
     for step in 0..k {
-        // operands as arrays of their own: the compiler would not unroll loops that also check bounds, nor keep their sums in
-        // registers
+        // separate arrays: with bounds checks inside, the compiler neither unrolls the loops nor
+        // keeps their sums in registers
         let a: [T; R] = std::array::from_fn(|r| rows[r][step]);
         let b: [[T; NR]; P] = std::array::from_fn(|p| panels[p][step].map(S::value));
         for r in 0..R {
             for p in 0..P {
                 for lane in 0..NR {
                     let (sum, a, b) = (sums[r][p][lane], a[r], b[p][lane]);
-                    // fused only where that is one instruction
+                    // fused only where it is one instruction
                     sums[r][p][lane] = if FUSED { a.mul_add(b, sum) } else { sum + a * b };
                 }
             }

@@ -1,7 +1,7 @@
 //! Parallel loops whose result does not depend on the number of threads.
 //!
-//! Work is cut into chunks of a size that the caller gives, never by the number of threads; partial sums are added in the
-//! order of the chunks.
+//! Work is cut into chunks of a size that the caller gives, never by the number of threads. Partial
+//! sums are added in chunk order.
 
 use std::mem::MaybeUninit;
 use std::ops::Range;
@@ -11,17 +11,19 @@ use rayon::prelude::*;
 use crate::real::Real;
 use crate::vector::add_assign;
 
-/// The number of threads that parallel loops and matrix products use: those of the pool that this thread belongs to, else
-/// `RAYON_NUM_THREADS`, else one a core.
+/// The number of threads that parallel loops and matrix products use.
+///
+/// The size of this thread's pool if it has one, else `RAYON_NUM_THREADS`, else one thread per
+/// core.
 pub fn threads() -> usize {
     rayon::current_num_threads()
 }
 
-/// `work` on one of the threads that parallel loops use, where it is not there already.
+/// Runs `work` on a pool thread, unless the calling thread already is one.
 ///
-/// Any other thread hands every loop over and sleeps until the loop is done, which costs more than a short loop itself. So a
-/// computation of many loops, such as a step of decoding, is handed over as a whole. `work` must not wait for another thread that
-/// computes.
+/// A thread outside the pool hands over every loop and sleeps until it is done, which costs more
+/// than a short loop. So hand over a computation of many loops, such as a decoding step, as a
+/// whole. `work` must not wait for another computing thread.
 ///
 /// ```
 /// use mblm_gemm::{on_workers, par_map};
@@ -39,7 +41,7 @@ pub fn on_workers<R: Send>(work: impl FnOnce() -> R + Send) -> R {
 /// Calls `work(index, chunk)` for the consecutive chunks of `len` elements of `data`, in parallel.
 pub fn par_chunks<T: Send>(data: &mut [T], len: usize, work: impl Fn(usize, &mut [T]) + Sync + Send) {
     if data.len() <= len || threads() == 1 {
-        let chunks = data.chunks_mut(len.max(1)); // no elements may come in chunks of none
+        let chunks = data.chunks_mut(len.max(1)); // chunks_mut panics on 0
         return chunks.enumerate().for_each(|(index, chunk)| work(index, chunk));
     }
     data.par_chunks_mut(len)
@@ -47,8 +49,9 @@ pub fn par_chunks<T: Send>(data: &mut [T], len: usize, work: impl Fn(usize, &mut
         .for_each(|(index, chunk)| work(index, chunk));
 }
 
-/// `len` elements that nothing but `write(index, chunk)` writes, for consecutive chunks of `chunk` elements, in parallel: zeros that
-/// are written over would cost a pass over memory, on a single thread.
+/// A new vector of `len` elements; `write(index, chunk)` fills each chunk of `chunk`, in parallel.
+///
+/// The vector is not zeroed first: that would cost a single-threaded pass over memory.
 ///
 /// # Safety
 /// `write` writes every element of its chunk.
@@ -59,26 +62,28 @@ pub unsafe fn par_new<T: Send>(
 ) -> Vec<T> {
     let mut new = Vec::with_capacity(len);
     par_chunks(&mut new.spare_capacity_mut()[..len], chunk, write);
-    // SAFETY: the chunks cover the first `len` elements, and the caller's word is that all have been written.
+    // SAFETY: the chunks cover the first `len` elements, and the caller's word is that all have
+    // been written.
     unsafe { new.set_len(len) };
     new
 }
 
-/// `new`, filled with zeros. A task zeroes the part that it is about to fill, which then is in the cache: a pass of its own would go
-/// to memory.
+/// Fills `new` with zeros.
+///
+/// A task zeroes its own part just before filling it, so the part is already in the cache.
 pub fn zeroed<T: Real>(new: &mut [MaybeUninit<T>]) -> &mut [T] {
     new.fill(MaybeUninit::new(T::zero()));
     // SAFETY: all elements have just been written.
     unsafe { &mut *(std::ptr::from_mut(new) as *mut [T]) }
 }
 
-/// [`par_new`] of elements that are zeros before `work(index, chunk)` changes them.
+/// [`par_new`] of elements that are zero before `work(index, chunk)` changes them.
 pub fn par_zeroed<T: Real>(len: usize, chunk: usize, work: impl Fn(usize, &mut [T]) + Sync + Send) -> Vec<T> {
     // SAFETY: `zeroed` writes every element.
     unsafe { par_new(len, chunk, |index, new| work(index, zeroed(new))) }
 }
 
-/// `len` zeros, written by every thread where there are many.
+/// `len` zeros; many zeros are written by all threads.
 pub fn zeros<T: Real>(len: usize) -> Vec<T> {
     const CHUNK: usize = 1 << 16;
     if len <= 2 * CHUNK {
@@ -88,8 +93,9 @@ pub fn zeros<T: Real>(len: usize) -> Vec<T> {
     unsafe { par_new(len, CHUNK, |_, chunk| chunk.fill(MaybeUninit::new(T::zero()))) }
 }
 
-/// The results of `work(index, item)` for every item, in order; in parallel if `parallel`. A loop that is too short to be worth
-/// waking a thread says `false`.
+/// The results of `work(index, item)` for every item, in order; in parallel if `parallel`.
+///
+/// Pass `false` for loops too short to be worth waking a thread.
 pub fn par_map<A: Send, R: Send>(items: Vec<A>, parallel: bool, work: impl Fn(usize, A) -> R + Sync + Send) -> Vec<R> {
     if !parallel || items.len() <= 1 || threads() == 1 {
         return items.into_iter().enumerate().map(|(i, item)| work(i, item)).collect();
@@ -101,7 +107,8 @@ pub fn par_map<A: Send, R: Send>(items: Vec<A>, parallel: bool, work: impl Fn(us
         .collect()
 }
 
-/// Consecutive parts of `data` of the given lengths, which together must not be longer than `data`.
+/// Consecutive parts of `data` of the given lengths, whose sum must not exceed the length of
+/// `data`.
 pub fn split<T>(mut data: &mut [T], lengths: impl IntoIterator<Item = usize>) -> Vec<&mut [T]> {
     lengths
         .into_iter()
@@ -113,8 +120,9 @@ pub fn split<T>(mut data: &mut [T], lengths: impl IntoIterator<Item = usize>) ->
         .collect()
 }
 
-/// Sums, element by element, what `work(range, partial)` adds to a zeroed `partial` of `len` elements for consecutive
-/// ranges of `chunk` items covering `0..items`, and adds the total to `to`.
+/// Sums over ranges: `work(range, partial)` adds to a zeroed `partial`; `to` gets the total.
+///
+/// The consecutive ranges of `chunk` items cover `0..items`; `partial` has the length of `to`.
 pub fn par_reduce<T: Real>(
     items: usize,
     chunk: usize,

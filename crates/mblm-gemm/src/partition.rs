@@ -1,29 +1,34 @@
-//! How a result C (m, n) is cut into blocks, one a thread.
+//! Cuts a result C (m, n) into blocks, one per thread.
 //!
-//! A block is a product on one thread: threads that share a block wait for each other between steps along k. The sums of a
-//! block run in an order that depends on k alone. The `gemm` crate has other orders for results of one row or column, which are not
-//! cut, and for results of at most 64 rows and columns, which no block of a cut result is.
+//! Each block is a product on one thread: threads that share a block wait for each other between
+//! steps along k. The sums of a block run in an order that depends on k alone. The `gemm` crate
+//! uses other orders only for results of one row or column, which are not cut, and for results of
+//! at most 64 rows and columns, which are smaller than any block of a cut result.
 
 use std::ops::Range;
 
 use crate::matrix::Dims;
 
-/// A rule for cutting.
+/// The rule by which C is cut.
 pub(crate) struct Partition {
-    /// Rows of a block are a multiple of this, and columns of that: cuts elsewhere would leave more micro-tiles that are not full.
+    /// Rows of a block are a multiple of `mr`, columns a multiple of `nr`.
+    ///
+    /// Other cuts would leave more partial micro-tiles.
     pub(crate) mr: usize,
     pub(crate) nr: usize,
-    /// What packing a number of B costs, in numbers of A that are packed or read.
+    /// The cost of packing a number of B, relative to packing or reading a number of A.
     pub(crate) b_cost: usize,
 }
 
 impl Partition {
-    /// Into how many parts the rows and the columns of C are cut: one block a thread, where C is large enough, the largest block as
-    /// small as can be, and so that least is read and packed again.
+    /// The numbers of parts into which the rows and the columns of C are cut.
+    ///
+    /// If C is large enough, there is one block per thread. The largest block is as small as
+    /// possible; among equal cuts, the one that repeats the least reading and packing wins.
     pub(crate) fn counts(&self, Dims { m, n, k }: Dims, threads: usize) -> (usize, usize) {
-        /// Fewest multiplications of a product that several threads share.
+        /// Fewest multiplications for which several threads share a product.
         const MIN_WORK: usize = 1 << 20;
-        /// Multiplications that take as long as it does to write a number.
+        /// The cost of writing a number, in multiplications.
         const WRITTEN: usize = 16;
         /// Fewest rows, or columns, of a block.
         const MIN_SIZE: usize = 128;
@@ -39,7 +44,7 @@ impl Partition {
     }
 }
 
-/// Part `index` of `count` of `0..size`, a multiple of `unit` long but for the last one.
+/// Part `index` of `count` of `0..size`; all but the last are multiples of `unit` long.
 pub(crate) fn part(size: usize, unit: usize, index: usize, count: usize) -> Range<usize> {
     let units = size.div_ceil(unit);
     let start = |index: usize| (index * units / count * unit).min(size);

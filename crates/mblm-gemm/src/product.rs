@@ -1,9 +1,11 @@
-//! Matrix products C = β C + A B of strided matrices, a block of C on each thread.
+//! Matrix products C = β C + A B of strided matrices, one block of C per thread.
 //!
-//! A block is multiplied by the `gemm` crate, or in AMX tiles ([`crate::amx`]) where its numbers are rounded to bfloat16.
+//! A block is multiplied by the `gemm` crate, or by AMX tiles ([`crate::amx`]) if it is rounded to
+//! bfloat16.
 //!
-//! The `gemm` crate always packs B. It packs A where the elements of a row of A have gaps between them and C has many columns. So
-//! partitions cut columns rather than rows, and an A with gaps meets few columns at a time.
+//! The `gemm` crate always packs B. It packs A if the elements of A's rows are not contiguous and C
+//! has many columns. So partitions cut columns rather than rows, and a non-contiguous A is
+//! multiplied by few columns at a time.
 
 use std::any::TypeId;
 
@@ -16,10 +18,12 @@ use crate::parallel::{threads, zeros};
 use crate::partition::{Partition, part};
 use crate::real::Real;
 
-/// Columns of C that the micro-kernel of the `gemm` crate takes.
+/// Columns of C in a micro-kernel of the `gemm` crate.
 const NR: usize = 16;
 
-/// The `gemm` crate packs B: parts of 1024 rows and of 128 columns of a result (2048, 256) take the same time.
+/// The `gemm` crate packs B.
+///
+/// For a result (2048, 256), parts of 1024 rows take the same time as parts of 128 columns.
 const GEMM_CRATE: Partition = Partition {
     mr: 6,
     nr: NR,
@@ -32,17 +36,19 @@ const TILES: Partition = Partition {
     b_cost: 1,
 };
 
-/// Columns of C at a time whose A, with gaps along k, is read without packing it; and steps along k at a time, which leave the part of
-/// A that is read again for every few rows in the cache.
+/// Columns of C, and steps along k, at a time for an A whose steps along k are not contiguous.
+///
+/// With so few columns the `gemm` crate does not pack A; with so few steps, the part of A that it
+/// rereads for every few rows stays in the cache.
 const NC_UNPACKED_A: usize = 128;
 const KC_UNPACKED_A: usize = 256;
 
-/// What multiplies a block.
+/// The backend that multiplies a block.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Backend {
     /// The `gemm` crate.
     GemmCrate,
-    /// AMX tiles, which round numbers of `f32` to bfloat16.
+    /// AMX tiles, which round `f32` to bfloat16.
     Tiles(TileUnit),
 }
 
@@ -55,7 +61,9 @@ impl Backend {
     }
 }
 
-/// A new C (m, n), row after row, = the row `bias` (n), or nothing, + A B, on every thread.
+/// A new C (m, n) = bias + A B in row-major order, computed on all threads.
+///
+/// The row `bias` (n) is added to every row of C, if given.
 ///
 /// ```
 /// use mblm_gemm::{Dims, Matrix, product};
@@ -68,7 +76,7 @@ pub fn product<T: Real>(bias: Option<&[T]>, dims: Dims, a: Matrix<T>, b: Matrix<
     product_by(Backend::GemmCrate, bias, dims, a, b)
 }
 
-/// [`product`] with this backend.
+/// [`product`] with a given backend.
 pub(crate) fn product_by<T: Real>(
     backend: Backend,
     bias: Option<&[T]>,
@@ -108,7 +116,7 @@ pub fn product_into<T: Real>(c: MatrixMut<T>, beta: Beta<T>, dims: Dims, a: Matr
     product_into_by(Backend::GemmCrate, c, beta, dims, a, b, threads);
 }
 
-/// [`product_into`] with this backend.
+/// [`product_into`] with a given backend.
 pub(crate) fn product_into_by<T: Real>(
     backend: Backend,
     c: MatrixMut<T>,
@@ -141,11 +149,12 @@ pub(crate) fn product_into_by<T: Real>(
         data: data.as_mut_ptr(),
         row_stride,
     };
-    // SAFETY: the assertion above keeps every element that is written inside `data`, which is borrowed mutably.
+    // SAFETY: the assertion above keeps every element that is written inside `data`, which is
+    // borrowed mutably.
     unsafe { multiply(backend, c, beta, dims, a, b, threads) }
 }
 
-/// [`product_into`] of at least one step along k.
+/// [`product_into`] for at least one step along k.
 ///
 /// # Safety
 /// Every element of C may be written, and nobody else uses it; for [`Beta::One`] it holds a number.
@@ -168,7 +177,7 @@ unsafe fn multiply<T: Real>(
         Threads::All => partition.counts(dims, threads()),
         Threads::One => (1, 1),
     };
-    let c = &c; // of which the closure would otherwise capture the pointer alone
+    let c = &c; // else the closure would capture the raw pointer, which is not `Sync`
     let multiply_block = |index: usize| {
         let rows = part(m, partition.mr, index / across, down);
         let columns = part(n, partition.nr, index % across, across);
@@ -193,10 +202,10 @@ unsafe fn multiply<T: Real>(
     }
 }
 
-/// [`amx::multiply`] of numbers that are of `f32`.
+/// [`amx::multiply`] where T is `f32`.
 ///
 /// # Safety
-/// That of [`multiply`].
+/// As for [`multiply`].
 unsafe fn in_tiles<T: Real>(unit: TileUnit, c: MatrixPtr<T>, beta: Beta<T>, dims: Dims, a: Matrix<T>, b: Matrix<T>) {
     fn single<T: Real>(numbers: &[T]) -> &[f32] {
         assert_eq!(TypeId::of::<T>(), TypeId::of::<f32>());
@@ -220,7 +229,7 @@ unsafe fn in_tiles<T: Real>(unit: TileUnit, c: MatrixPtr<T>, beta: Beta<T>, dims
 /// A product by the `gemm` crate, on this thread.
 ///
 /// # Safety
-/// That of [`multiply`]; A and B cover the product.
+/// As for [`multiply`]; A and B cover the product.
 unsafe fn by_gemm_crate<T: Real>(c: MatrixPtr<T>, beta: Beta<T>, dims: Dims, a: Matrix<T>, b: Matrix<T>) {
     let Dims { m, n, k } = dims;
     if let Beta::Bias(bias) = beta {
@@ -239,8 +248,9 @@ unsafe fn by_gemm_crate<T: Real>(c: MatrixPtr<T>, beta: Beta<T>, dims: Dims, a: 
         for index in 0..parts {
             let columns = part(n, NR, index, parts);
             let (a, b) = (a.starting_at(0, step), b.starting_at(step, columns.start));
-            // SAFETY: the caller's word keeps every element that the strides reach inside its slice; C being nobody else's it overlaps
-            // neither A nor B. What the product adds to is there: the bias, or what the first steps have written.
+            // SAFETY: the caller's word keeps every element that the strides reach inside its
+            // slice; C being nobody else's it overlaps neither A nor B. What the product adds to is
+            // there: the bias, or what the first steps have written.
             unsafe {
                 gemm::gemm(
                     m,
@@ -272,7 +282,9 @@ unsafe fn by_gemm_crate<T: Real>(c: MatrixPtr<T>, beta: Beta<T>, dims: Dims, a: 
 mod tests {
     use super::*;
 
-    /// Threads change where a result is cut, not what it is; 600 and 1500 steps are more than the `gemm` crate sums at once.
+    /// The number of threads changes the cuts, not the results.
+    ///
+    /// 600 and 1500 steps are more than the `gemm` crate sums at once.
     #[test]
     fn any_number_of_threads_gives_the_same_bits() {
         [Backend::GemmCrate, Backend::Tiles(TileUnit::any())]

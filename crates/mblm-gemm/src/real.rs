@@ -1,14 +1,14 @@
-//! The numbers that kernels compute with, and functions of them that loops turn into vector code.
+//! The number types of the kernels, and functions of them that vectorize in loops.
 //!
-//! The `f32` functions are polynomials and bit operations without branches or library calls. The `f64` functions, which
-//! checks against finite differences use, call `libm`.
+//! The `f32` functions are polynomials and bit operations without branches or library calls. The
+//! `f64` functions, used by finite-difference checks, call `libm`.
 
 use std::fmt::Debug;
 use std::iter::Sum;
 
 use num_traits::{Float, NumAssign};
 
-/// A type of numbers: `f32` for work, `f64` for checks.
+/// A number type: `f32` for work, `f64` for checks.
 ///
 /// ```
 /// use mblm_gemm::Real;
@@ -32,8 +32,10 @@ pub trait Real: Float + NumAssign + Sum + Debug + Send + Sync + 'static {
         Self::one() / (Self::one() + (-self).fast_exp())
     }
 
-    /// ln(1 + e^self), without overflow: max(self, 0) + ln(1 + u) with u = e^-|self|, and ln(1 + u) = 2 artanh(s) with
-    /// s = u / (2 + u) ≤ 1/3 as a power series in s².
+    /// ln(1 + e^self), without overflow.
+    ///
+    /// max(self, 0) + ln(1 + u) with u = e^-|self|, where ln(1 + u) = 2 artanh(s) is a power series
+    /// in s² with s = u / (2 + u) ≤ 1/3.
     #[inline(always)]
     fn softplus(self) -> Self {
         let positive = if self > Self::zero() { self } else { Self::zero() };
@@ -88,7 +90,9 @@ impl Real for f32 {
         p * first * second
     }
 
-    /// Rational approximation x·P(x²)/Q(x²) on [-4, 4], beyond which erf is ±1 in `f32`; absolute error below 5e-7.
+    /// Rational approximation x·P(x²)/Q(x²) on [-4, 4], beyond which erf is ±1 in `f32`.
+    ///
+    /// The absolute error is below 5e-7.
     #[inline(always)]
     fn fast_erf(self) -> f32 {
         let x = if self > 4.0 { 4.0 } else { self };
@@ -139,7 +143,7 @@ mod tests {
             let x = i as f32 / 100.0;
             let exact = libm::exp(f64::from(x));
             let error = (f64::from(x.fast_exp()) - exact).abs();
-            // relative where the result is a normal number, absolute below
+            // relative error for normal results, absolute error below
             assert!(
                 error <= 2.5e-7 * exact + 3e-45,
                 "exp({x}): {} against {exact}",

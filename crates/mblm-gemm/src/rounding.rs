@@ -1,15 +1,15 @@
-//! Rounding to bfloat16: the upper half of a number of `f32`, ties to even.
+//! Rounding to bfloat16, the upper half of an `f32`; ties to even.
 
 /// The bits of the bfloat16 nearest to `x`, ties to even; NaN stays NaN.
 #[inline(always)]
 pub(crate) fn round(x: f32) -> u16 {
     let bits = x.to_bits();
     let rounded = bits.wrapping_add(0x7fff + (bits >> 16 & 1));
-    let quiet = bits | 0x0040_0000; // rounding could turn a NaN's bits into those of a number
+    let quiet = bits | 0x0040_0000; // rounding could turn the bits of a NaN into a number
     ((if x.is_nan() { quiet } else { rounded }) >> 16) as u16
 }
 
-/// The number whose bits as a bfloat16 these are.
+/// The number with these bfloat16 bits.
 #[inline(always)]
 pub(crate) fn widen(bits: u16) -> f32 {
     f32::from_bits(u32::from(bits) << 16)

@@ -1,4 +1,4 @@
-//! Parallel loops over the rows of tables: each chunk of rows fills its part of the results and adds to a sum.
+//! Parallel loops over table rows: each chunk fills its part of the results and adds to a sum.
 
 use std::ops::Range;
 
@@ -8,18 +8,21 @@ use crate::parallel::{par_chunks, zeroed};
 use crate::real::Real;
 use crate::vector::add_assign;
 
-/// Elements of one table in a chunk: far more work than handing the chunk to a thread, and few enough to stay in the cache between two
-/// passes over them.
+/// Elements of one table in a chunk.
+///
+/// Large enough to outweigh the cost of a task, small enough to stay in the cache between two
+/// passes.
 const CHUNK: usize = 32_768;
 
-/// Columns of the sum that one task adds up.
+/// Columns of the sum that one task adds.
 const COLUMNS: usize = 256;
 
 /// Calls `work(range, parts, partial)` for consecutive ranges covering `0..rows`, in parallel.
 ///
-/// `results` are tables with their row widths, of which `work` gets the rows of its range; the widest decides how many
-/// rows make a chunk. An empty table gives empty parts, but its width counts. What `work` adds to the zeroed `partial`
-/// is added to `sum`, in the order of the ranges.
+/// `results` are tables and their row widths; `work` gets the rows of its range. The widest table
+/// sets the number of rows in a chunk. An empty table gives empty parts, but its width counts.
+/// `work` adds to a zeroed `partial`; the partial sums are added to `sum` in the order of the
+/// ranges.
 pub fn par_rows<T: Real, const N: usize>(
     rows: usize,
     results: [(&mut [T], usize); N],
@@ -29,7 +32,7 @@ pub fn par_rows<T: Real, const N: usize>(
     in_chunks(rows, results, sum, work);
 }
 
-/// [`par_rows`] of tables of elements that may be no numbers yet.
+/// [`par_rows`] of tables that may be uninitialized.
 fn in_chunks<U: Send, T: Real, const N: usize>(
     rows: usize,
     results: [(&mut [U], usize); N],
@@ -69,7 +72,7 @@ fn in_chunks<U: Send, T: Real, const N: usize>(
     });
 }
 
-/// [`par_rows`] into new tables of rows as wide as `widths` says, zeros before `work` fills them.
+/// [`par_rows`] into new tables with rows of `widths`, zero before `work` fills them.
 pub fn par_new_rows<T: Real, const N: usize>(
     rows: usize,
     widths: [usize; N],
@@ -79,7 +82,7 @@ pub fn par_new_rows<T: Real, const N: usize>(
     let mut tables = widths.map(|width| Vec::with_capacity(rows * width));
     let mut width = widths.into_iter();
     let new = tables.each_mut().map(|table| {
-        let width = width.next().unwrap_or_default(); // there are as many
+        let width = width.next().unwrap_or_default(); // both arrays have N elements
         (&mut table.spare_capacity_mut()[..rows * width], width)
     });
     in_chunks(rows, new, sum, |range, parts, sum| work(range, parts.map(zeroed), sum));

@@ -1,4 +1,4 @@
-//! Numbers for the tests, the same on every machine.
+//! Reproducible numbers for the tests.
 
 /// `count` numbers in [-1, 1), by SplitMix64.
 pub(crate) fn numbers(count: usize, seed: u64) -> Vec<f32> {

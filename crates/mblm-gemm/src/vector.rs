@@ -1,13 +1,13 @@
-//! Arithmetic on slices, written so that the compiler turns it into vector code, with sums in a fixed order.
+//! Arithmetic on slices that the compiler vectorizes, with sums in a fixed order.
 //!
-//! A sum has one partial sum for each lane of a vector. The elements left over at the end are added to the total of the lanes, or, in
-//! [`dots`], to the first lanes.
+//! A sum has one partial sum per vector lane. Leftover elements are added to the total of the
+//! lanes, or, in [`dots`], to the first lanes.
 
 use multiversion::multiversion;
 
 use crate::real::Real;
 
-/// Independent partial sums of the reductions below: enough to fill a vector register of 16 `f32`.
+/// Partial sums of the reductions below: enough to fill a vector register of 16 `f32`.
 const LANES: usize = 16;
 
 /// `to[i] += from[i]`.
@@ -73,20 +73,21 @@ pub fn dot3<T: Real>(a: &[T], b: &[T], c: &[T]) -> T {
     total
 }
 
-/// `out[j] = x · row j`, where row j begins `j · stride` elements into `rows`; each product is summed in the same order whatever
-/// the number of rows.
+/// `out[j] = x · row j`, where row j begins at element `j · stride` of `rows`.
+///
+/// The order of each sum does not depend on the number of rows.
 #[inline(always)]
 pub fn dots<T: Real>(out: &mut [T], x: &[T], rows: &[T], stride: usize) {
     dots_of_rows(out, (x, 0), (rows, stride), x.len());
 }
 
-/// `out[j] = x_j · row j` of consecutive vectors of `len` elements, summed as in [`dots`].
+/// `out[j] = x_j · row j` for consecutive vectors of `len` elements, summed as in [`dots`].
 #[inline(always)]
 pub fn dots_of_pairs<T: Real>(out: &mut [T], x: &[T], rows: &[T], len: usize) {
     dots_of_rows(out, (x, len), (rows, len), len);
 }
 
-/// First the lanes of a group of rows, then the sums over the lanes: as loops of their own, both become vector code.
+/// Two loops, each of which vectorizes: the lanes of a group of rows, then the sums over lanes.
 #[inline(always)]
 fn dots_of_rows<T: Real>(out: &mut [T], (x, x_stride): (&[T], usize), (rows, stride): (&[T], usize), len: usize) {
     const GROUP: usize = 8;
@@ -118,7 +119,7 @@ fn add_rest<T: Real>(lanes: &mut [T; LANES], x: &[T], row: &[T]) {
     }
 }
 
-/// The sum of the lanes, by halves.
+/// The sum of the lanes, added in halves.
 #[inline(always)]
 fn sum_of_lanes<T: Real>(mut lanes: [T; LANES]) -> T {
     let mut width = LANES / 2;
@@ -151,9 +152,9 @@ pub fn sum<T: Real>(a: &[T]) -> T {
     total
 }
 
-/// Asks the processor to load `data` into its caches while it computes something else; does nothing where there is no such request.
+/// Prefetches `data` into the caches; does nothing on processors without a prefetch instruction.
 ///
-/// For rows that the processor does not prefetch by itself: its own prefetching stops at the end of every page of memory.
+/// Meant for rows that the hardware prefetcher misses: it stops at every page boundary.
 #[inline(always)]
 pub fn prefetch<T>(data: &[T]) {
     #[cfg(target_arch = "x86_64")]

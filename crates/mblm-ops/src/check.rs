@@ -1,14 +1,16 @@
-//! The one check that every operation passes: values and every gradient of the fused operation equal those of its
-//! reference implementation, in each type and on each device, and its gradients equal finite differences in `f64`.
+//! The check that every operation passes. [`op_test!`] turns a [`Check`] into tests.
 //!
-//! [`op_test!`] turns a [`Check`] into tests.
+//! Values and gradients of the fused operation equal its reference implementation, in each type and
+//! on each device, and its gradients equal finite differences in `f64`.
 
 use candle_core::{DType, Device, Result, Tensor};
 
 use crate::testing::uniform;
 use crate::{GradBuffer, fallback, relative_error};
 
-/// Turns each `name: check` into a module of tests: per type and device against the reference, and finite differences.
+/// Turns each `name: check` into a module of tests.
+///
+/// The tests compare with the reference per type and device, and with finite differences.
 macro_rules! op_test {
     ($($name:ident: $check:expr)*) => {$(
         mod $name {
@@ -45,16 +47,16 @@ macro_rules! op_test {
 }
 pub(crate) use op_test;
 
-/// Names an operation and draws its inputs.
+/// The name and the inputs of an operation under test.
 pub(crate) struct Harness {
     name: &'static str,
     inputs: Vec<Tensor>,
-    /// Inputs that are `f32` where the others are `bf16`.
+    /// Indices of the inputs that are `f32` if the others are `bf16`.
     wide: Vec<usize>,
 }
 
 impl Harness {
-    /// Inputs of these shapes, uniform in [-1, 1).
+    /// A harness with inputs of these shapes, uniform in [-1, 1).
     pub(crate) fn new(name: &'static str, shapes: &[&[usize]]) -> Self {
         let inputs = shapes
             .iter()
@@ -68,20 +70,21 @@ impl Harness {
         }
     }
 
-    /// Names the inputs that stay `f32` where activations are `bf16`: parameters that are no weights of linear layers, and states
-    /// of scans.
+    /// Sets the inputs that stay `f32` if the activations are `bf16`.
+    ///
+    /// They are parameters other than the weights of linear layers, and states of scans.
     pub(crate) fn wide(mut self, inputs: &[usize]) -> Self {
         self.wide = inputs.to_vec();
         self
     }
 
-    /// Moves input `index` to `scale · x + shift`, for inputs that live elsewhere than in [-1, 1).
+    /// Maps input `index` to `scale · x + shift`, for inputs that live outside [-1, 1).
     pub(crate) fn affine(mut self, index: usize, scale: f64, shift: f64) -> Self {
         self.inputs[index] = self.inputs[index].affine(scale, shift).expect("f64 on the CPU");
         self
     }
 
-    /// The reference implementation: outputs from inputs, in ordinary tensor operations.
+    /// Sets the reference implementation: outputs from inputs, in ordinary tensor operations.
     pub(crate) fn reference<R>(self, reference: R) -> WithReference<R>
     where
         R: Fn(&[Tensor]) -> Result<Vec<Tensor>>,
@@ -93,14 +96,14 @@ impl Harness {
     }
 }
 
-/// A harness that knows the reference.
+/// A harness with a reference implementation.
 pub(crate) struct WithReference<R> {
     harness: Harness,
     reference: R,
 }
 
 impl<R> WithReference<R> {
-    /// The fused operation: outputs and what it saves for the backward pass.
+    /// Sets the fused operation: outputs, and the values saved for the backward pass.
     pub(crate) fn fused<F, S>(self, fused: F) -> WithFused<R, F>
     where
         F: Fn(&[Tensor]) -> Result<(Vec<Tensor>, S)>,
@@ -113,7 +116,7 @@ impl<R> WithReference<R> {
     }
 }
 
-/// A harness that knows the reference and the fused forward.
+/// A harness with a reference implementation and a fused forward pass.
 pub(crate) struct WithFused<R, F> {
     harness: Harness,
     reference: R,
@@ -121,8 +124,10 @@ pub(crate) struct WithFused<R, F> {
 }
 
 impl<R, F> WithFused<R, F> {
-    /// The fused backward pass: from inputs, saved values and output gradients to input gradients. The gradient of an
-    /// input that is a parameter goes to its buffer, and `None` takes its place.
+    /// Sets the fused backward pass: from inputs, saved values and output gradients to input
+    /// gradients.
+    ///
+    /// The gradient of a parameter goes to its buffer, and `None` takes its place.
     pub(crate) fn backward<B, S>(self, backward: B) -> Check<R, F, B>
     where
         F: Fn(&[Tensor]) -> Result<(Vec<Tensor>, S)>,
@@ -137,7 +142,7 @@ impl<R, F> WithFused<R, F> {
     }
 }
 
-/// An operation, ready to be checked.
+/// A complete check of an operation.
 pub(crate) struct Check<R, F, B> {
     harness: Harness,
     reference: R,
@@ -192,7 +197,7 @@ where
             .collect()
     }
 
-    /// Fails unless outputs and gradients equal those of the reference to the rounding of `dtype`.
+    /// Fails unless outputs and gradients equal the reference to the rounding of `dtype`.
     pub(crate) fn against_reference(&self, dtype: DType, device: &Device) -> Result<()> {
         let bound = match dtype {
             DType::F64 => 1e-12,
@@ -223,8 +228,10 @@ where
         Ok(())
     }
 
-    /// Fails unless outputs and gradients on the first CUDA device equal those of the reference, computed in `f64` on the CPU
-    /// from the same numbers, to the rounding of `dtype`.
+    /// Fails unless CUDA outputs and gradients equal the reference to the rounding of `dtype`.
+    ///
+    /// Runs on the first CUDA device. The reference is computed in `f64` on the CPU from the same
+    /// numbers.
     #[cfg(feature = "cuda")]
     pub(crate) fn against_reference_on_cuda(&self, dtype: DType) -> Result<()> {
         let bound = match dtype {
@@ -248,7 +255,7 @@ where
         };
         let exact_inputs = exact(&inputs)?;
         let expected = (self.reference)(&exact_inputs)?;
-        // what is written nowhere shall not look right: memory that is given out next holds NaN
+        // fills freed memory with NaN, so that elements that a kernel does not write show up
         drop(Tensor::full(f32::NAN, 1 << 22, &device)?);
         let (found, saved) = (self.fused)(&inputs)?;
         assert_eq!(found.len(), expected.len(), "{}: number of outputs", self.harness.name);
@@ -279,7 +286,7 @@ where
         Ok(())
     }
 
-    /// Fails unless the fused gradients equal central differences of the fused outputs in `f64` on the CPU.
+    /// Fails unless the fused gradients equal central differences in `f64` on the CPU.
     pub(crate) fn finite_differences(&self) -> Result<()> {
         const STEP: f64 = 1e-5;
         let inputs = self.inputs(DType::F64, &Device::Cpu)?;

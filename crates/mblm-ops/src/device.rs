@@ -1,5 +1,4 @@
-//! What depends on the device beside the kernels: its name and memory, sizes of work, and sums that need more digits than the type
-//! of what is summed.
+//! Device properties beside the kernels: name, memory, work sizes, and sums in a wider type.
 //!
 //! ```
 //! let device = mblm_ops::device::open("cpu")?;
@@ -11,10 +10,13 @@ use candle_core::{Device, Result, Tensor};
 
 use crate::widened;
 
-/// The device of this name: `cpu`, `cuda` (the first one), `cuda:N`, or `auto`, the first CUDA device where there is one.
+/// The device of this name: `cpu`, `cuda` (the first), `cuda:N`, or `auto`.
+///
+/// `auto` is the first CUDA device if there is one, else the CPU.
 ///
 /// # Errors
-/// A name that is none, a CUDA device that is not there, or any in a program that was built without the feature `cuda`.
+/// An unknown name, a missing CUDA device, or any CUDA device in a build without the feature
+/// `cuda`.
 pub fn open(name: &str) -> Result<Device> {
     let ordinal = match name {
         "cpu" => return Ok(Device::Cpu),
@@ -46,7 +48,7 @@ fn cuda(ordinal: usize) -> Result<Device> {
     )
 }
 
-/// The instruction sets that the processor's kernels use here.
+/// The instruction sets that the CPU kernels use on this processor.
 pub fn instructions() -> &'static str {
     #[cfg(target_arch = "x86_64")]
     {
@@ -64,7 +66,7 @@ pub fn instructions() -> &'static str {
     "portable"
 }
 
-/// The device's name for people.
+/// A readable name of the device.
 pub fn name(device: &Device) -> String {
     match device {
         Device::Cpu => format!("cpu, {} threads", crate::cpu::threads()),
@@ -87,7 +89,7 @@ fn place(device: &Device) -> String {
 
 /// Free and total bytes of the device's own memory; `None` for the CPU.
 ///
-/// Memory that this program has used and may use again does not count as free.
+/// Memory that this program holds for reuse does not count as free.
 pub fn memory(device: &Device) -> Result<Option<(usize, usize)>> {
     match device {
         #[cfg(feature = "cuda")]
@@ -96,7 +98,7 @@ pub fn memory(device: &Device) -> Result<Option<(usize, usize)>> {
     }
 }
 
-/// Whether an operation failed because a device's memory is used up.
+/// Whether an operation failed because the device is out of memory.
 pub fn is_out_of_memory(error: &candle_core::Error) -> bool {
     let text = format!("{error:?}");
     ["CUDA_ERROR_OUT_OF_MEMORY", "CUBLAS_STATUS_ALLOC_FAILED"]
@@ -104,8 +106,9 @@ pub fn is_out_of_memory(error: &candle_core::Error) -> bool {
         .any(|kind| text.contains(kind))
 }
 
-/// Rows that a GPU, or the CPU, computes at its full speed, and few enough that what a training pass keeps of them is small: products
-/// and launches cost a GPU the same time below some ten thousand rows.
+/// Rows that a GPU, or the CPU, computes at full speed while a training pass keeps little for them.
+///
+/// Below some ten thousand rows, products and launches take a GPU the same time.
 pub fn rows_at_once(gpu: bool) -> usize {
     match gpu {
         true => 24_576,
@@ -113,18 +116,19 @@ pub fn rows_at_once(gpu: bool) -> usize {
     }
 }
 
-/// Rows of `width` numbers that a training pass takes at once: [`rows_at_once`], and more of narrow rows on a GPU, where a launch
-/// costs as much for few numbers as for many.
+/// Rows of `width` numbers that a training pass takes at once: at least [`rows_at_once`].
+///
+/// A GPU takes more narrow rows, because a launch costs as much for few numbers as for many.
 pub fn training_rows(gpu: bool, width: usize) -> usize {
-    /// The width at which [`rows_at_once`] of a GPU was measured.
+    /// The width at which [`rows_at_once`] was measured on a GPU.
     const WIDTH: usize = 1024;
-    /// Most rows, in multiples of that: logits are as wide whatever the width.
+    /// Largest multiple of [`rows_at_once`]: the width of logits does not depend on `width`.
     const MAX: usize = 8;
     let narrow = if gpu { (WIDTH / width.max(1)).clamp(1, MAX) } else { 1 };
     rows_at_once(gpu) * narrow
 }
 
-/// The sum over the first dimension of `x` (n, …), as (1, …), in `f32` where `x` has fewer bits.
+/// The sum over the first dimension of `x` (n, …), as (1, …); in `f32` if `x` is narrower.
 pub fn sum_sequences(x: &Tensor) -> Result<Tensor> {
     #[cfg(feature = "cuda")]
     if crate::cuda::takes(x) {
@@ -133,7 +137,9 @@ pub fn sum_sequences(x: &Tensor) -> Result<Tensor> {
     widened(x)?.sum_keepdim(0)
 }
 
-/// `x` (…, w) as the kernels of its device read it fastest: with rows in one piece anywhere, on the CPU without gaps between them.
+/// `x` (…, w) in the layout that the device's kernels read fastest.
+///
+/// The last dimension is contiguous; on the CPU the whole tensor is.
 pub fn readable(x: Tensor) -> Result<Tensor> {
     match x.device().is_cpu() {
         true => x.contiguous(),

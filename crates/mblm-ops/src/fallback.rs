@@ -1,10 +1,10 @@
-//! Gradients through the reference implementation, for devices that have no kernel of ours.
+//! Gradients through the reference implementation, for devices without kernels.
 
 use candle_core::{Result, Tensor, Var};
 
-/// The gradients that candle's autograd gives for `inputs` of the outputs of `reference`, weighed with `d_outputs`.
+/// The autograd gradients of `inputs`, with `reference` outputs weighted by `d_outputs`.
 ///
-/// Outputs whose gradient is `None` do not count. Inputs that do not influence an output get zeros.
+/// Outputs whose gradient is `None` do not count. Inputs that influence no output get zeros.
 pub(crate) fn gradients(
     inputs: &[&Tensor],
     d_outputs: &[Option<&Tensor>],

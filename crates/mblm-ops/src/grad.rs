@@ -1,4 +1,4 @@
-//! A buffer that parameter gradients are added to, in place.
+//! A buffer to which parameter gradients are added in place.
 
 use candle_core::{DType, Device, Result, Shape, Tensor};
 
@@ -6,7 +6,8 @@ use crate::cpu::{self, Real};
 
 /// The gradient of one parameter: a contiguous tensor that backward passes add to.
 ///
-/// The buffer has the accumulation type (`f32` in training, `f64` in tests), whatever the type of the activations.
+/// The buffer has the accumulation type (`f32` in training, `f64` in tests), whatever the type of
+/// the activations.
 #[derive(Debug)]
 pub struct GradBuffer {
     sum: Tensor,
@@ -37,7 +38,7 @@ impl GradBuffer {
         self.touched
     }
 
-    /// Adds `gradient`, of the buffer's number of elements, in place.
+    /// Adds `gradient`, which has as many elements as the buffer, in place.
     pub fn add(&mut self, gradient: &Tensor) -> Result<()> {
         self.touched = true;
         let gradient = gradient
@@ -50,7 +51,7 @@ impl GradBuffer {
             return crate::cuda::add_to(&gradient, &self.sum);
         }
         if !gradient.device().is_cpu() {
-            // Elsewhere than on the CPU the sum is a new tensor: the device orders the two for us.
+            // on devices other than the CPU the sum is a new tensor; the device orders the two
             self.sum = (&self.sum + gradient)?;
             return Ok(());
         }
@@ -66,7 +67,7 @@ impl GradBuffer {
         self.update_on_cpu(|sum: &mut [T]| cpu::add_assign(sum, &gradient))
     }
 
-    /// Adds what is here to `sum`, of the same shape and type, and is zero again.
+    /// Adds the gradient to `sum`, of the same shape and type, and sets it to zero.
     pub fn drain_to(&mut self, sum: &mut Self) -> Result<()> {
         if !self.touched {
             return Ok(());
@@ -93,22 +94,23 @@ impl GradBuffer {
         })?
     }
 
-    /// Hands the buffer's elements to a CPU kernel that adds to them.
+    /// Lends the buffer's elements to a CPU kernel that adds to them.
     ///
-    /// Fails when the buffer is on another device or holds another type than `T`.
+    /// # Errors
+    /// A buffer on another device or of another type than `T`.
     pub fn update_on_cpu<T: Real, R>(&mut self, add: impl FnOnce(&mut [T]) -> R) -> Result<R> {
         self.touched = true;
         cpu::with_slice_mut(&self.sum, add)
     }
 
-    /// The sum, for a kernel that adds to it.
+    /// The sum tensor, for a kernel that adds to it.
     #[cfg(feature = "cuda")]
     pub(crate) fn touch(&mut self) -> &Tensor {
         self.touched = true;
         &self.sum
     }
 
-    /// Sets the gradient to zero, to begin the next step.
+    /// Sets the gradient to zero before the next step.
     pub fn clear(&mut self) -> Result<()> {
         self.touched = false;
         self.sum.zero_set()

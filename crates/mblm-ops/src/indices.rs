@@ -1,10 +1,11 @@
-//! The check that ids lie inside the table that they select from.
+//! Checks that ids lie inside the table that they select from.
 
 use candle_core::{DType, Result, Tensor};
 
-/// Fails when an id is `limit` or more, naming the first such id and its position; `what` names ids and table.
+/// Fails if an id is `limit` or more; the error names the first such id and its position.
 ///
-/// Ids on another device than the CPU are not looked at: that would wait for the device.
+/// `what` names ids and table in the error. Ids on devices other than the CPU are not checked: that
+/// would wait for the device.
 pub(crate) fn check(what: &str, ids: &Tensor, limit: usize) -> Result<()> {
     if ids.dtype() != DType::U32 {
         candle_core::bail!(
@@ -22,7 +23,7 @@ pub(crate) fn check(what: &str, ids: &Tensor, limit: usize) -> Result<()> {
     }
 }
 
-/// The error that an id at `position` is not below `limit`.
+/// The error for an id at `position` that is not below `limit`.
 pub(crate) fn out_of_range(what: &str, id: u32, position: &[usize], limit: usize) -> candle_core::Error {
     candle_core::Error::Msg(format!(
         "{what}: id {id} at position {position:?} is outside the table of {limit} rows; expected ids below {limit}: \

@@ -1,9 +1,11 @@
-//! Precision: half-precision tensors are computed with in `f32`, since norms, exponentials and sums lose too much in their own type; and
-//! how far two tensors are apart.
+//! Widens half precision to `f32`, and measures the error between two tensors.
+//!
+//! Norms, exponentials and sums lose too much in half precision.
 
 use candle_core::{DType, Device, Result, Tensor};
 
-/// `tensor` in `f32` where its type is of half precision, as it is otherwise: what reference implementations compute in.
+/// `tensor`, in `f32` if it has half precision: the type in which reference implementations
+/// compute.
 pub fn widened(tensor: &Tensor) -> Result<Tensor> {
     match tensor.dtype() {
         DType::F16 | DType::BF16 => tensor.to_dtype(DType::F32),
@@ -11,7 +13,7 @@ pub fn widened(tensor: &Tensor) -> Result<Tensor> {
     }
 }
 
-/// ‖found − expected‖ / ‖expected‖ in `f64`; the plain norm of the difference where the expected norm is below `floor`.
+/// ‖found − expected‖ / ‖expected‖ in `f64`; ‖found − expected‖ if ‖expected‖ is below `floor`.
 ///
 /// ```
 /// # use candle_core::{Device, Tensor};

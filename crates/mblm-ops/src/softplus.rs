@@ -1,11 +1,13 @@
 //! softplus(x) = ln(1 + eˣ) in ordinary tensor operations, for the reference implementations.
 //!
-//! max(x, 0) + ln(1 + u) with u = e^-|x|, and ln(1 + u) = 2 artanh(u / (2 + u)) as a power series: unlike the logarithm of
-//! a rounded 1 + u, it keeps its relative precision where the result is small, as a scan's time steps are.
+//! max(x, 0) + ln(1 + u) with u = e^-|x|, where ln(1 + u) = 2 artanh(u / (2 + u)) is a power
+//! series. Unlike the logarithm of a rounded 1 + u, the series keeps its relative precision for
+//! small results, such as the time steps of a scan.
 
 use candle_core::{Result, Tensor};
 
-/// Terms of the series: artanh's argument is at most 1/3, and 9^-17 is below the precision of `f64`.
+/// Terms of the series: artanh's argument is at most 1/3, and 9^-17 is below the precision of
+/// `f64`.
 const TERMS: usize = 17;
 
 /// ln(1 + eˣ), of any shape, differentiable by candle.

@@ -1,4 +1,4 @@
-//! Data for tests and benchmarks, of this crate and of those that build on it: the feature `testing`.
+//! Data for tests and benchmarks of this and dependent crates, with the feature `testing`.
 //!
 //! ```
 //! let x = mblm_ops::testing::uniform(&[2, 3], 1)?;

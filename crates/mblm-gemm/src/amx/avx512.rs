@@ -1,10 +1,12 @@
-//! The vector arithmetic that fills tiles: rounding, transposing and pairing sixteen numbers at a time.
+//! Vector arithmetic that fills tiles: rounding, transposing and pairing 16 numbers at a time.
 
 use std::arch::x86_64::*;
 
 use super::tile::SIZE;
 
-/// The rounding of sixteen numbers to bfloat16, in the upper halves of their bits; the lower ones are what they were.
+/// Rounds sixteen numbers to bfloat16 in the upper 16 bits of each element.
+///
+/// The lower 16 bits are left over and have no meaning.
 #[inline]
 #[target_feature(enable = "avx512f")]
 pub(super) fn rounded(x: __m512) -> __m512i {
@@ -15,7 +17,7 @@ pub(super) fn rounded(x: __m512) -> __m512i {
     _mm512_mask_blend_epi32(_mm512_cmp_ps_mask::<_CMP_UNORD_Q>(x, x), rounded, quiet)
 }
 
-/// Rows become columns.
+/// Transposes a 16 × 16 matrix of rows.
 #[inline]
 #[target_feature(enable = "avx512f")]
 pub(super) fn transpose(rows: &mut [__m512; SIZE]) {
@@ -45,7 +47,7 @@ pub(super) fn transpose(rows: &mut [__m512; SIZE]) {
     }
 }
 
-/// As many of sixteen from `data` at `index` as there are, then zeros.
+/// Loads `count` numbers of `data` from `index` on, padded with zeros to sixteen.
 #[inline]
 #[target_feature(enable = "avx512f")]
 pub(super) fn load(data: &[f32], index: usize, count: usize) -> __m512 {
@@ -57,14 +59,14 @@ pub(super) fn load(data: &[f32], index: usize, count: usize) -> __m512 {
     unsafe { _mm512_maskz_loadu_ps((0xffff_u32 >> (SIZE - data.len())) as __mmask16, data.as_ptr()) }
 }
 
-/// The upper halves of the numbers in turns: VNNI pairs.
+/// Alternates the upper halves of `even` and `odd`: sixteen VNNI pairs.
 #[inline]
 #[target_feature(enable = "avx512f,avx512bw")]
 pub(super) fn interleave(even: __m512i, odd: __m512i) -> __m512i {
     _mm512_mask_blend_epi16(0xaaaa_aaaa, _mm512_srli_epi32::<16>(even), odd)
 }
 
-/// The upper halves of the numbers, those of `first` before those of `last`.
+/// The upper halves of `first`, then the upper halves of `last`.
 #[inline]
 #[target_feature(enable = "avx512f,avx512bw")]
 pub(super) fn concatenate(first: __m512i, last: __m512i) -> __m512i {

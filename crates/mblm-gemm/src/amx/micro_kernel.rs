@@ -1,4 +1,4 @@
-//! The micro-kernel: a micro-tile of C of 32 rows and 32 columns, whose sums stay in four tiles.
+//! The micro-kernel: a micro-tile of C of 32 × 32 numbers, whose sums stay in four tiles.
 
 use super::tile::{MR, MicroPanel, NR, SIZE, Tile, TileUnit};
 use crate::matrix::{Beta, MatrixPtr};
@@ -6,10 +6,10 @@ use crate::matrix::{Beta, MatrixPtr};
 /// The sums of a micro-tile.
 type Sums = [[f32; NR]; MR];
 
-/// The tile registers of this thread, configured for as long as this lives.
+/// The tile registers of this thread, configured while this value lives.
 pub(super) struct TileRegisters {
     unit: TileUnit,
-    /// The registers belong to a thread.
+    /// Tile registers belong to one thread, so this type is neither `Send` nor `Sync`.
     thread: std::marker::PhantomData<*const ()>,
 }
 
@@ -26,7 +26,8 @@ impl TileRegisters {
                 configuration.0[16 + 2 * tile] = 64;
                 configuration.0[48 + tile] = 16;
             }
-            // SAFETY: the processor has tiles and the operating system lets us use them; the layout is the documented one.
+            // SAFETY: the processor has tiles and the operating system lets us use them; the layout
+            // is the documented one.
             unsafe {
                 std::arch::asm!("ldtilecfg [{}]", in(reg) &raw const configuration, options(nostack, readonly));
             }
@@ -37,7 +38,9 @@ impl TileRegisters {
         }
     }
 
-    /// C (`rows`, `columns`) = β C + A B of two micro-panels with equally many tiles; at most MR rows and NR columns.
+    /// C (`rows`, `columns`) = β C + A B of two micro-panels with equally many tiles.
+    ///
+    /// There are at most MR rows and NR columns.
     ///
     /// # Safety
     /// C may be written; for [`Beta::One`] it holds numbers.
@@ -96,10 +99,12 @@ impl Drop for TileRegisters {
     }
 }
 
-/// 32 rows of 32 numbers at `to` = those at `from` + a · b; both are a first number and the elements from one row to the next.
+/// Writes 32 rows of 32 numbers: `to` = `from` + a · b.
+///
+/// `to` and `from` are a pointer to the first number and the row stride in elements.
 ///
 /// # Safety
-/// The tile registers are configured; both places may be read, the second one written.
+/// The tile registers are configured; `from` may be read and `to` written.
 #[cfg(target_arch = "x86_64")]
 unsafe fn native(a: &MicroPanel, b: &MicroPanel, from: (*const f32, usize), to: (*mut f32, usize)) {
     assert!(a.len() == b.len() && !a.is_empty());

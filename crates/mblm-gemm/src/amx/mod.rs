@@ -1,14 +1,14 @@
-//! Matrix products of numbers rounded to bfloat16 in the tiles of Intel's processors (AMX), summed in `f32`.
+//! Matrix products of numbers rounded to bfloat16 in Intel AMX tiles, summed in `f32`.
 //!
 //! ```text
 //! C (m, n) = β C + r(A) (m, k) · r(B) (k, n)      r rounds to the nearest bfloat16, ties to even
 //! ```
 //!
-//! A tile instruction adds 16 × 16 × 32 products to sums that stay in tiles. Numbers below 2⁻¹²⁶ count as zero. Each element of C
-//! is summed along k in an order that depends on k alone.
+//! A tile instruction adds 16 × 16 × 32 products to sums that stay in tiles. Numbers below 2⁻¹²⁶
+//! count as zero. Each element of C is summed along k in an order that depends on k alone.
 //!
-//! Products of `f32` do not go this way: as three numbers of bfloat16 each they take six products (arXiv 1904.06376), which trained 1.2
-//! times as fast as vector instructions on one machine and at 0.8 of their speed on another.
+//! Exact products of `f32` do not use tiles: split into three bfloat16 numbers each, they take six
+//! products (arXiv 1904.06376), which trained at 0.8 to 1.2 times the speed of vector instructions.
 
 #[cfg(target_arch = "x86_64")]
 mod avx512;
@@ -25,15 +25,18 @@ pub(crate) use tile::{MR, NR, TileUnit};
 
 use crate::matrix::{Beta, Dims, Matrix, MatrixPtr};
 
-/// Rows and columns of C, and steps along k, that are packed at once: a micro-panel of A stays in the cache of the first level, the
-/// packed blocks in a core's own cache of two megabytes.
+/// Rows and columns of C, and steps along k, that are packed at once.
+///
+/// A micro-panel of A stays in the L1 cache, the packed blocks in a core's own 2 MB cache.
 const MC: usize = 256;
 const NC: usize = 1024;
 const KC: usize = 512;
-/// Steps along k, a multiple of KC, of which B stays packed while the rows of C pass.
+/// Steps along k, a multiple of KC, for which B stays packed while the rows of C pass.
 const KC_OF_PACKED_B: usize = 2048;
 
-/// C (m, n) = β C + r(A) · r(B), on this thread, for at least one step along k. Of the strides of A, and of B, one is 1.
+/// C (m, n) = β C + r(A) · r(B), on this thread, for at least one step along k.
+///
+/// One of A's strides is 1, and one of B's.
 ///
 /// # Safety
 /// Every element of C may be written, and nobody else uses it; for [`Beta::One`] it holds a number.
@@ -61,7 +64,8 @@ pub(crate) unsafe fn multiply(
                     let beta = if steps.start > 0 { Beta::One } else { beta };
                     for (panel_of_a, row) in rows.clone().step_by(MR).enumerate() {
                         for (panel_of_b, column) in columns.clone().step_by(NR).enumerate() {
-                            // SAFETY: the caller's word for the elements; after the first steps they have been written.
+                            // SAFETY: the caller's word for the elements; after the first steps
+                            // they have been written.
                             unsafe {
                                 registers.multiply(
                                     packed_a.panel(panel_of_a),
@@ -80,7 +84,7 @@ pub(crate) unsafe fn multiply(
     }
 }
 
-/// A range in blocks of `size`, the last one of what is left.
+/// Cuts a range into blocks of `size`; the last block takes the rest.
 fn blocks(range: Range<usize>, size: usize) -> impl Iterator<Item = Range<usize>> {
     let end = range.end;
     range.step_by(size).map(move |start| start..(start + size).min(end))

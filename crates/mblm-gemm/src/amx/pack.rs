@@ -1,7 +1,8 @@
 //! Packing of A and B in tiles: 32 rows of A, or 32 columns of B, are a micro-panel.
 //!
-//! A tile of packed A is (16 rows, 16 VNNI pairs of steps along k), a tile of packed B (16 VNNI pairs of steps, 16 columns). A
-//! micro-panel is (steps / 32, 2 tiles). A lane is a row of A or a column of B; lanes and steps that are missing are zero.
+//! A tile of packed A is (16 rows, 16 VNNI pairs of steps along k), a tile of packed B (16 VNNI
+//! pairs of steps, 16 columns). A micro-panel is (steps / 32, 2 tiles). A lane is a row of A or a
+//! column of B. Missing lanes and steps are padded with zeros.
 
 use std::mem::MaybeUninit;
 use std::ops::Range;
@@ -13,20 +14,20 @@ use crate::rounding::round;
 /// Lanes of a micro-panel, of A and of B.
 const LANES: usize = MR;
 
-/// Which operand.
+/// The operand to pack.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Operand {
     A,
     B,
 }
 
-/// A block of an operand, packed in memory that the next block takes over.
+/// A packed block of an operand; the next block reuses its memory.
 pub(super) struct PackedBlock {
     unit: TileUnit,
     operand: Operand,
-    /// Micro-panel after micro-panel.
+    /// The micro-panels, one after another.
     tiles: Vec<[Tile; 2]>,
-    /// Steps of a micro-panel, 32 at once.
+    /// Tiles along k in a micro-panel, 32 steps each.
     len: usize,
 }
 
@@ -40,7 +41,9 @@ impl PackedBlock {
         }
     }
 
-    /// Packs these lanes and steps of a matrix (lanes, k): of A, or of the transpose of B. One of its strides is 1.
+    /// Packs some lanes and steps of a matrix (lanes, k): A, or the transpose of B.
+    ///
+    /// One of the matrix's strides is 1.
     pub(super) fn pack(&mut self, matrix: Matrix<f32>, lanes: Range<usize>, steps: Range<usize>) {
         let (data, lane, step) = (matrix.data, matrix.row_stride, matrix.column_stride);
         self.len = steps.len().div_ceil(STEPS);
@@ -132,7 +135,7 @@ impl Source<'_> {
         let to = to.as_mut_ptr().cast::<__m512i>();
         // SAFETY: a tile is 16 rows of 64 bytes, and begins at a multiple of that.
         let write = |row: usize, pairs: __m512i| unsafe { _mm512_store_si512(to.add(row), pairs) };
-        // sixteen steps of a lane, or lanes of a step
+        // sixteen steps of one lane, or sixteen lanes of one step
         let along_steps = |lane: usize, half: usize| match lane < self.lanes {
             true => load(
                 self.data,

@@ -1,17 +1,18 @@
-//! The processor's tiles against the reference implementation; products in tiles against exact ones are among the tests of
-//! [`crate::bf16`].
+//! Compares the processor's tiles with the reference implementation.
+//!
+//! The tests of [`crate::bf16`] compare products in tiles with exact ones.
 
 use super::*;
 use crate::test_data::numbers;
 
-/// The reference implementation, and the processor's tiles where it has them.
+/// The reference implementation, and the processor's tiles if it has them.
 fn units() -> impl Iterator<Item = TileUnit> {
     [Some(TileUnit::portable()), TileUnit::of_processor()]
         .into_iter()
         .flatten()
 }
 
-/// C of rows of `row_stride`, = A (40, 32) · B (32, n) of these numbers.
+/// Writes A (40, 32) · B (32, n) to C, whose rows are `row_stride` apart.
 fn multiply_into(unit: TileUnit, c: &mut [f32], row_stride: usize, a: &[f32], b: &[f32], n: usize) {
     let (m, k) = (a.len() / 32, 32);
     assert!(row_stride >= n && c.len() >= m * row_stride);

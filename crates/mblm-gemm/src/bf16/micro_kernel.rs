@@ -11,7 +11,7 @@ use crate::rounding::widen;
 /// The sums of a tile.
 pub(super) type Sums<const R: usize, const P: usize> = [[[f32; LANES]; P]; R];
 
-/// R rows of packed A, from row 0 on.
+/// R rows of packed A, starting at row 0.
 #[derive(Clone, Copy)]
 pub(super) struct PackedRows<'a> {
     pub(super) pairs: &'a [VnniPair],
@@ -21,7 +21,7 @@ pub(super) struct PackedRows<'a> {
     pub(super) step_stride: usize,
 }
 
-/// `sums` become the products of R rows with micro-panels of equal depth.
+/// Sets `sums` to the products of R rows with micro-panels of equal depth.
 pub(super) fn multiply<const R: usize, const P: usize>(
     a: PackedRows,
     b: [&[[VnniPair; LANES]]; P],
@@ -36,7 +36,8 @@ pub(super) fn multiply<const R: usize, const P: usize>(
     assert!(b.iter().all(|b| b.len() == depth));
     #[cfg(target_arch = "x86_64")]
     if processor().avx512_bf16 {
-        // SAFETY: the processor has the features; the assertions above keep every index inside its slice.
+        // SAFETY: the processor has the features; the assertions above keep every index inside its
+        // slice.
         unsafe { native(a, b, sums) };
         return;
     }
@@ -44,7 +45,8 @@ pub(super) fn multiply<const R: usize, const P: usize>(
 }
 
 /// # Safety
-/// The processor has AVX-512F and AVX-512-BF16; micro-panels have one depth, and `a` reaches as far as [`multiply`] says.
+/// The processor has AVX-512F and AVX-512-BF16; micro-panels have one depth, and `a` reaches as far
+/// as [`multiply`] says.
 #[cfg(target_arch = "x86_64")]
 #[target_feature(enable = "avx512f,avx512bf16")]
 unsafe fn native<const R: usize, const P: usize>(a: PackedRows, b: [&[[VnniPair; LANES]]; P], sums: &mut Sums<R, P>) {
@@ -53,7 +55,7 @@ unsafe fn native<const R: usize, const P: usize>(a: PackedRows, b: [&[[VnniPair;
         _mm512_storeu_ps,
     };
 
-    /// Thirty-two bfloat16 from the same bits.
+    /// Reinterprets bits as thirty-two bfloat16 numbers.
     #[inline]
     #[target_feature(enable = "avx512f,avx512bf16")]
     fn halves(bits: __m512i) -> __m512bh {
@@ -113,7 +115,7 @@ mod tests {
     use crate::rounding::round;
     use crate::test_data::numbers;
 
-    /// Whatever instructions this processor has give what the reference implementation gives.
+    /// Native instructions give the same results as the reference implementation.
     #[test]
     fn the_micro_kernel_is_the_reference_implementation() {
         let pairs = |count: usize, seed| -> Vec<VnniPair> {

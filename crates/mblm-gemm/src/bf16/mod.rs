@@ -6,11 +6,12 @@
 //!
 //! There are three ways, chosen by the processor and the sizes:
 //!
-//! - Intel's processors with AMX multiply in tiles (`amx`).
-//! - AMD's with AVX-512-BF16 multiply and add 32 VNNI pairs as fast as 16 `f32`. Rows of A whose steps along k lie one after
-//!   another are packed as they lie (`vnni::pack_rows`); any other A, and every B, is packed in micro-panels (`vnni::MicroPanels`).
-//!   Each element of C is summed along k in an order that depends on k alone.
-//! - Elsewhere A and B are rounded (`vnni::rounded`), and the product is an exact one of `f32`.
+//! - Intel processors with AMX multiply in tiles (`amx`).
+//! - AMD processors with AVX-512-BF16 multiply and add 32 VNNI pairs as fast as 16 `f32`. If A's
+//!   steps along k are contiguous, A is packed row by row (`vnni::pack_rows`); any other A, and
+//!   every B, is packed in micro-panels (`vnni::MicroPanels`). Each element of C is summed along k
+//!   in an order that depends on k alone.
+//! - Other processors round A and B (`vnni::rounded`) and multiply them exactly in `f32`.
 //!
 //! ```
 //! use mblm_gemm::{Dims, Matrix, bf16};
@@ -37,13 +38,16 @@ use crate::product::{self as exact, Backend};
 
 /// Pairs of steps along k that a tile sums in registers before it adds to C.
 const KC_PAIRS: usize = 512;
-/// Rows of C that one task takes at most.
+/// Most rows of C that one task takes.
 const MAX_MC: usize = 128;
-/// Rows, and micro-panels of B, of a tile.
+/// Rows of a tile, and micro-panels of B.
 const MR: usize = 4;
 const NR_PANELS: usize = 4;
 
-/// A new C (m, n), row after row, = the row `bias` (n), or nothing, + r(A) · r(B), on every thread. Of the strides of A, and of B, one is 1.
+/// A new C (m, n) = bias + r(A) · r(B) in row-major order, computed on all threads.
+///
+/// The row `bias` (n) is added to every row of C, if given. One of A's strides is 1, and one of
+/// B's.
 pub fn product(bias: Option<&[f32]>, dims: Dims, a: Matrix<f32>, b: Matrix<f32>) -> Vec<f32> {
     match TileUnit::for_product(dims) {
         Some(unit) => exact::product_by(Backend::Tiles(unit), bias, dims, a, b),
@@ -52,7 +56,9 @@ pub fn product(bias: Option<&[f32]>, dims: Dims, a: Matrix<f32>, b: Matrix<f32>)
     }
 }
 
-/// C (m, n), row after row, += r(A) · r(B), on every thread. Of the strides of A, and of B, one is 1.
+/// C (m, n) += r(A) · r(B), in row-major order, computed on all threads.
+///
+/// One of A's strides is 1, and one of B's.
 pub fn add_product(c: &mut [f32], dims: Dims, a: Matrix<f32>, b: Matrix<f32>) {
     match TileUnit::for_product(dims) {
         Some(unit) => add_product_by(Backend::Tiles(unit), c, dims, a, b),
@@ -83,7 +89,7 @@ fn add_rounded_product(c: &mut [f32], dims: Dims, a: Matrix<f32>, b: Matrix<f32>
     );
 }
 
-/// Other elements with the strides of `matrix`.
+/// A matrix of `data` with the strides of `matrix`.
 fn with_data<'a>(matrix: Matrix<f32>, data: &'a [f32]) -> Matrix<'a, f32> {
     Matrix::new(data, matrix.row_stride, matrix.column_stride)
 }
@@ -113,7 +119,7 @@ fn add_vector_product(c: &mut [f32], dims: Dims, a: Matrix<f32>, b: Matrix<f32>)
 
 /// Packed A.
 enum PackedA {
-    /// Rows of pairs.
+    /// Pairs, row by row.
     Rows(Vec<VnniPair>),
     /// Micro-panels of rows.
     MicroPanels(MicroPanels),
@@ -125,7 +131,7 @@ struct PackedProduct {
     b: MicroPanels,
     m: usize,
     n: usize,
-    /// Rows of a block, which is a task.
+    /// Rows of a block. A block is one task.
     mc: usize,
 }
 
@@ -143,7 +149,7 @@ impl PackedProduct {
         }
     }
 
-    /// The rows of block `index`, all of which are written.
+    /// Computes all rows of block `index`.
     fn block(&self, c: &mut [MaybeUninit<f32>], beta: Beta<f32>, index: usize) {
         let first = index * self.mc;
         let rows = first..(first + self.mc).min(self.m);
@@ -165,7 +171,7 @@ impl PackedProduct {
         }
     }
 
-    /// The rows times P micro-panels of B from `panel` on, for some pairs of steps.
+    /// Multiplies the rows by P micro-panels of B, from `panel` on, for some pairs of steps.
     fn panels<const P: usize>(
         &self,
         c: &mut [MaybeUninit<f32>],
@@ -189,7 +195,8 @@ impl PackedProduct {
         }
     }
 
-    /// Writes a tile to the rows that `c` begins with, from micro-panel `panel` of B on.
+    /// Writes a tile to the first rows of `c`, at the columns of micro-panel `panel` of B and the
+    /// next.
     fn write<const R: usize, const P: usize>(
         &self,
         c: &mut [MaybeUninit<f32>],
@@ -210,7 +217,8 @@ impl PackedProduct {
                         c.write(*bias + *sum);
                     }),
                     Beta::One => c.for_each(|(c, sum)| {
-                        // SAFETY: `add_product` was given numbers, and after the first steps `block` has written all.
+                        // SAFETY: `add_product` was given numbers, and after the first steps
+                        // `block` has written all.
                         let held = unsafe { c.assume_init_mut() };
                         *held += *sum;
                     }),
@@ -221,7 +229,7 @@ impl PackedProduct {
 }
 
 impl PackedA {
-    /// Rows from row `row` on, for some pairs of steps out of `depth`.
+    /// Rows from `row` on, for some pairs of steps out of `depth`.
     fn rows(&self, row: usize, depth: usize, steps: Range<usize>) -> PackedRows<'_> {
         match self {
             Self::Rows(pairs) => PackedRows {
@@ -229,7 +237,8 @@ impl PackedA {
                 row_stride: depth,
                 step_stride: 1,
             },
-            // the rows of a tile lie in one micro-panel: MR divides LANES, and blocks begin at multiples of LANES
+            // the rows of a tile lie in one micro-panel: MR divides LANES, and blocks begin at
+            // multiples of LANES
             Self::MicroPanels(panels) => {
                 let lanes = panels.panel(row / LANES, steps).as_flattened();
                 PackedRows {

@@ -1,9 +1,9 @@
-//! Products against sums in double precision of numbers that the `half` crate rounded.
+//! Compares products with double-precision sums of numbers that the `half` crate rounded.
 
 use super::*;
 use crate::test_data::numbers;
 
-/// The rounded element of a matrix.
+/// Element (i, j) of a matrix, rounded.
 fn at(matrix: Matrix<f32>, i: usize, j: usize) -> f64 {
     half::bf16::from_f32(matrix.data[i * matrix.row_stride + j * matrix.column_stride]).to_f64()
 }
@@ -17,7 +17,7 @@ struct Way {
     add_product: AddProduct,
 }
 
-/// All ways of multiplying, those in vectors whatever this processor has.
+/// All ways of multiplying. The vector way runs on any processor.
 const WAYS: [Way; 4] = [
     Way {
         product: vector_product,
@@ -58,7 +58,7 @@ fn products_are_those_of_rounded_numbers() {
     }
 }
 
-/// Checks every layout of A and B, and every β.
+/// Checks every layout of A and B with every β.
 fn products_of(way: &Way, dims: Dims) {
     let Dims { m, n, k } = dims;
     let (a_data, b_data, row, before) = (numbers(m * k, 1), numbers(k * n, 2), numbers(n, 3), numbers(m * n, 4));

@@ -1,4 +1,6 @@
-//! Packing of A and B as VNNI pairs: rounded to bfloat16, two steps along k side by side; an odd last step is paired with zero.
+//! Packs A and B as VNNI pairs: two steps along k, rounded to bfloat16, side by side.
+//!
+//! An odd last step is paired with zero.
 //!
 //! A lane is a row of A or a column of B.
 
@@ -21,7 +23,7 @@ pub(super) type VnniPair = [u16; 2];
 /// Rows that one task packs.
 const ROWS_PER_TASK: usize = 64;
 
-/// `data` rounded, as `f32` again.
+/// Rounds `data` to bfloat16 and returns it as `f32`.
 pub(super) fn rounded(data: &[f32]) -> Vec<f32> {
     const CHUNK: usize = 1 << 14;
     // SAFETY: `round_each` writes every element.
@@ -35,7 +37,7 @@ fn round_each(to: &mut [MaybeUninit<f32>], from: &[f32]) {
     }
 }
 
-/// Rows (m, k) that begin `stride` apart, as rows of pairs (m, ⌈k / 2⌉).
+/// Packs rows (m, k), which begin `stride` apart, as rows of pairs (m, ⌈k / 2⌉).
 pub(super) fn pack_rows(data: &[f32], stride: usize, m: usize, k: usize) -> Vec<VnniPair> {
     let depth = k.div_ceil(2);
     let write = |index: usize, pairs: &mut [MaybeUninit<VnniPair>]| {
@@ -63,17 +65,17 @@ fn pack_row(to: &mut [MaybeUninit<VnniPair>], from: &[f32]) {
     }
 }
 
-/// Lanes and steps along k as micro-panels (⌈lanes / LANES⌉, ⌈k / 2⌉, LANES) of pairs, the last one filled up with zeros.
+/// Micro-panels (⌈lanes / LANES⌉, ⌈k / 2⌉, LANES) of pairs, the last one padded with zeros.
 pub(super) struct MicroPanels {
     data: Vec<[VnniPair; LANES]>,
-    /// VnniPairs of steps.
+    /// Pairs of steps along k.
     pub(super) depth: usize,
 }
 
 impl MicroPanels {
     /// Packs a matrix (lanes, k): A, or the transpose of B. One of its strides is 1.
     pub(super) fn pack(matrix: Matrix<f32>, lanes: usize, k: usize) -> Self {
-        /// Micro-panels that a task packs: half a kilobyte of each step.
+        /// Micro-panels that one task packs: half a kilobyte for each step.
         const GROUP: usize = 8;
         let (data, lane, step) = (matrix.data, matrix.row_stride, matrix.column_stride);
         let (depth, count) = (k.div_ceil(2), lanes.div_ceil(LANES));
@@ -92,7 +94,8 @@ impl MicroPanels {
                 let write = |index: usize, panels: &mut [MaybeUninit<[VnniPair; LANES]>]| {
                     pack_step_by_step(panels, &data[index * GROUP * LANES..], step, lanes_of(index), k);
                 };
-                // SAFETY: chunks are whole micro-panels, and of a micro-panel every step is written.
+                // SAFETY: chunks are whole micro-panels, and of a micro-panel every step is
+                // written.
                 unsafe { par_new(count * depth, GROUP * depth, write) }
             }
         };
@@ -105,7 +108,7 @@ impl MicroPanels {
     }
 }
 
-/// Packs lanes whose steps lie one after another, lane for lane.
+/// Packs lanes whose steps are contiguous, one lane at a time.
 #[multiversion(targets("x86_64+avx512f+avx512vl+avx512bw+fma", "x86_64+avx2+fma"))]
 fn pack_lane_by_lane(panels: &mut [[VnniPair; LANES]], data: &[f32], stride: usize, lanes: usize, k: usize) {
     let depth = k.div_ceil(2);
@@ -123,7 +126,7 @@ fn pack_lane_by_lane(panels: &mut [[VnniPair; LANES]], data: &[f32], stride: usi
     }
 }
 
-/// Packs steps whose lanes lie one after another, step for step; writes all of every micro-panel.
+/// Packs steps whose lanes are contiguous, one step at a time; writes every micro-panel completely.
 #[multiversion(targets("x86_64+avx512f+avx512vl+avx512bw+fma", "x86_64+avx2+fma"))]
 fn pack_step_by_step(
     panels: &mut [MaybeUninit<[VnniPair; LANES]>],
@@ -132,7 +135,9 @@ fn pack_step_by_step(
     lanes: usize,
     k: usize,
 ) {
-    /// How many steps before its turn a row is prefetched: the processor's own prefetching does not reach across the rest of the row.
+    /// Steps ahead at which a row is prefetched.
+    ///
+    /// The hardware prefetcher does not reach across the rest of the row.
     const AHEAD: usize = 16;
     let depth = k.div_ceil(2);
     for pair in 0..depth {

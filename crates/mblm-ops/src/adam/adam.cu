@@ -1,4 +1,4 @@
-// Adam in place over one tensor, and the sums over gradients that clipping needs.
+// Adam in place over one tensor, and the gradient sums that clipping needs.
 
 #include "common.cuh"
 
@@ -14,7 +14,7 @@ extern "C" __global__ void adam_step(float* value, const float* gradient, float*
     }
 }
 
-// partial[block] = (Σ x, Σ x²) over the elements that the block takes.
+// partial[block] = (Σ x, Σ x²) over the block's elements.
 extern "C" __global__ void sums_of_gradient(const float* x, double* partial, long long count) {
     __shared__ double sums[2][256];
     double sum = 0.0, square = 0.0;

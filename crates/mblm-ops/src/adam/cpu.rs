@@ -1,4 +1,4 @@
-//! Value, both means and gradient are read once and written once, in pieces.
+//! The CPU kernels: value, both means and gradient are read once and written once, in pieces.
 
 use candle_core::{Result, Tensor, WithDType};
 use multiversion::multiversion;
@@ -7,10 +7,10 @@ use rayon::prelude::*;
 use super::{Factors, Parameter, Sums};
 use crate::cpu::{Real, Slice, par_rows, with_slice_mut};
 
-/// Elements that one task of the sums takes.
+/// Elements per task of the sums.
 const PIECE: usize = 65_536;
 
-/// Independent partial sums: a vector register of 8 `f64`, twice.
+/// Independent partial sums: two vector registers of 8 `f64`.
 const LANES: usize = 16;
 
 /// Σ x and Σ x² in `f64`, in a fixed order.
@@ -46,7 +46,7 @@ fn sums_of_piece<T: Real>(x: &[T]) -> Sums {
     }
 }
 
-/// One step of one parameter, whose tensors share no memory.
+/// One step of one parameter, whose tensors must not share memory.
 pub(super) fn step<T: Real>(factors: &Factors, parameter: &Parameter<'_>) -> Result<()> {
     let gradient = Slice::<T>::new(parameter.gradient.tensor())?;
     let gradient: &[T] = &gradient;

@@ -9,15 +9,15 @@ use crate::cuda::{self, Kernel, Module};
 const MODULE: Module = module!(ADAM);
 
 const THREADS: usize = 256;
-/// Blocks that fill a large card.
+/// Blocks that fill a large GPU.
 const ENOUGH_BLOCKS: usize = 132 * 8;
 
-/// Whether the kernels take this tensor.
+/// Whether the kernels support this tensor.
 pub(super) fn takes(tensor: &Tensor) -> bool {
     tensor.device().is_cuda() && tensor.dtype() == DType::F32
 }
 
-/// The sums over each buffer, all of which are on one device, with one copy to the host.
+/// The sums over each buffer, copied to the host at once; all buffers are on one device.
 pub(super) fn sums(gradients: &[&GradBuffer]) -> Result<Vec<Sums>> {
     let mut parts = Vec::with_capacity(gradients.len());
     for gradient in gradients {

@@ -1,4 +1,5 @@
-//! Adam in one pass over each parameter, with decoupled weight decay and the scale of gradient clipping.
+//! Adam in one pass over each parameter, with decoupled weight decay and the scale of gradient
+//! clipping.
 //!
 //! ```text
 //! g = gradient_scale · gradient
@@ -6,7 +7,7 @@
 //! value = (1 − lr · weight_decay) value − lr · m̂ / (√v̂ + eps),   m̂ = m / (1 − β₁^step),   v̂ = v / (1 − β₂^step)
 //! ```
 //!
-//! Sources: arXiv 1412.6980 and, for the decay, arXiv 1711.05101; the same as torch.optim.Adam (AdamW).
+//! Sources: arXiv 1412.6980, and arXiv 1711.05101 for the decay; equals torch.optim.Adam (AdamW).
 //!
 //! ```
 //! use candle_core::{DType, Device, Tensor};
@@ -50,12 +51,13 @@ pub struct Adam {
     pub weight_decay: f64,
 }
 
-/// One tensor to train. The shapes are the same; `value`, `m` and `v` are contiguous and change in place.
+/// One tensor to train. The shapes are the same; `value`, `m` and `v` are contiguous and change in
+/// place.
 #[derive(Clone, Copy, Debug)]
 pub struct Parameter<'a> {
     /// The weights.
     pub value: &'a Tensor,
-    /// Their gradient; a buffer that nothing was added to counts as a gradient of zeros.
+    /// The gradient; a buffer that was never added to counts as zeros.
     pub gradient: &'a GradBuffer,
     /// The running mean of gradients, zeros at first.
     pub m: &'a Tensor,
@@ -72,7 +74,7 @@ pub struct Sums {
     pub squares: f64,
 }
 
-/// The sums over each gradient; buffers on a CUDA device are waited for once, all together.
+/// The sums over each gradient; waits only once for all buffers on a CUDA device.
 pub fn sums(gradients: &[&GradBuffer]) -> Result<Vec<Sums>> {
     #[cfg(feature = "cuda")]
     if gradients.iter().all(|gradient| cuda::takes(gradient.tensor())) {
@@ -86,7 +88,8 @@ pub fn sums(gradients: &[&GradBuffer]) -> Result<Vec<Sums>> {
             _ => reference::sums(tensor),
         }
     };
-    // many are too small to be shared by threads; the queue of another device takes them one after another
+    // on the CPU many gradients are too small to be split among threads; another device's queue
+    // runs them one by one
     let on_cpu = gradients.iter().all(|gradient| gradient.tensor().device().is_cpu());
     par_map(gradients.to_vec(), on_cpu, |_, gradient| each(gradient))
         .into_iter()
@@ -98,10 +101,13 @@ pub fn global_norm(sums: &[Sums]) -> f64 {
     sums.iter().map(|sums| sums.squares).sum::<f64>().sqrt()
 }
 
-/// Moves every parameter by one step; `step` counts from 1, `gradient_scale` multiplies the gradients (clipping).
+/// Moves every parameter by one step.
 ///
-/// Constants outside their ranges, shapes that differ, tensors that are not contiguous and tensors of one parameter that
-/// share memory are errors, found before anything changes.
+/// `step` counts from 1; `gradient_scale` multiplies the gradients (clipping).
+///
+/// # Errors
+/// Constants out of range, shapes that differ, tensors that are not contiguous, tensors of one
+/// parameter that share memory: all are found before anything changes.
 pub fn step(
     adam: &Adam,
     learning_rate: f64,
@@ -133,13 +139,13 @@ pub fn step(
         .collect()
 }
 
-/// What one step multiplies with.
+/// The factors of one step.
 struct Factors {
     beta1: f64,
     beta2: f64,
     eps: f64,
     gradient_scale: f64,
-    keep: f64, // of the value: 1 − lr · weight_decay
+    keep: f64, // multiplies the value: 1 − lr · weight_decay
     rate: f64, // lr / (1 − β₁^step)
     root: f64, // 1 / √(1 − β₂^step)
 }
@@ -210,7 +216,7 @@ fn check(index: usize, parameter: &Parameter<'_>) -> Result<()> {
     Ok(())
 }
 
-/// Identifies the memory of a tensor.
+/// The identity of a tensor's memory.
 fn memory(tensor: &Tensor) -> *const candle_core::Storage {
     std::ptr::from_ref(&*tensor.storage_and_layout().0)
 }

@@ -1,4 +1,4 @@
-//! The reference implementation: the formulas in tensor operations, in the gradient's type, the results copied into place.
+//! The reference implementation: the formulas in tensor operations, in the gradient's type.
 
 use candle_core::{DType, Result, Tensor};
 

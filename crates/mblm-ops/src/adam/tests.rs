@@ -1,4 +1,4 @@
-//! Checks of the step against torch, the plain formula and the reference implementation, of the norm, and of what may not be asked.
+//! Compares the step with torch, the formula and the reference; checks the norm and the errors.
 
 use candle_core::{Device, Result};
 
@@ -50,8 +50,10 @@ impl Owned {
     }
 }
 
-/// Element i of step s has the gradient sin(s (i + 1)) / 10^i. Expected: torch.optim.AdamW of PyTorch 2.15 in double
-/// precision, lr 0.01, betas (0.9, 0.95), eps 1e-3, without weight decay the same as torch.optim.Adam.
+/// Element i of step s has the gradient sin(s (i + 1)) / 10^i.
+///
+/// Expected: torch.optim.AdamW of PyTorch 2.15 in double precision, lr 0.01, betas (0.9, 0.95), eps
+/// 1e-3; without weight decay it equals torch.optim.Adam.
 #[test]
 fn five_steps_end_where_torch_does() -> Result<()> {
     let cases = [
@@ -97,7 +99,7 @@ fn five_steps_end_where_torch_does() -> Result<()> {
     Ok(())
 }
 
-/// Three steps of one element by the formula, in `f64`; the gradient stays the same.
+/// Three steps of one element by the formula, in `f64`, with a constant gradient.
 fn by_formula(adam: &Adam, rate: f64, scale: f64, value: f64, gradient: f64) -> f64 {
     let (mut value, mut m, mut v, g) = (value, 0.0, 0.0, gradient * scale);
     for step in 1..=3 {

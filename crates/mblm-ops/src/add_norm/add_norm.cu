@@ -1,8 +1,9 @@
-// Residual addition, token shift and RMS norm: a block takes a run of rows, a thread the same K groups of V channels of each.
+// Residual addition, token shift and RMS norm. A block takes consecutive rows; a thread takes the
+// same K groups of V channels of each row.
 //
-// Channels from `keep` on are shifted: a thread that has them norms the row before. Forward it carries that row's numbers in
-// registers. Backward the gradient of its shifted channels belongs to the row before, which it writes one row late; the last row
-// of a sequence gets nothing from a later one.
+// Channels from `keep` on are shifted: their threads norm the row before. In the forward pass a
+// thread carries that row in registers. In the backward pass the gradient of the shifted channels
+// belongs to the row before, so it is written one row late; the last row of a sequence gets none.
 
 #include "common.cuh"
 

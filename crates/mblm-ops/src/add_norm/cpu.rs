@@ -1,5 +1,7 @@
-//! Each piece of rows is added and normed while it is in the cache. Backward, the second half of a row's gradient
-//! belongs to the row before, so a piece also looks at the first row of the next one.
+//! The CPU kernels: each piece of rows is added and normed while it is in the cache.
+//!
+//! In the backward pass, the gradient of a row's shifted channels belongs to the row before, so a
+//! piece also reads the first row of the next piece.
 
 use std::ops::Range;
 
@@ -11,16 +13,16 @@ use crate::GradBuffer;
 use crate::cpu::norm::{self, add_gain, add_gradient};
 use crate::cpu::{Real, Slice, add_assign, dot, dot3, from_vec, par_new_rows, par_reduce, par_rows};
 
-/// Sequences that one task of the loop over shared previous rows takes.
+/// Sequences per task of the loop over shared previous rows.
 const SEQUENCES: usize = 64;
 
-/// Rows from `first` on, each in two parts: channels of its own position and channels of the position before.
+/// Rows from `first` on, each in two parts: its own channels and the channels of the row before.
 #[derive(Clone, Copy)]
 struct Shifted<'a, T> {
     first: usize,
     residual: &'a [T], // rows from `first` on
-    before: &'a [T],   // the row before `first`; empty where that begins a sequence
-    previous: &'a [T], // (n | 1, d), empty without shift
+    before: &'a [T],   // the row before `first`; empty at the start of a sequence
+    previous: &'a [T], // (n | 1, d), empty without a shift
     t: usize,
     d: usize,
     keep: usize,
@@ -35,7 +37,7 @@ impl<'a, T: Real> Shifted<'a, T> {
         let before: &[T] = if keep == d {
             &[]
         } else if row.is_multiple_of(self.t) {
-            // modulo the length: a single previous row serves every sequence
+            // modulo the length, because all sequences may share one previous row
             let at = row / self.t * d % self.previous.len();
             &self.previous[at + keep..at + d]
         } else if row == self.first {
@@ -47,7 +49,7 @@ impl<'a, T: Real> Shifted<'a, T> {
     }
 }
 
-/// The factor of a row whose elements have this mean square; NaN stays NaN.
+/// The factor of a row with this mean square; NaN stays NaN.
 #[inline(always)]
 fn factor<T: Real>(norm: Norm, mean_square: T) -> T {
     let square = match norm {
@@ -94,7 +96,7 @@ pub(super) fn forward<T: Real>(
     })
 }
 
-/// What every piece of the forward pass reads.
+/// The inputs of the forward pass, shared by all pieces.
 struct Input<'a, T> {
     x: &'a [T],
     delta: Option<&'a [T]>,
@@ -199,7 +201,7 @@ pub(super) fn backward<T: Real>(
     })
 }
 
-/// What every piece of the backward pass reads.
+/// The inputs of the backward pass, shared by all pieces.
 struct BackwardInput<'a, T> {
     shifted: Shifted<'a, T>,
     gain: &'a [T],
@@ -210,7 +212,7 @@ struct BackwardInput<'a, T> {
     d_last: Option<&'a [T]>,
 }
 
-/// What the gradient of one shifted row is made of: ds = f (g dy − c s), in the two parts of [`Shifted::row`].
+/// The terms of one shifted row's gradient, ds = f (g dy − c s), in the parts of [`Shifted::row`].
 struct RowGradient<'a, T> {
     own: &'a [T],
     before: &'a [T],
@@ -282,7 +284,7 @@ fn backward_rows<T: Real>(input: &BackwardInput<'_, T>, rows: Range<usize>, d_x:
     }
 }
 
-/// The gradient of the rows before the first ones, in the shape of `previous`.
+/// The gradient of the rows before the first, in the shape of `previous`.
 fn d_previous<T: Real>(input: &BackwardInput<'_, T>, n: usize, previous: &Tensor) -> Result<Tensor> {
     let d = input.shifted.d;
     let mut to = vec![T::zero(); previous.elem_count()];

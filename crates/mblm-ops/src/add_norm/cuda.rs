@@ -10,10 +10,10 @@ const MODULE: Module = module!(ADD_NORM);
 
 /// Most threads of a block, as in the kernels' launch bounds.
 const MAX_THREADS: usize = 512;
-/// Blocks that fill a large card.
+/// Blocks that fill a large GPU.
 const ENOUGH_BLOCKS: usize = 132 * 16;
 
-/// How a row is divided among the threads of a block, and the rows among blocks.
+/// The division of a row among the threads of a block, and of the rows among blocks.
 struct Work {
     width: usize,
     groups: usize,
@@ -117,7 +117,7 @@ pub(super) fn backward(
     let d_normed = incoming.d_normed.contiguous()?;
     let (d_residual, d_last) = (contiguous(incoming.d_residual)?, contiguous(incoming.d_last)?);
     let d_x = cuda::empty_like(&residual)?;
-    // one row a sequence, summed below where they share it
+    // one row per sequence; summed below if the sequences share it
     let d_previous = match &previous {
         Some(_) => Some(cuda::empty((n, 1, d), residual.dtype(), residual.device())?),
         None => None,
@@ -169,7 +169,7 @@ pub(super) fn backward(
     Ok(Gradients { d_x, d_previous })
 }
 
-/// 1 where all sequences have the same previous row.
+/// 1 if all sequences share one previous row, else 0.
 fn shared(previous: Option<&Tensor>) -> usize {
     previous.map_or(0, |previous| usize::from(previous.dims()[0] == 1))
 }

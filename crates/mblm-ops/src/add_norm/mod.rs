@@ -30,12 +30,12 @@ use candle_core::{DType, Result, Tensor};
 
 use crate::{GradBuffer, fallback};
 
-/// How a row is scaled to unit root mean square.
+/// The scaling of a row to unit root mean square.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Norm {
-    /// x / max(‖x‖₂ d^-½, 1e-8) · g, as Transformer blocks do.
+    /// x / max(‖x‖₂ d^-½, 1e-8) · g, as in Transformer blocks.
     Clamped,
-    /// x · rsqrt(mean(x²) + 1e-5) · g, as Mamba blocks do.
+    /// x · rsqrt(mean(x²) + 1e-5) · g, as in Mamba blocks.
     Eps,
 }
 
@@ -46,11 +46,11 @@ pub struct Output {
     pub residual: Tensor,
     /// The norm of the shifted rows, (n, t, d).
     pub normed: Tensor,
-    /// For [`backward`].
+    /// Input of [`backward`].
     pub saved: Saved,
 }
 
-/// The factor of each row, (n, t); absent where the reference computes, which finds it again.
+/// The factor of each row, (n, t); absent if the reference implementation ran, which recomputes it.
 #[derive(Clone, Debug)]
 pub struct Saved {
     scale: Option<Tensor>,
@@ -59,13 +59,13 @@ pub struct Saved {
 /// The gradients that [`backward`] returns.
 #[derive(Debug)]
 pub struct Gradients {
-    /// Of `x` and of `delta` alike, (n, t, d).
+    /// Gradient of `x`, equal to the gradient of `delta`, (n, t, d).
     pub d_x: Tensor,
-    /// Of `previous`, in its shape.
+    /// Gradient of `previous`, in its shape.
     pub d_previous: Option<Tensor>,
 }
 
-/// The gradients that arrive at the results.
+/// The gradients of the results.
 struct Incoming<'a> {
     d_normed: &'a Tensor,
     d_residual: Option<&'a Tensor>,
@@ -74,8 +74,8 @@ struct Incoming<'a> {
 
 /// Adds `delta` to `x` (n, t, d) and norms the result with `gain` (d).
 ///
-/// With `previous` (n or 1, 1, d), the row before the first (batch 1: shared by all sequences), the rows are shifted
-/// before the norm.
+/// With `previous`, the row before the first (n or 1, 1, d), the rows are shifted before the norm.
+/// With batch 1, all sequences share `previous`.
 pub fn forward(
     x: &Tensor,
     delta: Option<&Tensor>,
@@ -103,11 +103,12 @@ pub fn forward(
     }
 }
 
-/// Adds the gradient of `gain` to its buffer and returns those of `x`, `delta` and `previous`.
+/// Adds the gradient of `gain` to its buffer and returns the other gradients.
 ///
-/// `residual` and `saved` are results of [`forward`]; `gain`, `norm` and `previous` its arguments. `d_normed` (n, t, d)
-/// is the gradient of `normed`, `d_residual` (n, t, d) what flows along the residual stream, and `d_last` (n, 1, d) the
-/// gradient of the residual's last row where that is handed on as a state.
+/// `residual` and `saved` are results of [`forward`]; `gain`, `norm` and `previous` its arguments.
+/// `d_normed` (n, t, d) is the gradient of `normed`, `d_residual` (n, t, d) the gradient along the
+/// residual stream, and `d_last` (n, 1, d) the gradient of the residual's last row, if that row is
+/// handed on as a state.
 pub fn backward(
     residual: &Tensor,
     gain: &Tensor,
@@ -156,7 +157,7 @@ pub fn backward(
     }
 }
 
-/// The channels of each row that are its own: those up to `keep` stay, the others come from the row before.
+/// Channels of a row that are not shifted: the channels from `keep` on come from the row before.
 fn keep(d: usize, shifts: bool) -> usize {
     if shifts { d.div_ceil(2) } else { d }
 }

@@ -5,7 +5,7 @@ use candle_core::{D, Result, Tensor};
 use super::{Norm, keep};
 use crate::precision::widened;
 
-/// The residual stream and its shifted and normed rows, differentiable by candle.
+/// The residual stream and its shifted, normed rows, differentiable by candle.
 pub(crate) fn forward(
     x: &Tensor,
     delta: Option<&Tensor>,

@@ -1,4 +1,6 @@
-//! Checks of the norm against its reference implementation and finite differences, with and without shift, addition and shared states.
+//! Checks the norm against its reference implementation and finite differences.
+//!
+//! With and without shift, addition and shared states.
 
 use candle_core::{DType, Device, Result, Tensor};
 
@@ -77,7 +79,7 @@ op_test! {
         })
 }
 
-/// More rows than one piece of work holds, so that pieces begin and end inside sequences.
+/// More rows than one piece holds, so that pieces begin and end inside sequences.
 #[test]
 fn pieces_meet_inside_sequences() -> Result<()> {
     for (n, t, states) in [(2, 400, 2), (150, 5, 1)] {

@@ -1,6 +1,9 @@
-//! The CPU kernels, in forms that share this preparation: [`lanes`] for many short sequences, one in each lane of the vectors;
-//! [`dense`] for few short ones and for decoding, one small matrix of weights for each head, with [`decode`] for one row after a
-//! long past; [`blocked`] for long sequences, tile after tile with running softmax statistics.
+//! The CPU kernels of attention, and the preparation that they share.
+//!
+//! [`lanes`] computes many short sequences, one per vector lane. [`dense`] computes few short
+//! sequences and decoding, with one small matrix of weights per head; [`decode`] computes one row
+//! after a long past. [`blocked`] computes long sequences tile by tile with running softmax
+//! statistics.
 
 mod blocked;
 mod decode;
@@ -16,7 +19,7 @@ use crate::cpu::{Real, Slice, from_vec};
 use problem::Problem;
 use rows::{Strided, with_unit_stride};
 
-/// Which kernel computes a call.
+/// The kernel that computes a call.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub(super) enum Plan {
     Lanes,
@@ -31,24 +34,26 @@ pub(super) struct Tiles {
     pub(super) queries: usize,
     /// Keys of a tile.
     pub(super) keys: usize,
-    /// Parts that the keys of a head are cut into backward, each with a gradient of the queries of its own.
+    /// Parts into which the backward pass cuts the keys of a head; each has its own query gradient.
     pub(super) strips: usize,
 }
 
-/// Queries times keys of a head up to which lanes and the dense kernel are at least as fast (measured with heads of 64 channels).
+/// Queries times keys of a head up to which lanes and the dense kernel are at least as fast.
+///
+/// Measured with heads of 64 channels.
 const DENSE: usize = 72 * 72;
 
-/// Tasks that the backward pass of the blocked kernel aims at.
+/// Target number of tasks of the blocked kernel's backward pass.
 const TASKS: usize = 64;
 
 impl Plan {
-    /// The faster kernel for a call.
+    /// The fastest kernel for a call.
     pub(super) fn of(call: &Call) -> Self {
         let plain = call.visible.is_none() && call.a.dropout.is_none();
         Self::for_sizes(&call.sizes, plain)
     }
 
-    /// The faster kernel for these sizes; `plain` attention neither hides nor drops.
+    /// The fastest kernel for these sizes; `plain` means neither hidden keys nor dropout.
     pub(super) fn for_sizes(sizes: &Sizes, plain: bool) -> Self {
         let pairs = sizes.queries * sizes.keys();
         if plain && sizes.queries > 1 && sizes.sequences >= rows::GROUP && pairs <= DENSE {
@@ -66,13 +71,14 @@ impl Plan {
     }
 }
 
-/// What the kernels keep for the backward pass.
+/// The tensors that the kernels keep for the backward pass.
 pub(super) enum Saved {
     /// The weights (⌈n / lanes⌉, h, t, s + t, lanes).
     Lanes { weights: Tensor },
     /// The weights (n, h, t, s + t) before dropout.
     Dense { weights: Tensor },
-    /// The output (n, t, h·d_h), and (n, h, t, 2): the greatest score and the inverse of the sum of e^(score - greatest).
+    /// The output (n, t, h·d_h); and the greatest score and 1 / Σ e^(score - greatest),
+    /// (n, h, t, 2).
     Blocked {
         tiles: Tiles,
         out: Tensor,

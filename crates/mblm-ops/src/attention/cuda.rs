@@ -1,8 +1,12 @@
-//! The kernels for CUDA devices, in three forms: [`short`] for few keys, one warp a head; [`blocked`] for many, block by block with
-//! running softmax statistics; [`decode`] for one query after many keys, whose keys are divided among blocks.
+//! The CUDA kernels of attention, in three forms.
 //!
-//! In bf16, heads of 16, 32, 64, 96 or 128 channels go to tensor cores; other heads of up to 128 channels, and `f32`, are computed
-//! in `f32` throughout. Hidden keys and dropout have no kernel here.
+//! [`short`] computes few keys, one warp per head. [`blocked`] computes many keys, block by block
+//! with running softmax statistics. [`decode`] computes one query after many keys, which are
+//! divided among blocks.
+//!
+//! In bf16, heads of 16, 32, 64, 96 or 128 channels use tensor cores; other heads of up to 128
+//! channels, and all `f32` heads, are computed in `f32`. Hidden keys and dropout are not supported
+//! here.
 
 mod blocked;
 mod decode;
@@ -15,10 +19,10 @@ use crate::cuda::{self, Kernel, Module};
 
 const MODULE: Module = module!(ATTENTION);
 
-/// Neighbours that threads read at once.
+/// Neighboring elements that a thread reads at once.
 const WIDE: usize = 8;
 
-/// The kernels on tensor cores for heads of `head_dim` channels, if there are some.
+/// The tensor-core kernels for heads of `head_dim` channels, if any.
 fn tensor_cores(head_dim: usize) -> Option<Module> {
     Some(match head_dim {
         16 => module!(ATTENTION_16),
@@ -30,20 +34,20 @@ fn tensor_cores(head_dim: usize) -> Option<Module> {
     })
 }
 
-/// What the kernels keep for the backward pass.
+/// The tensors that the kernels keep for the backward pass.
 pub(super) struct Saved {
     sizes: Sizes,
     form: Form,
 }
 
 enum Form {
-    /// Nothing.
+    /// Few keys: nothing is kept.
     Short,
     /// The output (n, t, h·d_h), and log2 Σ e^score (n, h, t).
     Blocked { out: Tensor, logs: Tensor },
 }
 
-/// Whether there are kernels for a call.
+/// Whether the kernels support a call.
 pub(super) fn takes(call: &Call) -> bool {
     let drops = call.a.dropout.is_some_and(|dropout| dropout.probability > 0.0);
     cuda::takes(call.q) && call.visible.is_none() && !drops && call.sizes.head_dim <= MAX_HEAD_DIM
@@ -92,7 +96,7 @@ struct Inputs<'a> {
     sizes: Sizes,
     q: Tensor,
     kv: Tensor,
-    /// None where it has no rows.
+    /// `None` if the past has no rows.
     past: Option<Tensor>,
 }
 
@@ -109,7 +113,7 @@ impl<'a> Inputs<'a> {
         })
     }
 
-    /// `x` (n, t, ·), or a copy of it that kernels can read.
+    /// `x` (n, t, ·), copied if the kernels cannot read it in place.
     fn rows(&self, x: &Tensor) -> Result<Tensor> {
         readable(x, &self.sizes)
     }
@@ -118,7 +122,7 @@ impl<'a> Inputs<'a> {
         self.q.dtype()
     }
 
-    /// The kernels on tensor cores for this call.
+    /// The tensor-core kernels for this call, if any.
     fn tensor_cores(&self) -> Option<Module> {
         match self.dtype() {
             DType::BF16 => tensor_cores(self.sizes.head_dim),
@@ -126,33 +130,33 @@ impl<'a> Inputs<'a> {
         }
     }
 
-    /// The kernels for few keys, if they take this call.
+    /// The kernels for few keys, if they support this call.
     fn short(&self) -> Option<Module> {
         let few = self.sizes.queries <= short::QUERIES && self.sizes.keys() <= short::KEYS;
         self.tensor_cores().filter(|_| few)
     }
 
-    /// Whether one query meets so many keys that several blocks shall share them.
+    /// Whether there is one query and so many keys that several blocks should share them.
     fn decodes(&self) -> bool {
         self.sizes.queries == 1 && self.sizes.keys() > short::KEYS && self.sizes.head_dim.is_multiple_of(WIDE)
     }
 
-    /// Whether all of several sequences share the past.
+    /// Whether several sequences share one past.
     fn shares_past(&self) -> bool {
         self.sizes.sequences > 1 && self.past.as_ref().is_some_and(|past| past.dims()[0] == 1)
     }
 
-    /// 1/√d_h, which scores are multiplied with.
+    /// 1/√d_h, the factor of the scores.
     fn root(&self) -> f64 {
         (self.sizes.head_dim as f64).powf(-0.5)
     }
 
-    /// The same for powers of two in place of e.
+    /// log2(e)/√d_h: the factor of the scores for powers of two.
     fn scale(&self) -> f64 {
         self.root() * std::f64::consts::LOG2_E
     }
 
-    /// Cosines, then sines, of the angles of each new row (t, d_h), with rotary positions.
+    /// Cosines, then sines, of each new row's angles (t, d_h), with rotary positions.
     fn angles(&self) -> Result<Option<Tensor>> {
         if !self.call.a.rotary {
             return Ok(None);
@@ -168,7 +172,7 @@ impl<'a> Inputs<'a> {
         Ok(Some(table))
     }
 
-    /// `x` (n, t, ·) with the first h heads of each row rotated: by the angles of `table`, or computed ones.
+    /// `x` (n, t, ·) with the first h heads of each row rotated by `table`, or by computed angles.
     fn rotate(&self, x: &Tensor, table: Option<&Tensor>) -> Result<Tensor> {
         if !self.call.a.rotary {
             return x.contiguous();
@@ -193,7 +197,7 @@ impl<'a> Inputs<'a> {
         Ok(rotated)
     }
 
-    /// Where the gradient of the past goes: itself, and parts to be summed, in the shapes of one past for each of `parts` sequences.
+    /// Allocates the gradient of the past and, if the past is shared, `parts` partial gradients.
     fn d_past(&self, parts: usize) -> Result<PastGradient> {
         let Some(past) = &self.past else {
             let none = self.call.past.map(Tensor::zeros_like).transpose()?;
@@ -209,14 +213,14 @@ impl<'a> Inputs<'a> {
     }
 }
 
-/// The gradient of the past, which a kernel writes either for each sequence or, where they share it, in parts.
+/// The gradient of the past: one per sequence, or partial gradients to be summed if it is shared.
 struct PastGradient {
     sum: Option<Tensor>,
     parts: Option<Tensor>,
 }
 
 impl PastGradient {
-    /// The gradient, once the kernel that writes it has been launched.
+    /// The finished gradient; call after the kernel that writes it was launched.
     fn finish(self) -> Result<Option<Tensor>> {
         if let (Some(sum), Some(parts)) = (&self.sum, &self.parts) {
             let elements = sum.elem_count();
@@ -231,7 +235,8 @@ impl PastGradient {
     }
 }
 
-/// `x` (n, t, ·) with rows in one piece, aligned for wide reads where heads have whole ones; a copy if it must be.
+/// `x` (n, t, ·) with contiguous rows, aligned for wide reads if the heads allow them; copied if
+/// needed.
 fn readable(x: &Tensor, sizes: &Sizes) -> Result<Tensor> {
     let (n, t, _) = x.dims3()?;
     let (stride, offset) = (x.stride(), x.layout().start_offset());

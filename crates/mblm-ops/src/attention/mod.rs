@@ -1,4 +1,4 @@
-//! Multi-head softmax attention with rotary positions, over new rows and the rows kept from earlier calls.
+//! Multi-head softmax attention with rotary positions, over new rows and rows of earlier calls.
 //!
 //! ```text
 //! q̂ = R(q), k̂ = R(k)          rotary, per head: R(x) = x·cos + rotate_half(x)·sin, angles position · 10000^(-2i/d_h)
@@ -7,11 +7,11 @@
 //! present = [k̂ | v]            (n, t, 2·h·d_h): the rows to append to the past, which hold rotated keys
 //! ```
 //!
-//! Keys hidden by `visible` get the lowest finite score: a query whose every key is hidden attends to all of them evenly,
-//! as in the published Python package. Past keys are never hidden.
+//! Keys hidden by `visible` get the lowest finite score: a query whose every key is hidden attends
+//! to all of them evenly, as in the published Python package. Past keys are never hidden.
 //!
-//! Sources: Vaswani et al., arXiv 1706.03762, §3.2; Su et al., arXiv 2104.09864 (rotary); the blocked form and its
-//! gradients: Dao, FlashAttention-2, arXiv 2307.08691, algorithms 1 and 2.
+//! Sources: Vaswani et al., arXiv 1706.03762, §3.2; Su et al., arXiv 2104.09864 (rotary); the
+//! blocked form and its gradients: Dao, FlashAttention-2, arXiv 2307.08691, algorithms 1 and 2.
 //!
 //! ```
 //! use candle_core::{DType, Device, Tensor};
@@ -36,10 +36,10 @@ use candle_core::{DType, Result, Tensor};
 use crate::dropout::Dropout;
 use crate::fallback;
 
-/// Channels of a head up to which CUDA devices have kernels.
+/// Most channels of a head for which CUDA devices have kernels.
 pub const MAX_HEAD_DIM_ON_CUDA: usize = 128;
 
-/// What kind of attention; it has no parameters of its own.
+/// The kind of attention; attention has no parameters of its own.
 #[derive(Clone, Debug)]
 pub struct Attention {
     /// Heads h.
@@ -48,51 +48,54 @@ pub struct Attention {
     pub head_dim: usize,
     /// Whether queries and keys are rotated by their positions.
     pub rotary: bool,
-    /// Whether a query sees only keys at its own position and before.
+    /// Whether a query sees only keys at its own and earlier positions.
     pub causal: bool,
-    /// Dropout of the weights; an element's index is ((sequence · h + head) · t + query) · (s + t) + key.
+    /// Dropout of the weights; an element's index is ((sequence · h + head) · t + query) · (s + t)
+    /// + key.
     pub dropout: Option<Dropout>,
 }
 
-/// What [`forward`] returns.
+/// The results of [`forward`].
 pub struct Output {
     /// Mixed values (n, t, h·d_h).
     pub out: Tensor,
     /// Rotated keys and values of the new rows (n, t, 2·h·d_h), to append to the past.
     pub present: Tensor,
-    /// For [`backward`].
+    /// Input of [`backward`].
     pub saved: Saved,
 }
 
-/// What the forward pass keeps for the backward pass: (n, h, t, s + t) weights where that is small, otherwise
-/// one or two numbers a query and the output. CUDA devices keep nothing where keys are few.
+/// The tensors kept for the backward pass.
+///
+/// The weights (n, h, t, s + t) if they are small, otherwise the output and one or two numbers per
+/// query. CUDA devices keep nothing if there are few keys.
 pub struct Saved(Kept);
 
-/// What which kernels keep.
+/// The tensors that each kind of kernel keeps.
 enum Kept {
-    /// Nothing was to be computed, or the reference computed it.
+    /// The result was empty, or the reference implementation computed it.
     Nothing,
     Cpu(cpu::Saved),
     #[cfg(feature = "cuda")]
     Cuda(cuda::Saved),
 }
 
-/// What [`backward`] returns.
+/// The gradients that [`backward`] returns.
 pub struct Gradients {
-    /// Of the queries (n, t, h·d_h).
+    /// Gradient of the queries (n, t, h·d_h).
     pub d_q: Tensor,
-    /// Of keys and values (n, t, 2·h·d_h).
+    /// Gradient of the keys and values (n, t, 2·h·d_h).
     pub d_kv: Tensor,
-    /// Of the past, in the shape of the past: summed over the sequences when they share one.
+    /// Gradient of the past, in the past's shape: summed over the sequences if they share it.
     pub d_past: Option<Tensor>,
 }
 
 /// Attends from the t new rows to the s past rows and the new ones.
 ///
-/// `q` (n, t, h·d_h); `kv` (n, t, 2·h·d_h) = \[k | v\]; `past` (n, s, 2·h·d_h), or (1, s, 2·h·d_h) shared by all sequences:
-/// rows of earlier `present`s; `start` the position of the first new row; `visible` (n, t) `u8`, 0 hides a new key.
-/// The last dimension of inputs may be part of a larger one (a narrow of a packed projection or of a cache): nothing is
-/// copied then.
+/// `q` (n, t, h·d_h); `kv` (n, t, 2·h·d_h) = \[k | v\]; `past` (n, s, 2·h·d_h), or (1, s, 2·h·d_h)
+/// shared by all sequences: rows of earlier `present`s; `start`: the position of the first new row;
+/// `visible` (n, t) `u8`: 0 hides a new key. The last dimension of an input may be part of a larger
+/// one (a narrow of a packed projection or of a cache); it is not copied.
 pub fn forward(
     a: &Attention,
     q: &Tensor,
@@ -104,7 +107,7 @@ pub fn forward(
     forward_as(&Call::new(a, q, kv, past, start, visible)?, None)
 }
 
-/// [`forward`], on the CPU as `plan` says, or as suits the sizes.
+/// [`forward`]; on the CPU as `plan` says, by default the fastest plan for the sizes.
 fn forward_as(call: &Call, plan: Option<cpu::Plan>) -> Result<Output> {
     let sizes = call.sizes;
     if sizes.is_empty() {
@@ -140,9 +143,10 @@ fn forward_as(call: &Call, plan: Option<cpu::Plan>) -> Result<Output> {
     })
 }
 
-/// The gradients of all inputs, which are those given to [`forward`], whose `saved` this takes.
+/// The gradients of all inputs of a call of [`forward`], which returned `saved`.
 ///
-/// `d_out` (n, t, h·d_h) and `d_present` (n, t, 2·h·d_h), if later rows attended to these, are the gradients of the results.
+/// `d_out` (n, t, h·d_h) and `d_present` (n, t, 2·h·d_h) are the gradients of the results;
+/// `d_present` is given if later rows attended to these.
 pub fn backward(
     a: &Attention,
     q: &Tensor,

@@ -7,8 +7,9 @@ use crate::dropout::Dropout;
 use crate::precision::widened;
 use crate::rope;
 
-/// `out` and `present` of [`attention::forward`](super::forward), differentiable by candle; memory is quadratic in t.
-/// Half precision is computed in `f32`.
+/// `out` and `present` of [`attention::forward`](super::forward), differentiable by candle.
+///
+/// Memory is quadratic in t. Half precision is computed in `f32`.
 pub(crate) fn forward(
     a: &Attention,
     q: &Tensor,
@@ -71,7 +72,7 @@ fn rotate(a: &Attention, x: &Tensor, start: usize) -> Result<Tensor> {
     rotated.reshape((n, t, width))
 }
 
-/// Scores (n, h, t, s + t) with the lowest finite number at hidden keys and -∞ at keys that come later.
+/// Scores (n, h, t, s + t) with the lowest finite number at hidden keys and -∞ at later keys.
 fn mask(a: &Attention, scores: &Tensor, visible: Option<&Tensor>) -> Result<Tensor> {
     let (n, _, t, keys) = scores.dims4()?;
     let past = keys - t;
@@ -112,7 +113,7 @@ fn softmax(scores: &Tensor) -> Result<Tensor> {
     powers.broadcast_div(&powers.sum_keepdim(D::Minus1)?)
 }
 
-/// What dropout multiplies the weights with: 0 or its scale.
+/// The factors of the weights under dropout: 0 or the scale.
 fn factors(dropout: &Dropout, weights: &Tensor) -> Result<Tensor> {
     let factors: Vec<f64> = (0..weights.elem_count() as u64)
         .map(|element| if dropout.keeps(element) { dropout.scale() } else { 0.0 })

@@ -1,4 +1,4 @@
-//! Each kernel against the reference and finite differences, at sizes that no tile divides.
+//! Checks each kernel against the reference and finite differences, at sizes that no tile divides.
 
 use candle_core::{DType, Device, Result, Tensor};
 
@@ -13,20 +13,20 @@ use crate::testing::uniform;
 #[cfg(feature = "cuda")]
 mod on_cuda;
 
-/// A kind of attention, the sizes of a call and the kernel to take.
+/// A kind of attention, the sizes of a call, and the kernel to test.
 #[derive(Clone)]
 struct Case {
     a: Attention,
     sequences: usize,
     queries: usize,
-    /// Sequences (1 or all) and rows of the past.
+    /// The past's sequences (1 or all) and rows.
     past: Option<(usize, usize)>,
     start: usize,
     visible: Option<Vec<u8>>,
     plan: Option<cpu::Plan>,
 }
 
-/// Two heads of four channels, rotary and causal, without past.
+/// Two heads of four channels, rotary and causal, without a past.
 fn case(sequences: usize, queries: usize) -> Case {
     Case {
         a: Attention {
@@ -70,14 +70,14 @@ impl Case {
         self
     }
 
-    /// A past of `rows` rows for `sequences` sequences, and new rows that follow it at a distance.
+    /// Adds a past of `rows` rows for `sequences` sequences; the new rows follow it at a distance.
     fn past(mut self, sequences: usize, rows: usize) -> Self {
         self.past = Some((sequences, rows));
         self.start = rows + 3;
         self
     }
 
-    /// From this position on.
+    /// Sets the position of the first new row.
     #[cfg(feature = "cuda")]
     fn at(mut self, start: usize) -> Self {
         self.start = start;
@@ -120,7 +120,7 @@ impl Case {
         shapes.extend(self.past.map(|(n, s)| vec![n, s, 2 * width]));
         let shapes: Vec<&[usize]> = shapes.iter().map(Vec::as_slice).collect();
         let (expected, found, gradients) = (self.clone(), self.clone(), self);
-        // queries three times as long, so that weights are far from even
+        // queries three times as large, so that the weights are far from even
         Harness::new("attention", &shapes)
             .affine(0, 3.0, 0.0)
             .reference(move |t| {
@@ -216,7 +216,9 @@ fn sizes_of_practice_equal_the_reference() -> Result<()> {
     Ok(())
 }
 
-/// Tests, one a case, that compare in both types on a CUDA device; too large for finite differences.
+/// Tests, one per case, that compare both types on a CUDA device.
+///
+/// The sizes are too large for finite differences.
 #[cfg(feature = "cuda")]
 macro_rules! on_cuda {
     ($($name:ident: $case:expr,)*) => {
@@ -232,7 +234,7 @@ macro_rules! on_cuda {
     };
 }
 
-// sizes of each form and each kernel, of several blocks and warps, none a multiple of them
+// sizes for each form and kernel: several blocks and warps, never a multiple of them
 #[cfg(feature = "cuda")]
 on_cuda! {
     few_after_a_start_row: case(40, 8).heads(4, 64).past(1, 1),
@@ -288,7 +290,7 @@ fn sizes_choose_the_kernel() {
     assert!(matches!(plan(512, 2048, 0, true), cpu::Plan::Blocked(_)));
 }
 
-/// Rows in one call, or some first and the rest after their `present`, give the same output.
+/// One call gives the same output as two calls, the second after the first's `present`.
 #[test]
 fn a_call_equals_its_steps() -> Result<()> {
     let Case { a, .. } = case(2, 9);
@@ -308,7 +310,7 @@ fn a_call_equals_its_steps() -> Result<()> {
     Ok(())
 }
 
-/// Parts of larger tensors give what copies of them give.
+/// Slices of larger tensors give the same results as copies of them.
 #[test]
 fn inputs_may_be_parts_of_larger_tensors() -> Result<()> {
     let Case { a, .. } = case(2, 3);

@@ -1,18 +1,19 @@
-// Causal depthwise convolution with SiLU over (n, t, c), forward and backward. The kernel has W taps of which the first W - k
-// are absent; positions before the first are the rows of `tail` (its last at position -1), then zeros.
+// Causal depthwise convolution with SiLU over (n, t, c), forward and backward. The kernel has W
+// taps, of which the first W - k are absent. Positions before the first are the rows of `tail`
+// (its last row at position -1), then zeros.
 //
-// A thread takes V neighbouring channels and a run of positions, and keeps the rows that its taps meet in registers. The
-// backward pass computes the convolution again; what positions after a run give to its rows is computed twice, by the run and
-// by the next.
+// A thread takes V neighboring channels and a run of positions, and keeps the rows under its taps
+// in registers. The backward pass recomputes the convolution; the gradients that positions after a
+// run give to the run's rows are computed twice, by this run and by the next.
 
 #include "common.cuh"
 
 constexpr int W = 4;
 
-// Rows that a thread reads together, before it needs them: forward, and of both x and dy backward.
+// Rows that a thread reads ahead: in the forward pass, and of both x and dy in the backward pass.
 constexpr int AHEAD = 4, AHEAD_OF_BOTH = 2;
 
-// The rows of one sequence, from a channel on.
+// The rows of one sequence, from some channel on.
 template <typename T>
 struct Rows {
     const T* x;
@@ -20,7 +21,7 @@ struct Rows {
     const T* tail;
     int c, k;
 
-    // The row at `position`, which is before the end.
+    // The row at `position`, which must be before the end.
     template <int V>
     __device__ __forceinline__ void get(int position, float (&v)[V]) const {
         if (position >= 0) return load_v<V>(x + position * stride, v);
@@ -30,7 +31,7 @@ struct Rows {
     }
 };
 
-// The taps of V channels from `column` on, as W rows, from (c, k); k is W if there are several channels.
+// Loads the taps of V channels from `column` on as W rows, from (c, k); k is W if V > 1.
 template <int V>
 __device__ __forceinline__ void load_taps(const float* weight, int column, int k, float (&taps)[W][V]) {
     if constexpr (V > 1) {
@@ -114,8 +115,9 @@ __device__ __forceinline__ void conv_silu_forward(const T* x, long long sequence
 
 constexpr int LANES = 32, RUNS = 8;
 
-// A block of (LANES, RUNS) threads takes RUNS at a time of all sequences' runs, of which there are `all`. It leaves their sums,
-// the gradients of the W taps and of the bias, in `partial` (blocks, W + 1, c), and those of the tails in d_tail (n, k - 1, c).
+// A block of (LANES, RUNS) threads takes RUNS of the `all` runs of all sequences at a time. It
+// writes the sums of its runs, the gradients of the W taps and of the bias, to `partial`
+// (blocks, W + 1, c), and the gradients of the tails to d_tail (n, k - 1, c).
 template <typename T, int V>
 __device__ __forceinline__ void conv_silu_backward(const T* x, long long sequence_stride, long long row_stride,
                                                    const float* weight, const float* bias, const T* tail, long long tail_stride,
@@ -134,7 +136,7 @@ __device__ __forceinline__ void conv_silu_backward(const T* x, long long sequenc
             const Rows<T> e = {x + sequence * sequence_stride + column, row_stride,
                                tail ? tail + sequence * tail_stride + column : nullptr, c, k};
             const T* g = dy + sequence * dy_sequence + column;
-            float rows[W][V], dp[W][V] = {}; // of the W positions up to this one
+            float rows[W][V], dp[W][V] = {}; // for the W positions up to this one
 #pragma unroll
             for (int j = 1; j < W; ++j) e.get(first - W + j, rows[j]);
             for (int batch = first; batch < last + W - 1; batch += AHEAD_OF_BOTH) {
@@ -174,7 +176,7 @@ __device__ __forceinline__ void conv_silu_backward(const T* x, long long sequenc
 #pragma unroll
                         for (int i = 0; i < V; ++i) sums[W][i] += dp[W - 1][i];
                     }
-                    // the row that no later position meets
+                    // the row that no later position reads
                     const int done = position - W + 1;
                     if (done < first && (first > 0 || done < 1 - k)) continue;
                     float d[V] = {};
@@ -214,8 +216,9 @@ __device__ __forceinline__ void conv_silu_backward(const T* x, long long sequenc
     }
 }
 
-// Adds the sums over the blocks of `partial` (blocks, W + 1, c) to the gradients of the taps (c, k) and of the bias (c).
-// A block takes 32 channels of tap blockIdx.y; its threads along y take the rows in turns.
+// Adds the sums over the blocks of `partial` (blocks, W + 1, c) to the gradients of the taps (c, k)
+// and of the bias (c). A block takes 32 channels of tap blockIdx.y; its threads along y take the
+// rows in turns.
 extern "C" __global__ void conv_silu_parameters(const float* partial, float* d_weight, float* d_bias, int blocks, int c,
                                                 int k) {
     __shared__ float parts[RUNS][LANES];

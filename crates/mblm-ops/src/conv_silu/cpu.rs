@@ -1,4 +1,4 @@
-//! Row by row, vectorised over the channels; the taps are laid out (k, c) for it.
+//! The CPU kernels: row by row, vectorized over the channels; taps are transposed to (k, c).
 
 use candle_core::{Result, Tensor};
 use multiversion::multiversion;
@@ -6,13 +6,13 @@ use multiversion::multiversion;
 use crate::GradBuffer;
 use crate::cpu::{Real, Slice, add_assign, from_vec, par_chunks, par_reduce, par_zeroed};
 
-/// Rows that one task of the loops takes.
+/// Rows per task.
 const ROWS: usize = 32;
 
 /// Rows whose parameter gradients one task sums.
 const REDUCED_ROWS: usize = 256;
 
-/// Sequences whose gradient of a shared tail one task sums.
+/// Sequences per task of the sum of a shared tail's gradient.
 const SEQUENCES: usize = 64;
 
 /// The inputs, and e = [tail | x] by rows.
@@ -32,7 +32,7 @@ impl<T: Real> Convolution<'_, T> {
         &self.taps[tap * self.channels..(tap + 1) * self.channels]
     }
 
-    /// Row `row` of e in `sequence`; `None` where it is zero.
+    /// Row `row` of e in `sequence`; `None` if it is zero.
     fn extended(&self, sequence: usize, row: usize) -> Option<&[T]> {
         let before = self.kernel - 1;
         let (rows, index) = if row >= before {
@@ -44,7 +44,7 @@ impl<T: Real> Convolution<'_, T> {
         Some(&rows[index * self.channels..(index + 1) * self.channels])
     }
 
-    /// p of row `index` among the rows of all sequences.
+    /// Computes p of row `index`, counted over all sequences.
     fn preactivation(&self, index: usize, out: &mut [T]) {
         let (sequence, position) = (index / self.positions, index % self.positions);
         out.copy_from_slice(self.bias);
@@ -208,7 +208,7 @@ fn add_product<T: Real>(to: &mut [T], a: &[T], b: &[T]) {
     }
 }
 
-/// p becomes p·σ(p).
+/// Replaces p by p·σ(p).
 #[multiversion(targets("x86_64+avx512f+avx512vl+fma", "x86_64+avx2+fma"))]
 fn silu<T: Real>(p: &mut [T]) {
     for p in p {
@@ -216,7 +216,7 @@ fn silu<T: Real>(p: &mut [T]) {
     }
 }
 
-/// p becomes dy·σ(p)·(1 + p·(1 − σ(p))).
+/// Replaces p by dy·σ(p)·(1 + p·(1 − σ(p))).
 #[multiversion(targets("x86_64+avx512f+avx512vl+fma", "x86_64+avx2+fma"))]
 fn silu_gradient<T: Real>(p: &mut [T], dy: &[T]) {
     for (p, dy) in p.iter_mut().zip(dy) {

@@ -1,7 +1,7 @@
-//! The kernels for CUDA devices: one pass forward, one backward, then the sums of its blocks.
+//! The CUDA kernels: one pass forward; one pass backward, followed by sums over its blocks.
 //!
-//! `x`, its tail and their gradients have the type of the activations; weight, bias and all sums are `f32`. `x` and `dy` may be
-//! parts of wider rows, which are then read where they are.
+//! `x`, its tail and their gradients have the type of the activations; weight, bias and all sums
+//! are `f32`. `x` and `dy` may be slices of wider rows, which are read in place.
 
 use candle_core::{DType, Result, Tensor};
 
@@ -11,25 +11,25 @@ use crate::cuda::{self, Kernel, Module};
 
 const MODULE: Module = module!(CONV_SILU);
 
-/// Channels of a thread, with all taps and where rows are aligned.
+/// Channels of a thread, if all taps are present and rows are aligned.
 const WIDE: usize = 4;
-/// Positions of a run, at most: of the forward and of the backward pass.
+/// Most positions of a run, in the forward and in the backward pass.
 const RUN: usize = 32;
 const RUN_BACKWARD: usize = 16;
 /// Most threads of a block of the forward pass.
 const FORWARD_THREADS: usize = 128;
-/// Threads of a block of the backward pass along the channels and along the runs.
+/// Threads of a backward block along the channels and along the runs.
 const LANES: usize = 32;
 const RUNS: usize = 8;
-/// Blocks of the backward pass, beyond which each takes runs in turns.
+/// Most blocks of the backward pass; with more runs, each block takes runs in turns.
 const BLOCKS: usize = 132 * 16;
 
-/// Whether there are kernels for this input and this number of taps.
+/// Whether the kernels support this input and this number of taps.
 pub(super) fn takes(x: &Tensor, weight: &Tensor) -> bool {
     cuda::takes(x) && weight.dims()[2] <= TAPS
 }
 
-/// `x` (n, t, c) with each row in one piece.
+/// `x` (n, t, c) with contiguous rows.
 fn in_rows(x: &Tensor) -> Result<Tensor> {
     match x.stride()[2] {
         1 => Ok(x.clone()),
@@ -58,7 +58,8 @@ impl Inputs {
         })
     }
 
-    /// Channels of a thread: [`WIDE`] with all [`TAPS`] and if everything that it reads is aligned, `others` (n, t, c) too.
+    /// Channels of a thread: [`WIDE`] with all [`TAPS`], if all inputs and `others` (n, t, c) are
+    /// aligned.
     fn width(&self, others: &[&Tensor]) -> usize {
         let begins = |tensor: &Tensor| whole(&tensor.layout().start_offset());
         let rows =
@@ -68,7 +69,7 @@ impl Inputs {
         if aligned && complete { WIDE } else { 1 }
     }
 
-    /// The arguments of both kernels from x to the tail.
+    /// Adds the arguments of both kernels from x to the tail.
     fn pass(&self, kernel: Kernel, x: &Tensor) -> Result<Kernel> {
         let shared = self.tail.as_ref().is_none_or(|tail| tail.dims()[0] == 1);
         let distance = self.tail.as_ref().map_or(0, |tail| tail.stride()[0]);
@@ -81,7 +82,7 @@ impl Inputs {
     }
 }
 
-/// A contiguous `tensor` of the type of `x`.
+/// `tensor`, contiguous and of the type of `x`.
 fn like(tensor: &Tensor, x: &Tensor) -> Result<Tensor> {
     tensor.to_dtype(x.dtype())?.contiguous()
 }
@@ -174,7 +175,8 @@ pub(super) fn backward(
     Ok((dx, d_tail))
 }
 
-/// The gradients of the tails (n, k - 1, c) as that of `tail`, in the type of `x`: their sum where all sequences share it.
+/// The gradients of the tails (n, k - 1, c) in the type of `x`, summed if the sequences share a
+/// tail.
 fn fold(d_tails: &Tensor, tail: &Tensor, x: &Tensor) -> Result<Tensor> {
     let d_tail = cuda::empty(tail.shape(), x.dtype(), x.device())?;
     let count = tail.elem_count();

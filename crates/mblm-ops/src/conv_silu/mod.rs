@@ -8,8 +8,8 @@
 //! x (n, t, c), weight (c, 1, k), bias (c), tail (n or 1, k-1, c), y (n, t, c)
 //! ```
 //!
-//! Without a tail the rows before the first are zeros; a tail of batch 1 is shared by all sequences. Nothing is saved: the
-//! backward pass computes p again.
+//! Without a tail, the rows before the first are zeros. A tail of batch 1 is shared by all
+//! sequences. Nothing is saved: the backward pass recomputes p.
 //!
 //! ```
 //! use candle_core::{DType, Device, Tensor};
@@ -33,12 +33,15 @@ use candle_core::{DType, Result, Tensor};
 
 use crate::{GradBuffer, fallback};
 
-/// Taps up to which CUDA devices have kernels.
+/// Most taps for which CUDA devices have kernels.
 pub const MAX_TAPS_ON_CUDA: usize = 4;
 
-/// y (n, t, c) and the new tail (n, k - 1, c) to hand to the positions that follow.
+/// Returns y (n, t, c) and the new tail (n, k - 1, c), to be passed with the positions that follow.
 ///
-/// `x` (n, t, c), `weight` (c, 1, k), `bias` (c), `tail` (n or 1, k - 1, c). Fails when shapes do not fit together.
+/// `x` (n, t, c), `weight` (c, 1, k), `bias` (c), `tail` (n or 1, k - 1, c).
+///
+/// # Errors
+/// Shapes that do not match.
 pub fn forward(x: &Tensor, weight: &Tensor, bias: &Tensor, tail: Option<&Tensor>) -> Result<(Tensor, Tensor)> {
     check(x, weight, bias, tail)?;
     match (x.device().is_cpu(), x.dtype()) {
@@ -50,11 +53,11 @@ pub fn forward(x: &Tensor, weight: &Tensor, bias: &Tensor, tail: Option<&Tensor>
     }
 }
 
-/// Adds the gradients of weight and bias to their buffers; returns those of `x` and of `tail`, the latter of the tail's
-/// shape and summed over the sequences when they share it.
+/// Adds the gradients of weight and bias to their buffers; returns the gradients of `x` and `tail`.
 ///
-/// The first four arguments as given to [`forward`], `dy` (n, t, c) and `d_new_tail` (n, k - 1, c) the gradients of its
-/// results.
+/// The tail's gradient has the tail's shape and is summed over the sequences if they share it. The
+/// first four arguments are those of [`forward`]; `dy` (n, t, c) and `d_new_tail` (n, k - 1, c) are
+/// the gradients of its results.
 pub fn backward(
     x: &Tensor,
     weight: &Tensor,
@@ -203,7 +206,7 @@ mod tests {
         Ok(())
     }
 
-    /// Some columns of `wide`, as packed projections hand them on.
+    /// Some columns of `wide`, like the slices of packed projections.
     #[cfg(feature = "cuda")]
     fn part_of(wide: &Tensor, first: usize, width: usize) -> Result<Tensor> {
         wide.to_dtype(DType::F32)?
@@ -243,7 +246,7 @@ mod tests {
         Ok(())
     }
 
-    /// Values and gradients of `[y, new tail]` for positions cut at `border`.
+    /// Values and gradients of `[y, new tail]`, with the positions cut at `border` into two calls.
     fn in_two_calls(t: &[Tensor], border: usize, dy: &Tensor, d_tail: &Tensor) -> Result<Vec<Tensor>> {
         let [x, w, b, tail] = t else {
             unreachable!("four inputs")

@@ -1,4 +1,4 @@
-//! The reference implementation: one shifted product a tap.
+//! The reference implementation: one shifted product per tap.
 
 use candle_core::{Result, Tensor};
 

@@ -1,4 +1,4 @@
-//! Typed access to the data of CPU tensors, and the types of numbers that the CPU kernels compute with.
+//! Typed access to the data of CPU tensors, and the number types of the CPU kernels.
 
 use std::cell::Cell;
 use std::marker::PhantomData;
@@ -32,7 +32,7 @@ impl Real for f64 {
     }
 }
 
-/// The elements of a CPU tensor in row-major order, borrowed when the tensor is contiguous and copied otherwise.
+/// The elements of a CPU tensor in row-major order: borrowed if contiguous, else copied.
 pub struct Slice<'a, T> {
     source: Source<'a>,
     start: usize,
@@ -48,7 +48,8 @@ enum Source<'a> {
 impl<'a, T: WithDType> Slice<'a, T> {
     /// Borrows or copies the elements of `tensor`.
     ///
-    /// Fails when the tensor is not on the CPU or not of type `T`.
+    /// # Errors
+    /// A tensor that is not on the CPU or not of type `T`.
     pub fn new(tensor: &'a Tensor) -> Result<Self> {
         let len = tensor.elem_count();
         let (start, source) = if tensor.is_contiguous() {
@@ -86,14 +87,16 @@ impl<T: WithDType> Deref for Slice<'_, T> {
     type Target = [T];
 
     fn deref(&self) -> &[T] {
-        // `new` has read the elements once, and neither the device nor the type of a storage changes.
+        // `new` has read the elements once, and neither the device nor the type of a storage
+        // changes.
         self.elements().expect("checked when the slice was made")
     }
 }
 
-/// Lets `write` change the elements of a contiguous CPU tensor in place, for every tensor that shares its storage.
+/// Lets `write` change the elements of a contiguous CPU tensor in place.
 ///
-/// `write` must not read a tensor of the same storage: the storage is locked meanwhile.
+/// The change is visible to every tensor that shares the storage. `write` must not read such a
+/// tensor: the storage is locked meanwhile.
 pub fn with_slice_mut<T: Real, R>(tensor: &Tensor, write: impl FnOnce(&mut [T]) -> R) -> Result<R> {
     struct Write<F, R, T> {
         write: Cell<Option<F>>,
@@ -127,7 +130,7 @@ pub fn with_slice_mut<T: Real, R>(tensor: &Tensor, write: impl FnOnce(&mut [T]) 
     }
 }
 
-/// A CPU tensor that takes over `data`.
+/// A CPU tensor that takes ownership of `data`.
 pub fn from_vec<T: WithDType>(data: Vec<T>, shape: impl Into<Shape>) -> Result<Tensor> {
     Tensor::from_vec(data, shape.into(), &candle_core::Device::Cpu)
 }

@@ -1,4 +1,4 @@
-//! What the CPU kernels share: typed access to the data of tensors, and the products and loops of [`mblm_gemm`].
+//! The base of the CPU kernels: access to tensor data, and products and loops of [`mblm_gemm`].
 //!
 //! ```
 //! use mblm_ops::cpu::{Slice, from_vec};

@@ -1,4 +1,4 @@
-//! A row at a time: maximum, exponentials into the result, their sum, then scaled in place.
+//! The CPU kernels, one row at a time: maximum, exponentials in place, their sum, scaling in place.
 
 use std::ops::Range;
 
@@ -15,7 +15,7 @@ pub(super) fn losses<T: Real>(logits: &Tensor, targets: &Tensor) -> Result<Tenso
     let (xs, targets) = (Slice::<T>::new(logits)?, Slice::<u32>::new(targets)?);
     let (xs, targets): (&[T], &[u32]) = (&xs, &targets);
     let mut losses = vec![T::zero(); rows];
-    // the empty table makes pieces as small as rows of logits ask for
+    // the empty table makes pieces as small as for results of `vocabulary` columns
     let results = [(&mut losses[..], 1), (&mut [], vocabulary)];
     par_rows(rows, results, &mut [], |rows, [losses, _], _| {
         let x = &xs[rows.start * vocabulary..rows.end * vocabulary];
@@ -59,7 +59,7 @@ pub(super) fn loss_and_gradient<T: Real>(
     Ok((total, from_vec(d_logits, (rows, vocabulary))?))
 }
 
-/// What every piece of rows reads.
+/// The inputs, shared by all pieces of rows.
 struct Input<'a, T> {
     x: &'a [T],
     targets: &'a [u32],
@@ -91,7 +91,9 @@ fn gradient_rows<T: Real>(
     }
 }
 
-/// Writes e^(x − max x) to `to` and returns max x and the sum of what was written; NaN makes the sum NaN.
+/// Writes e^(x − max x) to `to`; returns max x and the sum of the exponentials.
+///
+/// NaN makes the sum NaN.
 #[inline(always)]
 fn exponentiate<T: Real>(x: &[T], to: &mut [T]) -> (T, T) {
     let mut lanes = [x[0]; LANES];

@@ -1,7 +1,8 @@
-// Cross-entropy of logits (rows, V): a warp a row, gradient and loss in one pass over registers and caches.
+// Cross-entropy of logits (rows, V): one warp per row, gradient and loss in one pass over registers
+// and caches.
 //
-// Rows of logits and of their gradient lie `stride` and `d_stride` elements apart.
-// The losses of a block's rows are added in order; a second kernel adds those of the blocks, in double precision.
+// Rows of logits and of their gradient are `stride` and `d_stride` elements apart. The losses of a
+// block's rows are added in order; a second kernel adds the sums of the blocks in double precision.
 
 #include "common.cuh"
 
@@ -21,7 +22,7 @@ __device__ __forceinline__ float row_logsumexp(const T* row, int vocabulary, int
     return __any_sync(0xffffffffu, nan) ? __int_as_float(0x7fc00000) : largest + logf(sum);
 }
 
-// partial[block] = Σ weight · loss over the block's rows; d_logits as well.
+// partial[block] = Σ weight · loss over the block's rows; also writes d_logits.
 template <typename T>
 __device__ __forceinline__ void cross_entropy(const T* logits, const uint32_t* targets, const float* weights, float scale, T* d_logits,
                                               double* partial, int rows, int vocabulary, int stride, int d_stride) {
@@ -40,7 +41,7 @@ __device__ __forceinline__ void cross_entropy(const T* logits, const uint32_t* t
             const float total = row_logsumexp(from, vocabulary, lane), factor = scale * weight;
             for (int j = lane; j < vocabulary; j += 32)
                 store(to + j, factor * (expf(load(from + j) - total) - (j == target ? 1.0f : 0.0f)));
-            // a target outside of the vocabulary has no loss
+            // a target outside the vocabulary has no loss
             const bool inside = target >= 0 && target < vocabulary;
             loss = inside ? weight * (total - load(from + target)) : __int_as_float(0x7fc00000);
         }

@@ -1,4 +1,4 @@
-//! The kernels for CUDA devices. Targets are not looked at on the host: one outside of the vocabulary makes the loss NaN.
+//! The CUDA kernels. The host does not check targets: a target outside the vocabulary gives NaN.
 
 use candle_core::{DType, Result, Tensor};
 
@@ -6,7 +6,7 @@ use crate::cuda::{self, Kernel, Module};
 
 const MODULE: Module = module!(CROSS_ENTROPY);
 
-/// Rows of a block, a warp each.
+/// Rows of a block, one warp each.
 const ROWS: usize = 8;
 
 pub(super) fn losses(logits: &Tensor, targets: &Tensor) -> Result<Tensor> {

@@ -6,8 +6,8 @@
 //! dx_ij = scale · w_i · (softmax(x_i)_j − [j = target_i])
 //! ```
 //!
-//! A weight of 0 ignores its row, whatever its target and logits. The caller normalises: `scale` is for instance
-//! 1 / (rows that count), which need not be known when the first rows are.
+//! A weight of 0 ignores its row, whatever its target and logits. The caller normalizes: `scale` is
+//! for instance 1 / (rows that count), a number that need not come from these rows alone.
 //!
 //! ```
 //! use candle_core::{DType, Device, Tensor};
@@ -30,9 +30,11 @@ use candle_core::{D, DType, Result, Tensor};
 use crate::precision::widened;
 use crate::{fallback, indices};
 
-/// The loss of each row in nats, unweighted, of the type of `logits`: `logits` (r, V), `targets` (r) u32.
+/// The unweighted loss of each row in nats, in the type of `logits` (r, V); `targets` (r) u32.
 ///
-/// A target of V or more is an error; on a CUDA device, where looking for one would wait for the device, its loss is NaN.
+/// # Errors
+/// A target of V or more. On a CUDA device, where a check would wait for the device, its loss is
+/// NaN.
 pub fn losses(logits: &Tensor, targets: &Tensor) -> Result<Tensor> {
     let (_, vocabulary) = check(logits, targets)?;
     indices::check(TARGETS, targets, vocabulary)?;
@@ -45,10 +47,14 @@ pub fn losses(logits: &Tensor, targets: &Tensor) -> Result<Tensor> {
     }
 }
 
-/// Σ weight · loss in nats, a scalar `f64` on the device of `logits`, and `scale` times its gradient with respect to `logits`.
+/// Returns Σ weight · loss in nats, and `scale` times its gradient with respect to `logits`.
 ///
-/// `logits` (r, V), `targets` (r) u32, `weights` (r) f32. A target of V or more is an error unless its weight is 0; on a CUDA
-/// device, where looking for one would wait for the device, the loss is NaN.
+/// The loss is a scalar `f64` on the device of `logits`. `logits` (r, V), `targets` (r) u32,
+/// `weights` (r) f32.
+///
+/// # Errors
+/// A target of V or more, unless its weight is 0. On a CUDA device, where a check would wait for
+/// the device, the loss is NaN.
 pub fn loss_and_gradient(logits: &Tensor, targets: &Tensor, weights: &Tensor, scale: f64) -> Result<(Tensor, Tensor)> {
     let (rows, vocabulary) = check(logits, targets)?;
     if weights.dims() != [rows] || weights.dtype() != DType::F32 {

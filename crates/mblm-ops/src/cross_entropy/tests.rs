@@ -1,4 +1,4 @@
-//! Checks of the loss and its gradient against the reference implementation, finite differences and closed forms.
+//! Compares loss and gradient with the reference, finite differences and closed forms.
 
 use candle_core::{Device, Result};
 
@@ -13,13 +13,13 @@ fn targets(rows: usize, vocabulary: usize) -> Result<Tensor> {
     Tensor::from_vec(targets, rows, &Device::Cpu)
 }
 
-/// Weights 0, 0.5, 1, 1.5, 0, …: some rows ignored, some fractions.
+/// Weights 0, 0.5, 1, 1.5, 0, …: some rows are ignored, some count in part.
 fn weights(rows: usize) -> Result<Tensor> {
     let weights: Vec<f32> = (0..rows).map(|i| (i % 4) as f32 / 2.0).collect();
     Tensor::from_vec(weights, rows, &Device::Cpu)
 }
 
-/// Logits (r, V) in ±8; the output is the total, and its gradient arrives as the scale.
+/// Logits (r, V) in ±8; the output is the total loss, and its gradient is passed as the scale.
 macro_rules! check {
     ($rows:expr, $vocabulary:expr) => {
         Harness::new("cross_entropy", &[&[$rows, $vocabulary]])
@@ -48,7 +48,7 @@ fn at(logits: &Tensor, targets: &Tensor, weights: &Tensor, scale: f64) -> Result
     loss_and_gradient(logits, &targets.to_device(device)?, &weights.to_device(device)?, scale)
 }
 
-/// The same, the loss as number.
+/// The same, with the loss as a number.
 fn value(logits: &Tensor, targets: &Tensor, weights: &Tensor, scale: f64) -> Result<(f64, Tensor)> {
     let (total, d) = loss_and_gradient(logits, targets, weights, scale)?;
     Ok((total.to_scalar()?, d))
@@ -181,7 +181,7 @@ fn a_weight_of_zero_ignores_target_and_logits() -> Result<()> {
 
 #[test]
 fn nan_reaches_the_loss_and_its_row() -> Result<()> {
-    // not the first logit: a comparison alone would pass over it
+    // not in the first logit: a maximum by comparisons alone would skip a later NaN
     let logits = Tensor::new(&[[1f32, 2.0, 0.5], [0.0, f32::NAN, 0.5]], &Device::Cpu)?;
     let targets = Tensor::new(&[1u32, 0], &Device::Cpu)?;
     let found = losses(&logits, &targets)?.to_vec1::<f32>()?;

@@ -1,8 +1,8 @@
-// What the kernels share: types of activations, rows in one block, sums over warps and blocks.
+// Shared by all kernels: activation types, rows in one block, sums over warps and blocks.
 //
-// A kernel is a template over the type of activations T and exported by INSTANTIATE for `float` and `bf16`; it computes in
-// float whatever T is. Sums over many rows that several blocks share end in buffers by `atomicAdd`, or, where the order shall not
-// matter, by a second kernel.
+// A kernel is a template over the activation type T and exported by INSTANTIATE for `float` and
+// `bf16`; it computes in float for every T. Sums over rows of several blocks go to buffers by
+// `atomicAdd` or, if the result must not depend on the order, by a second kernel.
 
 #pragma once
 
@@ -16,7 +16,7 @@ __device__ __forceinline__ float load(const bf16* p) { return __bfloat162float(*
 __device__ __forceinline__ void store(float* p, float v) { *p = v; }
 __device__ __forceinline__ void store(bf16* p, float v) { *p = __float2bfloat16_rn(v); }
 
-// Four neighbours, aligned to their size.
+// Four neighboring elements, aligned to their size.
 __device__ __forceinline__ float4 load4(const float* p) { return *reinterpret_cast<const float4*>(p); }
 __device__ __forceinline__ float4 load4(const bf16* p) {
     const uint2 raw = *reinterpret_cast<const uint2*>(p);
@@ -54,7 +54,8 @@ __device__ __forceinline__ float warp_max(float v) {
     return v;
 }
 
-// Sum over all threads of a block of whole warps; every thread gets it. `scratch` has 32 floats; may be called again at once.
+// The sum over all threads of a block of whole warps, for every thread. `scratch` has 32 floats.
+// Calls may follow each other directly.
 __device__ __forceinline__ float block_sum(float v, float* scratch) {
     v = warp_sum(v);
     const int warp = threadIdx.x >> 5, lane = threadIdx.x & 31, warps = (blockDim.x + 31) >> 5;
@@ -75,7 +76,7 @@ __device__ __forceinline__ float block_max(float v, float* scratch) {
     return warp_max(v);
 }
 
-// V neighbours (1, or 8 aligned to 16 bytes) as floats, and back.
+// V neighboring elements (1, or 8 aligned to 16 bytes) as floats, and back.
 template <int V, typename T>
 __device__ __forceinline__ void load_v(const T* p, float (&v)[V]) {
     if constexpr (V == 1) {
@@ -117,7 +118,8 @@ __device__ __forceinline__ void store_v(T* p, const float (&v)[V]) {
     }
 }
 
-// Exports KERNEL<T, V>, a template of `__device__` functions, for every type and width: name1_f32, name8_f32, name1_bf16, name8_bf16.
+// Exports KERNEL<T, V>, a template of `__device__` functions, for every type and width: name1_f32,
+// name8_f32, name1_bf16, name8_bf16.
 #define EXPORT_WIDTHS(NAME, PARAMETERS_F32, PARAMETERS_BF16, ARGUMENTS)                                   \
     extern "C" __global__ void NAME##1_f32 PARAMETERS_F32 { NAME<float, 1> ARGUMENTS; }                  \
     extern "C" __global__ void NAME##8_f32 PARAMETERS_F32 { NAME<float, 8> ARGUMENTS; }                  \

@@ -18,7 +18,9 @@ pub(crate) struct Matrix {
 }
 
 impl Matrix {
-    /// All elements of a contiguous tensor as (rows, columns), the last dimension of the tensor or more being the columns.
+    /// A contiguous tensor as a matrix (rows, columns).
+    ///
+    /// The columns are the last dimension of the tensor, or several.
     pub(crate) fn of(tensor: &Tensor, columns: usize) -> Result<Self> {
         if !tensor.is_contiguous() {
             candle_core::bail!("product: expected a contiguous tensor, found {:?}", tensor.layout());
@@ -34,7 +36,9 @@ impl Matrix {
         })
     }
 
-    /// A tensor whose last dimension are the columns and whose rows lie at equal distances, which may be more than their length.
+    /// A tensor as a matrix whose columns are the last dimension.
+    ///
+    /// Rows are a constant distance apart, which may exceed their length.
     pub(crate) fn of_rows(tensor: &Tensor) -> Result<Self> {
         let Some(stride) = row_stride(tensor) else {
             candle_core::bail!("product: expected rows at equal distances, found {:?}", tensor.layout())
@@ -50,7 +54,7 @@ impl Matrix {
         })
     }
 
-    /// The transposed matrix, for an operand.
+    /// The transposed matrix, for use as an operand.
     pub(crate) fn t(self) -> Self {
         Self {
             rows: self.columns,
@@ -61,7 +65,9 @@ impl Matrix {
     }
 }
 
-/// The distance in elements from one row, which is the last dimension and in one piece, to the next, if it is always the same.
+/// The constant distance in elements between rows, or `None` if it varies.
+///
+/// A row is the last dimension and must be contiguous.
 pub(crate) fn row_stride(tensor: &Tensor) -> Option<usize> {
     let (dims, strides) = (tensor.dims(), tensor.stride());
     let (columns, outer) = dims.split_last()?;
@@ -77,7 +83,7 @@ pub(crate) fn row_stride(tensor: &Tensor) -> Option<usize> {
     (regular && stride >= columns).then_some(*stride)
 }
 
-/// c = a b + `beta` c for a (m, k), b (k, n) and c (m, n), which is not transposed.
+/// c = a b + `beta` c for a (m, k), b (k, n) and c (m, n); c must not be transposed.
 pub(crate) fn product(device: &Device, a: Matrix, b: Matrix, c: Matrix, beta: f32) -> Result<()> {
     let (m, n, k) = (c.rows, c.columns, a.columns);
     if a.rows != m || b.rows != k || b.columns != n || c.transposed || a.dtype != b.dtype {
@@ -98,7 +104,7 @@ pub(crate) fn product(device: &Device, a: Matrix, b: Matrix, c: Matrix, beta: f3
     };
     let blas = device.as_cuda_device()?.cublas_handle();
     let alpha = 1f32;
-    // cuBLAS counts columns first: what it sees are the transposed matrices, so cᵀ = bᵀ aᵀ.
+    // cuBLAS is column-major: it sees the transposed matrices, so cᵀ = bᵀ aᵀ.
     // SAFETY: the matrices lie inside tensors that the caller holds, with the strides given.
     unsafe {
         result::gemm_ex(

@@ -1,4 +1,4 @@
-//! Launching one kernel: its arguments by kind, in the order of its parameters.
+//! Kernel launches: arguments are added by kind, in the order of the kernel's parameters.
 
 use candle_core::backend::BackendStorage;
 use candle_core::cuda_backend::cudarc::driver::{
@@ -10,19 +10,19 @@ use candle_core::{CudaDevice, DType, Device, Result, Storage, Tensor};
 /// The kernels of one file.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Module {
-    /// Of the file, unique in this crate.
+    /// The name of the file, unique in this crate.
     pub(crate) name: &'static str,
-    /// The compiled text.
+    /// The compiled PTX.
     pub(crate) ptx: &'static str,
 }
 
-/// Dynamic shared memory that every kernel may have without asking, in bytes.
+/// Bytes of dynamic shared memory that every kernel may use without asking.
 const SHARED_BY_DEFAULT: usize = 48 << 10;
 
-/// A kernel and the arguments gathered for it.
+/// A kernel and its arguments.
 ///
-/// The tensors of its arguments live at least until [`launch`](Self::launch) has returned: afterwards the stream's order keeps
-/// their memory.
+/// The tensors among the arguments must live until [`launch`](Self::launch) has returned;
+/// afterwards the order of the stream protects their memory.
 pub(crate) struct Kernel {
     device: CudaDevice,
     function: CudaFunction,
@@ -38,7 +38,7 @@ enum Argument {
 }
 
 impl Kernel {
-    /// The kernel `name` for activations of type `dtype`: in the file it is called `name_f32` or `name_bf16`.
+    /// The kernel `name` for activations of type `dtype`: `name_f32` or `name_bf16` in its file.
     pub(crate) fn new(device: &Device, module: Module, name: &str, dtype: DType) -> Result<Self> {
         let suffix = match dtype {
             DType::F32 => "f32",
@@ -48,7 +48,7 @@ impl Kernel {
         Self::untyped(device, module, &format!("{name}_{suffix}"))
     }
 
-    /// The kernel that is called `name` in its file.
+    /// The kernel called `name` in its file.
     pub(crate) fn untyped(device: &Device, module: Module, name: &str) -> Result<Self> {
         let device = device.as_cuda_device()?.clone();
         let function = device.get_or_load_custom_func(name, module.name, module.ptx)?;
@@ -60,7 +60,7 @@ impl Kernel {
         })
     }
 
-    /// Pointer to the elements of a contiguous tensor, to be read or written.
+    /// Adds a pointer to the elements of a contiguous tensor, to be read or written.
     pub(crate) fn tensor(mut self, tensor: &Tensor) -> Result<Self> {
         if !tensor.is_contiguous() {
             candle_core::bail!(
@@ -73,13 +73,13 @@ impl Kernel {
         Ok(self)
     }
 
-    /// Pointer to the first element of rows at equal distances, of which the kernel is told.
+    /// Adds a pointer to the first of equally spaced rows; their distance is a separate argument.
     pub(crate) fn strided(mut self, (tensor, _): &(Tensor, usize)) -> Result<Self> {
         self.arguments.push(Argument::Pointer(pointer(tensor)?));
         Ok(self)
     }
 
-    /// Pointer to the elements of a contiguous tensor, or a null pointer.
+    /// Adds a pointer to the elements of a contiguous tensor, or a null pointer.
     pub(crate) fn maybe(mut self, tensor: Option<&Tensor>) -> Result<Self> {
         match tensor {
             Some(tensor) => self.tensor(tensor),
@@ -90,8 +90,11 @@ impl Kernel {
         }
     }
 
-    /// Pointer to the first element of (n, t, w) with rows in one piece, then the distances in elements from one sequence to
-    /// the next and from one row to the next, as two `long long`; the first is 0 where `n` is 1.
+    /// Adds a pointer to the first element of (n, t, w), whose rows are contiguous, and its
+    /// strides.
+    ///
+    /// The strides are the distances in elements between sequences and between rows, as two
+    /// `long long`; the first is 0 if `n` is 1.
     pub(crate) fn rows(mut self, tensor: &Tensor) -> Result<Self> {
         let (sequences, _, width) = tensor.dims3()?;
         let stride = tensor.stride();
@@ -102,7 +105,7 @@ impl Kernel {
         Ok(self.long(if sequences == 1 { 0 } else { stride[0] }).long(stride[1]))
     }
 
-    /// The same, or a null pointer and zeros.
+    /// Like [`rows`](Self::rows), or a null pointer and zeros.
     pub(crate) fn maybe_rows(mut self, tensor: Option<&Tensor>) -> Result<Self> {
         match tensor {
             Some(tensor) => self.rows(tensor),
@@ -113,7 +116,7 @@ impl Kernel {
         }
     }
 
-    /// An `int`.
+    /// Adds an `int`.
     pub(crate) fn int(mut self, value: usize) -> Result<Self> {
         let Ok(value) = i32::try_from(value) else {
             candle_core::bail!("{}: expected sizes below 2³¹, found {value}", self.name)
@@ -122,26 +125,26 @@ impl Kernel {
         Ok(self)
     }
 
-    /// An `int` of these bits.
+    /// Adds an `int` with these bits.
     pub(crate) fn word(mut self, bits: u32) -> Self {
         self.arguments.push(Argument::Int(bits.cast_signed()));
         self
     }
 
-    /// A `long long`.
+    /// Adds a `long long`.
     pub(crate) fn long(mut self, value: usize) -> Self {
-        // sizes of memory fit
+        // sizes of tensors in memory fit
         self.arguments.push(Argument::Long(value as i64));
         self
     }
 
-    /// A `float`.
+    /// Adds a `float`.
     pub(crate) fn float(mut self, value: f64) -> Self {
         self.arguments.push(Argument::Float(value as f32));
         self
     }
 
-    /// Puts the kernel into the stream: `grid` blocks of `block` threads with `shared` bytes of dynamic shared memory.
+    /// Launches `grid` blocks of `block` threads with `shared` bytes of dynamic shared memory.
     pub(crate) fn launch(self, grid: impl Into<Dimensions>, block: impl Into<Dimensions>, shared: usize) -> Result<()> {
         let config = self.configure(grid.into(), block.into(), shared)?;
         let stream = self.device.cuda_stream();
@@ -154,13 +157,18 @@ impl Kernel {
                 Argument::Float(value) => builder.arg(value),
             };
         }
-        // SAFETY: the callers pass what the kernel's parameters are, of the sizes that they pass along.
+        // SAFETY: the callers pass what the kernel's parameters are, of the sizes that they pass
+        // along.
         unsafe { builder.launch(config) }.w()?;
         Ok(())
     }
 
-    /// Puts a kernel whose only parameter is a structure like `argument` into the stream: all its blocks run at the same time and
-    /// may wait for each other. Fails where the device cannot hold them.
+    /// Launches a kernel whose blocks all run at the same time and may wait for each other.
+    ///
+    /// The kernel's only parameter is a structure like `argument`.
+    ///
+    /// # Errors
+    /// A device that cannot hold all blocks at once.
     pub(crate) fn launch_together<T: DeviceRepr>(
         self,
         argument: &T,
@@ -177,7 +185,7 @@ impl Kernel {
         Ok(())
     }
 
-    /// The launch's sizes, with leave for as much shared memory.
+    /// The configuration of the launch; requests the shared memory if it exceeds the default.
     fn configure(&self, grid: Dimensions, block: Dimensions, shared: usize) -> Result<LaunchConfig> {
         let (Dimensions(grid), Dimensions(block)) = (grid, block);
         let narrow = |value: usize| -> Result<u32> { u32::try_from(value).map_err(candle_core::Error::wrap) };
@@ -195,7 +203,7 @@ impl Kernel {
     }
 }
 
-/// Sizes of a grid or a block, x first.
+/// The size of a grid or a block, x first.
 pub(crate) struct Dimensions([usize; 3]);
 
 impl From<usize> for Dimensions {
@@ -216,7 +224,7 @@ impl From<(usize, usize, usize)> for Dimensions {
     }
 }
 
-/// Where the first element of a tensor lies on its device.
+/// The device address of a tensor's first element.
 pub(crate) fn pointer(tensor: &Tensor) -> Result<u64> {
     let (storage, layout) = tensor.storage_and_layout();
     let Storage::Cuda(storage) = &*storage else {

@@ -1,4 +1,4 @@
-//! Work on the rows of (…, d) by threads along the channels and blocks of rows, and sums over rows.
+//! Splits the rows of (…, d) among threads along channels and blocks of rows; sums over rows.
 
 use candle_core::{D, DType, Result, Tensor};
 
@@ -6,19 +6,19 @@ use super::launch::{Kernel, Module};
 
 const SUMS: Module = module!(SUMS);
 
-/// Channels that one thread takes where rows allow it.
+/// Channels of a thread, if the rows allow it.
 const WIDE: usize = 8;
 /// Most threads of a block along the channels.
 const MAX_THREADS: usize = 256;
-/// Most rows whose sum a thread takes alone.
+/// Most rows that one thread sums alone.
 const FEW_ROWS: usize = 32;
-/// Blocks that fill a large card.
+/// Blocks that fill a large GPU.
 const ENOUGH_BLOCKS: usize = 132 * 8;
 
-/// How the rows of a tensor are divided among threads.
+/// The division of a tensor's rows among threads.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct RowBlocks {
-    /// Rows in all.
+    /// The number of rows.
     pub(crate) rows: usize,
     /// Rows of a block.
     pub(crate) per_block: usize,
@@ -27,8 +27,9 @@ pub(crate) struct RowBlocks {
 }
 
 impl RowBlocks {
-    /// For `x` (…, `d`) and the tensors of the same shape that the kernel reads; rows that are apart are so by multiples of
-    /// 8 elements.
+    /// The division for `x` (…, `d`) and the tensors of the same shape that the kernel reads.
+    ///
+    /// Rows that are not contiguous must be a multiple of 8 elements apart.
     pub(crate) fn new(x: &Tensor, d: usize, read: &[&Tensor]) -> Result<Self> {
         let rows = x.elem_count() / d.max(1);
         let aligned = read
@@ -52,7 +53,7 @@ impl RowBlocks {
         format!("{kernel}{}", self.width)
     }
 
-    /// Blocks along the rows: the rows of a tensor of partial sums.
+    /// Blocks along the rows, equal to the rows of a tensor of partial sums.
     pub(crate) fn blocks(&self) -> usize {
         self.rows.div_ceil(self.per_block).max(1)
     }
@@ -68,7 +69,7 @@ impl RowBlocks {
     }
 }
 
-/// Adds the sum of the rows of `partial` (rows, d), which are few, to `sum` (d).
+/// Adds the sum of the rows of `partial` (rows, d), which must be few, to `sum` (d).
 pub(crate) fn add_columns(partial: &Tensor, sum: &Tensor) -> Result<()> {
     let d = partial.dim(D::Minus1)?;
     let rows = partial.elem_count() / d.max(1);
@@ -85,7 +86,7 @@ pub(crate) fn add_columns(partial: &Tensor, sum: &Tensor) -> Result<()> {
     }
 }
 
-/// Adds the sum of the rows of `x` (…, d), however many there are, to `sum`, a contiguous tensor of d elements.
+/// Adds the sum of any number of rows of `x` (…, d) to `sum`, a contiguous tensor of d elements.
 pub(crate) fn add_rows(x: &Tensor, sum: &Tensor) -> Result<()> {
     if x.elem_count() == 0 {
         return Ok(());
@@ -108,7 +109,7 @@ pub(crate) fn add_rows(x: &Tensor, sum: &Tensor) -> Result<()> {
     add_columns(&partial, sum)
 }
 
-/// Adds `x`, of as many elements, to `sum`.
+/// Adds `x` to `sum`, which has as many elements.
 pub(crate) fn add_to(x: &Tensor, sum: &Tensor) -> Result<()> {
     let x = x.contiguous()?;
     let count = x.elem_count();

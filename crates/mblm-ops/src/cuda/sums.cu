@@ -2,7 +2,8 @@
 
 #include "common.cuh"
 
-// sum[j] += Σ_i x[i][j] for x (rows, d): a block takes 8 columns, its 64 lines of threads rows in turns, some at once.
+// sum[j] += Σ_i x[i][j] for x (rows, d): a block takes 8 columns; its 64 lines of threads take rows
+// in turns, several at once.
 template <typename T>
 __device__ __forceinline__ void add_columns(const T* x, float* sum, int rows, int d) {
     constexpr int LINES = 64, AT_ONCE = 8;
@@ -29,7 +30,7 @@ __device__ __forceinline__ void add_columns(const T* x, float* sum, int rows, in
     if (line == 0 && column < d) sum[column] += parts[0][threadIdx.x];
 }
 
-// The same for few rows: a thread a column.
+// The same for few rows: one thread per column.
 template <typename T>
 __device__ __forceinline__ void add_few_rows(const T* x, float* sum, int rows, int d) {
     const int column = blockIdx.x * blockDim.x + threadIdx.x;
@@ -39,7 +40,7 @@ __device__ __forceinline__ void add_few_rows(const T* x, float* sum, int rows, i
     sum[column] += v;
 }
 
-// partial[y][j] = Σ x[i][j] over the rows i of block y, which are `stride` apart.
+// partial[y][j] = Σ x[i][j] over the rows i of block y; rows are `stride` apart.
 template <typename T, int V>
 __device__ __forceinline__ void column_parts(const T* x, float* partial, int rows, int d, int stride, int per_block) {
     const int column = (blockIdx.x * blockDim.x + threadIdx.x) * V;

@@ -1,4 +1,5 @@
-//! The kernel for CUDA devices: up to eight sequences, activations and weights in `bf16`, gains and biases in `f32`.
+//! The CUDA kernel: up to eight sequences, activations and weights in `bf16`, gains and biases
+//! `f32`.
 
 use candle_core::cuda_backend::WrapErr;
 use candle_core::cuda_backend::cudarc::driver::{DeviceRepr, sys};
@@ -10,27 +11,33 @@ use crate::cuda::{self, Kernel, Module, pointer};
 
 const MODULE: Module = module!(DECODE);
 
-/// Threads and warps of a block, rows of a tile and columns of a chunk, products of a layer, and layers of a launch, as in the
-/// kernel.
+/// Constants that the kernel repeats.
+///
+/// Threads and warps of a block, rows of a tile, columns of a chunk, products of a layer, layers of
+/// a launch.
 const THREADS: usize = 512;
 const WARPS: usize = THREADS / 32;
 const TILE: usize = 8;
 const CHUNK: usize = 64;
 const PRODUCTS: usize = 4;
 const MAX_LAYERS: usize = 30;
-/// Pieces that a warp asks for ahead: there are kernels for each of these.
+/// Pieces that a warp prefetches; there is a kernel for each of these numbers.
 const SLOTS: [usize; 3] = [12, 8, 4];
-/// Shared memory of a block beside what it asks for.
+/// Shared memory of a block beside its dynamic shared memory.
 const FIXED_SHARED: usize = 1 << 10;
-/// Sequences of the kernels for more than one.
+/// Most sequences of the kernels for more than one.
 const MAX_SEQUENCES: usize = 8;
-/// Channels of a row that the threads hold at eight each, at four times eight where several rows share them.
+/// Most channels of a row.
+///
+/// Each thread holds eight channels, or four times eight if several rows share the threads.
 const MAX_CHANNELS: usize = 8 * THREADS;
 const MAX_CHANNELS_OF_SEVERAL: usize = 4 * 8 * THREADS / MAX_SEQUENCES;
-/// Channels of the widest head that the kernel's tests cover; a warp could hold twice as many.
+/// Channels of the widest head that the tests cover; a warp could hold twice as many.
 const MAX_HEAD_DIM: usize = 128;
-/// Every block attends to the pasts of all sequences by itself: with more rows than this in all, that takes longer than kernels
-/// that share them.
+/// Most past rows of all sequences together.
+///
+/// Every block attends to the pasts of all sequences by itself; with more rows that is slower than
+/// kernels that divide them among blocks.
 const MAX_PAST: usize = 512;
 
 /// The parameters of one layer, as in the kernel.
@@ -90,18 +97,18 @@ impl Sizes {
         self.heads * self.head_dim
     }
 
-    /// Rows and columns of the products of a layer.
+    /// Rows and columns of each product of a layer.
     fn products(&self) -> [(usize, usize); PRODUCTS] {
         let (d, width, inner) = (self.d, self.width(), self.inner);
         [(3 * width, d), (d, width), (inner, d), (d, inner)]
     }
 
-    /// Sequences that the kernel is made for.
+    /// The number of sequences of the kernel for this call.
     fn kernel(&self) -> usize {
         if self.sequences == 1 { 1 } else { MAX_SEQUENCES }
     }
 
-    /// Words that a layer publishes.
+    /// Words that one layer publishes.
     fn words(&self) -> usize {
         self.products().iter().map(|(rows, _)| self.sequences * rows / 2).sum()
     }
@@ -121,7 +128,7 @@ impl Sizes {
             && self.sequences * self.past <= MAX_PAST
     }
 
-    /// Shared memory of a block, one of `blocks`, without that for weights.
+    /// Bytes of shared memory of each of `blocks` blocks, without the space for weights.
     fn shared(&self, blocks: usize) -> usize {
         let widest = self.d.max(self.width()).max(self.inner) + CHUNK / 2;
         let halves = self.sequences * (widest + 3 * self.width() + self.d);
@@ -133,7 +140,7 @@ impl Sizes {
     }
 }
 
-/// How a device runs the kernel.
+/// The launch configuration of the kernel on a device.
 struct Plan {
     blocks: usize,
     slots: usize,
@@ -167,7 +174,7 @@ pub(super) fn takes(a: &Attention, x: &Tensor, inner: usize, past: usize) -> boo
     plan(a, x, inner, past).is_some()
 }
 
-/// The sizes of a step and how the kernel does it, if it does.
+/// The sizes of a step and the launch configuration, if the kernel supports the step.
 fn plan(a: &Attention, x: &Tensor, inner: usize, past: usize) -> Option<(Sizes, Plan)> {
     let Ok((sequences, 1, d)) = x.dims3() else {
         return None;
@@ -185,7 +192,7 @@ fn plan(a: &Attention, x: &Tensor, inner: usize, past: usize) -> Option<(Sizes, 
     plan?.ok().flatten().map(|plan| (sizes, plan))
 }
 
-/// A step, where the kernel [`takes`] it.
+/// Runs a step that the kernel [`takes`].
 pub(super) fn step(
     a: &Attention,
     layers: &[Layer],
@@ -223,7 +230,7 @@ pub(super) fn step(
         layer: [LayerPointers::default(); MAX_LAYERS],
     };
     let mut rest = layers.len();
-    let mut between = Vec::new(); // residual streams from one launch to the next
+    let mut between = Vec::new(); // residual streams between launches
     for (layers, states) in layers.chunks(MAX_LAYERS).zip(states.chunks(MAX_LAYERS)) {
         for ((to, layer), state) in call.layer.iter_mut().zip(layers).zip(states) {
             *to = pointers(layer, state)?;
@@ -253,7 +260,7 @@ pub(super) fn step(
 fn pointers(layer: &Layer, state: &LayerState) -> Result<LayerPointers> {
     let weight = |tensor| place(tensor, DType::BF16);
     let wide = |tensor| place(tensor, DType::F32);
-    // a dimension of one is stepped along by nothing: all sequences share what is there
+    // a dimension of one has stride 0: all sequences share its content
     let stride = |tensor: &Tensor| if tensor.dims()[0] == 1 { 0 } else { tensor.stride()[0] };
     let int = |value: usize| i32::try_from(value).map_err(candle_core::Error::wrap);
     let mut pointers = LayerPointers::default();
@@ -293,7 +300,7 @@ fn pointers(layer: &Layer, state: &LayerState) -> Result<LayerPointers> {
     })
 }
 
-/// Where a tensor without gaps begins, for reads of 16 bytes.
+/// The device address of a contiguous tensor, aligned for reads of 16 bytes.
 fn place(tensor: &Tensor, dtype: DType) -> Result<u64> {
     let start = pointer(tensor)?;
     if tensor.dtype() != dtype || !tensor.is_contiguous() || !start.is_multiple_of(16) {

@@ -1,43 +1,48 @@
-// One position through a stack of Transformer layers, by one block on every multiprocessor that stays there for the whole stack.
+// One position through a stack of Transformer layers, by one block per multiprocessor that runs for
+// the whole stack.
 //
-// Each layer is four products of a few vectors, one a sequence, and a matrix, whose rows are divided among the blocks. What a block
-// computes every other block needs: it is published in `words` of two bf16 each, stored inverted, so that the zero of fresh memory
-// means "not yet". A reader waits for the very words that it wants; there is no other barrier. All that is cheap (norms, rotation,
-// attention over a short past) every block computes for itself.
+// Each layer is four products of a few vectors, one per sequence, and a matrix whose rows are
+// divided among the blocks. Every block needs the results of all other blocks: a block publishes
+// its results in `words` of two bf16 each, stored inverted, so that the zero of fresh memory means
+// "not yet". A reader waits for exactly the words that it needs; there is no other barrier. Cheap
+// steps (norms, rotation, attention over a short past) are repeated by every block.
 //
-// The weights do not depend on anything: each warp asks for its pieces of them SLOTS pieces ahead, across products and layers,
-// so that memory stays busy while blocks wait for each other. A thread reads only what it has asked for itself.
+// The weights depend on nothing, so each warp prefetches its pieces of them SLOTS pieces ahead,
+// across products and layers: memory stays busy while blocks wait for each other. A thread reads
+// only data that it has prefetched itself.
 //
-// N is the number of sequences that a kernel takes, 1 or up to 8: as many rows of the tensor cores' left operand. The right one is
-// the weights.
+// N is the number of sequences of a kernel, 1 or up to 8: the rows of the tensor cores' left
+// operand. The right operand is the weights.
 //
-// Longer than 450 lines: it is one kernel, whose steps share registers, shared memory and the words that blocks publish.
+// Longer than 450 lines: it is one kernel, whose steps share registers, shared memory and the words
+// that blocks publish.
 
 #include "common.cuh"
 
 constexpr int THREADS = 512, WARPS = THREADS / 32;
-// A piece of a matrix: 8 rows of a tile, 64 columns of a chunk; a thread of a warp reads two times 8 columns of a row.
+// A piece of a matrix: 8 rows of a tile, 64 columns of a chunk. A thread of a warp reads two times
+// 8 columns of a row.
 constexpr int TILE = 8, CHUNK = 64, PIECE = TILE * CHUNK;
-// Pieces that a warp has in work at once, and keys of the past that a thread has.
+// Pieces that a warp multiplies at once, and past keys that a thread processes at once.
 constexpr int AT_ONCE = 4;
 constexpr int PRODUCTS = 4;
 constexpr int MAX_LAYERS = 30;
 
-// As in `cuda.rs`.
+// The same as in `cuda.rs`.
 struct Layer {
     const bf16* weights[5];  // W_q, W_kv, W_o, W_1, W_2
     const float *attention_gain, *feed_forward_gain, *inner_bias, *outer_bias;
     const bf16* shifts[2];  // attention, feed-forward; null for zeros
     const bf16* past;
     bf16* room;  // rows of 2·h·d_h: the past, if it moves here, then the present
-    // Elements from one sequence to the next, and from one row of the past to the next.
+    // Strides in elements: from one sequence to the next, and from one row of the past to the next.
     int past_sequence, room_sequence, shift_sequence[2], past_row;
     int past_moves;
 };
 
 struct Call {
     const bf16* x;
-    const float* gain;  // of the last norm; null: `out` gets the residual stream
+    const float* gain;  // gain of the last norm; if null, `out` gets the residual stream
     bf16 *out, *shifts;
     uint32_t* words;  // zeros
     long long position;
@@ -48,14 +53,15 @@ struct Call {
     __device__ __forceinline__ int width() const { return heads * dh; }
 };
 
-// A block's part of a product: tiles from `first` on, each in chunks of its columns.
+// A block's part of a product: `tiles` tiles from `first` on, each in `chunks` chunks of its
+// columns.
 struct __align__(16) Part {
     int first, tiles, chunks, columns;
 };
 
 __device__ __forceinline__ uint4 inverted(uint4 v) { return make_uint4(~v.x, ~v.y, ~v.z, ~v.w); }
 
-// Eight numbers that other blocks publish, as they are now.
+// The current content of eight numbers that other blocks publish.
 __device__ __forceinline__ uint4 peek(const uint32_t* words) {
     uint4 v;
     asm volatile("ld.relaxed.gpu.global.v4.u32 {%0, %1, %2, %3}, [%4];"
@@ -67,7 +73,8 @@ __device__ __forceinline__ uint4 peek(const uint32_t* words) {
 
 __device__ __forceinline__ bool published(uint4 v) { return v.x != 0 && v.y != 0 && v.z != 0 && v.w != 0; }
 
-// COUNT groups of eight numbers, once all of them are published; `words(u)` says where group u is, null for none.
+// Waits until COUNT groups of eight numbers are published; `words(u)` is the address of group u,
+// null for none.
 template <int COUNT, typename Words>
 __device__ __forceinline__ void await(Words words, uint4 (&v)[COUNT]) {
     bool ready;
@@ -89,7 +96,7 @@ __device__ __forceinline__ uint32_t pair_of(float a, float b) {
     return *reinterpret_cast<const uint32_t*>(&pair);
 }
 
-// No pair that comes of rounding is all ones: NaN becomes 0x7fff.
+// Rounding never gives a pair of all ones: NaN becomes 0x7fff.
 __device__ __forceinline__ void publish(uint32_t* word, float a, float b) {
     asm volatile("st.relaxed.gpu.global.u32 [%0], %1;" ::"l"(word), "r"(~pair_of(a, b)) : "memory");
 }
@@ -121,7 +128,7 @@ __device__ __forceinline__ float dot(uint4 a, uint4 b, float sum) {
 __device__ __forceinline__ uint4& wide(bf16* p) { return *reinterpret_cast<uint4*>(p); }
 __device__ __forceinline__ uint4 wide(const bf16* p) { return *reinterpret_cast<const uint4*>(p); }
 
-// 16 bytes to shared memory, or as many zeros.
+// Copies 16 bytes to shared memory asynchronously, or writes 16 zero bytes.
 __device__ __forceinline__ void copy_later(bf16* to, const bf16* from, bool some) {
     const uint32_t place = (uint32_t)__cvta_generic_to_shared(to);
     asm volatile("cp.async.cg.shared.global [%0], [%1], 16, %2;" ::"r"(place), "l"(from), "r"(some ? 16 : 0) : "memory");
@@ -132,8 +139,9 @@ __device__ __forceinline__ void copies_wait() {
     asm volatile("cp.async.wait_group %0;" ::"n"(ALLOWED) : "memory");
 }
 
-// sums (8 sequences, 8 rows) += 32 columns of both; a thread has 8 columns of one of each. Which of the 16 columns of a product
-// they are counted as does not matter, if both are counted alike.
+// sums (8 sequences, 8 rows) += the products of 32 columns; a thread has 8 columns of one row of
+// each operand. The order of the columns within a product does not matter if both operands use the
+// same order.
 __device__ __forceinline__ void multiply_add(float (&sums)[4], uint4 inputs, uint4 weights) {
     const auto once = [&](uint32_t a0, uint32_t a2, uint32_t b0, uint32_t b1) {
         asm volatile("mma.sync.aligned.m16n8k16.row.col.f32.bf16.bf16.f32 {%0, %1, %2, %3}, {%4, %5, %6, %5}, {%7, %8}, {%0, %1, %2, %3};"
@@ -144,7 +152,7 @@ __device__ __forceinline__ void multiply_add(float (&sums)[4], uint4 inputs, uin
     once(inputs.z, inputs.w, weights.z, weights.w);
 }
 
-// One of the pieces that fall to this warp: every WARPS-th of all.
+// The position of a warp in its pieces: every WARPS-th piece of a product.
 struct Place {
     int tile, chunk;
 
@@ -161,7 +169,7 @@ struct Place {
     }
 };
 
-// The pieces of weights of one warp, in the order in which it needs them.
+// The weight pieces of one warp, in the order in which it needs them.
 template <int SLOTS>
 struct Stream {
     bf16* ring;  // SLOTS pieces, from this thread's first column on
@@ -171,7 +179,7 @@ struct Stream {
     __device__ __forceinline__ Stream(bf16* ring, const Part* parts)
         : ring(ring), place(parts[0].chunks), layer(0), product(0), asked(0), used(0) {}
 
-    // Asks for the next piece, if there is one.
+    // Prefetches the next piece, if any.
     __device__ __forceinline__ void ask(const Call& call, const Part* parts) {
         Part part = parts[product];
 #pragma unroll 1
@@ -201,7 +209,7 @@ struct Stream {
     }
 };
 
-// What a block keeps in its shared memory; all rows are of one sequence each.
+// A block's shared memory; each row belongs to one sequence.
 struct Memory {
     bf16 *input, *projected, *residual;
     int input_row;  // elements from one row of the input to the next
@@ -209,17 +217,18 @@ struct Memory {
     const Part* parts;
 };
 
-// The row of a matrix whose sums thread `threadIdx.x` adds up first, for a tile.
+// The matrix row that thread `threadIdx.x` sums first in a tile.
 __device__ __forceinline__ int row_of(const Part& part, int tile) {
     return TILE * (part.first + tile) + threadIdx.x % 32 / 4;
 }
 
-// The number that belongs to that row of the first tile of this warp.
+// The bias of that row in the first tile of this warp.
 __device__ __forceinline__ float bias_of(const Part& part, const float* bias) {
     return bias && threadIdx.x / 32 < part.tiles ? bias[row_of(part, threadIdx.x / 32)] : 0.0f;
 }
 
-// The products of up to AT_ONCE of this warp's pieces, from `place` on, with `memory.input`: how many.
+// Multiplies up to AT_ONCE of this warp's pieces, from `place` on, by `memory.input`; returns their
+// number.
 template <int SLOTS, int N>
 __device__ __forceinline__ int multiply(Stream<SLOTS>& stream, const Call& call, const Memory& memory, const Part& part, Place& place) {
     const int lane = threadIdx.x % 32, sequence = lane / 4;
@@ -250,13 +259,13 @@ __device__ __forceinline__ int multiply(Stream<SLOTS>& stream, const Call& call,
     return taken;
 }
 
-// Publishes `value(sequence, row, sum, bias)` for this block's rows of a matrix of `rows`, once all warps have multiplied.
-// `first_bias` is what `bias_of` gives.
+// Publishes `value(sequence, row, sum, bias)` for this block's rows of a matrix of `rows` rows,
+// after all warps have multiplied. `first_bias` is the result of `bias_of`.
 template <int N, typename Value>
 __device__ __forceinline__ void finish(const Call& call, const Memory& memory, const Part& part, int rows, const float* bias,
                                        float first_bias, uint32_t* words, Value value) {
     const int lane = threadIdx.x % 32, warp = threadIdx.x / 32;
-    // a warp a tile of a sequence, four threads a row
+    // one warp per tile of a sequence, four threads per row
 #pragma unroll 1
     for (int item = warp; item < part.tiles * (N == 1 ? 1 : call.n); item += WARPS) {
         const int which = N == 1 ? 0 : item / part.tiles, tile = item - which * part.tiles, row = row_of(part, tile);
@@ -278,7 +287,8 @@ __device__ __forceinline__ void finish(const Call& call, const Memory& memory, c
     }
 }
 
-// Copies `count` groups of eight numbers that other blocks publish, COUNT a thread at once; `to(i)` is the place of group i.
+// Copies `count` groups of eight published numbers, COUNT per thread at once; group i goes to
+// `to(i)`.
 template <int COUNT, typename To>
 __device__ __forceinline__ void gather(const uint32_t* words, int count, To to) {
 #pragma unroll 1
@@ -292,8 +302,8 @@ __device__ __forceinline__ void gather(const uint32_t* words, int count, To to) 
     __syncthreads();
 }
 
-// Rows normed, from those that `words` will hold, or `given`. Channels from `keep` on are those of the row before, `before`. The
-// rows themselves go to `memory.residual` and, by one block, to `kept`.
+// Norms the rows that `words` will hold, or `given`. Channels from `keep` on come from the row
+// before, `before`. The rows themselves go to `memory.residual` and, by one block, to `kept`.
 template <int N>
 __device__ __forceinline__ void norm_rows(const Call& call, const uint32_t* words, const bf16* given, const float* gain,
                                           const bf16* before, int before_sequence, int keep, bf16* kept, const Memory& memory,
@@ -332,7 +342,7 @@ __device__ __forceinline__ void norm_rows(const Call& call, const uint32_t* word
     squares = warp_sum(squares);
     if (threadIdx.x % 32 == 0) memory.scratch[threadIdx.x / 32] = squares;
     __syncthreads();
-    const int warps = min(EACH, (d / 8 + 31) / 32 * 32) / 32;  // the others have no channels
+    const int warps = min(EACH, (d / 8 + 31) / 32 * 32) / 32;  // the other warps have no channels
     float sum = 0.0f;
 #pragma unroll 4
     for (int i = 0; i < warps; ++i) sum += memory.scratch[sequence * (EACH / 32) + i];
@@ -352,7 +362,8 @@ __device__ __forceinline__ void norm_rows(const Call& call, const uint32_t* word
     __syncthreads();
 }
 
-// Cosine and sine of position · 10000^(-2 pair / d_h), in double: positions may be large.
+// Cosine and sine of position · 10000^(-2 pair / d_h), in double precision because positions may be
+// large.
 __device__ __forceinline__ void angle(long long position, int pair, int dh, float* cosines, float* sines) {
     double sine, cosine;
     sincos((double)position * pow(10000.0, -2.0 * pair / dh), &sine, &cosine);
@@ -366,11 +377,12 @@ __device__ __forceinline__ float power(float v) {
     return v;
 }
 
-// Attention of one query, a head a warp: the keys of a head are divided among groups of threads, a thread has eight channels.
+// Attention of one query, one head per warp. Groups of threads divide the keys of a head; a thread
+// has eight channels.
 struct Heads {
-    int group, c;  // of this thread; c ≥ d_h: none
+    int group, c;  // of this thread; c ≥ d_h: no channels
     int across;    // threads of a group
-    int at_once;   // groups, hence keys
+    int at_once;   // number of groups, hence keys at once
     uint4 k[AT_ONCE], v[AT_ONCE];
 
     __device__ __forceinline__ explicit Heads(int dh) : across(1) {
@@ -395,7 +407,7 @@ struct Heads {
         }
     }
 
-    // Eight channels of a head's part of a row, rotated and rounded.
+    // Eight channels of a head in a row, rotated and rounded.
     __device__ __forceinline__ uint4 rotated(const Call& call, const bf16* row, const float* angles) const {
         const int half = call.dh / 2;
         if (c >= call.dh) return make_uint4(0, 0, 0, 0);
@@ -412,8 +424,8 @@ struct Heads {
         return pack(own);
     }
 
-    // The output of a head of a sequence, to the input of the next product; the first keys have been read where `ready`. Its row,
-    // and a past that moves, are written where `keeps`.
+    // Writes the output of a head of a sequence to the input of the next product. If `ready`, the
+    // first keys have already been read. If `keeps`, also writes the new row and a past that moves.
     __device__ __forceinline__ void attend(const Call& call, const Layer& layer, int sequence, int head, bool ready, bool keeps,
                                            const Memory& memory) {
         const int width = call.width(), at = head * call.dh + c;
@@ -452,7 +464,7 @@ struct Heads {
                 score[u] = first + u * at_once + group <= call.past ? score[u] * call.scale : -INFINITY;
                 top = fmaxf(top, score[u]);
             }
-            // a group may not have met a key yet
+            // a group may have seen no key yet
             const float from = top == -INFINITY ? 0.0f : top, shrink = power(greatest - from);
             greatest = top;
             total *= shrink;
@@ -515,7 +527,7 @@ __device__ __forceinline__ void decode(const Call& call) {
     bf16* ring = next + warp * SLOTS * PIECE + threadIdx.x % 32 * 8;
     next += WARPS * SLOTS * PIECE;
     memory.input = next;
-    memory.input_row = max(max(d, width), inner) + CHUNK / 2;  // rows that follow each other are in other banks
+    memory.input_row = max(max(d, width), inner) + CHUNK / 2;  // consecutive rows are in different banks
     next += n * memory.input_row;
     memory.projected = next;
     next += n * 3 * width;
@@ -528,12 +540,12 @@ __device__ __forceinline__ void decode(const Call& call) {
 
     const int keep = (d + 1) / 2, items = n * call.heads;
     Heads heads(call.dh);
-    // where the input of a product is published, and where its result
+    // where the input of a product is published, and where its result is
     uint32_t *from = nullptr, *words = call.words;
     float first_bias = 0.0f;
     Part part;
     Place place(1);
-    // one loop for all products: what the blocks run through again and again fits the caches of instructions
+    // one loop for all products, so that the code stays in the instruction cache
     int step = 0, taken = SLOTS;
     bool begins = true;
     while (true) {
@@ -582,7 +594,7 @@ __device__ __forceinline__ void decode(const Call& call) {
             }
         }
         taken = multiply<SLOTS, N>(stream, call, memory, part, place);
-        // a warp may be done before others, which have as many pieces or one more
+        // a warp may finish before others, which have as many pieces or one more
         begins = __syncthreads_and(place.tile >= part.tiles);
         if (!begins) continue;
         const int rows = product == 0 ? 3 * width : product == 2 ? inner : d;

@@ -1,4 +1,4 @@
-//! One position through a whole stack of Transformer layers with its final norm: what decoding does for every byte.
+//! One position through a whole stack of Transformer layers and its final norm: a decoding step.
 //!
 //! ```text
 //! each layer   x = x + W_o · attention(q, k, v)              q = W_q a, [k | v] = W_kv a,  a = RMSNorm(shift(x))
@@ -6,13 +6,15 @@
 //! at the end   RMSNorm(x)                                    x (n, 1, d)
 //! ```
 //!
-//! The formulas are those of [`add_norm`](crate::add_norm) ([`Norm::Clamped`]), [`linear`](crate::linear),
-//! [`attention`](crate::attention) and [`gelu`](crate::gelu). For inference only: there is no backward pass.
+//! The formulas are those of [`add_norm`](crate::add_norm) ([`Norm::Clamped`]),
+//! [`linear`](crate::linear), [`attention`](crate::attention) and [`gelu`](crate::gelu). For
+//! inference only: there is no backward pass.
 //!
-//! A step reads every weight once and computes little. A GPU spends its time on the way from one small kernel to the next, so
-//! there one cooperative kernel takes the position through all layers. A single launch needs every layer's tensors at once:
-//! [`Layer`] and [`LayerState`] are the kernel's arguments, and no layer of a model. The model that owns the layers asks
-//! [`takes`], and where the answer is no it calls the operations of its layers one by one.
+//! A step reads every weight once and computes little, so a GPU would spend its time between small
+//! kernels. Therefore one cooperative kernel takes the position through all layers. A single launch
+//! needs every layer's tensors at once: [`Layer`] and [`LayerState`] are the kernel's arguments,
+//! not layers of a model. The model that owns the layers asks [`takes`]; if the answer is no, it
+//! calls the operations of its layers one by one.
 //!
 //! ```
 //! use candle_core::{DType, Device, Tensor};
@@ -34,12 +36,13 @@ use candle_core::{D, Result, Tensor};
 use crate::add_norm::Norm;
 use crate::attention::Attention;
 
-/// The norm of every layer, and the last one.
+/// The kind of every norm, including the last.
 const NORM: Norm = Norm::Clamped;
 
-/// The kernel's argument for the parameters of one layer: d channels, a attention channels (heads · channels of a head), m inner ones.
+/// The kernel's argument for the parameters of one layer.
 ///
-/// Weights have the type of the activations; gains and biases that of the parameters.
+/// The layer has d channels, a attention channels (heads · channels of a head) and m inner
+/// channels. Weights have the type of the activations; gains and biases the type of the parameters.
 #[derive(Clone, Debug)]
 pub struct Layer {
     /// (d).
@@ -62,28 +65,28 @@ pub struct Layer {
     pub outer_bias: Tensor,
 }
 
-/// The kernel's argument for what one layer knows of the positions before.
+/// The kernel's argument for the state of one layer after the previous positions.
 #[derive(Clone, Debug)]
 pub struct LayerState {
     /// The row before in the attention's token shift (n or 1, 1, d); `None` for zeros.
     pub attention_shift: Option<Tensor>,
     /// The row before in the feed-forward's token shift (n or 1, 1, d); `None` for zeros.
     pub feed_forward_shift: Option<Tensor>,
-    /// Rotated keys and values of the s positions before (n or 1, s, 2·a), if there are any.
+    /// Rotated keys and values of the s positions before (n or 1, s, 2·a), if any.
     pub past: Option<Tensor>,
-    /// Memory (n, more than s, 2·a), contiguous, whose row s the step writes: the new key and value.
+    /// Contiguous memory (n, more than s, 2·a); the step writes the new key and value to row s.
     pub room: Tensor,
-    /// Whether the step also writes the past to the rows before: they are in other memory so far.
+    /// Whether the step also copies the past, which is in other memory, into the rows before row s.
     pub moves: bool,
 }
 
 impl LayerState {
-    /// s.
+    /// s, the number of past rows.
     fn past_rows(&self) -> Result<usize> {
         self.past.as_ref().map_or(Ok(0), |past| past.dim(1))
     }
 
-    /// Writes what the step has to leave in the room.
+    /// Writes the new row, and a past that moves, to the room.
     fn keep(&self, present: &Tensor) -> Result<()> {
         let s = self.past_rows()?;
         if let Some(past) = self.past.as_ref().filter(|_| self.moves && s > 0) {
@@ -95,23 +98,25 @@ impl LayerState {
     }
 }
 
-/// What [`step`] returns.
+/// The results of [`step`].
 #[derive(Clone, Debug)]
 pub struct Output {
     /// The normed result (n, 1, d).
     pub out: Tensor,
-    /// The rows that entered the two token shifts of each layer (layers, 2, n, 1, d), the attention's first.
+    /// The input rows of each layer's two token shifts (layers, 2, n, 1, d), the attention's first.
     pub shifts: Tensor,
 }
 
-/// What the reference implementation returns: the result, and for each layer the two shifted rows and the present row.
+/// The results of the reference implementation.
+///
+/// The output, and for each layer the two shifted rows and the present row.
 struct Computed {
     out: Tensor,
     shifts: Vec<[Tensor; 2]>,
     present: Vec<Tensor>,
 }
 
-/// Whether there is a kernel for a step of a stack with `inner` inner channels after `past` positions.
+/// Whether a kernel supports a step of a stack with `inner` channels after `past` positions.
 pub fn takes(a: &Attention, x: &Tensor, inner: usize, past: usize) -> bool {
     #[cfg(feature = "cuda")]
     return cuda::takes(a, x, inner, past);
@@ -124,8 +129,8 @@ pub fn takes(a: &Attention, x: &Tensor, inner: usize, past: usize) -> bool {
 
 /// Takes `x` (n, 1, d) at `position` through the layers and norms the result with `gain` (d).
 ///
-/// The attention is causal and drops nothing. Each layer's new row is written to the room of its state. What the kernel does
-/// not take runs the reference implementation, which is slow.
+/// The attention is causal and has no dropout. Each layer's new row is written to the room of its
+/// state. Steps that the kernel does not support run the reference implementation, which is slow.
 pub fn step(
     a: &Attention,
     layers: &[Layer],

@@ -1,4 +1,4 @@
-//! The reference implementation: those of the operations of a layer, one after the other.
+//! The reference implementation: the references of a layer's operations, in order.
 
 use candle_core::{Result, Tensor};
 

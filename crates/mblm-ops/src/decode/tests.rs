@@ -1,4 +1,6 @@
-//! Checks of a step against the reference implementation in double precision, with every kind of state. There are no gradients.
+//! Compares a step with the reference in double precision, for every kind of state.
+//!
+//! There are no gradients.
 
 use candle_core::{DType, Device, Result};
 
@@ -6,7 +8,7 @@ use super::*;
 use crate::relative_error;
 use crate::testing::uniform;
 
-/// A stack and where it is.
+/// A stack and its position.
 #[derive(Clone, Copy, Debug)]
 struct Case {
     layers: usize,
@@ -16,7 +18,8 @@ struct Case {
     inner: usize,
     past: usize,
     rotary: bool,
-    /// Whether there are rows before, whether all sequences share them, and whether the past is in the room already.
+    /// Whether there are previous rows, whether sequences share them, whether the room has the
+    /// past.
     starts: bool,
     shared: bool,
     in_room: bool,
@@ -35,7 +38,7 @@ const SMALL: Case = Case {
     in_room: false,
 };
 
-/// A stack of this kind for `n` sequences, and its input.
+/// A stack for `n` sequences, and its input.
 struct Stack {
     case: Case,
     attention: Attention,
@@ -46,7 +49,7 @@ struct Stack {
 }
 
 impl Stack {
-    /// Gains and biases in `wide`, everything else in `dtype`.
+    /// Creates a stack with gains and biases in `wide`, everything else in `dtype`.
     fn new(case: Case, n: usize, dtype: DType, wide: DType, device: &Device) -> Result<Self> {
         let Case { d, inner, past, .. } = case;
         let width = case.heads * case.head_dim;
@@ -121,7 +124,7 @@ impl Stack {
         )
     }
 
-    /// What the reference implementation gives for the same numbers, in `f64` on the CPU.
+    /// The reference results for the same numbers, in `f64` on the CPU.
     fn expected(&self) -> Result<Computed> {
         let exact = |tensor: &Tensor| tensor.to_device(&Device::Cpu)?.to_dtype(DType::F64);
         let maybe = |tensor: &Option<Tensor>| tensor.as_ref().map(exact).transpose();
@@ -161,7 +164,7 @@ impl Stack {
         )
     }
 
-    /// Fails unless a step gives what the reference implementation does, and leaves the rooms as it should.
+    /// Fails unless a step equals the reference implementation and leaves the rooms as it should.
     fn check(&self, bound: f64) -> Result<()> {
         let case = self.case;
         let expected = self.expected()?;
@@ -197,7 +200,7 @@ impl Stack {
     }
 }
 
-/// Every kind of state.
+/// The case with every kind of state.
 fn kinds(case: Case) -> impl Iterator<Item = Case> {
     [
         (0, true, true, false),
@@ -262,7 +265,7 @@ mod on_cuda {
         let stack = Stack::new(case, n, DType::BF16, DType::F32, device)?;
         assert!(takes(&stack.attention, &stack.x, case.inner, case.past), "{case:?}");
         stack.check(2e-2)?;
-        // a second step of the same computes the same
+        // an equal second step gives the same result
         let (first, second) = (stack.step()?, stack.step()?);
         assert_eq!(relative_error(&first.out, &second.out, 1e-6)?, 0.0, "{case:?}");
         Ok(())
@@ -271,7 +274,7 @@ mod on_cuda {
     #[test]
     fn one_kernel_computes_what_the_reference_does() -> Result<()> {
         let device = crate::cuda::device(0)?;
-        // what is written nowhere shall not look right: memory that is given out next holds NaN
+        // fills freed memory with NaN, so that elements that the kernel does not write show up
         drop(Tensor::full(f32::NAN, 1 << 22, &device)?);
         for case in kinds(SMALL).chain(kinds(LARGE)) {
             for n in [1, 3, 8] {
@@ -314,7 +317,7 @@ mod on_cuda {
 
     #[test]
     fn what_is_not_a_number_stays_so() -> Result<()> {
-        // blocks wait for each other's numbers: whatever those are, they arrive
+        // blocks wait for each other's numbers: every value must arrive, NaN included
         let device = crate::cuda::device(0)?;
         for n in [1, 2] {
             let mut stack = Stack::new(LARGE, n, DType::BF16, DType::F32, &device)?;

@@ -1,4 +1,6 @@
-//! One pass: hash, compare, multiply. Indices are cut where their upper half changes, so that the hash is of 32 bits.
+//! The CPU kernel: hash, compare, multiply in one pass.
+//!
+//! Indices are cut where their upper half changes, so the hash is of 32 bits.
 
 use candle_core::{Result, Tensor};
 use multiversion::multiversion;

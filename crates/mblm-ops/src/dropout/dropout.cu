@@ -1,4 +1,4 @@
-// Dropout by a hash of key and element: the keys of each 2³² elements come from the host.
+// Dropout by a hash of key and element; the host passes the keys of each 2³² elements.
 
 #include "common.cuh"
 
@@ -8,7 +8,8 @@ __device__ __forceinline__ uint32_t fmix32(uint32_t h) {
     return h ^ (h >> 16);
 }
 
-// Elements `begin` to `begin` + `count` of x, whose indices modulo 2³² begin with `first` and do not pass 2³².
+// Elements `begin` to `begin` + `count` of x, whose indices modulo 2³² begin with `first` and do
+// not pass 2³².
 template <typename T>
 __device__ __forceinline__ void drop(const T* x, T* y, long long begin, long long count, uint32_t first, uint32_t k0, uint32_t k1,
                                      uint32_t threshold, float scale) {

@@ -1,13 +1,15 @@
-//! Dropout by a counter-based hash: whether an element is kept depends on a key and its index alone.
+//! Dropout by a counter-based hash: whether an element is kept depends on a key and its index
+//! alone.
 //!
 //! ```text
 //! y_i = x_i · s_i,   s_i = 1 / (1 − p) where h(key, i) ≥ p · 2³², else 0
 //! h(key, i) = fmix32(fmix32(i mod 2³² ⊕ k₀) + k₁),   k₁·2³² + k₀ = mix64(key + (⌊i / 2³²⌋ + 1) · 0x9E3779B97F4A7C15)
 //! ```
 //!
-//! with `fmix32` the finaliser of MurmurHash3 and `mix64` that of SplitMix64 (arXiv 1207.0580 for dropout itself). The
-//! mask is the same on every machine, thread count and device, nothing is saved for the backward pass, and a tensor
-//! computed in pieces gets the mask of the whole. Elements are multiplied, so that NaN stays NaN where dropped.
+//! Here `fmix32` is the finalizer of MurmurHash3 and `mix64` the finalizer of SplitMix64; dropout
+//! itself: arXiv 1207.0580. The mask is the same on every machine, thread count and device; nothing
+//! is saved for the backward pass; a tensor computed in pieces gets the mask of the whole. Elements
+//! are multiplied, so a dropped NaN stays NaN.
 //!
 //! ```
 //! use candle_core::{DType, Device, Tensor};
@@ -30,17 +32,21 @@ use candle_core::{DType, Result, Tensor};
 /// Which elements of a tensor are dropped.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub struct Dropout {
-    /// The share of elements that is dropped, in [0, 1].
+    /// The share of dropped elements, in [0, 1].
     pub probability: f64,
-    /// Names the mask: draw a new one for every layer and step.
+    /// Selects the mask: draw a new key for every layer and step.
     pub key: u64,
-    /// The index of the tensor's first element within the whole that shares the mask; 0 for a tensor that is whole.
+    /// The index of the tensor's first element in the whole that shares the mask; 0 for a whole
+    /// tensor.
     pub first: u64,
 }
 
-/// `x` with the mask applied: the forward pass, and with a gradient for `x` the backward pass.
+/// Applies the mask to `x`: the forward pass and, for a gradient, the backward pass.
 ///
-/// Elements count in row-major order. A probability outside [0, 1] is an error.
+/// Elements count in row-major order.
+///
+/// # Errors
+/// A probability outside [0, 1].
 pub fn apply(x: &Tensor, dropout: &Dropout) -> Result<Tensor> {
     if !(0.0..=1.0).contains(&dropout.probability) {
         candle_core::bail!(
@@ -58,14 +64,14 @@ pub fn apply(x: &Tensor, dropout: &Dropout) -> Result<Tensor> {
 }
 
 impl Dropout {
-    /// Whether the tensor's element `element`, counted from its own first one, is kept.
+    /// Whether element `element` of the tensor, counted from its first element, is kept.
     #[inline]
     pub fn keeps(&self, element: u64) -> bool {
         let index = self.first.wrapping_add(element);
         self.probability < 1.0 && hash(self.keys(index), index as u32) >= self.threshold()
     }
 
-    /// What kept elements are multiplied with: 1 / (1 − probability), or 0 where nothing is kept.
+    /// The factor of kept elements: 1 / (1 − probability), or 0 if nothing is kept.
     #[inline]
     pub fn scale(&self) -> f64 {
         if self.probability < 1.0 {
@@ -75,7 +81,9 @@ impl Dropout {
         }
     }
 
-    /// Elements whose hash is below it are dropped; at probability 1 it is one short, and [`Self::scale`] is 0.
+    /// Elements with a smaller hash are dropped.
+    ///
+    /// At probability 1 the threshold is one too small, and [`Self::scale`] is 0.
     #[inline]
     fn threshold(&self) -> u32 {
         (self.probability * 4_294_967_296.0).round() as u32

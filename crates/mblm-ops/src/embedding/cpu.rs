@@ -1,5 +1,7 @@
-//! Forward copies rows. Backward sorts the positions by id, so that each row of the table is the sum of a list and
-//! rows are summed in parallel, each list in the order of its positions.
+//! The CPU kernels: the forward pass copies rows, the backward pass sums rows by id.
+//!
+//! The backward pass sorts the positions by id, so that each row of the table is the sum of a list
+//! of rows. Rows are summed in parallel, each list in the order of its positions.
 
 use candle_core::{Result, Tensor};
 use multiversion::multiversion;
@@ -7,10 +9,10 @@ use multiversion::multiversion;
 use crate::GradBuffer;
 use crate::cpu::{Real, Slice, add_assign, from_vec, par_chunks, par_new_rows};
 
-/// Columns that one task sums: rows that most ids select are shared by several tasks.
+/// Columns per task, so that several tasks share a row that most ids select.
 const COLUMNS: usize = 128;
 
-/// Terms that are summed before their sum joins the total: long lists keep their precision.
+/// Terms that are summed before they join the total, which keeps long sums precise.
 const TERMS: usize = 1024;
 
 pub(super) fn forward<T: Real>(ids: &Tensor, table: &Tensor) -> Result<Tensor> {
@@ -53,7 +55,9 @@ pub(super) fn backward<T: Real>(
     })
 }
 
-/// The positions of each id in `order[starts[id]..starts[id + 1]]`, in their order: a counting sort.
+/// Sorts positions by id: `order[starts[id]..starts[id + 1]]` has the positions of `id`, in order.
+///
+/// It is a counting sort.
 fn sort(ids: &[u32], vocabulary: usize) -> (Vec<usize>, Vec<usize>) {
     let mut starts = vec![0; vocabulary + 1];
     for id in ids {
@@ -72,7 +76,9 @@ fn sort(ids: &[u32], vocabulary: usize) -> (Vec<usize>, Vec<usize>) {
     (starts, order)
 }
 
-/// Adds to `to`, columns from `column` on of a row of the table, the same columns of the rows of `dy` at `positions`.
+/// Adds rows of `dy` to a table row, for the columns from `column` on.
+///
+/// `to` are these columns of the table row; `positions` are the rows of `dy`.
 #[multiversion(targets("x86_64+avx512f+avx512vl+fma", "x86_64+avx2+fma"))]
 fn add_rows<T: Real>(to: &mut [T], positions: &[usize], dy: &[T], d: usize, column: usize) {
     let mut sum = [T::zero(); COLUMNS];

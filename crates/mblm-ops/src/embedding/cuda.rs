@@ -1,7 +1,9 @@
-//! The kernels for CUDA devices. The backward pass takes vocabularies of which 32 channels fit into a block's shared memory.
+//! The CUDA kernels. The backward pass needs 32 channels of the vocabulary in a block's shared
+//! memory.
 //!
-//! In bf16 it is a product, d_table += Oᵀ dy, where row i of O (ids, V) is 1 at ids\[i\] and 0 elsewhere: exact, and a fraction
-//! of the time that sums by id take. O is made for a piece of the ids at a time.
+//! In bf16 the backward pass is a product, d_table += Oᵀ dy, where row i of O (ids, V) is 1 at
+//! ids\[i\] and 0 elsewhere: exact, and in a fraction of the time of sums by id. O is made for a
+//! piece of the ids at a time.
 
 use candle_core::{DType, Result, Tensor};
 
@@ -10,16 +12,16 @@ use crate::cuda::{self, Kernel, Matrix, Module, product};
 
 const MODULE: Module = module!(EMBEDDING);
 
-/// Ids whose matrix O is made at once.
+/// Ids for which O is made at once.
 const PIECE: usize = 1 << 16;
 /// Channels of a block of the backward pass.
 const STRIP: usize = 32;
 /// Largest vocabulary of the backward pass: 160 KiB of shared memory.
 const MAX_ROWS: usize = 1280;
-/// Blocks that fill a large card.
+/// Blocks that fill a large GPU.
 const ENOUGH_BLOCKS: usize = 132 * 6;
 
-/// Whether the backward pass takes a vocabulary of this size.
+/// Whether the backward pass supports a vocabulary of this size.
 pub(super) fn takes(vocabulary: usize) -> bool {
     vocabulary <= MAX_ROWS
 }
@@ -70,7 +72,7 @@ pub(super) fn backward(ids: &Tensor, dy: &Tensor, d_table: &mut GradBuffer, froz
         return Ok(());
     }
     let strips = d.div_ceil(STRIP);
-    // runs are long enough that the sums cost less than what is summed
+    // runs are long enough that their sums cost less than their elements
     let runs = ENOUGH_BLOCKS
         .div_ceil(strips)
         .min(count.div_ceil(4 * vocabulary))
@@ -91,7 +93,7 @@ pub(super) fn backward(ids: &Tensor, dy: &Tensor, d_table: &mut GradBuffer, froz
     cuda::add_columns(&partial, d_table.touch())
 }
 
-/// The matrix O (ids, V) of `ids`, without those that select no row or the frozen one.
+/// The matrix O (ids, V) of `ids`; ids outside the table and the frozen id give rows of zeros.
 fn one_hot(ids: &Tensor, vocabulary: usize, frozen: usize) -> Result<Tensor> {
     let count = ids.elem_count();
     let ones = cuda::with_row_stride(&cuda::empty_rows(&[count], vocabulary, DType::BF16, ids.device())?)?;

@@ -1,8 +1,8 @@
 // Rows of a table by id, and their gradient.
 //
-// Forward: a thread V channels of one id. An id outside the table gives NaN. Backward: a block is one warp that takes 32 channels
-// of a run of ids, in order, and sums them in a table (V, 32) of its own in shared memory; the sums of the runs end in `partial`
-// (runs, V, d).
+// Forward: a thread copies V channels of one id; an id outside the table gives NaN. Backward: a
+// block is one warp that takes 32 channels of a run of ids, in order, and sums them in its own
+// table (V, 32) in shared memory; the sums of the runs go to `partial` (runs, V, d).
 
 #include "common.cuh"
 
@@ -52,7 +52,8 @@ __device__ __forceinline__ void embedding_backward(const uint32_t* ids, const T*
         for (int row = 0; row < vocabulary; ++row) partial[((size_t)blockIdx.y * vocabulary + row) * d + c] = sums[row * 32 + lane];
 }
 
-// ones (count, width), width a multiple of 8: 1 at the id of a row, unless that is frozen or outside the vocabulary; else 0.
+// ones (count, width), width a multiple of 8: 1 at the id of a row, unless the id is frozen or
+// outside the vocabulary; else 0.
 extern "C" __global__ void one_hot(const uint32_t* ids, bf16* ones, int count, int vocabulary, int width, int frozen) {
     const int groups = width / 8;
     const int at = blockIdx.x * blockDim.x + threadIdx.x, row = at / groups, c = (at - row * groups) * 8;

@@ -25,9 +25,10 @@ use candle_core::{DType, Result, Tensor};
 
 use crate::{GradBuffer, fallback, indices};
 
-/// The rows of `table` (V, d) that `ids` (any shape, u32) select, as tensor of type `dtype`: (…, d).
+/// The rows of `table` (V, d) that `ids` (any shape, u32) select, as `dtype`: (…, d).
 ///
-/// An id of V or more is an error; on a CUDA device, where looking for one would wait for the device, it selects NaN.
+/// # Errors
+/// An id of V or more. On a CUDA device, where a check would wait for the device, it selects NaN.
 pub fn forward(ids: &Tensor, table: &Tensor, dtype: DType) -> Result<Tensor> {
     let (vocabulary, _) = table.dims2()?;
     indices::check("embedding", ids, vocabulary)?;
@@ -40,10 +41,12 @@ pub fn forward(ids: &Tensor, table: &Tensor, dtype: DType) -> Result<Tensor> {
     }
 }
 
-/// Adds the gradient of the table to its buffer (V, d), but nothing to its row `frozen`.
+/// Adds the gradient of the table to its buffer (V, d), except for row `frozen`.
 ///
-/// `ids` as given to [`forward`], `dy` (…, d) the gradient of its result. An id of V or more is an error; on a CUDA device it
-/// is passed over.
+/// `ids` is the argument of [`forward`], `dy` (…, d) the gradient of its result.
+///
+/// # Errors
+/// An id of V or more. On a CUDA device it is skipped.
 pub fn backward(ids: &Tensor, dy: &Tensor, d_table: &mut GradBuffer, frozen: Option<u32>) -> Result<()> {
     let (vocabulary, d) = d_table.tensor().dims2()?;
     indices::check("embedding", ids, vocabulary)?;
@@ -63,7 +66,7 @@ pub fn backward(ids: &Tensor, dy: &Tensor, d_table: &mut GradBuffer, frozen: Opt
             cuda::backward(ids, dy, d_table, frozen)
         }
         _ => {
-            let table = d_table.tensor().zeros_like()?; // its values have no influence on its gradient
+            let table = d_table.tensor().zeros_like()?; // its values do not influence its gradient
             let ids = ids.flatten_all()?;
             let mut dy = dy.reshape(((), d))?.to_dtype(table.dtype())?; // (ids, d)
             if let Some(frozen) = frozen {
@@ -90,7 +93,7 @@ mod tests {
 
     fn ids(shape: &[usize], vocabulary: u32) -> Result<Tensor> {
         let count: usize = shape.iter().product();
-        // every third id is the same: tables of bytes have a few rows that most ids select
+        // every third id is the same: in tables of bytes, most ids select a few rows
         let ids: Vec<u32> = (0..count as u32)
             .map(|i| if i % 3 == 0 { 1 } else { i * i % vocabulary })
             .collect();
@@ -142,7 +145,7 @@ mod tests {
         check!(&[30_000], 258, 64).against_reference_on_cuda(DType::F32)?;
         check!(&[5000], 7, 40).against_reference_on_cuda(DType::F32)?;
         check!(&[3], 2000, 24).against_reference_on_cuda(DType::F32)?;
-        // bf16 rows of an f32 table, and a gradient in bf16; a row that is frozen
+        // bf16 rows of an f32 table, a gradient in bf16, and a frozen row
         let device = crate::cuda::device(0)?;
         let ids = ids(&[3, 700], 258)?;
         let table = uniform(&[258, 40], 1)?;

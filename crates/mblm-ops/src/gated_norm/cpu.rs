@@ -1,5 +1,7 @@
-//! A row at a time: the gated vector u is made in the result, then scaled there; backward keeps u and σ(z) in its results until
-//! the row's sum is known.
+//! The CPU kernels, one row at a time.
+//!
+//! The forward pass writes the gated vector u to the result and scales it there. The backward pass
+//! keeps u and σ(z) in its results until the row's sum is known.
 
 use std::ops::Range;
 
@@ -66,7 +68,7 @@ pub(super) fn backward<T: Real>(
     Ok((from_vec(d_y, y.dims())?, from_vec(d_z, y.dims())?))
 }
 
-/// What every piece of the backward pass reads.
+/// The inputs of the backward pass, shared by all pieces.
 struct Input<'a, T> {
     y: &'a [T],
     z: &'a [T],

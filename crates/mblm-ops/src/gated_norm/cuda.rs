@@ -1,7 +1,7 @@
-//! The kernels for CUDA devices: one pass over the rows forward and one backward, each row in the registers of one block.
+//! The CUDA kernels: one pass forward and one backward, each row in the registers of one block.
 //!
-//! `y`, `z` and their gradients have the type of the activations; the gain, its gradient and the rows' factors are `f32`. `z`
-//! may be a part of wider rows, which is then read where it is.
+//! `y`, `z` and their gradients have the type of the activations; the gain, its gradient and the
+//! rows' factors are `f32`. `z` may be a slice of wider rows, which is read in place.
 
 use candle_core::{D, DType, Result, Tensor};
 
@@ -15,19 +15,19 @@ const MODULE: Module = module!(GATED_NORM);
 const GROUP: usize = 8;
 /// Most threads of a block.
 const MAX_THREADS: usize = 1024;
-/// Threads that fill a large card, with the registers that the forward and the backward pass need.
+/// Threads that fill a large GPU, given the registers of the forward and the backward pass.
 const FORWARD_THREADS: usize = 132 * 2048;
 const BACKWARD_THREADS: usize = 132 * 1024;
 
-/// Whether there are kernels for rows like these.
+/// Whether the kernels support rows like these.
 pub(super) fn takes(y: &Tensor) -> bool {
     cuda::takes(y) && y.dims().last().is_some_and(|&d| d <= GROUP * MAX_THREADS)
 }
 
-/// How rows (…, d) are laid out and divided among blocks.
+/// The layout of rows (…, d) and their division among blocks.
 struct Work {
     y: Tensor,
-    /// (n, t, d), rows in one piece.
+    /// (n, t, d), with contiguous rows.
     z: Tensor,
     rows: usize,
     d: usize,
@@ -36,7 +36,7 @@ struct Work {
 }
 
 impl Work {
-    /// For `y`, `z` and `others`, which are contiguous.
+    /// The layout for `y`, `z` and `others`, which must be contiguous.
     fn new(y: &Tensor, z: &Tensor, others: &[&Tensor]) -> Result<Self> {
         let d = y.dim(D::Minus1)?;
         let y = y.contiguous()?;
@@ -62,7 +62,7 @@ impl Work {
         })
     }
 
-    /// Blocks that have `threads` together, or fewer.
+    /// The number of blocks with at most `threads` threads together.
     fn blocks(&self, threads: usize) -> usize {
         self.rows.min(threads / self.threads)
     }

@@ -1,12 +1,13 @@
-// RMS norm of y · silu(z), forward and backward. A block has a row in registers, GROUP channels a thread: neighbours (V =
-// GROUP), or as many at a distance of the block's threads (V = 1). It takes rows in turns; the backward pass leaves the block's
-// sums for the gain in `partial` (blocks, d).
+// RMS norm of y · silu(z), forward and backward. A block has a row in registers, GROUP channels per
+// thread: neighboring channels (V = GROUP), or channels that are the number of threads apart
+// (V = 1). It takes rows in turns; the backward pass writes the block's sums for the gain to
+// `partial` (blocks, d).
 
 #include "common.cuh"
 
 constexpr int GROUP = 8, MAX_THREADS = 1024;
 
-// A thread's channels of a row of d; those beyond it read as 0.
+// A thread's channels of a row of d channels; channels beyond d read as 0.
 template <int V, typename T>
 __device__ __forceinline__ void load_group(const T* row, int d, float (&v)[GROUP]) {
     if constexpr (V == GROUP) {

@@ -7,7 +7,7 @@
 //! dw = Σ_rows dout u f
 //! ```
 //!
-//! Source: the norm with gate before the norm of arXiv 2405.21060. Only `f` is kept for the backward pass.
+//! Source: arXiv 2405.21060, with the gate before the norm. Only `f` is kept for the backward pass.
 //!
 //! ```
 //! use candle_core::{DType, Device, Tensor};
@@ -29,7 +29,7 @@ use candle_core::{D, DType, Result, Tensor};
 
 use crate::{GradBuffer, fallback};
 
-/// The factor of each row, (rows); absent where the reference computes, which finds it again.
+/// The factor of each row, (rows); absent if the reference implementation ran, which recomputes it.
 #[derive(Clone, Debug)]
 pub struct Saved {
     scale: Option<Tensor>,
@@ -47,9 +47,10 @@ pub fn forward(y: &Tensor, z: &Tensor, gain: &Tensor) -> Result<(Tensor, Saved)>
     }
 }
 
-/// Adds the gradient of `gain` to its buffer and returns those of `y` and `z`.
+/// Adds the gradient of `gain` to its buffer and returns the gradients of `y` and `z`.
 ///
-/// `y`, `z` and `gain` as given to [`forward`], `saved` its second result, `d_out` (…, d) the gradient of its first.
+/// `y`, `z` and `gain` are the arguments of [`forward`], `saved` its second result, `d_out` (…, d)
+/// the gradient of its first.
 pub fn backward(
     y: &Tensor,
     z: &Tensor,
@@ -101,7 +102,7 @@ mod tests {
     use crate::check::Harness;
     use crate::op_test;
 
-    /// Inputs y, z (moved to ±4, where silu bends) and gain.
+    /// Inputs y, z (scaled to ±4, where silu bends) and gain.
     macro_rules! check {
         ($($dim:expr),+; $d:expr) => {
             Harness::new("gated_norm", &[&[$($dim,)+ $d], &[$($dim,)+ $d], &[$d]])

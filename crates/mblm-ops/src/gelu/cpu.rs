@@ -1,4 +1,6 @@
-//! Element by element, a row of biases at a time; backward sums the bias's gradient along the way.
+//! The CPU kernels: element by element, one row of biases at a time.
+//!
+//! The backward pass sums the bias's gradient along the way.
 
 use candle_core::{D, Result, Tensor};
 use multiversion::multiversion;
@@ -6,7 +8,7 @@ use multiversion::multiversion;
 use crate::GradBuffer;
 use crate::cpu::{Real, Slice, from_vec, par_new_rows};
 
-/// The bias, or zeros in its place.
+/// The bias, or zeros if there is none.
 fn bias_or_zeros<T: Real>(bias: Option<&Tensor>, d: usize) -> Result<Vec<T>> {
     match bias {
         Some(bias) => Ok(Slice::<T>::new(bias)?.to_vec()),
@@ -14,7 +16,7 @@ fn bias_or_zeros<T: Real>(bias: Option<&Tensor>, d: usize) -> Result<Vec<T>> {
     }
 }
 
-/// Φ(v), the probability that a normal variable is below `v`.
+/// Φ(v), the probability that a standard normal variable is below `v`.
 #[inline(always)]
 fn probability<T: Real>(v: T) -> T {
     T::of(0.5) * (T::one() + (v * T::of(std::f64::consts::FRAC_1_SQRT_2)).fast_erf())

@@ -1,6 +1,6 @@
 // GELU of x + bias, forward and backward: threads along the channels, blocks of rows along y.
 //
-// The backward pass leaves the sums of each block of rows in `partial` (blocks, d), for the bias.
+// The backward pass writes the sums of each block of rows, for the bias, to `partial` (blocks, d).
 
 #include "common.cuh"
 
@@ -43,7 +43,7 @@ __device__ __forceinline__ void gelu_backward(const T* x, const float* bias, con
         for (int i = 0; i < V; ++i) {
             v[i] += b[i];
             const float density = 0.39894228040143268f * expf(-0.5f * v[i] * v[i]);
-            // where the density is 0 the product is too, even if v is infinite
+            // if the density is 0, the product is 0 too, even for infinite v
             g[i] *= cumulative(v[i]) + (density > 0.0f ? v[i] * density : 0.0f * density);
             sum[i] += g[i];
         }

@@ -1,4 +1,4 @@
-//! The exact GELU of a vector plus bias.
+//! The exact GELU of a vector plus a bias.
 //!
 //! ```text
 //! v = x + b                              x (…, d), b (d)
@@ -6,7 +6,7 @@
 //! dx = dy (Φ(v) + v φ(v)),  φ(v) = e^(−v²/2) / √(2π);   db = Σ_rows dx
 //! ```
 //!
-//! Source: arXiv 1606.08415; the form with the error function, not the one with tanh. Nothing is kept.
+//! Source: arXiv 1606.08415, in the form with the error function, not with tanh. Nothing is kept.
 //!
 //! ```
 //! use candle_core::{Device, Tensor};
@@ -41,8 +41,8 @@ pub fn forward(x: &Tensor, bias: Option<&Tensor>) -> Result<Tensor> {
 
 /// Adds the gradient of the bias to its buffer and returns the gradient of `x`.
 ///
-/// `x` and `bias` as given to [`forward`], `dy` (…, d) the gradient of its result. With a buffer but no bias, the
-/// buffer receives what a bias of zeros would.
+/// `x` and `bias` are the arguments of [`forward`], `dy` (…, d) the gradient of its result. With a
+/// buffer but no bias, the buffer gets the gradient of a bias of zeros.
 pub fn backward(x: &Tensor, bias: Option<&Tensor>, dy: &Tensor, d_bias: Option<&mut GradBuffer>) -> Result<Tensor> {
     let d = check(x, bias)?;
     if dy.dims() != x.dims() {
@@ -86,7 +86,7 @@ mod tests {
     use crate::check::Harness;
     use crate::op_test;
 
-    /// Inputs x (moved to ±5, the range where GELU bends and beyond) and bias.
+    /// Inputs x (scaled to ±5, where GELU bends and beyond) and bias.
     macro_rules! with_bias {
         ($($dim:expr),+; $d:expr) => {
             Harness::new("gelu", &[&[$($dim,)+ $d], &[$d]])

@@ -1,4 +1,6 @@
-//! The reference implementation: the error function by candle, whose own GELU has a gradient of six digits only.
+//! The reference implementation, with candle's error function.
+//!
+//! Candle's own GELU has a gradient of only six digits.
 
 use candle_core::{Result, Tensor};
 

@@ -1,4 +1,6 @@
-//! A row at a time: mean, then variance about the mean, then the result, all while the row is in the cache.
+//! The CPU kernels, one row at a time while it is in the cache: mean, variance, result.
+//!
+//! The variance is computed about the mean.
 
 use std::ops::Range;
 
@@ -67,7 +69,7 @@ pub(super) fn backward<T: Real>(
     from_vec(dx, x.dims())
 }
 
-/// What every piece of the backward pass reads.
+/// The inputs of the backward pass, shared by all pieces.
 struct Input<'a, T> {
     x: &'a [T],
     weight: &'a [T],

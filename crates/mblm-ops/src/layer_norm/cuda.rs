@@ -8,7 +8,7 @@ use crate::cuda::{self, Kernel, Module, RowBlocks};
 
 const MODULE: Module = module!(LAYER_NORM);
 
-/// Threads that a row of `d` channels keeps busy.
+/// Threads of a block for rows of `d` channels.
 fn threads(d: usize) -> usize {
     d.div_ceil(8).next_multiple_of(32).min(1024)
 }

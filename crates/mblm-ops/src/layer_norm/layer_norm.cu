@@ -1,6 +1,8 @@
-// Layer norm: a block a row, which it reads several times, from the caches after the first.
+// Layer norm: one block per row. The block reads the row several times, from the caches after the
+// first time.
 //
-// The gradients of weight and bias are sums over rows, a kernel of their own: threads along the channels, blocks of rows along y.
+// The gradients of weight and bias are sums over rows, with their own kernel: threads along the
+// channels, blocks of rows along y.
 
 #include "common.cuh"
 

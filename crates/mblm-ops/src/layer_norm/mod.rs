@@ -6,7 +6,7 @@
 //! dx = f (w dy − mean(w dy) − x̂ mean(w dy x̂));   dw = Σ_rows dy x̂;   db = Σ_rows dy
 //! ```
 //!
-//! Source: arXiv 1607.06450. Each row's mean and factor are kept for the backward pass.
+//! Source: arXiv 1607.06450. The mean and factor of each row are kept for the backward pass.
 //!
 //! ```
 //! use candle_core::{DType, Device, Tensor};
@@ -29,7 +29,9 @@ use candle_core::{D, DType, Result, Tensor};
 
 use crate::{GradBuffer, fallback};
 
-/// Mean and factor of each row, (rows) each; absent where the reference computes, which finds them again.
+/// Mean and factor of each row, (rows) each.
+///
+/// Absent if the reference implementation ran, which recomputes them.
 #[derive(Clone, Debug)]
 pub struct Saved {
     moments: Option<(Tensor, Tensor)>,
@@ -52,7 +54,8 @@ pub fn forward(x: &Tensor, weight: &Tensor, bias: &Tensor) -> Result<(Tensor, Sa
 
 /// Adds the gradients of weight and bias to their buffers and returns the gradient of `x`.
 ///
-/// `x` and `weight` as given to [`forward`], `saved` its second result, `dy` (…, d) the gradient of its first.
+/// `x` and `weight` are the arguments of [`forward`], `saved` its second result, `dy` (…, d) the
+/// gradient of its first.
 pub fn backward(
     x: &Tensor,
     weight: &Tensor,
@@ -75,7 +78,7 @@ pub fn backward(
         (DType::F32, Some(moments)) => cpu::backward::<f32>(x, weight, moments, dy, d_weight, d_bias),
         (DType::F64, Some(moments)) => cpu::backward::<f64>(x, weight, moments, dy, d_weight, d_bias),
         _ => {
-            let bias = weight.zeros_like()?; // its value has no influence on any gradient
+            let bias = weight.zeros_like()?; // its value does not influence any gradient
             let gradients = fallback::gradients(&[x, weight, &bias], &[Some(dy)], |inputs| {
                 Ok(vec![reference::forward(&inputs[0], &inputs[1], &inputs[2])?])
             })?;
@@ -105,7 +108,7 @@ mod tests {
     use crate::check::Harness;
     use crate::op_test;
 
-    /// Inputs x (moved away from a mean of 0), weight and bias.
+    /// Inputs x (shifted away from a mean of 0), weight and bias.
     macro_rules! check {
         ($($dim:expr),+; $d:expr) => {
             Harness::new("layer_norm", &[&[$($dim,)+ $d], &[$d], &[$d]])
@@ -149,7 +152,7 @@ mod tests {
 
     #[test]
     fn a_large_mean_does_not_drown_the_variance() -> Result<()> {
-        // 1000 ± 0.5: the variance as mean(x²) − mean(x)² would lose it in f32
+        // 1000 ± 0.5: mean(x²) − mean(x)² would lose the variance in f32
         let x = Tensor::new(&[[999.5f32, 1000.5, 999.5, 1000.5]], &Device::Cpu)?;
         let (weight, bias) = (
             Tensor::ones(4, DType::F32, &Device::Cpu)?,

@@ -1,7 +1,8 @@
-//! Matrix products straight into the result or the gradient buffer.
+//! The CPU kernels: matrix products written directly to the result or the gradient buffer.
 //!
-//! Decoding has a row per stream, too few for a product that packs its operands: it reads a weight that was packed once
-//! ([`PackedB`]). What a row then gives does not depend on how many there are.
+//! Decoding has one row per stream, too few for a product that packs its operands, so it reads a
+//! weight that was packed once ([`PackedB`]). The result of a row does not depend on the number of
+//! rows.
 
 use candle_core::{D, Result, Tensor};
 use mblm_gemm::bf16;
@@ -10,9 +11,9 @@ use crate::GradBuffer;
 use crate::cpu::{Beta, Dims, Matrix, MatrixMut, PackedB, Stored, Threads, product, product_into};
 use crate::cpu::{Real, Slice, add_assign, from_vec, par_reduce, with_slice_mut};
 
-/// Rows that one task of the bias loops takes.
+/// Rows per task of the bias loops.
 const ROWS: usize = 256;
-/// Most rows that read a packed weight.
+/// Most rows for which a packed weight is used.
 const MAX_ROWS_OF_PACKED: usize = 32;
 
 pub(super) fn forward<T: Real>(x: &Tensor, weight: &Tensor, bias: Option<&Tensor>) -> Result<Tensor> {
@@ -25,7 +26,7 @@ pub(super) fn forward<T: Real>(x: &Tensor, weight: &Tensor, bias: Option<&Tensor
     with_last_dimension(y, x, outputs)
 }
 
-/// `y` in the shape of `x` with another last dimension.
+/// `y` as a tensor with the shape of `x`, except for the last dimension.
 fn with_last_dimension<T: Real>(y: Vec<T>, x: &Tensor, outputs: usize) -> Result<Tensor> {
     let mut shape = x.dims().to_vec();
     shape[x.rank() - 1] = outputs;
@@ -43,13 +44,13 @@ pub(super) fn forward_rounded(x: &Tensor, weight: &Tensor, bias: Option<&Tensor>
     with_last_dimension(y, x, outputs)
 }
 
-/// The weight, of T, for [`forward_packed`]; `None` where not all elements can lie as S.
+/// Packs the weight, of type T, for [`forward_packed`]; `None` if S cannot store all elements.
 pub(super) fn pack<T: Real, S: Stored<T>>(weight: &Tensor) -> Result<Option<PackedB<S>>> {
     let (_, inputs) = weight.dims2()?;
     Ok(PackedB::from_transposed(&Slice::<T>::new(weight)?, inputs))
 }
 
-/// [`forward`] with a packed weight; nothing where there are too many rows for it.
+/// [`forward`] with a packed weight; `None` if there are too many rows.
 pub(super) fn forward_packed<T: Real, S: Stored<T>>(
     x: &Tensor,
     weight: &PackedB<S>,
@@ -65,7 +66,7 @@ pub(super) fn forward_packed<T: Real, S: Stored<T>>(
     with_last_dimension(y, x, weight.columns()).map(Some)
 }
 
-/// [`backward`] with all that is multiplied rounded to bfloat16.
+/// [`backward`] with all operands rounded to bfloat16.
 pub(super) fn backward_rounded(
     sum: Option<Tensor>,
     x: &Tensor,
@@ -102,7 +103,7 @@ pub(super) fn backward_rounded(
     Ok(dx)
 }
 
-/// The rows of `x`, of which `dy` must have a gradient each.
+/// The number of rows of `x`; fails unless `dy` has a gradient for each.
 fn rows_of_gradient(x: &Tensor, weight: &Tensor, dy: &Tensor) -> Result<usize> {
     let (outputs, inputs) = weight.dims2()?;
     let rows = x.elem_count() / inputs;

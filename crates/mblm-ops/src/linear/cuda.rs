@@ -1,4 +1,4 @@
-//! The layer on CUDA devices: products by cuBLAS, the bias and its gradient by kernels of ours.
+//! The CUDA kernels: products by cuBLAS, the bias and its gradient by kernels of this crate.
 //!
 //! Activations and the weight have one type, `f32` or `bf16`; the bias and all sums are `f32`.
 

@@ -5,16 +5,17 @@
 //! dx = dy W [+ dx']     dW += dyᵀ x        db += Σ rows of dy
 //! ```
 //!
-//! One matrix product forward and two backward; the weight's gradient is accumulated by the product itself (β = 1).
+//! There is one matrix product forward and two backward; the product itself accumulates the
+//! weight's gradient (β = 1).
 //!
-//! With [`Products::Bf16`] each product rounds both its operands to bfloat16 first, r, and sums in `f32`:
+//! With [`Products::Bf16`], each product rounds both operands to bfloat16 (r) and sums in `f32`:
 //!
 //! ```text
 //! y = r(x) r(W)ᵀ + b     dx = r(dy) r(W)     dW += r(dy)ᵀ r(x)     db += Σ rows of dy
 //! ```
 //!
-//! so that its gradients are those of the exact layer, computed with rounded numbers: not those of the rounding, which has
-//! none.
+//! The gradients are those of the exact layer, computed with rounded numbers. Rounding itself has
+//! no gradient.
 //!
 //! ```
 //! use candle_core::{Device, Tensor};
@@ -43,17 +44,18 @@ use half::bf16;
 use crate::cpu::PackedB;
 use crate::{GradBuffer, fallback};
 
-/// How a linear layer multiplies.
+/// The precision of a linear layer's products.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub enum Products {
-    /// In the type of the tensors.
+    /// Exact, in the type of the tensors.
     #[default]
     Exact,
-    /// Rounded to bfloat16, summed in `f32`: for `f32` tensors on the CPU, with more than [`EXACT_ROWS`] rows.
+    /// Rounded to bfloat16, summed in `f32`: for `f32` tensors on the CPU, with more than
+    /// [`EXACT_ROWS`] rows.
     Bf16,
 }
 
-/// Most rows whose products are exact in any case: what costs time then is reading the weight.
+/// Most rows whose products are always exact: their time is spent reading the weight.
 pub const EXACT_ROWS: usize = 32;
 
 impl Products {
@@ -63,14 +65,15 @@ impl Products {
         self == Self::Bf16 && x.device().is_cpu() && x.dtype() == DType::F32 && rows > EXACT_ROWS
     }
 
-    /// Whether this processor rounds and multiplies faster than it multiplies exactly: AMD's do that have AVX-512-BF16, Intel's
-    /// that have AMX.
+    /// Whether this processor multiplies rounded numbers faster than exact ones.
+    ///
+    /// True for AMD with AVX-512-BF16 and for Intel with AMX.
     pub fn bf16_is_fast() -> bool {
         mblm_gemm::processor().bf16_is_fast()
     }
 }
 
-/// [`forward`] with `products` of that kind.
+/// [`forward`] with a choice of `products`.
 pub fn forward_with(products: Products, x: &Tensor, weight: &Tensor, bias: Option<&Tensor>) -> Result<Tensor> {
     check(x, weight, bias)?;
     match products.round(x) {
@@ -79,7 +82,7 @@ pub fn forward_with(products: Products, x: &Tensor, weight: &Tensor, bias: Optio
     }
 }
 
-/// [`backward`] with `products` of that kind.
+/// [`backward`] with a choice of `products`.
 pub fn backward_with(
     products: Products,
     x: &Tensor,
@@ -91,9 +94,10 @@ pub fn backward_with(
     backward_onto(products, None, x, weight, dy, d_weight, d_bias)
 }
 
-/// [`backward_with`] that adds the gradient of `x` to `sum`, of the same shape and type, where there is one.
+/// [`backward_with`], which adds the gradient of `x` to `sum`, if given, of the same shape and
+/// type.
 ///
-/// Nobody else may hold `sum`: its memory may become that of the result.
+/// No other tensor may share the memory of `sum`: the result may reuse it.
 pub fn backward_onto(
     products: Products,
     sum: Option<Tensor>,
@@ -150,7 +154,9 @@ pub fn forward(x: &Tensor, weight: &Tensor, bias: Option<&Tensor>) -> Result<Ten
     }
 }
 
-/// A copy of a weight in the form that products with few rows read fastest: for decoding, which uses a weight many times.
+/// A copy of a weight in the layout that products with few rows read fastest.
+///
+/// For decoding, which uses a weight many times.
 pub struct Packed(Form);
 
 impl std::fmt::Debug for Packed {
@@ -160,14 +166,14 @@ impl std::fmt::Debug for Packed {
 }
 
 enum Form {
-    /// Of a weight of `f32` whose values are all bfloat16.
+    /// A weight of `f32` whose values are all bfloat16 numbers.
     Bf16(PackedB<bf16>),
     F32(PackedB<f32>),
     F64(PackedB<f64>),
 }
 
 impl Form {
-    /// Outputs and inputs.
+    /// The numbers of outputs and inputs.
     fn dims(&self) -> (usize, usize) {
         match self {
             Self::Bf16(packed) => (packed.columns(), packed.rows()),
@@ -177,9 +183,10 @@ impl Form {
     }
 }
 
-/// Packs `weight` (out, in) for [`forward_packed`]; `None` where there is no such form: for types other than `f32` and
-/// `f64`, elsewhere than on the CPU, and for a weight without elements. Values that are all bfloat16 take half the memory, which
-/// changes no result.
+/// Packs `weight` (out, in) for [`forward_packed`]; `None` if it cannot be packed.
+///
+/// Only nonempty weights of `f32` or `f64` on the CPU can be packed. Values that are all bfloat16
+/// numbers take half the memory, which changes no result.
 pub fn pack(weight: &Tensor) -> Result<Option<Packed>> {
     if !weight.device().is_cpu() || weight.elem_count() == 0 {
         return Ok(None);
@@ -195,9 +202,9 @@ pub fn pack(weight: &Tensor) -> Result<Option<Packed>> {
     Ok(form.map(Packed))
 }
 
-/// [`forward`], reading `packed` instead of `weight`, of which it is a copy, where `x` has few rows.
+/// [`forward`] that reads `packed`, a copy of `weight`, if `x` has few rows.
 ///
-/// A row then gives the same alone and in company, bit for bit.
+/// A row then gives the same result alone and among others, bit for bit.
 pub fn forward_packed(x: &Tensor, weight: &Tensor, packed: &Packed, bias: Option<&Tensor>) -> Result<Tensor> {
     check(x, weight, bias)?;
     let found = packed.0.dims();
@@ -220,7 +227,7 @@ pub fn forward_packed(x: &Tensor, weight: &Tensor, packed: &Packed, bias: Option
 
 /// Adds the gradients of weight and bias to their buffers and returns the gradient of `x`.
 ///
-/// `x` and `weight` as given to [`forward`], `dy` (…, out) the gradient of its result.
+/// `x` and `weight` are the arguments of [`forward`], `dy` (…, out) the gradient of its result.
 pub fn backward(
     x: &Tensor,
     weight: &Tensor,

@@ -1,4 +1,4 @@
-//! Products against the reference, packed against not, rounded against exact products of rounded numbers.
+//! Compares products with the reference, packed with unpacked, rounded with exact ones.
 
 use candle_core::{DType, Result, Tensor};
 
@@ -8,7 +8,7 @@ use crate::relative_error;
 use crate::testing::uniform;
 use crate::{GradBuffer, linear, op_test};
 
-/// The layer with bias on inputs of one shape.
+/// The layer with a bias, for inputs of one shape.
 macro_rules! with_bias {
     ($shape:expr) => {
         Harness::new("linear", &[$shape, &[7, 5], &[7]])
@@ -32,7 +32,7 @@ op_test! {
     rows_of_every_tile: with_bias!(&[1, 31, 5])
 }
 
-/// With the weight packed.
+/// The layer with a packed weight.
 fn packed(t: &[Tensor], bias: bool) -> Result<Tensor> {
     let Some(packed) = linear::pack(&t[1])? else {
         panic!("no packed form on the CPU");
@@ -87,7 +87,7 @@ fn a_row_gives_the_same_alone_and_in_company() -> Result<()> {
     Ok(())
 }
 
-/// A weight of bfloat16 numbers among which is one that is not lies as it is.
+/// A weight with one element that is no bfloat16 number is packed unrounded.
 #[test]
 fn bfloat16_weights_give_what_they_give_as_they_are() -> Result<()> {
     for (rows, outputs, inputs) in [(1, 257, 256), (1, 1, 1), (3, 70, 5), (31, 33, 64)] {
@@ -112,7 +112,7 @@ fn bfloat16_weights_give_what_they_give_as_they_are() -> Result<()> {
     Ok(())
 }
 
-/// Against the same formulas in `f64` on operands that candle rounds.
+/// Compares with the same formulas in `f64` on operands that candle rounds.
 #[test]
 fn rounded_products_are_exact_products_of_rounded_numbers() -> Result<()> {
     let rounded = |t: &Tensor| t.to_dtype(DType::BF16)?.to_dtype(DType::F64);

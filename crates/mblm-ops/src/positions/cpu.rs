@@ -1,11 +1,13 @@
-//! The sum a piece of rows at a time; the gradient a piece of the table at a time, over the sequences in order.
+//! The CPU kernels: the sum by pieces of rows, the gradient by pieces of the table.
+//!
+//! The gradient adds the sequences in order.
 
 use candle_core::{Result, Tensor};
 
 use crate::GradBuffer;
 use crate::cpu::{Real, Slice, add_assign, from_vec, par_chunks};
 
-/// Elements that one task takes.
+/// Elements per task.
 const PIECE: usize = 16_384;
 
 pub(super) fn forward<T: Real>(x: &Tensor, table: &Tensor, start: usize) -> Result<Tensor> {

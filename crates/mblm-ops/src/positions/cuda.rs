@@ -1,4 +1,4 @@
-//! The kernel for CUDA devices, and the gradient as a sum over rows.
+//! The CUDA kernel for the sum; the gradient is a sum over rows.
 
 use candle_core::{Result, Tensor};
 
@@ -7,7 +7,7 @@ use crate::cuda::{self, Kernel, Module};
 
 const MODULE: Module = module!(POSITIONS);
 
-/// Blocks along the sequences.
+/// Most blocks along the sequences.
 const MAX_BLOCKS: usize = 1024;
 
 pub(super) fn forward(x: &Tensor, table: &Tensor, start: usize) -> Result<Tensor> {

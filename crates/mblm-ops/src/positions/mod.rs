@@ -1,4 +1,4 @@
-//! Rows of a table of positions, added to every sequence.
+//! Adds rows of a position table to every sequence.
 //!
 //! ```text
 //! y[s, i] = x[s, i] + table[start + i]                    x, y (n, t, d), table (P, d), start + t ≤ P
@@ -26,7 +26,7 @@ use crate::GradBuffer;
 
 /// `x` (n, t, d) plus the rows `start..start + t` of `table` (P, d).
 ///
-/// On a CUDA device `x` may be bf16 where the table is f32.
+/// On a CUDA device `x` may be bf16 if the table is f32.
 pub fn forward(x: &Tensor, table: &Tensor, start: usize) -> Result<Tensor> {
     let (_, t, d) = x.dims3()?;
     check(table, start, t, d)?;
@@ -39,8 +39,10 @@ pub fn forward(x: &Tensor, table: &Tensor, start: usize) -> Result<Tensor> {
     }
 }
 
-/// Adds the gradient of the table to its buffer (P, d): `dy` (n, t, d) is the gradient of the result of [`forward`] with the
-/// same `start`, and itself that of `x`.
+/// Adds the gradient of the table to its buffer (P, d).
+///
+/// `dy` (n, t, d) is the gradient of the result of [`forward`] with the same `start`; it also is
+/// the gradient of `x`.
 pub fn backward(dy: &Tensor, start: usize, d_table: &mut GradBuffer) -> Result<()> {
     let (_, t, d) = dy.dims3()?;
     check(d_table.tensor(), start, t, d)?;

@@ -1,4 +1,5 @@
-// Rows of a table of positions added to every sequence: a thread V channels of one position, for all sequences.
+// Adds rows of a position table to every sequence: a thread takes V channels of one position, for
+// all sequences.
 
 #include "common.cuh"
 

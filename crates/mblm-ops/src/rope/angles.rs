@@ -1,13 +1,15 @@
-//! Cosines and sines of rotary angles: angle(position, i) = position · 10000^(-2i/d), for the d/2 pairs i of a vector.
+//! Cosines and sines of rotary angles.
+//!
+//! angle(position, i) = position · 10000^(-2i/d), for the d/2 pairs i of a vector.
 //!
 //! Source: Su et al., RoFormer, arXiv 2104.09864, §3.2.2.
 
 use crate::cpu::{Real, par_chunks};
 
-/// The base of the wave lengths.
+/// The base of the wavelengths.
 const BASE: f64 = 10_000.0;
 
-/// Positions that one task computes.
+/// Positions per task.
 const ROWS: usize = 64;
 
 /// A table of cosines and sines for consecutive positions.
@@ -18,7 +20,9 @@ pub(crate) struct Angles<T> {
 }
 
 impl<T: Real> Angles<T> {
-    /// The table of positions `start..start + rows`, for vectors of `d` channels, `d` even; computed in `f64`.
+    /// The table of positions `start..start + rows` for vectors of `d` channels; computed in `f64`.
+    ///
+    /// `d` is even.
     pub(crate) fn new(start: usize, rows: usize, d: usize) -> Self {
         let half = d / 2;
         let frequencies: Vec<f64> = (0..half).map(|i| BASE.powf(-2.0 * i as f64 / d as f64)).collect();
@@ -36,7 +40,7 @@ impl<T: Real> Angles<T> {
         Self { table, half }
     }
 
-    /// Cosines and sines, d/2 each, of the position `row` after the first.
+    /// The cosines and the sines, d/2 each, of the position `row` after the first.
     #[inline(always)]
     pub(crate) fn row(&self, row: usize) -> (&[T], &[T]) {
         self.table[2 * self.half * row..][..2 * self.half].split_at(self.half)

@@ -1,4 +1,4 @@
-//! The rotation in one pass, a row at a time.
+//! The CPU kernel: the rotation in one pass, one row at a time.
 
 use candle_core::{Result, Tensor};
 use multiversion::multiversion;
@@ -6,7 +6,7 @@ use multiversion::multiversion;
 use super::angles::Angles;
 use crate::cpu::{Real, Slice, from_vec, par_zeroed};
 
-/// Rows that one task takes.
+/// Rows per task.
 const ROWS: usize = 64;
 
 pub(super) fn forward<T: Real>(x: &Tensor, start: usize, back: bool) -> Result<Tensor> {
@@ -25,7 +25,9 @@ pub(super) fn forward<T: Real>(x: &Tensor, start: usize, back: bool) -> Result<T
     from_vec(y, x.dims())
 }
 
-/// One row: (y0, y1) = (x0·cos - x1·sin, x1·cos + x0·sin) for each pair, sines times `direction`.
+/// Rotates one row: (y0, y1) = (x0·cos - x1·sin, x1·cos + x0·sin) for each pair.
+///
+/// Sines are multiplied by `direction`.
 #[multiversion(targets("x86_64+avx512f+avx512vl+fma", "x86_64+avx2+fma"))]
 fn rotate<T: Real>(y: &mut [T], x: &[T], (cos, sin): (&[T], &[T]), direction: T) {
     let (y, _) = y.as_chunks_mut::<2>();

@@ -5,7 +5,8 @@
 //! φ = (start + row) · 10000^(-2i/d)                        x, y (n, t, d), d even
 //! ```
 //!
-//! The rotation is orthogonal: its gradient is the rotation back. Source: Su et al., RoFormer, arXiv 2104.09864, §3.2.2.
+//! The rotation is orthogonal: its gradient is the inverse rotation. Source: Su et al., RoFormer,
+//! arXiv 2104.09864, §3.2.2.
 //!
 //! ```
 //! use candle_core::{Device, Tensor};
@@ -29,12 +30,15 @@ use candle_core::{DType, Result, Tensor};
 
 /// Rotates the pairs of `x` (n, t, d) by the angles of positions `start..start + t`.
 ///
-/// Fails when d is odd.
+/// # Errors
+/// An odd d.
 pub fn forward(x: &Tensor, start: usize) -> Result<Tensor> {
     rotate(x, start, false)
 }
 
-/// The gradient of `x` from `dy`, the gradient of the result of [`forward`] with the same `start`; both (n, t, d).
+/// The gradient of `x` from `dy`, the gradient of the result of [`forward`]; both (n, t, d).
+///
+/// `start` is the same as in [`forward`].
 pub fn backward(dy: &Tensor, start: usize) -> Result<Tensor> {
     rotate(dy, start, true)
 }

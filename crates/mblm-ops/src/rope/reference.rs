@@ -5,7 +5,8 @@ use candle_core::{D, Result, Tensor};
 use super::angles::Angles;
 use crate::precision::widened;
 
-/// Cosines and sines, each (rows, d/2), of positions `start..start + rows` for vectors of `d` channels, `d` even.
+/// Cosines and sines, each (rows, d/2), of positions `start..start + rows` for vectors of `d`
+/// channels, `d` even.
 pub(crate) fn tables(start: usize, rows: usize, d: usize, like: &Tensor) -> Result<(Tensor, Tensor)> {
     let table = Angles::<f64>::new(start, rows, d).into_table();
     let table = Tensor::from_vec(table, (rows, 2, d / 2), &candle_core::Device::Cpu)?
@@ -15,8 +16,9 @@ pub(crate) fn tables(start: usize, rows: usize, d: usize, like: &Tensor) -> Resu
     Ok((part(0)?, part(1)?))
 }
 
-/// Rotates the pairs of `x` (n, t, d) by the angles of positions `start..start + t`, or back when `back` is set;
-/// differentiable by candle. Half precision is computed in `f32`.
+/// Rotates the pairs of `x` (n, t, d) by the angles of positions `start..start + t`.
+///
+/// Rotates back if `back` is set; differentiable by candle. Half precision is computed in `f32`.
 pub(crate) fn forward(x: &Tensor, start: usize, back: bool) -> Result<Tensor> {
     let (n, t, d) = x.dims3()?;
     let pairs = widened(x)?.reshape((n, t, d / 2, 2))?; // (n, t, pair, member)

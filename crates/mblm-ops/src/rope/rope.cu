@@ -1,4 +1,5 @@
-// Rotation of interleaved pairs: a thread one pair of one position, for all sequences; angles in double precision.
+// Rotation of interleaved pairs: a thread takes one pair of one position, for all sequences; angles
+// in double precision.
 
 #include "common.cuh"
 

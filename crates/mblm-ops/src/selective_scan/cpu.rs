@@ -1,8 +1,10 @@
-//! The scan, vectorised over the channels: a state entry of [`LANES`] channels is a few vector registers, so that nothing
-//! is summed across a register but the gradients of B and C.
+//! The CPU kernels of the scan, vectorized over the channels.
 //!
-//! A task is a block of [`LANES`] channels of a few sequences. It works on copies of its channels, padded with zeros to
-//! [`LANES`]; what it returns is then laid out in rows.
+//! A state entry of [`LANES`] channels is a few vector registers, so that only the gradients of B
+//! and C are summed across a register.
+//!
+//! A task is a block of [`LANES`] channels of a few sequences. It works on copies of its channels,
+//! padded with zeros to [`LANES`]; its results are then copied to rows.
 
 use std::ops::Range;
 
@@ -21,13 +23,13 @@ pub(super) type Lanes<T> = [T; LANES];
 /// Positions between two saved states.
 pub(super) const SEGMENT: usize = 32;
 
-/// Positions of a task's sequences together, for sequences shorter than that.
+/// Positions per task, if its sequences are shorter than that; a task then takes several sequences.
 const TASK: usize = 256;
 
-/// Rows that one task of the loops that lay out results takes.
+/// Rows per task of the loops that copy results.
 const ROWS: usize = 32;
 
-/// State elements times positions below which waking other threads costs more than it saves.
+/// State elements times positions below which waking other threads does not pay off.
 const PARALLEL: usize = 1 << 15;
 
 /// Slices of the inputs, kept alive while a [`Scan`] borrows them.
@@ -57,15 +59,15 @@ impl<'a, T: Real> Slices<'a, T> {
     }
 }
 
-/// The inputs and the way they are cut into tasks; `task` = group · blocks + block.
+/// The inputs, and how they are cut into tasks; `task` = group · blocks + block.
 pub(super) struct Scan<'a, T> {
     pub(super) sequences: usize,
     pub(super) positions: usize,
     pub(super) channels: usize,
     pub(super) state: usize,
-    /// Blocks of channels.
+    /// The number of blocks of channels.
     pub(super) blocks: usize,
-    /// Sequences of a group.
+    /// The number of sequences in a group.
     pub(super) group: usize,
     pub(super) parallel: bool,
     pub(super) u: &'a [T],
@@ -73,7 +75,7 @@ pub(super) struct Scan<'a, T> {
     pub(super) z: &'a [T],
     pub(super) b: &'a [T],
     pub(super) c: &'a [T],
-    /// A = -exp(a_log) as (blocks, N, LANES); 0 for the channels that only fill the last block.
+    /// A = -exp(a_log) as (blocks, N, LANES); 0 for the padding of the last block.
     pub(super) a: Vec<Lanes<T>>,
     /// D as (blocks, LANES).
     pub(super) d: Vec<Lanes<T>>,
@@ -117,7 +119,7 @@ impl<'a, T: Real> Scan<'a, T> {
         (0..self.sequences.div_ceil(self.group) * self.blocks).collect()
     }
 
-    /// The sequences and the block of channels of a task.
+    /// The sequences and the channel block of a task.
     pub(super) fn place(&self, task: usize) -> (Range<usize>, usize) {
         let first = task / self.blocks * self.group;
         (first..(first + self.group).min(self.sequences), task % self.blocks)
@@ -128,12 +130,12 @@ impl<'a, T: Real> Scan<'a, T> {
         block * LANES
     }
 
-    /// The channels of a block that are not padding.
+    /// The number of a block's channels that are not padding.
     pub(super) fn width(&self, block: usize) -> usize {
         LANES.min(self.channels - self.first(block))
     }
 
-    /// The states saved for a sequence: one before every segment but the first.
+    /// The number of saved states per sequence: one before every segment but the first.
     pub(super) fn borders(&self) -> usize {
         self.positions.div_ceil(SEGMENT) - 1
     }
@@ -170,8 +172,10 @@ impl<'a, T: Real> Scan<'a, T> {
         }
     }
 
-    /// What the tasks of `sequence` returned, by blocks: `of` gives a task's (·, `per_sequence`, LANES), of which `index`
-    /// is taken, into `row` (d_i).
+    /// Copies one row (d_i) of the results of a sequence's tasks, block by block.
+    ///
+    /// `of` selects the tensor (·, `per_sequence`, LANES) from a task's result, `index` the row in
+    /// it.
     pub(super) fn lay_out<R>(
         &self,
         results: &[R],
@@ -186,7 +190,7 @@ impl<'a, T: Real> Scan<'a, T> {
         }
     }
 
-    /// The rows (n, t, d_i) of what the tasks returned.
+    /// Collects rows (n, t, d_i) from the tasks' results.
     pub(super) fn rows<R: Sync>(&self, results: &[R], of: impl Fn(&R) -> &[Lanes<T>] + Sync + Send) -> Vec<T> {
         let (channels, positions) = (self.channels, self.positions);
         let mut rows = vec![T::zero(); self.sequences * positions * channels];
@@ -200,7 +204,7 @@ impl<'a, T: Real> Scan<'a, T> {
         rows
     }
 
-    /// The states (n, d_i, N) of what the tasks returned as (sequence, N, LANES).
+    /// Collects states (n, d_i, N) from the tasks' results (sequence, N, LANES).
     pub(super) fn states<R: Sync>(&self, results: &[R], of: impl Fn(&R) -> &[Lanes<T>] + Sync + Send) -> Vec<T> {
         let (channels, state) = (self.channels, self.state);
         let mut states = vec![T::zero(); self.sequences * channels * state];
@@ -216,7 +220,7 @@ impl<'a, T: Real> Scan<'a, T> {
         states
     }
 
-    /// The segments of a sequence, as positions.
+    /// The segments of a sequence, as ranges of positions.
     pub(super) fn segments(&self) -> impl DoubleEndedIterator<Item = Range<usize>> + ExactSizeIterator {
         let positions = self.positions;
         (0..positions.div_ceil(SEGMENT)).map(move |segment| segment * SEGMENT..((segment + 1) * SEGMENT).min(positions))
@@ -230,7 +234,9 @@ fn load<T: Real>(from: &[T], first: usize, width: usize) -> Lanes<T> {
     lanes
 }
 
-/// What a task returns: y (positions of its sequences, LANES), the last states (sequences, N, LANES) and the states at
+/// The results of a task.
+///
+/// y (positions of its sequences, LANES), the last states (sequences, N, LANES), the states at
 /// borders (sequences, borders, N, LANES).
 struct Block<T> {
     y: Vec<Lanes<T>>,
@@ -291,7 +297,9 @@ fn forward_block<T: Real>(scan: &Scan<T>, task: usize) -> Block<T> {
     result
 }
 
-/// A segment of a block: `h` (N, LANES) becomes the state after it, `y`, given as u, the output.
+/// Computes a segment of a block: `h` (N, LANES) becomes the state after it.
+///
+/// On entry `y` holds u, on return the output.
 #[multiversion(targets("x86_64+avx512f+avx512vl+fma", "x86_64+avx2+fma"))]
 fn scan_segment<T: Real>(
     h: &mut [Lanes<T>],

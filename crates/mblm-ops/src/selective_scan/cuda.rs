@@ -1,7 +1,7 @@
-//! The kernels for CUDA devices: the recurrence itself, position by position, for many channels at once.
+//! The CUDA kernels: the recurrence itself, position by position, for many channels at once.
 //!
-//! All inputs with positions and their gradients have the type of the activations and may be parts of wider rows, which are then
-//! read where they are; parameters, states and all sums are `f32`.
+//! All inputs with positions and their gradients have the type of the activations. They may be
+//! slices of wider rows, which are read in place. Parameters, states and all sums are `f32`.
 
 use candle_core::{DType, Result, Tensor};
 
@@ -17,18 +17,18 @@ const THREADS: usize = 128;
 const OWN: usize = 4;
 /// Positions between two saved states.
 const SEGMENT: usize = 16;
-/// What the backward pass has in shared memory for each position: numbers of each thread, and numbers of each channel.
+/// Shared memory of the backward pass per position: numbers per thread, and numbers per channel.
 const SHARES: usize = OWN + 3;
 const TILES: usize = 3;
-/// Blocks that fill a large card.
+/// Blocks that fill a large GPU.
 const ENOUGH_BLOCKS: usize = 132 * 4;
 
-/// Whether there are kernels for these inputs.
+/// Whether the kernels support these inputs.
 pub(super) fn takes(inputs: &Inputs) -> bool {
     cuda::takes(inputs.u) && inputs.a_log.dims()[1] <= STATES
 }
 
-/// `x` (n, t, d) in the type of `like`, each row in one piece.
+/// `x` (n, t, d) in the type of `like`, with contiguous rows.
 fn in_rows(x: &Tensor, like: &Tensor) -> Result<Tensor> {
     let x = x.to_dtype(like.dtype())?;
     match x.stride()[2] {
@@ -76,12 +76,12 @@ impl Scan {
         })
     }
 
-    /// Threads that share a channel.
+    /// The number of threads that share a channel.
     fn sharing(&self) -> usize {
         if self.state <= 4 * OWN { 4 } else { STATES / OWN }
     }
 
-    /// Blocks along the channels and along the sequences.
+    /// The numbers of blocks along the channels and along the sequences.
     fn grid(&self) -> (usize, usize) {
         let across = self.channels.div_ceil(THREADS / self.sharing());
         (across, self.n.min(ENOUGH_BLOCKS.div_ceil(across)))
@@ -91,7 +91,7 @@ impl Scan {
         cuda::empty(dims, dtype, self.rows[0].device())
     }
 
-    /// Of u, and of everything laid out like it.
+    /// An uninitialized tensor with `width` channels and the other properties of u.
     fn empty_rows(&self, width: usize) -> Result<Tensor> {
         self.empty((self.n, self.t, width), self.rows[0].dtype())
     }
@@ -100,12 +100,12 @@ impl Scan {
         self.empty((self.n, self.channels, self.state), DType::F32)
     }
 
-    /// The states between segments, (n, segments - 1, d, N).
+    /// The shape of the states between segments, (n, segments - 1, d, N).
     fn border_dims(&self) -> [usize; 4] {
         [self.n, self.t.div_ceil(SEGMENT) - 1, self.channels, self.state]
     }
 
-    /// The kernel of this name with its first arguments, from u to the initial state; `dy` follows c.
+    /// The kernel of this name with its first arguments, u to the initial state; `dy` follows c.
     fn kernel(&self, name: &str, dy: Option<&Tensor>) -> Result<Kernel> {
         let name = format!("{name}{}", self.sharing());
         let mut kernel = Kernel::new(self.rows[0].device(), MODULE, &name, self.rows[0].dtype())?;

@@ -1,5 +1,6 @@
-//! The backward pass, segment by segment from the last: states are computed again from the saved border, then the
-//! recurrence runs in reverse.
+//! The backward pass, segment by segment from the last to the first.
+//!
+//! States are recomputed from the saved border, then the recurrence runs in reverse.
 //!
 //! ```text
 //! g_t = dy_t ⊙ silu(z_t)                          dz_t = dy_t ⊙ (h_t C_t + D ⊙ u_t) ⊙ silu'(z_t)
@@ -72,8 +73,10 @@ fn check_saved<T: Real>(scan: &Scan<T>, saved: &Saved) -> Result<()> {
     Ok(())
 }
 
-/// What a task returns, cut to its channels: gradients by row (positions of its sequences, LANES), by row and state entry
-/// (positions, N), of parameters summed over its positions, and of the initial states (sequences or 1, N, LANES).
+/// The results of a task, cut to its channels.
+///
+/// Gradients by row (positions of its sequences, LANES), by row and state entry (positions, N), of
+/// parameters summed over its positions, and of the initial states (sequences or 1, N, LANES).
 struct Block<T> {
     d_u: Vec<Lanes<T>>,
     d_delta: Vec<Lanes<T>>,
@@ -103,7 +106,7 @@ impl<T: Real> Block<T> {
     }
 }
 
-/// What the tasks of a backward pass read.
+/// The inputs of the backward pass, shared by all tasks.
 struct Backward<'a, T> {
     scan: &'a Scan<'a, T>,
     dy: &'a [T],
@@ -140,14 +143,17 @@ impl<T: Real> Backward<'_, T> {
         result
     }
 
-    /// The state that was saved at a border of a task's sequence.
+    /// The saved state at a border of a task's sequence.
     fn border(&self, task: usize, within: usize, border: usize) -> &[Lanes<T>] {
         let (states, _) = self.borders[task].as_chunks::<LANES>();
         let first = (within * self.scan.borders() + border) * self.scan.state;
         &states[first..first + self.scan.state]
     }
 
-    /// Rows `rows` of the inputs, rows `own` of the task's results; `d_h` goes from the state after to the one before.
+    /// Computes one segment: rows `rows` of the inputs, rows `own` of the task's results.
+    ///
+    /// On entry `d_h` is the gradient of the state after the segment, on return of the state before
+    /// it.
     fn segment(
         &self,
         rows: Range<usize>,
@@ -184,7 +190,7 @@ impl<T: Real> Backward<'_, T> {
     }
 }
 
-/// A segment's inner values, computed again.
+/// The recomputed inner values of a segment.
 struct History<T> {
     /// h before the segment and after each of its positions, (SEGMENT + 1, N, LANES).
     h: Vec<Lanes<T>>,
@@ -192,7 +198,7 @@ struct History<T> {
     decay: Vec<Lanes<T>>,
     /// Δ, (SEGMENT, LANES).
     delta: Vec<Lanes<T>>,
-    /// The output before the gate, then the gradient of it.
+    /// The output before the gate, later its gradient.
     y: Vec<Lanes<T>>,
 }
 
@@ -246,7 +252,7 @@ fn recompute<T: Real>(
     }
 }
 
-/// d_z = dy · y · silu'(z), and `history.y` becomes dy · silu(z).
+/// Sets d_z to dy · y · silu'(z), and `history.y` to dy · silu(z).
 #[multiversion(targets("x86_64+avx512f+avx512vl+fma", "x86_64+avx2+fma"))]
 fn gate<T: Real>(d_z: &mut [Lanes<T>], history: &mut History<T>, z: &[Lanes<T>], dy: &[Lanes<T>]) {
     for (((d_z, y), z), dy) in d_z.iter_mut().zip(&mut history.y).zip(z).zip(dy) {
@@ -258,7 +264,7 @@ fn gate<T: Real>(d_z: &mut [Lanes<T>], history: &mut History<T>, z: &[Lanes<T>],
     }
 }
 
-/// The recurrence in reverse; `d_delta` is the gradient of Δ.
+/// Runs the recurrence in reverse; `d_delta` gets the gradient of Δ.
 #[multiversion(targets("x86_64+avx512f+avx512vl+fma", "x86_64+avx2+fma"))]
 fn reverse<T: Real>(
     d_h: &mut [Lanes<T>],
@@ -304,7 +310,7 @@ fn reverse<T: Real>(
     }
 }
 
-/// The sum, by halves, so that all but the last few additions are of vectors.
+/// The sum of the lanes, added in halves, so that all but the last few additions are vector ones.
 #[inline(always)]
 fn sum_lanes<T: Real>(lanes: &mut Lanes<T>) -> T {
     let mut half = LANES / 2;
@@ -318,7 +324,7 @@ fn sum_lanes<T: Real>(lanes: &mut Lanes<T>) -> T {
     lanes[0]
 }
 
-/// The gradient of Δ becomes that of what the softplus was taken of.
+/// Turns the gradient of Δ into the gradient of the softplus' argument.
 #[multiversion(targets("x86_64+avx512f+avx512vl+fma", "x86_64+avx2+fma"))]
 fn through_softplus<T: Real>(d_delta: &mut [Lanes<T>], raw: &[Lanes<T>]) {
     for (d_delta, raw) in d_delta.iter_mut().zip(raw) {
@@ -328,7 +334,7 @@ fn through_softplus<T: Real>(d_delta: &mut [Lanes<T>], raw: &[Lanes<T>]) {
     }
 }
 
-/// The sum over the groups of what their tasks return as (N, LANES), as (d_i, N).
+/// Sums state gradients of the tasks (N, LANES) over the groups, as (d_i, N).
 fn sum_states<T: Real>(scan: &Scan<T>, results: &[Block<T>], of: impl Fn(&Block<T>) -> &[Lanes<T>]) -> Vec<T> {
     let mut sums = vec![T::zero(); scan.channels * scan.state];
     for (task, result) in results.iter().enumerate() {
@@ -343,7 +349,7 @@ fn sum_states<T: Real>(scan: &Scan<T>, results: &[Block<T>], of: impl Fn(&Block<
     sums
 }
 
-/// The sum over the groups of the gradient of D.
+/// Sums the gradient of D over the groups.
 fn sum_skips<T: Real>(scan: &Scan<T>, results: &[Block<T>]) -> Vec<T> {
     let mut sums = vec![T::zero(); scan.channels];
     for (task, result) in results.iter().enumerate() {
@@ -353,7 +359,7 @@ fn sum_skips<T: Real>(scan: &Scan<T>, results: &[Block<T>]) -> Vec<T> {
     sums
 }
 
-/// The sum over the blocks of what tasks return as (positions of its sequences, N), as (n, t, N).
+/// Sums tensors (positions of its sequences, N) of the tasks over the blocks, as (n, t, N).
 fn sum_blocks<T: Real>(scan: &Scan<T>, results: &[Block<T>], of: impl Fn(&Block<T>) -> &[T] + Sync + Send) -> Vec<T> {
     let mut sums = zeros(scan.sequences * scan.positions * scan.state);
     par_chunks(&mut sums, scan.group * scan.positions * scan.state, |group, sums| {

@@ -1,4 +1,6 @@
-//! Mamba-1's selective scan: a linear recurrence whose decay differs in every channel and state entry, and its gate.
+//! Mamba-1's selective scan and its gate.
+//!
+//! A linear recurrence whose decay differs in every channel and state entry.
 //!
 //! ```text
 //! Δ = softplus(delta)      A = -exp(a_log)
@@ -7,8 +9,9 @@
 //! u, delta, z, y (n, t, d_i), a_log (d_i, N), b, c (n, t, N), d (d_i), h (n, d_i, N)
 //! ```
 //!
-//! Source: Gu and Dao, arXiv 2312.00752, algorithm 2 with the simplified discretisation Δ B. The backward pass keeps the
-//! states at the borders of segments of positions and computes those between again.
+//! Source: Gu and Dao, arXiv 2312.00752, algorithm 2 with the simplified discretization Δ B. The
+//! backward pass keeps the states at the borders of segments of positions and recomputes the states
+//! between.
 //!
 //! ```
 //! use candle_core::{DType, Device, Tensor};
@@ -37,10 +40,10 @@ use candle_core::{DType, Result, Tensor};
 
 use crate::{GradBuffer, fallback};
 
-/// Numbers of a state of a channel, N, up to which CUDA devices have kernels.
+/// Largest N, the state entries of a channel, for which CUDA devices have kernels.
 pub const MAX_STATES_ON_CUDA: usize = 64;
 
-/// What [`forward`] reads.
+/// The inputs of [`forward`].
 #[derive(Clone, Copy, Debug)]
 pub struct Inputs<'a> {
     /// (n, t, d_i).
@@ -57,46 +60,52 @@ pub struct Inputs<'a> {
     pub d: &'a Tensor,
     /// (n, t, d_i), the gate.
     pub z: &'a Tensor,
-    /// The state before the first position, (n or 1, d_i, N); batch 1 is shared by all sequences, `None` is zeros.
+    /// The state before the first position, (n or 1, d_i, N).
+    ///
+    /// Batch 1 is shared by all sequences; `None` means zeros.
     pub initial: Option<&'a Tensor>,
 }
 
-/// What [`forward`] computes.
+/// The results of [`forward`].
 #[derive(Debug)]
 pub struct Output {
     /// (n, t, d_i).
     pub y: Tensor,
     /// The state after the last position, (n, d_i, N).
     pub last: Tensor,
-    /// For [`backward`].
+    /// Input of [`backward`].
     pub saved: Saved,
 }
 
-/// What [`backward`] needs besides the inputs: each task's states at the borders of its segments; on CUDA devices
-/// one tensor of all.
+/// The values that [`backward`] needs besides the inputs: states at the borders of segments.
+///
+/// One tensor per task; on CUDA devices one tensor for all.
 #[derive(Debug)]
 pub struct Saved {
     borders: Vec<Tensor>,
 }
 
-/// The gradients of the inputs that are not parameters, each of its input's shape.
+/// The gradients of the inputs that are not parameters, in the inputs' shapes.
 #[derive(Debug)]
 pub struct Gradients {
-    /// Of `u`.
+    /// Gradient of `u`.
     pub d_u: Tensor,
-    /// Of `delta`.
+    /// Gradient of `delta`.
     pub d_delta: Tensor,
-    /// Of `b`.
+    /// Gradient of `b`.
     pub d_b: Tensor,
-    /// Of `c`.
+    /// Gradient of `c`.
     pub d_c: Tensor,
-    /// Of `z`.
+    /// Gradient of `z`.
     pub d_z: Tensor,
-    /// Of `initial`, when it was given; summed over the sequences when they share it.
+    /// Gradient of `initial`, if given; summed over the sequences if they share it.
     pub d_initial: Option<Tensor>,
 }
 
-/// The scan of `inputs` from the initial state. Fails when shapes do not fit together.
+/// The scan of `inputs` from the initial state.
+///
+/// # Errors
+/// Shapes that do not match.
 pub fn forward(inputs: &Inputs) -> Result<Output> {
     check(inputs)?;
     match (inputs.u.device().is_cpu(), inputs.u.dtype()) {
@@ -112,9 +121,10 @@ pub fn forward(inputs: &Inputs) -> Result<Output> {
     }
 }
 
-/// Adds the gradients of `a_log` and `d` to their buffers and returns those of the other inputs.
+/// Adds the gradients of `a_log` and `d` to their buffers and returns the other gradients.
 ///
-/// `inputs` and `saved` as of [`forward`]; `dy` (n, t, d_i) and `d_last` (n, d_i, N) the gradients of its results.
+/// `inputs` is the argument and `saved` a result of [`forward`]; `dy` (n, t, d_i) and `d_last`
+/// (n, d_i, N) are the gradients of its results.
 pub fn backward(
     inputs: &Inputs,
     saved: Saved,

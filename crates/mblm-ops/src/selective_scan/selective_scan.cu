@@ -1,9 +1,11 @@
 // Mamba-1's selective scan, forward and backward, position by position.
 //
-// A channel's state is shared by G neighbouring threads, OWN entries each; a block has CHANNELS channels and takes sequences in
-// turns. It works on segments of SEGMENT positions, whose rows it fetches into shared memory while it computes the segment
-// before. The forward pass saves the state before every segment but the first; the backward pass computes those between again
-// and keeps them in shared memory. Sums over channels, the gradients of B and C, are left by each block in `partial`.
+// G neighboring threads share a channel's state, OWN entries each. A block has CHANNELS channels
+// and takes sequences in turns. It works on segments of SEGMENT positions and fetches their rows
+// into shared memory while it computes the previous segment. The forward pass saves the state
+// before every segment but the first; the backward pass recomputes the states between and keeps
+// them in shared memory. Each block writes its sums over channels, the gradients of B and C, to
+// `partial`.
 
 #include "common.cuh"
 
@@ -11,7 +13,7 @@ constexpr int THREADS = 128, WARPS = THREADS / 32, OWN = 4, SEGMENT = 16;
 
 __device__ __forceinline__ float softplus(float v) { return fmaxf(v, 0.0f) + log1pf(expf(-fabsf(v))); }
 
-// (n, t, ·) with rows in one piece.
+// (n, t, ·) with contiguous rows.
 template <typename T>
 struct Rows {
     const T* p;
@@ -22,7 +24,7 @@ struct Rows {
     }
 };
 
-// The inputs by position: widths d, d, d, N and N.
+// The inputs with positions: widths d, d, d, N and N.
 template <typename T>
 struct Inputs {
     Rows<T> u, delta, z, b, c;
@@ -32,8 +34,9 @@ struct Sizes {
     int n, t, d, state;
 };
 
-// What the threads of a block have of the rows of a segment: CELLS of each tensor of d channels, PAIRS of B and of C. Rows are
-// fetched as they lie in memory, so that nothing waits for them; what lies beyond an end is the last that does not.
+// A thread's share of the rows of a segment: CELLS of each tensor of d channels, PAIRS of B and of
+// C. Rows are fetched unconverted, so that nothing waits for them. Reads beyond an end repeat the
+// last element.
 template <int G>
 struct Segment {
     static constexpr int CHANNELS = THREADS / G, STATES = OWN * G, CELLS = SEGMENT * CHANNELS / THREADS,
@@ -60,7 +63,7 @@ struct Segment {
         }
     }
 
-    // Entries beyond N become zeros.
+    // Sets the entries beyond N to zero.
     template <typename T>
     static __device__ __forceinline__ void put_entries(const T (&entries)[PAIRS], float (*to)[STATES], const Sizes& s) {
 #pragma unroll
@@ -71,7 +74,7 @@ struct Segment {
     }
 };
 
-// A thread's entries of a state (d, N), and back.
+// Loads a thread's entries of a state (d, N); the second function stores them.
 __device__ __forceinline__ void load_state(const float* state, int channel, int first, const Sizes& s, float (&h)[OWN]) {
 #pragma unroll
     for (int i = 0; i < OWN; ++i)
@@ -89,7 +92,7 @@ __device__ __forceinline__ void store_state(float* state, int channel, int first
         if (first + i < s.state) to[i] = h[i];
 }
 
-// The sum of what the G threads of a channel left in `parts`, by threads.
+// The sum over the G threads of a channel, from their numbers in `parts`.
 template <int G>
 __device__ __forceinline__ float channel_sum(const float* parts, int channel) {
     float total = 0.0f;
@@ -183,8 +186,9 @@ __device__ __forceinline__ void selective_scan_forward(const Inputs<T>& in, cons
     }
 }
 
-// Each block leaves its sums for d_a_log and d_d in `d_a` (gridDim.y, d, N) and `d_skip` (gridDim.y, d), and those for B and C
-// in `partial` (gridDim.x, n t, 2N). `d_begin` may be null.
+// Each block writes its sums for d_a_log and d_d to `d_a` (gridDim.y, d, N) and `d_skip`
+// (gridDim.y, d), and its sums for B and C to `partial` (gridDim.x, n t, 2N). `d_begin` may be
+// null.
 template <typename T, int G>
 __device__ __forceinline__ void selective_scan_backward(const Inputs<T>& in, const Rows<T>& dy, const float* a_log,
                                                         const float* d, const float* begin, long long begin_sequence,
@@ -193,7 +197,8 @@ __device__ __forceinline__ void selective_scan_backward(const Inputs<T>& in, con
                                                         const Sizes& s) {
     using Part = Segment<G>;
     constexpr int CHANNELS = Part::CHANNELS, STATES = Part::STATES, CELLS = Part::CELLS, PAIRS = Part::PAIRS;
-    // h before each position, (SEGMENT, THREADS); the warps' sums for B and C; b, c; shares of threads; rows of channels
+    // h before each position, (SEGMENT, THREADS); the warps' sums for B and C; b, c; numbers per
+    // thread; rows of channels
     extern __shared__ __align__(16) float shared[];
     using States = float[STATES];
     using Channels = float[CHANNELS];
@@ -275,7 +280,7 @@ __device__ __forceinline__ void selective_scan_backward(const Inputs<T>& in, con
                 const float4 bs = load4(&b[row][first]), cs = load4(&c[row][first]), hs = history[row * THREADS + threadIdx.x];
                 const float to[OWN] = {bs.x, bs.y, bs.z, bs.w}, from[OWN] = {cs.x, cs.y, cs.z, cs.w};
                 const float before[OWN] = {hs.x, hs.y, hs.z, hs.w};
-                float v[2 * OWN], through_drive = 0.0f, through_step = 0.0f; // v: of B, then of C
+                float v[2 * OWN], through_drive = 0.0f, through_step = 0.0f; // v: gradients of B, then of C
 #pragma unroll
                 for (int i = 0; i < OWN; ++i) {
                     const float left = power_of_two(step * (a[i] * LOG2_E)), gradient = fmaf(gate, from[i], dh[i]);
@@ -289,7 +294,8 @@ __device__ __forceinline__ void selective_scan_backward(const Inputs<T>& in, con
                 }
                 d_drive[row][threadIdx.x] = through_drive;
                 d_step[row][threadIdx.x] = through_step;
-                // over the warp's channels: at each step a lane gives away half of its sums and keeps the other half
+                // sum over the warp's channels: at each step a lane passes on half of its sums and
+                // keeps the other half
                 int index = 0;
 #pragma unroll
                 for (int mask = 16, half = OWN; mask >= G; mask >>= 1, half >>= 1) {
@@ -317,7 +323,7 @@ __device__ __forceinline__ void selective_scan_backward(const Inputs<T>& in, con
                 const float y = fmaf(skip, u[i], channel_sum<G>(out[row], column));
                 store(d_z + at, g[i] * y * sg * (1.0f + z[i] * (1.0f - sg)));
                 store(d_u + at, fmaf(through_drive, step, skip * gate));
-                // softplus' derivative is 1 - exp(-Δ)
+                // the derivative of softplus is 1 - exp(-Δ)
                 store(d_delta + at, fmaf(through_drive, u[i], through_step) * -expm1f(-step));
                 sum_skip = fmaf(gate, u[i], sum_skip);
             }

@@ -1,4 +1,4 @@
-//! Against the reference and finite differences; one call against two.
+//! Compares with the reference and finite differences, and one call with two.
 
 use candle_core::{DType, Device, Result, Tensor};
 
@@ -8,7 +8,7 @@ use crate::relative_error;
 use crate::testing::uniform;
 use crate::{GradBuffer, op_test};
 
-/// u, delta, a_log, b, c, d, z and perhaps the initial state, as inputs.
+/// The tensors u, delta, a_log, b, c, d, z and perhaps the initial state, as inputs.
 fn inputs(t: &[Tensor]) -> Inputs<'_> {
     Inputs {
         u: &t[0],
@@ -22,7 +22,8 @@ fn inputs(t: &[Tensor]) -> Inputs<'_> {
     }
 }
 
-/// The gradients of [`inputs`], in their order; those of parameters as `None`, in `grads`.
+/// The gradients of [`inputs`], in their order; parameters give `None`, their gradients are in
+/// `grads`.
 fn gradients(
     t: &[Tensor],
     saved: Saved,
@@ -107,7 +108,7 @@ fn larger_sizes_on_cuda_equal_the_reference() -> Result<()> {
         check!(n 2, t 70, channels 20, state 50, initial 1).against_reference_on_cuda(dtype)?;
         check!(n 1, t 64, channels 16, state 64).against_reference_on_cuda(dtype)?;
     }
-    // more sequences than blocks along them
+    // more sequences than blocks along the sequences
     check!(n 600, t 17, channels 64, state 4, initial 1).against_reference_on_cuda(DType::F32)
 }
 
@@ -145,7 +146,9 @@ fn has_positions(index: usize) -> bool {
     matches!(index, 0 | 1 | 3 | 4 | 6)
 }
 
-/// y, last and every gradient, the positions from `border` on in a second call that starts from the first one's state.
+/// y, last and every gradient, for positions cut at `border` into two calls.
+///
+/// The second call starts from the state of the first.
 fn in_two_calls(t: &[Tensor], border: usize, dy: &Tensor, d_last: &Tensor) -> Result<Vec<Tensor>> {
     let rest = dy.dim(1)? - border;
     let mut first = t.to_vec();

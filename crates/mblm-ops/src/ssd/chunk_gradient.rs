@@ -1,6 +1,9 @@
-//! The backward pass of one chunk: from the gradients of its outputs and of the states before and after it to those of its inputs.
+//! The backward pass of one chunk.
 //!
-//! The formulas are those of `gradient.rs`.
+//! From the gradients of its outputs and of the states before and after it to the gradients of its
+//! inputs.
+//!
+//! The formulas are in `gradient.rs`.
 
 use candle_core::WithDType;
 use multiversion::multiversion;
@@ -8,14 +11,14 @@ use multiversion::multiversion;
 use super::scan::{Scan, Steps, scale_heads, scale_heads_in_place};
 use crate::cpu::{Beta, Dims, Matrix, MatrixMut, Real, Threads, dot, product_into};
 
-/// Sums of one chunk, by head.
+/// The sums of one chunk, by head.
 pub(super) struct Partial {
     pub(super) a: Vec<f64>,
     pub(super) d: Vec<f64>,
     pub(super) dt_bias: Vec<f64>,
 }
 
-/// The gradients of one chunk, while they add up.
+/// The gradients of one chunk, accumulated term by term.
 pub(super) struct Chunk<'a, T> {
     pub(super) scan: &'a Scan<'a, T>,
     pub(super) steps: &'a Steps<T>,
@@ -32,7 +35,9 @@ pub(super) struct Chunk<'a, T> {
 }
 
 impl<T: Real> Chunk<'_, T> {
-    /// The terms exp(c_Q - c_j) X_j ⊗ B_j of the state after the chunk, whose gradient is `after`.
+    /// Adds the gradients through the terms exp(c_Q - c_j) X_j ⊗ B_j of the state after the chunk.
+    ///
+    /// `after` is the gradient of that state.
     pub(super) fn through_state_after(&mut self, after: &[T], d_xbc: &mut [T]) {
         let (scan, rows) = (self.scan, self.steps.rows);
         let (width, state, heads, row) = (scan.width(), scan.state, scan.heads, scan.row());
@@ -68,7 +73,7 @@ impl<T: Real> Chunk<'_, T> {
         );
     }
 
-    /// The terms exp(c_i) S C_i of y, with S = `before`.
+    /// Adds the gradients through the terms exp(c_i) S C_i of y, with S = `before`.
     pub(super) fn through_state_before(&mut self, before: &[T], d_xbc: &mut [T]) {
         let (scan, rows) = (self.scan, self.steps.rows);
         let (width, state, heads, row) = (scan.width(), scan.state, scan.heads, scan.row());
@@ -101,7 +106,7 @@ impl<T: Real> Chunk<'_, T> {
         );
     }
 
-    /// The factor exp(c_Q) between the states before and after the chunk.
+    /// Adds the gradient of the factor exp(c_Q) between the states before and after the chunk.
     pub(super) fn through_both(&mut self, before: &[T], after: &[T]) {
         let (heads, rows) = (self.scan.heads, self.steps.rows);
         let mut shares = vec![T::zero(); heads];
@@ -111,7 +116,7 @@ impl<T: Real> Chunk<'_, T> {
         }
     }
 
-    /// The terms L_ij G_ij X_j of y, within the chunk.
+    /// Adds the gradients through the terms L_ij G_ij X_j of y, within the chunk.
     pub(super) fn within(&mut self, d_xbc: &mut [T]) {
         let (scan, rows) = (self.scan, self.steps.rows);
         let (width, head_dim, state, row) = (scan.width(), scan.head_dim, scan.state, scan.row());
@@ -178,7 +183,7 @@ impl<T: Real> Chunk<'_, T> {
         );
     }
 
-    /// From dX and dc to dx, d dt and the parameters.
+    /// Turns dX and dc into dx, d dt and the gradients of the parameters.
     pub(super) fn finish(self, d_xbc: &mut [T], d_dt: &mut [T]) -> Partial {
         let (scan, steps, rows) = (self.scan, self.steps, self.steps.rows);
         let (heads, head_dim, row) = (scan.heads, scan.head_dim, scan.row());
@@ -219,8 +224,10 @@ fn dot_heads<T: Real>(out: &mut [T], a: &[T], b: &[T]) {
     }
 }
 
-/// One head within a chunk: `weights` (q, q) = G∘L; `d_overlap` += dW∘L; the shares dW∘G∘L below the diagonal are added
-/// to `d_sums` of their row and taken from that of their column.
+/// The gradients of one head within a chunk, with `weights` (q, q) = G∘L.
+///
+/// `d_overlap` += dW∘L. The terms dW∘G∘L below the diagonal are added to `d_sums` of their row and
+/// subtracted from `d_sums` of their column.
 #[multiversion(targets("x86_64+avx512f+avx512vl+fma", "x86_64+avx2+fma"))]
 fn overlap_gradient<T: Real>(
     weights: &mut [T],
@@ -254,7 +261,7 @@ fn overlap_gradient<T: Real>(
     }
 }
 
-/// dx = Δ dX + d dy of one position of one head; returns dX·x and dy·x.
+/// dx = Δ dX + d dy for one position of one head; returns dX·x and dy·x.
 #[multiversion(targets("x86_64+avx512f+avx512vl+fma", "x86_64+avx2+fma"))]
 fn input_gradient<T: Real>(dx: &mut [T], x: &[T], d_scaled: &[T], dy: &[T], delta: T, d: T) -> (T, T) {
     for ((dx, d_scaled), dy) in dx.iter_mut().zip(d_scaled).zip(dy) {

@@ -1,4 +1,6 @@
-//! The chunked form: chunk states, a recurrence over them, and the positions of each chunk from the state before it.
+//! The chunked form on the CPU.
+//!
+//! Chunk states, a recurrence over them, then the positions of each chunk from the state before it.
 
 use candle_core::Result;
 
@@ -27,7 +29,7 @@ pub(super) fn forward<T: Real>(s: &Ssd, inputs: &Inputs) -> Result<Output> {
     })
 }
 
-/// y, the states between chunks and the last states.
+/// y, the states between chunks, and the last states.
 fn chunked<T: Real>(scan: &Scan<T>) -> (Vec<T>, Vec<T>, Vec<T>) {
     let (size, inner) = (scan.size(), scan.pieces - 1);
     let steps = scan.steps();
@@ -58,7 +60,9 @@ fn chunked<T: Real>(scan: &Scan<T>) -> (Vec<T>, Vec<T>, Vec<T>) {
     (y, borders, last)
 }
 
-/// Where the state after each task's last row lies: in `borders`, or in `last` for a sequence's last chunk.
+/// The destinations of the states after each task's last row.
+///
+/// They are in `borders`, or in `last` for the last chunk of a sequence.
 fn ends<'b, T: Real>(scan: &Scan<T>, borders: &'b mut [T], last: &'b mut [T]) -> Vec<&'b mut [T]> {
     let (size, inner) = (scan.size(), scan.pieces - 1);
     let mut borders = split(borders, std::iter::repeat_n(size, scan.sequences * inner)).into_iter();

@@ -1,8 +1,10 @@
-//! The kernels for CUDA devices: the chunked form with chunks of their own length, or the recurrence for a few positions.
+//! The CUDA kernels: the chunked form with its own chunk length, or the recurrence for few
+//! positions.
 //!
-//! `xbc`, `dt`, `y` and their gradients have the type of the activations, T; parameters, all sums and the states that come and
-//! go are `f32`. States at the chunks' borders, operands of matrix products, are kept in T. `xbc`, `dt` and `dy` may be parts of
-//! wider rows, which are then read where they are.
+//! `xbc`, `dt`, `y` and their gradients have the type of the activations, T; parameters, all sums,
+//! and the initial and last states are `f32`. The states at chunk borders are operands of matrix
+//! products and are kept in T. `xbc`, `dt` and `dy` may be slices of wider rows, which are read in
+//! place.
 
 use candle_core::cuda_backend::WrapErr;
 use candle_core::cuda_backend::cudarc::driver::sys::CUdevice_attribute::CU_DEVICE_ATTRIBUTE_MAX_SHARED_MEMORY_PER_BLOCK_OPTIN;
@@ -18,9 +20,10 @@ const MODULE: Module = module!(SSD);
 
 /// Positions of a chunk.
 const CHUNK: usize = 64;
-/// Most positions for which the recurrence beats the chunked form.
+/// Most positions for which the recurrence is faster than the chunked form.
 const FEW: usize = 4;
-/// State entries that a block of the recurrence over the chunks takes, where that makes enough blocks, and where not.
+/// State entries of a block in the recurrence over the chunks: 64 if that gives enough blocks, else
+/// 32.
 const STATE_SLICES: [usize; 2] = [64, 32];
 /// Threads of the blocks that compute outputs, states and gradients.
 const OUTPUT_THREADS: usize = 128;
@@ -28,16 +31,16 @@ const STATE_THREADS: usize = 256;
 const GRADIENT_THREADS: usize = 512;
 /// Warps of a block that computes time steps.
 const STEP_WARPS: usize = 16;
-/// Channels that a block of the recurrence of a few positions takes, a warp each.
+/// Channels of a block in the recurrence for few positions, one warp each.
 const FEW_WARPS: usize = 8;
-/// Multiprocessors of a large card.
+/// Multiprocessors of a large GPU.
 const PROCESSORS: usize = 132;
-/// Most groups of a chunk's heads.
+/// Most groups into which the heads of a chunk are divided.
 const MAX_GROUPS: usize = 16;
-/// Bytes of shared memory that the kernels have beside their tiles.
+/// Bytes of shared memory of the kernels beside their tiles.
 const FIXED_SHARED: usize = 7 << 10;
 
-/// Whether there are kernels for a scan of these sizes on this device.
+/// Whether the kernels support a scan of these sizes on this device.
 pub(super) fn takes(s: &Ssd, xbc: &Tensor) -> Result<bool> {
     if !cuda::takes(xbc) || s.head_dim > HEAD_DIM || s.state > STATES {
         return Ok(false);
@@ -49,18 +52,19 @@ pub(super) fn takes(s: &Ssd, xbc: &Tensor) -> Result<bool> {
     Ok(usize::try_from(shared).is_ok_and(|shared| shared >= tiles(xbc.dtype(), padded(s), 3, 3) + FIXED_SHARED))
 }
 
-/// What the tiles' columns of state entries are padded to.
+/// Columns of a tile of state entries, padding included.
 fn padded(s: &Ssd) -> usize {
     if s.state <= 64 { 64 } else { STATES }
 }
 
-/// Bytes of tiles of [`CHUNK`] rows: `wide` ones of `states` columns and `narrow` ones of [`HEAD_DIM`].
+/// Bytes of tiles of [`CHUNK`] rows: `wide` of `states` columns and `narrow` of [`HEAD_DIM`]
+/// columns.
 fn tiles(dtype: DType, states: usize, wide: usize, narrow: usize) -> usize {
     let row = |columns: usize| columns * dtype.size_in_bytes() + 16;
     CHUNK * (wide * row(states) + narrow * row(HEAD_DIM))
 }
 
-/// `x` (n, t, d) with each row in one piece.
+/// `x` (n, t, d) with contiguous rows.
 fn in_rows(x: &Tensor) -> Result<Tensor> {
     match x.stride()[2] {
         1 => Ok(x.clone()),
@@ -139,7 +143,7 @@ impl<'a> Scan<'a> {
                 .all(|rows| whole(&rows.layout().start_offset()) && rows.stride()[..2].iter().all(whole))
     }
 
-    /// The last arguments of the kernels.
+    /// Adds the last arguments of the kernels.
     fn sizes(&self, kernel: Kernel, aligned: bool) -> Result<Kernel> {
         kernel
             .int(self.t)?
@@ -150,7 +154,7 @@ impl<'a> Scan<'a> {
             .int(usize::from(aligned))
     }
 
-    /// A state (n or 1, H, P, N) that may be absent, and the elements from one sequence's to the next.
+    /// Adds an optional state (n or 1, H, P, N) and its stride in elements between sequences.
     fn begin(&self, kernel: Kernel, begin: Option<&Tensor>) -> Result<Kernel> {
         let own = begin.is_some_and(|begin| begin.dims()[0] > 1);
         let distance = if own { self.width() * self.s.state } else { 0 };
@@ -178,9 +182,10 @@ impl<'a> Scan<'a> {
         Ok(steps)
     }
 
-    /// The recurrence over the chunks by kernel `name`, from `begin`: what it leaves at each chunk, and at the end.
+    /// The recurrence over the chunks by kernel `name`, from `begin`.
     ///
-    /// `x` (n, t, H·P) and `b` (n, t, N) are x and B, or for the reverse dy and C.
+    /// Returns the state at each chunk; the state at the end goes to `end`. `x` (n, t, H·P) and `b`
+    /// (n, t, N) are x and B, or for the reverse dy and C.
     fn states(
         &self,
         name: &str,
@@ -211,7 +216,7 @@ impl<'a> Scan<'a> {
         Ok(borders)
     }
 
-    /// The states before the chunks; the one after the last goes to `last`.
+    /// The states before the chunks; the state after the last chunk goes to `last`.
     fn borders(&self, steps: &Steps, last: Option<&Tensor>) -> Result<Tensor> {
         let x = self.xbc.narrow(2, 0, self.width())?;
         let b = self.xbc.narrow(2, self.width(), self.s.state)?;
@@ -275,8 +280,9 @@ pub(super) fn forward(s: &Ssd, inputs: &Inputs) -> Result<Output> {
     })
 }
 
-/// Heads of a chunk that a block takes, where `at_once` blocks run together: makes least what a block does for each head, plus the
-/// `extra` halves of that which it does once for all of them.
+/// The number of heads of a chunk that a block takes, if `at_once` blocks run together.
+///
+/// Minimizes the time of a block's work: one unit per head, plus `extra` half units once per block.
 fn heads_per_block(tasks: usize, heads: usize, at_once: usize, extra: usize) -> usize {
     let groups = (1..=heads.min(MAX_GROUPS)).min_by_key(|groups| {
         let waves = (tasks * groups).div_ceil(at_once);
@@ -285,7 +291,7 @@ fn heads_per_block(tasks: usize, heads: usize, at_once: usize, extra: usize) -> 
     heads.div_ceil(groups.unwrap_or(1))
 }
 
-/// What the chunks' gradients read: steps, and the states between chunks with their gradients.
+/// The inputs of the chunks' gradients: time steps, states between chunks, and state gradients.
 struct Borders {
     steps: Steps,
     states: Tensor,
@@ -293,7 +299,7 @@ struct Borders {
 }
 
 impl Scan<'_> {
-    /// The gradients of the states between chunks; that of the initial states goes to `d_begin`.
+    /// The gradients of the states between chunks; the initial states' gradient goes to `d_begin`.
     fn gradient_at_borders(
         &self,
         saved: Saved,
@@ -318,7 +324,7 @@ impl Scan<'_> {
         })
     }
 
-    /// The gradients of the inputs, to `d_xbc` and `d_dt`, and of the parameters.
+    /// Writes the input gradients to `d_xbc` and `d_dt`; adds the parameter gradients to `grads`.
     fn gradients_of_inputs(
         &self,
         at: &Borders,

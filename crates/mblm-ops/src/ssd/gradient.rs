@@ -1,7 +1,7 @@
 //! The backward pass of the chunked form, derived by hand.
 //!
-//! With X_j = Δ_j x_j, L_ij = exp(c_i - c_j) for j ≤ i and G = C Bᵀ, both of a chunk, S the state before the chunk and dE
-//! the gradient of the state after it:
+//! Let X_j = Δ_j x_j, L_ij = exp(c_i - c_j) for j ≤ i and G = C Bᵀ, both within a chunk, S the
+//! state before the chunk and dE the gradient of the state after it:
 //!
 //! ```text
 //! dS = Σ_i exp(c_i) dy_i ⊗ C_i + exp(c_Q) dE              from the last chunk to the first: dS is dE of the chunk before
@@ -13,7 +13,7 @@
 //! d(ΔA)_s = Σ_{i≥s} dc_i                                  dΔ = A d(ΔA) + dX·x,  dA = Σ Δ d(ΔA),  dx = Δ dX + D dy
 //! ```
 //!
-//! Only the states between chunks are saved; the rest is computed again.
+//! Only the states between chunks are saved; everything else is recomputed.
 
 use candle_core::{Result, Tensor};
 
@@ -23,7 +23,7 @@ use super::{Gradients, Inputs, ParameterGradients, Saved, Ssd};
 use crate::cpu::{Beta, Dims, Matrix, MatrixMut, Threads, product_into};
 use crate::cpu::{Real, Slice, add_assign, from_vec, par_chunks, par_map, par_reduce, split, zeros};
 
-/// Sequences whose gradient of a shared initial state one task sums.
+/// Sequences per task of the sum of a shared initial state's gradient.
 const SEQUENCES: usize = 16;
 
 pub(super) fn backward<T: Real>(
@@ -86,7 +86,7 @@ fn add_parameter_gradients<T: Real>(a: &[f64], partials: &[Partial], grads: Para
     grads.dt_bias.add(&tensor(sum(|partial| &partial.dt_bias))?)
 }
 
-/// What the tasks of a backward pass read.
+/// The inputs of the backward pass, shared by all tasks.
 struct Backward<'a, T> {
     scan: &'a Scan<'a, T>,
     steps: Vec<Steps<T>>,
@@ -101,7 +101,7 @@ impl<T: Real> Backward<'_, T> {
         &self.dy[first * self.scan.width()..(first + rows) * self.scan.width()]
     }
 
-    /// dE of a task: the gradient of the state after its last row; `None` where it is zero.
+    /// dE of a task: the gradient of the state after its last row; `None` if it is zero.
     fn after<'b>(&'b self, task: usize, d_borders: &'b [T]) -> Option<&'b [T]> {
         let (sequence, piece) = (task / self.scan.pieces, task % self.scan.pieces);
         let size = self.scan.size();
@@ -131,7 +131,7 @@ impl<T: Real> Backward<'_, T> {
         );
     }
 
-    /// The gradients of the states between chunks, laid out like them.
+    /// The gradients of the states between chunks, in the layout of the states.
     fn border_gradients(&self) -> Vec<T> {
         let (scan, size, inner) = (self.scan, self.scan.size(), self.scan.pieces - 1);
         let mut d_borders = vec![T::zero(); scan.sequences * inner * size];
@@ -179,7 +179,9 @@ impl<T: Real> Backward<'_, T> {
         }
     }
 
-    /// Everything of one chunk: `d_xbc` (q, H·P + 2N) and `d_dt` (q, H), both zeros before.
+    /// Computes all gradients of one chunk.
+    ///
+    /// `d_xbc` (q, H·P + 2N) and `d_dt` (q, H) must be zero on entry.
     fn chunk(&self, task: usize, d_borders: &[T], d_xbc: &mut [T], d_dt: &mut [T]) -> Partial {
         let scan = self.scan;
         let steps = &self.steps[task];

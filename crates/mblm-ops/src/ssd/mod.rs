@@ -1,4 +1,4 @@
-//! Mamba-2's scan: a linear recurrence whose decay is one number a head, in its state-space-dual form.
+//! Mamba-2's scan in its state-space-dual form: a linear recurrence with one decay per head.
 //!
 //! ```text
 //! Δ_t = softplus(dt_t + dt_bias)      A = -exp(a_log)                           per head
@@ -7,15 +7,16 @@
 //! xbc (n, t, H·P + 2N) = [x | B | C], dt (n, t, H), a_log, d, dt_bias (H), h (n, H, P, N), y (n, t, H·P)
 //! ```
 //!
-//! B and C are shared by the heads (one group). Positions are computed in chunks of Q: with c_i the sum of ΔA from the
-//! chunk's first position to i, and h_0 the state before the chunk,
+//! B and C are shared by the heads (one group). Positions are computed in chunks of Q: with c_i the
+//! sum of ΔA from the chunk's first position to i, and h_0 the state before the chunk,
 //!
 //! ```text
 //! y_i = Σ_{j≤i} exp(c_i - c_j) (C_i·B_j) Δ_j x_j + exp(c_i) h_0 C_i + D x_i
 //! h_Q = exp(c_Q) h_0 + Σ_j exp(c_Q - c_j) Δ_j x_j ⊗ B_j
 //! ```
 //!
-//! which is matrix products within a chunk and a recurrence over chunks. Source: Dao and Gu, arXiv 2405.21060, section 6.
+//! The first formula is matrix products within a chunk, the second a recurrence over chunks.
+//! Source: Dao and Gu, arXiv 2405.21060, section 6.
 //!
 //! ```
 //! use candle_core::{DType, Device, Tensor};
@@ -46,13 +47,13 @@ use candle_core::{DType, Result, Tensor};
 
 use crate::{GradBuffer, fallback};
 
-/// Channels of a head up to which CUDA devices have kernels.
+/// Most channels of a head for which CUDA devices have kernels.
 pub const MAX_HEAD_DIM_ON_CUDA: usize = 64;
 
-/// Numbers of a state of a channel, N, up to which CUDA devices have kernels.
+/// Largest N, the state entries of a channel, for which CUDA devices have kernels.
 pub const MAX_STATES_ON_CUDA: usize = 128;
 
-/// The sizes of a scan that its tensors do not tell.
+/// The sizes of a scan that do not follow from its tensors.
 #[derive(Clone, Copy, Debug)]
 pub struct Ssd {
     /// H, the number of heads.
@@ -61,11 +62,11 @@ pub struct Ssd {
     pub head_dim: usize,
     /// N, the state entries of a channel.
     pub state: usize,
-    /// Q, the positions of a chunk; changes speed and rounding, not the result.
+    /// Q, the positions of a chunk; affects speed and rounding only.
     pub chunk: usize,
 }
 
-/// What [`forward`] reads.
+/// The inputs of [`forward`].
 #[derive(Clone, Copy, Debug)]
 pub struct Inputs<'a> {
     /// (n, t, H·P + 2N) = [x | B | C].
@@ -78,23 +79,26 @@ pub struct Inputs<'a> {
     pub d: &'a Tensor,
     /// (H).
     pub dt_bias: &'a Tensor,
-    /// The state before the first position, (n or 1, H, P, N); batch 1 is shared by all sequences, `None` is zeros.
+    /// The state before the first position, (n or 1, H, P, N).
+    ///
+    /// Batch 1 is shared by all sequences; `None` means zeros.
     pub initial: Option<&'a Tensor>,
 }
 
-/// What [`forward`] computes.
+/// The results of [`forward`].
 #[derive(Debug)]
 pub struct Output {
     /// (n, t, H·P).
     pub y: Tensor,
     /// The state after the last position, (n, H, P, N).
     pub last: Tensor,
-    /// For [`backward`].
+    /// Input of [`backward`].
     pub saved: Saved,
 }
 
-/// What [`backward`] needs besides the inputs: the states between chunks, (n, chunks - 1, H, P, N), where there are any; on CUDA
-/// devices those before every chunk.
+/// The values that [`backward`] needs besides the inputs: the states between chunks, if any.
+///
+/// (n, chunks - 1, H, P, N); on CUDA devices the states before every chunk.
 #[derive(Debug)]
 pub struct Saved {
     borders: Option<Tensor>,
@@ -102,26 +106,29 @@ pub struct Saved {
 
 /// The buffers of the parameters' gradients.
 pub struct ParameterGradients<'a> {
-    /// Of `a_log`.
+    /// Buffer for `a_log`.
     pub a_log: &'a mut GradBuffer,
-    /// Of `d`.
+    /// Buffer for `d`.
     pub d: &'a mut GradBuffer,
-    /// Of `dt_bias`.
+    /// Buffer for `dt_bias`.
     pub dt_bias: &'a mut GradBuffer,
 }
 
-/// The gradients of the other inputs, each of its input's shape.
+/// The gradients of the other inputs, in the inputs' shapes.
 #[derive(Debug)]
 pub struct Gradients {
-    /// Of `xbc`.
+    /// Gradient of `xbc`.
     pub d_xbc: Tensor,
-    /// Of `dt`.
+    /// Gradient of `dt`.
     pub d_dt: Tensor,
-    /// Of `initial`, when it was given; summed over the sequences when they share it.
+    /// Gradient of `initial`, if given; summed over the sequences if they share it.
     pub d_initial: Option<Tensor>,
 }
 
-/// The scan of `inputs` from the initial state. Fails when shapes do not fit together.
+/// The scan of `inputs` from the initial state.
+///
+/// # Errors
+/// Shapes that do not match.
 pub fn forward(s: &Ssd, inputs: &Inputs) -> Result<Output> {
     check(s, inputs)?;
     match (inputs.xbc.device().is_cpu(), inputs.xbc.dtype()) {
@@ -137,9 +144,10 @@ pub fn forward(s: &Ssd, inputs: &Inputs) -> Result<Output> {
     }
 }
 
-/// Adds the gradients of the parameters to their buffers and returns those of the other inputs.
+/// Adds the gradients of the parameters to their buffers and returns the other gradients.
 ///
-/// `s`, `inputs` and `saved` as of [`forward`]; `dy` (n, t, H·P) and `d_last` (n, H, P, N) the gradients of its results.
+/// `s` and `inputs` are the arguments and `saved` a result of [`forward`]; `dy` (n, t, H·P) and
+/// `d_last` (n, H, P, N) are the gradients of its results.
 pub fn backward(
     s: &Ssd,
     inputs: &Inputs,

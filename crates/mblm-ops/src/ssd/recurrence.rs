@@ -1,11 +1,11 @@
-//! The recurrence itself, for the few positions of a decode step: one pass over the state a position.
+//! The recurrence itself, for the few positions of a decoding step: one pass over the state each.
 
 use multiversion::multiversion;
 
 use super::scan::Scan;
 use crate::cpu::{Real, dot, par_map, split};
 
-/// State elements times positions below which waking other threads costs more than it saves.
+/// State elements times positions below which waking other threads does not pay off.
 const PARALLEL: usize = 1 << 16;
 
 /// y (n, t, H·P) and the last states (n, H, P, N).

@@ -1,9 +1,10 @@
-//! A scan cut into tasks, and what the passes over it share: slices of the inputs, steps and decays of a chunk, its products.
+//! A scan cut into tasks: slices of the inputs, time steps and decays of a chunk, its products.
 //!
-//! A task is one chunk of one sequence with all its heads: products with B and C then span the heads, C Bᵀ is computed
-//! once for all of them, and the gradients of B and C, sums over the heads, stay within a task. Decays are exponentials of
-//! differences of running sums, which are never positive; the sums are kept as a pair of numbers, so that a difference
-//! between near positions does not inherit the rounding of a large sum.
+//! A task is one chunk of one sequence with all its heads. Products with B and C then span the
+//! heads, C Bᵀ is computed once for all heads, and the gradients of B and C, sums over the heads,
+//! stay within a task. Decays are exponentials of differences of running sums, which are never
+//! positive. Each sum is kept as a pair of numbers, so that the difference of near positions does
+//! not inherit the rounding error of a large sum.
 
 use candle_core::{Result, WithDType};
 use multiversion::multiversion;
@@ -12,7 +13,7 @@ use super::{Inputs, Ssd};
 use crate::cpu::{Beta, Dims, Matrix, MatrixMut, Threads, product_into};
 use crate::cpu::{Real, Slice, axpy, par_map};
 
-/// The most positions for which the recurrence beats the chunked form's matrix products.
+/// Most positions for which the recurrence is faster than the chunked form.
 pub(super) const MAX_RECURRENT: usize = 4;
 
 /// Slices of the inputs, kept alive while a [`Scan`] borrows them.
@@ -38,7 +39,7 @@ impl<'a, T: Real> Slices<'a, T> {
     }
 }
 
-/// The inputs and the way they are cut into chunks; `task` = sequence · pieces + piece.
+/// The inputs, and how they are cut into chunks; `task` = sequence · pieces + piece.
 pub(super) struct Scan<'a, T> {
     pub(super) sequences: usize,
     pub(super) positions: usize,
@@ -46,7 +47,7 @@ pub(super) struct Scan<'a, T> {
     pub(super) head_dim: usize,
     pub(super) state: usize,
     chunk: usize,
-    /// Chunks of a sequence.
+    /// The number of chunks of a sequence.
     pub(super) pieces: usize,
     pub(super) xbc: &'a [T],
     pub(super) dt: &'a [T],
@@ -56,7 +57,8 @@ pub(super) struct Scan<'a, T> {
     pub(super) d: &'a [T],
     initial: Option<&'a [T]>,
     pub(super) initial_is_shared: bool,
-    /// The shared initial state as (N, H·P): laid out once for all sequences as their products read it fastest.
+    /// The shared initial state as (N, H·P): transposed once, because its products read this layout
+    /// fastest.
     shared_transposed: Option<Vec<T>>,
 }
 
@@ -100,12 +102,12 @@ impl<'a, T: Real> Scan<'a, T> {
         self.heads * self.head_dim
     }
 
-    /// The elements of one sequence's state.
+    /// The number of elements of one sequence's state.
     pub(super) fn size(&self) -> usize {
         self.width() * self.state
     }
 
-    /// The elements of a row of xbc.
+    /// The number of elements of a row of xbc.
     pub(super) fn row(&self) -> usize {
         self.width() + 2 * self.state
     }
@@ -115,7 +117,7 @@ impl<'a, T: Real> Scan<'a, T> {
         self.sequences * self.pieces
     }
 
-    /// The first of a task's rows among the rows of all sequences, and their number.
+    /// A task's first row among the rows of all sequences, and its number of rows.
     pub(super) fn rows(&self, task: usize) -> (usize, usize) {
         let (sequence, first) = (task / self.pieces, task % self.pieces * self.chunk);
         (
@@ -124,7 +126,7 @@ impl<'a, T: Real> Scan<'a, T> {
         )
     }
 
-    /// The elements of each task's rows in a tensor of `channels` channels.
+    /// The numbers of elements of each task's rows in a tensor of `channels` channels.
     pub(super) fn lengths(&self, channels: usize) -> impl Iterator<Item = usize> {
         (0..self.tasks()).map(move |task| self.rows(task).1 * channels)
     }
@@ -138,7 +140,7 @@ impl<'a, T: Real> Scan<'a, T> {
         self.initial.map(|initial| &initial[first..first + self.size()])
     }
 
-    /// The state before a task's first row; `None` where it is zero.
+    /// The state before a task's first row; `None` if it is zero.
     pub(super) fn before<'b>(&self, task: usize, borders: &'b [T]) -> Option<&'b [T]>
     where
         'a: 'b,
@@ -151,7 +153,7 @@ impl<'a, T: Real> Scan<'a, T> {
         Some(&borders[first..first + self.size()])
     }
 
-    /// The transpose (N, H·P) of the state `before` a task's first row, with its strides.
+    /// The transpose (N, H·P) of the state `before` a task's first row.
     pub(super) fn transposed<'b>(&'b self, task: usize, before: &'b [T]) -> Matrix<'b, T> {
         match &self.shared_transposed {
             Some(transposed) if task.is_multiple_of(self.pieces) => Matrix::new(transposed, self.width(), 1),
@@ -159,7 +161,7 @@ impl<'a, T: Real> Scan<'a, T> {
         }
     }
 
-    /// x (q, H·P), B (q, N) and C (q, N) of the rows from `first` on, as slices whose rows are [`Scan::row`] apart.
+    /// x (q, H·P), B (q, N) and C (q, N) of the rows from `first` on; rows are [`Scan::row`] apart.
     pub(super) fn xbc(&self, first: usize) -> (&'a [T], &'a [T], &'a [T]) {
         let x = &self.xbc[first * self.row()..];
         (x, &x[self.width()..], &x[self.width() + self.state..])
@@ -181,7 +183,7 @@ impl<'a, T: Real> Scan<'a, T> {
         scaled
     }
 
-    /// Σ_j exp(c_Q - c_j) Δ_j x_j ⊗ B_j of a task, into `out` (H·P, N).
+    /// Writes Σ_j exp(c_Q - c_j) Δ_j x_j ⊗ B_j of a task to `out` (H·P, N).
     pub(super) fn chunk_state(&self, first: usize, steps: &Steps<T>, out: &mut [T]) {
         let (width, state, rows) = (self.width(), self.state, steps.rows);
         let (x, b, _) = self.xbc(first);
@@ -198,7 +200,7 @@ impl<'a, T: Real> Scan<'a, T> {
         );
     }
 
-    /// y of a task, given the state before it, into `y` (q, H·P) of zeros.
+    /// Writes y of a task, given the state before it, to `y` (q, H·P), which must be zero.
     pub(super) fn outputs(&self, task: usize, steps: &Steps<T>, before: Option<&[T]>, y: &mut [T]) {
         let (width, state, rows, row) = (self.width(), self.state, steps.rows, self.row());
         let first = self.rows(task).0;
@@ -245,7 +247,7 @@ impl<'a, T: Real> Scan<'a, T> {
     }
 }
 
-/// Δ of a task's rows and c, its running sums of ΔA, each (H, q); c = high + low.
+/// Δ of a task's rows, and c, its running sums of ΔA, each (H, q); c = high + low.
 pub(super) struct Steps<T> {
     pub(super) rows: usize,
     delta: Vec<T>,
@@ -289,12 +291,12 @@ impl<T: Real> Steps<T> {
         &self.low[head * self.rows..(head + 1) * self.rows]
     }
 
-    /// exp(c_row): what is left of the state before the chunk.
+    /// exp(c_row): the factor by which the state before the chunk has decayed.
     pub(super) fn since_start(&self, head: usize, row: usize) -> T {
         (self.high(head)[row] + self.low(head)[row]).fast_exp()
     }
 
-    /// exp(c_Q - c_row): what is left of the row at the end of the chunk.
+    /// exp(c_Q - c_row): the factor by which the row has decayed at the end of the chunk.
     pub(super) fn to_end(&self, head: usize, row: usize) -> T {
         let (high, low, last) = (self.high(head), self.low(head), self.rows - 1);
         ((high[last] - high[row]) + (low[last] - low[row])).fast_exp()
@@ -323,7 +325,7 @@ impl<T: Real> Steps<T> {
     }
 }
 
-/// out (q, H·P) = factors (q, H) · from, whose rows are `stride` apart.
+/// out (q, H·P) = factors (q, H) · from; rows of `from` are `stride` apart.
 #[multiversion(targets("x86_64+avx512f+avx512vl+fma", "x86_64+avx2+fma"))]
 pub(super) fn scale_heads<T: Real>(out: &mut [T], from: &[T], stride: usize, factors: &[T], heads: usize) {
     let head_dim = out.len() / factors.len();

@@ -1,29 +1,33 @@
 // Mamba-2's scan in chunks of Q positions, forward and backward.
 //
-//   ssd_steps      Δ and its running sums c within each chunk, (n, chunks, H, Q), zeros and the last sum beyond the end
-//   ssd_states     the recurrence over the chunks: the state before each chunk and after the last; in reverse, the gradient
-//                  of the state after each chunk and of the one before the first
+//   ssd_steps      Δ and its running sums c within each chunk, (n, chunks, H, Q); zeros and the
+//                  last sum beyond the end
+//   ssd_states     the recurrence over the chunks: the state before each chunk and after the last;
+//                  in reverse, the gradient of the state after each chunk and of the state before
+//                  the first
 //   ssd_outputs    y of a chunk from the state before it
-//   ssd_gradients  all gradients of a chunk from the state before it and the gradient of the state after it
+//   ssd_gradients  all gradients of a chunk, from the state before it and the gradient of the state
+//                  after it
 //   ssd_few        the recurrence itself, for a few positions
 //
-// Matrix products are of tiles in shared memory, by tensor cores for bf16 and by multiply-adds for f32, with sums in f32: a
-// warp computes 16 rows, and a thread owns the same elements whatever the type. Tiles are padded with zeros to Q positions, P
-// channels of a head and NT state entries.
+// Matrix products work on tiles in shared memory, by tensor cores for bf16 and by multiply-adds for
+// f32, with sums in f32. A warp computes 16 rows; a thread owns the same elements for both types.
+// Tiles are padded with zeros to Q positions, P channels of a head and NT state entries.
 //
-// Longer than 450 lines: one file becomes one module for the driver, and its kernels share tiles and products.
+// Longer than 450 lines: one file becomes one module for the driver, and its kernels share tiles
+// and products.
 
 #include "common.cuh"
 
 constexpr int Q = 64, P = 64;
 
-// A product of 16 rows: tiles of 8 columns, of each of which a thread owns the columns 2 (lane % 4) and the next of the rows
-// lane / 4 and 8 below.
+// The sums of a product of 16 rows, in tiles of 8 columns. Of each tile a thread owns columns 2q
+// and 2q + 1, q = lane % 4, of rows lane / 4 and lane / 4 + 8.
 template <int TILES>
 using Sums = float[TILES][4];
 
-// Elements from one row of a tile in shared memory to the next: 16 bytes more than the row, so that the rows spread over the
-// banks.
+// Elements from one row of a tile in shared memory to the next: rows are padded by 16 bytes, so
+// that they spread over the banks.
 template <typename T>
 constexpr int pitch(int width) {
     return width + 16 / (int)sizeof(T);
@@ -50,15 +54,16 @@ __device__ __forceinline__ void multiply_add(float (&c)[4], const uint32_t (&a)[
         : "r"(a[0]), "r"(a[1]), "r"(a[2]), "r"(a[3]), "r"(b0), "r"(b1));
 }
 
-// Two of bf16 times a number each.
+// Two bf16 numbers, each times a factor.
 __device__ __forceinline__ uint32_t scaled(uint32_t pair, float2 factors) {
     const float low = __uint_as_float(pair << 16), high = __uint_as_float(pair & 0xffff0000u);
     const __nv_bfloat162 product = __floats2bfloat162_rn(low * factors.x, high * factors.y);
     return *reinterpret_cast<const uint32_t*>(&product);
 }
 
-// sums (16, 8 TILES) += A B for A (16, k) at `a`, stored (k, 16) if A_T, and B (k, 8 TILES) at `b`, stored (8 TILES, k) if B_T.
-// If SCALED, the columns of A are first multiplied by the k numbers at `factors`, in shared memory.
+// sums (16, 8 TILES) += A B for A (16, k) at `a`, stored as (k, 16) if A_T, and B (k, 8 TILES) at
+// `b`, stored as (8 TILES, k) if B_T. If SCALED, the columns of A are first multiplied by the k
+// numbers at `factors`, in shared memory.
 template <bool A_T, bool B_T, int TILES, bool SCALED = false>
 __device__ __forceinline__ void multiply(Sums<TILES>& sums, const bf16* a, int a_pitch, const bf16* b, int b_pitch, int k,
                                          const float* factors = nullptr) {
@@ -119,7 +124,7 @@ __device__ __forceinline__ void clear(Sums<TILES>& sums) {
         for (int i = 0; i < 4; ++i) sums[tile][i] = 0.0f;
 }
 
-// The rows of a thread's elements times one number each.
+// Multiplies the rows of a thread's elements by one number each.
 template <int TILES>
 __device__ __forceinline__ void scale(Sums<TILES>& sums, float upper, float lower) {
 #pragma unroll
@@ -131,13 +136,13 @@ __device__ __forceinline__ void scale(Sums<TILES>& sums, float upper, float lowe
     }
 }
 
-// Over the four threads that own a row.
+// Sum over the four threads that own a row.
 __device__ __forceinline__ float row_sum(float v) {
     v += __shfl_xor_sync(0xffffffffu, v, 1);
     return v + __shfl_xor_sync(0xffffffffu, v, 2);
 }
 
-// Over the eight threads that own a column.
+// Sum over the eight threads that own a column.
 __device__ __forceinline__ float column_sum(float v) {
     v += __shfl_xor_sync(0xffffffffu, v, 4);
     v += __shfl_xor_sync(0xffffffffu, v, 8);
@@ -153,7 +158,7 @@ __device__ __forceinline__ float2 load_pair(const bf16* p) {
     return __bfloat1622float2(*reinterpret_cast<const __nv_bfloat162*>(p));
 }
 
-// The first two, one or none of a pair; `paired` where pairs are aligned.
+// Stores the first two, one or none of a pair; `paired` if pairs are aligned.
 template <typename T>
 __device__ __forceinline__ void store_some(T* p, float a, float b, int count, bool paired) {
     if (paired && count >= 2) return store_pair(p, a, b);
@@ -161,19 +166,19 @@ __device__ __forceinline__ void store_some(T* p, float a, float b, int count, bo
     if (count >= 2) store(p + 1, b);
 }
 
-// Eight neighbours as they lie in memory.
+// Eight neighboring elements, as stored in memory.
 template <typename T>
 struct Eight {
     uint4 raw[sizeof(T) / 2];
 
-    // All of them, aligned to 16 bytes, or zeros.
+    // Loads all eight, aligned to 16 bytes, or zeros.
     __device__ __forceinline__ void load_all(const T* p, bool there) {
 #pragma unroll
         for (int i = 0; i < (int)sizeof(T) / 2; ++i)
             raw[i] = there ? reinterpret_cast<const uint4*>(p)[i] : make_uint4(0, 0, 0, 0);
     }
 
-    // The first `count` and zeros.
+    // Loads the first `count`, then zeros.
     __device__ __forceinline__ void load_some(const T* p, int count) {
         float v[8];
 #pragma unroll
@@ -223,8 +228,8 @@ struct Eight {
     }
 };
 
-// The eights of a thread of a tile of COLUMNS columns, of which `rows` and `columns` are there; all loads are under way
-// together.
+// Loads a thread's groups of eight of a tile of COLUMNS columns, of which `rows` and `columns`
+// exist. All loads are issued before any is used.
 template <int COLUMNS, int THREADS, typename T, int EIGHTS>
 __device__ __forceinline__ void load_eights(Eight<T> (&eights)[EIGHTS], const T* from, long long stride, int rows, int columns,
                                             bool aligned) {
@@ -243,20 +248,22 @@ __device__ __forceinline__ void load_eights(Eight<T> (&eights)[EIGHTS], const T*
     }
 }
 
-// 16 bytes from global to shared memory, or zeros, without waiting; `wait_for_copies` does.
+// Copies 16 bytes from global to shared memory asynchronously, or writes zeros; `wait_for_copies`
+// waits.
 __device__ __forceinline__ void copy_async(void* to, const void* from, bool there) {
     const uint32_t at = (uint32_t)__cvta_generic_to_shared(to);
     asm volatile("cp.async.cg.shared.global [%0], [%1], 16, %2;" ::"r"(at), "l"(from), "r"(there ? 16 : 0) : "memory");
 }
 __device__ __forceinline__ void end_of_copies() { asm volatile("cp.async.commit_group;" ::: "memory"); }
-// For all copies but those since the last COUNT ends.
+// Waits for all copies except those after the last COUNT calls of end_of_copies().
 template <int COUNT>
 __device__ __forceinline__ void wait_for_all_but() {
     asm volatile("cp.async.wait_group %0;" ::"n"(COUNT) : "memory");
 }
 __device__ __forceinline__ void wait_for_copies() { asm volatile("cp.async.wait_all;" ::: "memory"); }
 
-// A tile of 64 rows and COLUMNS columns, of which `rows` and `columns` are there; complete after wait_for_copies().
+// Loads a tile of 64 rows and COLUMNS columns, of which `rows` and `columns` exist; complete after
+// wait_for_copies().
 template <int COLUMNS, int THREADS, typename T>
 __device__ __forceinline__ void load_tile(T* tile, const T* from, long long stride, int rows, int columns, bool aligned) {
 #pragma unroll
@@ -276,8 +283,8 @@ __device__ __forceinline__ void load_tile(T* tile, const T* from, long long stri
     }
 }
 
-// Puts a thread's eights into a tile of COLUMNS columns; returns its share of the products of what the tile held before and
-// what it holds now.
+// Stores a thread's groups of eight in a tile of COLUMNS columns. Returns the thread's part of the
+// dot product of the tile's old and new content.
 template <int COLUMNS, int THREADS, typename T, int EIGHTS>
 __device__ __forceinline__ float exchange_tile(T* tile, const Eight<T> (&eights)[EIGHTS]) {
     float sum = 0.0f;
@@ -295,7 +302,7 @@ __device__ __forceinline__ float exchange_tile(T* tile, const Eight<T> (&eights)
     return sum;
 }
 
-// To the precision of T.
+// exp(v), to the precision of T.
 template <typename T>
 __device__ __forceinline__ float exponential(float v) {
     if constexpr (sizeof(T) == 2) {
@@ -306,7 +313,7 @@ __device__ __forceinline__ float exponential(float v) {
     return expf(v);
 }
 
-// exp(a - b) of two running sums, each the sum of a pair.
+// exp(a - b) of two running sums, each stored as a pair of numbers.
 template <typename T>
 __device__ __forceinline__ float decay(float2 a, float2 b) {
     return exponential<T>((a.x - b.x) + (a.y - b.y));
@@ -320,18 +327,18 @@ __device__ __forceinline__ float decay(float2 a) {
 
 __device__ __forceinline__ float softplus(float v) { return fmaxf(v, 0.0f) + log1pf(expf(-fabsf(v))); }
 
-// What all kernels know. (n, t, H·P + 2N) = [x | B | C], states (n, chunks, H, P, N).
+// The sizes known to all kernels. (n, t, H·P + 2N) = [x | B | C], states (n, chunks, H, P, N).
 struct Sizes {
     int t, chunks, heads, head_dim, state;
     bool aligned;
 
     __device__ __forceinline__ int width() const { return heads * head_dim; }
-    // Of a state, or of one head's rows of another tensor by chunks.
+    // Offset of a state, or of one head's rows in another tensor by chunks.
     __device__ __forceinline__ size_t states(int task, int head) const {
         return ((size_t)task * heads + head) * head_dim * state;
     }
     __device__ __forceinline__ size_t steps(int task, int head) const { return ((size_t)task * heads + head) * Q; }
-    // The rows that chunk `chunk` has.
+    // The number of rows of chunk `chunk`.
     __device__ __forceinline__ int rows(int chunk) const { return min(Q, t - chunk * Q); }
 };
 
@@ -372,9 +379,10 @@ __device__ __forceinline__ void ssd_steps(const T* dt, long long sequence_stride
     }
 }
 
-// The recurrence of one head and NS state entries of one sequence, the state in the block's registers: over the chunks, or from
-// the last to the first if REVERSE. `x` is x or dy, `b` is B or C; `begin` may be null, as `end` may. Before each chunk the
-// state goes to `borders`. The tiles of the chunks ahead are copied into a ring of STAGES places. 8 warps: 4 times 16 channels,
+// The recurrence of one head and NS state entries of one sequence; the state is in the block's
+// registers. It runs over the chunks, or from the last to the first if REVERSE. `x` is x or dy, `b`
+// is B or C; `begin` and `end` may be null. The state before each chunk goes to `borders`. The
+// tiles of later chunks are prefetched into a ring of STAGES places. 8 warps: 4 times 16 channels,
 // and halves of the state entries.
 constexpr int STATE_THREADS = 256;
 
@@ -421,7 +429,7 @@ __device__ __forceinline__ void ssd_states(const T* x, long long x_sequence, lon
         }
         end_of_copies();
     };
-    // what the factors of one of the first Q threads' rows are made of
+    // the sums from which the factors of a row follow, for the first Q threads
     float2 own_sum, last_sum;
     float own_delta;
     auto fetch = [&](int step) {
@@ -479,10 +487,11 @@ __device__ __forceinline__ void ssd_states(const T* x, long long x_sequence, lon
     if (end) keep(end + s.states(sequence, head));
 }
 
-// y of one chunk and several heads: C Bᵀ is computed once for them, in the registers of 4 warps of 16 positions each.
+// y of one chunk and several heads. C Bᵀ is computed once for all heads, in the registers of 4
+// warps of 16 positions each.
 constexpr int OUTPUT_THREADS = 128;
 
-// Blocks that a multiprocessor has at once.
+// Blocks that run on a multiprocessor at once.
 template <typename T, int NT>
 constexpr int OUTPUT_BLOCKS = sizeof(T) == 4 ? 2
                               : NT == 64     ? 4
@@ -555,7 +564,7 @@ __device__ __forceinline__ void ssd_outputs(const T* xbc, long long sequence_str
                 store_pair(w_tile + at, fmaf(skip, x.x, out[tile][2 * half]), fmaf(skip, x.y, out[tile][2 * half + 1]));
             }
         __syncwarp();
-        // the warp's 16 rows, by eights
+        // the warp's 16 rows, in groups of eight elements
         for (int i = lane; i < 16 * P / 8; i += 32) {
             const int q = own + i / (P / 8), p = i % (P / 8) * 8;
             if (q >= rows) continue;
@@ -572,10 +581,11 @@ __device__ __forceinline__ void ssd_outputs(const T* xbc, long long sequence_str
     }
 }
 
-// The gradients of one chunk through several heads, with the names of the formulas: rows of the products are positions, j where
-// they go by what is read from (x, B) and i where they go by what is written to (dy, C). 16 warps: 4 times 16 rows, and COLUMNS
-// parts of the columns of each product. dB and dC of the block's heads go to `partial` (groups, n t, 2N); d_a_log, d_d and
-// d_bias (n chunks, H) are sums over the chunk.
+// The gradients of one chunk through several heads, with the names of the formulas. Rows of the
+// products are positions: j for the tensors that are read from (x, B), i for the tensors that are
+// written to (dy, C). 16 warps: 4 times 16 rows, and COLUMNS parts of the columns of each product.
+// dB and dC of the block's heads go to `partial` (groups, n t, 2N); d_a_log, d_d and d_bias
+// (n chunks, H) are sums over the chunk.
 constexpr int COLUMNS = 4, GRADIENT_THREADS = COLUMNS * 128;
 
 template <typename T, int NT>
@@ -618,7 +628,7 @@ __device__ __forceinline__ void ssd_gradients(const T* xbc, long long sequence_s
     multiply<false, true, QUARTER / 8>(overlap, b_tile + own * WIDE, WIDE, c_tile + positions * WIDE, WIDE, NT);
 
     const int first_head = blockIdx.y * per_block, last_head = min(s.heads, first_head + per_block);
-    // what warps leave out whose rows j are all behind their columns i
+    // a warp whose rows j are all behind its columns i skips the product and writes zeros here
     if (own >= positions + QUARTER) {
         if (lane < 16) given[part][own + lane] = 0.0f;
         if (lane < QUARTER) taken[warp & 3][positions + lane] = 0.0f;
@@ -672,7 +682,7 @@ __device__ __forceinline__ void ssd_gradients(const T* xbc, long long sequence_s
                 given[part][row + 8] = by_row[1];
             }
         }
-        // through the state on one side: dy with S gives dC, x with dE gives dB
+        // the gradients through one state: dy with S gives dC, x with dE gives dB
         auto through = [&](const T* rows_tile, const T* other_tile, float factor_upper, float factor_lower,
                            Sums<STATES / 8>& sum, float* shares) {
             Sums<STATES / 8> v;
@@ -734,7 +744,8 @@ __device__ __forceinline__ void ssd_gradients(const T* xbc, long long sequence_s
                 inner[part][row + 8] = by_row[1];
             }
         }
-        // a warp finishes the head while the next one's tiles are copied: c and deltas, which they overwrite, it reads first
+        // one warp finishes the head while the next head's tiles are copied; it first reads c and
+        // deltas, which the copies overwrite
         const bool finishes = warp == (head & 7) + 8;
         float own_delta[2], whole = 0.0f;
         if (finishes) {
@@ -775,7 +786,7 @@ __device__ __forceinline__ void ssd_gradients(const T* xbc, long long sequence_s
         for (int i = 0; i < 2; ++i) {
             const int q = 2 * lane + i;
             if (q >= rows) continue;
-            // softplus' derivative is 1 - exp(-Δ)
+            // the derivative of softplus is 1 - exp(-Δ)
             const float d_raw = fmaf(a, d_steps[i], d_delta[i]) * -expm1f(-own_delta[i]);
             store(d_dt + (first + q) * s.heads + head, d_raw);
             to_a += a * own_delta[i] * d_steps[i];
@@ -792,7 +803,7 @@ __device__ __forceinline__ void ssd_gradients(const T* xbc, long long sequence_s
             d_bias[at] = to_bias;
         }
     }
-    // d_overlap meets B and C
+    // multiply d_overlap by B and C
 #pragma unroll
     for (int tile = 0; tile < QUARTER / 8; ++tile) {
         store_pair(w_tile + row * NARROW + positions + tile * 8 + column, d_overlap[tile][0], d_overlap[tile][1]);
@@ -814,7 +825,8 @@ __device__ __forceinline__ void ssd_gradients(const T* xbc, long long sequence_s
         }
 }
 
-// The columns B and C of d_xbc (rows, H·P + 2N): the sums over the groups of `partial` (groups, rows, 2N).
+// Writes the columns B and C of d_xbc (rows, H·P + 2N): the sums over the groups of `partial`
+// (groups, rows, 2N).
 template <typename T>
 __device__ __forceinline__ void ssd_fold(const float* partial, T* d_xbc, long long rows, int width, int columns, int groups) {
     const long long count = rows * columns;
@@ -825,7 +837,7 @@ __device__ __forceinline__ void ssd_fold(const float* partial, T* d_xbc, long lo
     }
 }
 
-// The recurrence itself: a warp has one channel's state, N / 32 entries a lane.
+// The recurrence itself: one warp per channel, N / 32 state entries per lane.
 constexpr int MAX_STATES = 128, FEW_WARPS = 8;
 
 template <typename T>

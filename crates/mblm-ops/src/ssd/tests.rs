@@ -1,4 +1,4 @@
-//! Against the reference and finite differences; one call against two; the recurrence against chunks.
+//! Compares with the reference and finite differences, one call with two, recurrence with chunks.
 
 use candle_core::{DType, Device, Result, Tensor};
 
@@ -8,7 +8,7 @@ use crate::relative_error;
 use crate::testing::uniform;
 use crate::{GradBuffer, op_test};
 
-/// xbc, dt, a_log, d, dt_bias and perhaps the initial state, as inputs.
+/// The tensors xbc, dt, a_log, d, dt_bias and perhaps the initial state, as inputs.
 fn inputs(t: &[Tensor]) -> Inputs<'_> {
     Inputs {
         xbc: &t[0],
@@ -20,7 +20,8 @@ fn inputs(t: &[Tensor]) -> Inputs<'_> {
     }
 }
 
-/// The gradients of [`inputs`], in their order; those of parameters as `None`, in `grads`.
+/// The gradients of [`inputs`], in their order; parameters give `None`, their gradients are in
+/// `grads`.
 fn gradients(
     s: &Ssd,
     t: &[Tensor],
@@ -130,7 +131,7 @@ fn larger_sizes_on_cuda_equal_the_reference() -> Result<()> {
     Ok(())
 }
 
-/// Decays as of a trained model: A in -1 … -16, Δ in 0.001 … 0.1.
+/// Decays like those of a trained model: A in -1 … -16, Δ in 0.001 … 0.1.
 #[cfg(feature = "cuda")]
 #[test]
 fn long_memory_on_cuda_equals_the_reference() -> Result<()> {
@@ -152,7 +153,7 @@ fn strong_decay_on_cuda_keeps_the_precision_of_f32() -> Result<()> {
     check!(SMALL, n 1, t 150, initial 1, moved (2, 0.5, 3.5), moved (4, 1.0, 3.0)).against_reference_on_cuda(DType::F32)
 }
 
-/// Parts of wider rows, aligned and not.
+/// Slices of wider rows, aligned and not.
 #[cfg(feature = "cuda")]
 #[test]
 fn parts_of_wider_rows_give_what_copies_give_on_cuda() -> Result<()> {
@@ -190,7 +191,7 @@ fn parts_of_wider_rows_give_what_copies_give_on_cuda() -> Result<()> {
 
 #[test]
 fn strong_decay_keeps_the_precision_of_f32() -> Result<()> {
-    // ΔA of about -100 a position: sums over a chunk reach thousands, and most factors vanish
+    // ΔA of about -100 per position: sums over a chunk reach thousands, and most factors vanish
     let s = Ssd { chunk: 32, ..SMALL };
     check!(s, n 1, t 64, initial 1, moved (2, 0.5, 3.5), moved (4, 1.0, 3.0))
         .against_reference(DType::F32, &Device::Cpu)
@@ -229,7 +230,9 @@ fn zeros(t: &[Tensor]) -> Result<Vec<GradBuffer>> {
     t.iter().map(GradBuffer::zeros_like).collect()
 }
 
-/// y, last and every gradient, the positions from `border` on in a second call that starts from the first one's state.
+/// y, last and every gradient, for positions cut at `border` into two calls.
+///
+/// The second call starts from the state of the first.
 fn in_two_calls(s: &Ssd, t: &[Tensor], border: usize, dy: &Tensor, d_last: &Tensor) -> Result<Vec<Tensor>> {
     let rest = dy.dim(1)? - border;
     let mut first = t.to_vec();

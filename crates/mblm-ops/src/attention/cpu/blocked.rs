@@ -1,14 +1,16 @@
-//! Long sequences: tiles of queries and keys, memory linear in their number.
+//! Attention over long sequences: tiles of queries and keys, memory linear in their number.
 //!
-//! Forward keeps for each query the greatest score m and the sum l of e^(score - m) over the tiles so far, and rescales
-//! the output when m grows. Backward computes the weights again from m and 1/l, and with D = dout·out
+//! The forward pass keeps for each query the greatest score m and the sum l of e^(score - m) over
+//! the tiles so far, and rescales the output when m grows. The backward pass recomputes the weights
+//! from m and 1/l. With D = dout·out:
 //!
 //! ```text
 //! dv = wᵀ dout      dscore = w ⊙ (dout vᵀ - D)      dq̂ = dscore k̂ / √d_h      dk̂ = dscoreᵀ q̂ / √d_h
 //! ```
 //!
-//! Backward cuts the keys of each head into strips, one task each, that own the gradients of their keys; their shares of
-//! the gradient of the queries are added in order.
+//! The backward pass cuts the keys of each head into strips, one task each. A strip owns the
+//! gradients of its keys and values; the strips' contributions to the query gradients are added in
+//! order.
 
 mod backward;
 mod forward;

@@ -1,13 +1,13 @@
-//! One new row after a long past: ranges of keys, all heads of a key at once.
+//! Attention of one new row after a long past: ranges of keys, all heads of a key at once.
 //!
-//! The rows of one head lie far apart, and memory is fast only for what lies together: so a task takes every head of a range
-//! of keys, of a fixed size, and gives for each head h
+//! The rows of one head lie far apart, and memory is fast only for contiguous reads. So a task
+//! takes every head of a range of keys of a fixed size. It computes for each head h
 //!
 //! ```text
 //! s_j = q_h·k_j    m = max s_j    l = Σ e^(s_j - m)    o = Σ e^(s_j - m) v_j
 //! ```
 //!
-//! which are put together by the m over all ranges (Milakov and Gimelshein, arXiv 1805.02867).
+//! The results of all ranges are combined by their m (Milakov and Gimelshein, arXiv 1805.02867).
 
 use multiversion::multiversion;
 
@@ -15,13 +15,13 @@ use super::problem::Problem;
 use super::rows::{Rows, maximum};
 use crate::cpu::{Real, axpy, dots_of_pairs, par_map, prefetch, sum};
 
-/// Keys of a task.
+/// Keys per task.
 const RANGE: usize = 128;
 
-/// How many keys before its turn a row is asked for.
+/// Keys ahead at which a row is prefetched.
 const AHEAD: usize = 4;
 
-/// What a range of keys gives.
+/// The results of a range of keys.
 struct Partial<T> {
     /// e^(s_j - m), (h, keys of the range).
     weights: Vec<T>,
@@ -31,7 +31,7 @@ struct Partial<T> {
     out: Vec<T>,
 }
 
-/// Whether this form computes the call: one row after more keys than a range has, none of them hidden or dropped.
+/// Whether this kernel computes the call: one row, more keys than a range, no hiding, no dropout.
 pub(super) fn serves<T: Real>(p: &Problem<T>) -> bool {
     p.sizes.queries == 1 && p.sizes.keys() > RANGE && p.a.dropout.is_none() && !p.hides()
 }
@@ -83,7 +83,7 @@ pub(super) fn forward<T: Real>(p: &Problem<T>, present: &[T]) -> (Vec<T>, Vec<T>
     (out, weights)
 }
 
-/// `count` keys of a sequence from key `first` on; the new row is the last of all keys.
+/// Computes `count` keys of a sequence from key `first` on; the new row is the last key.
 #[multiversion(targets("x86_64+avx512f+avx512vl+fma", "x86_64+avx2+fma"))]
 fn range<T: Real>(
     p: &Problem<T>,

@@ -1,7 +1,7 @@
-//! Short sequences: for each head the whole matrix of weights at once, a few sequences a task.
+//! Attention over short sequences: the whole weight matrix of a head, a few sequences per task.
 //!
-//! Decoding (t = 1) takes the same steps with one head a task, and reads the past where it lies; after a long past it has a form
-//! of its own, [`decode`].
+//! Decoding (t = 1) takes the same steps with one head per task and reads the past in place. After
+//! a long past, [`decode`] computes it instead.
 
 use multiversion::multiversion;
 use rayon::prelude::*;
@@ -11,30 +11,30 @@ use super::problem::Problem;
 use super::rows::{LANES, Rows, Run, combine, dots, maximum};
 use crate::cpu::{Real, add_assign, dot, par_map, sum, zeros};
 
-/// Multiplications that a task should have, so that it is worth a thread's attention.
+/// Fewest multiplications that are worth a task.
 const WORK: usize = 1 << 17;
 
-/// The same for decoding, where few tasks wait for each other and the threads are awake.
+/// The same for decoding, which has few tasks and whose threads are already awake.
 const DECODE_WORK: usize = 1 << 14;
 
-/// Partial sums of the gradient of a shared past, at most.
+/// Most partial sums of the gradient of a shared past.
 const PARTIALS: usize = 64;
 
 /// Keys and values of a head: the past rows, then the new ones.
 struct Head<'a, T> {
-    /// Of this head among those of all sequences.
+    /// The head's index among the heads of all sequences.
     index: usize,
     past: (Run<'a, T>, Run<'a, T>),
     new: (Run<'a, T>, Run<'a, T>),
     visible: Option<&'a [u8]>,
 }
 
-/// Sequences that one task takes.
+/// Sequences per task.
 fn piece<T: Real>(p: &Problem<T>) -> usize {
     (WORK / (2 * p.sizes.queries * p.sizes.keys() * p.sizes.width())).max(1)
 }
 
-/// Output, present and weights before dropout.
+/// The output, the present and the weights before dropout.
 pub(super) fn forward<T: Real>(p: &Problem<T>) -> (Vec<T>, Vec<T>, Vec<T>) {
     let (n, t, heads, dh) = (p.sizes.sequences, p.sizes.queries, p.sizes.heads, p.sizes.head_dim);
     let (keys, width) = (p.sizes.keys(), p.sizes.width());
@@ -75,7 +75,7 @@ pub(super) fn forward<T: Real>(p: &Problem<T>) -> (Vec<T>, Vec<T>, Vec<T>) {
     (out, present, weights)
 }
 
-/// Calls `work` for consecutive pieces, of the given lengths, of two slices; without a thread's help when there is one.
+/// Calls `work` for consecutive pieces of two slices; a single piece runs on this thread.
 fn in_pieces<T: Real>(
     (a, a_len): (&mut [T], usize),
     (b, b_len): (&mut [T], usize),
@@ -88,7 +88,7 @@ fn in_pieces<T: Real>(
     par_map(pieces, true, work);
 }
 
-/// One new row for each of consecutive heads from `first`, counted over all sequences.
+/// Attends from one new row of each of consecutive heads, from `first` of all sequences' heads on.
 #[multiversion(targets("x86_64+avx512f+avx512vl+fma", "x86_64+avx2+fma"))]
 fn decode_heads<T: Real>(p: &Problem<T>, first: usize, present: &[T], out: &mut [T], weights: &mut [T]) {
     let (dh, width, keys) = (p.sizes.head_dim, p.sizes.width(), p.sizes.keys());
@@ -110,7 +110,7 @@ fn decode_heads<T: Real>(p: &Problem<T>, first: usize, present: &[T], out: &mut 
     }
 }
 
-/// Consecutive sequences from `first`.
+/// Computes consecutive sequences from `first` on.
 #[multiversion(targets("x86_64+avx512f+avx512vl+fma", "x86_64+avx2+fma"))]
 fn forward_sequences<T: Real>(p: &Problem<T>, first: usize, out: &mut [T], present: &mut [T], weights: &mut [T]) {
     let (t, heads, dh) = (p.sizes.queries, p.sizes.heads, p.sizes.head_dim);
@@ -145,8 +145,9 @@ fn forward_sequences<T: Real>(p: &Problem<T>, first: usize, out: &mut [T], prese
     }
 }
 
-/// One query of one head: its weights, and `out`, zero before, their mix of values. `scores` has room for all keys and more,
-/// so that its length is a multiple of the lanes.
+/// Attends from one query of one head: writes its weights and adds the mix of values to `out`.
+///
+/// `out` must be zero. `scores` has room for all keys, rounded up to a multiple of the lanes.
 #[inline(always)]
 fn attend<T: Real>(
     p: &Problem<T>,
@@ -173,7 +174,7 @@ fn attend<T: Real>(
     combine(out, (&scores[past..], 1), head.new.1, limit - past);
 }
 
-/// Of whole groups of lanes: short rows become vector code too.
+/// Softmax of a multiple of [`LANES`] scores, so that short rows vectorize too.
 #[inline(always)]
 fn softmax<T: Real>(scores: &mut [T]) {
     let maximum = maximum(scores);
@@ -195,7 +196,7 @@ fn softmax<T: Real>(scores: &mut [T]) {
     }
 }
 
-/// Gradients of q, of kv and of the past, from the weights of [`forward`].
+/// The gradients of q, kv and the past, from the weights of [`forward`].
 pub(super) fn backward<T: Real>(
     p: &Problem<T>,
     weights: &[T],
@@ -214,7 +215,7 @@ pub(super) fn backward<T: Real>(
         None => zeros(n * t * 2 * width),
     };
     let tasks = n.div_ceil(piece);
-    // shared: a partial sum for each task; otherwise each sequence's own
+    // shared past: one partial sum per task; otherwise one gradient per sequence
     let (per_task, mut d_past) = match p.shared {
         true => (past, vec![T::zero(); tasks * past]),
         false => (piece * past, vec![T::zero(); n * past]),
@@ -240,7 +241,7 @@ pub(super) fn backward<T: Real>(
     (d_q, d_kv, d_past)
 }
 
-/// What a task of the backward pass computes in.
+/// The buffers of a task of the backward pass.
 struct Scratch<T> {
     /// Rotated and scaled queries of a head (t, d_h).
     queries: Vec<T>,
@@ -254,7 +255,10 @@ struct Scratch<T> {
     row: Vec<T>,
 }
 
-/// Consecutive sequences from `first`. `d_kv` holds the gradient of the present rows; `d_past` is added to.
+/// Computes consecutive sequences from `first` on.
+///
+/// On entry `d_kv` holds the gradient of the present rows; the gradient of the past is added to
+/// `d_past`.
 #[multiversion(targets("x86_64+avx512f+avx512vl+fma", "x86_64+avx2+fma"))]
 fn backward_sequences<T: Real>(
     p: &Problem<T>,
@@ -339,7 +343,7 @@ fn backward_scores<T: Real>(
     }
 }
 
-/// Adds one head's gradients to those of its sequence: of rotated queries and keys, not yet of raw ones.
+/// Adds one head's gradients of rotated queries and keys to its sequence; not yet rotated back.
 #[inline(always)]
 fn backward_head<T: Real>(
     p: &Problem<T>,
@@ -381,7 +385,7 @@ fn backward_head<T: Real>(
     }
 }
 
-/// Turns the gradients of a sequence's rotated queries and keys into those of the raw ones.
+/// Rotates back the gradients of a sequence's queries and keys.
 #[inline(always)]
 fn rotate_gradients<T: Real>(p: &Problem<T>, scratch: &mut [T], d_q: &mut [T], d_kv: &mut [T]) {
     let (dh, width) = (p.sizes.head_dim, p.sizes.width());

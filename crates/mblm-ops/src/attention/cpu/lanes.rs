@@ -1,11 +1,12 @@
-//! Many short sequences: a group of them at once, one in each lane of the vectors, head after head.
+//! Attention over many short sequences: a group at once, one sequence per vector lane.
 //!
 //! ```text
 //! rows of a head, (lane, t, d_h)  →  turned (t, d_h, lane):    w = softmax(q̂ k̂ᵀ),  out = w v    for all lanes in the same steps
 //! ```
 //!
-//! A head's few rows and channels would fill vectors badly, and its sums would run across them. Turned, every step is one of whole
-//! vectors, whatever the sizes. A group that the sequences do not fill computes its last one again in the lanes that are left.
+//! A head has too few rows and channels to fill vectors, and its sums would run across vector
+//! lanes. Turned, every step works on whole vectors, whatever the sizes. If the last group has
+//! fewer sequences than lanes, the spare lanes repeat its last sequence.
 
 use multiversion::multiversion;
 use rayon::prelude::*;
@@ -22,7 +23,7 @@ struct Group {
 }
 
 impl Group {
-    /// Group `index` of those of `sequences`.
+    /// Group `index` of `sequences` sequences.
     fn new(index: usize, sequences: usize) -> Self {
         let first = index * GROUP;
         Self {
@@ -31,7 +32,7 @@ impl Group {
         }
     }
 
-    /// The sequence that lane `lane` computes.
+    /// The sequence in lane `lane`.
     fn sequence(self, lane: usize) -> usize {
         self.first + lane.min(self.count - 1)
     }
@@ -95,7 +96,7 @@ fn forward_group<T: Real>(p: &Problem<T>, group: Group, out: &mut [T], present: 
     }
 }
 
-/// Rotated and scaled queries of a head.
+/// The rotated and scaled queries of a head.
 #[inline(always)]
 fn queries<T: Real>(p: &Problem<T>, group: Group, channel: usize, q: &mut [Lanes<T>]) {
     let dh = p.sizes.head_dim;
@@ -105,7 +106,8 @@ fn queries<T: Real>(p: &Problem<T>, group: Group, channel: usize, q: &mut [Lanes
     }
 }
 
-/// Keys and values of a head (s + t, d_h): the past's, then of each lane the `new` rows from a channel on.
+/// The keys and values of a head (s + t, d_h): past rows, then each lane's `new` rows from a
+/// channel on.
 #[inline(always)]
 fn keys_values<'a, T: Real>(
     p: &Problem<'a, T>,
@@ -124,7 +126,7 @@ fn keys_values<'a, T: Real>(
     turn_rows(new_v, dh, |lane| new(lane, width + head * dh));
 }
 
-/// `to` (rows, d_h) from the rows of each lane.
+/// Fills `to` (rows, d_h) from the rows of each lane.
 #[inline(always)]
 fn turn_rows<'a, T: Real>(to: &mut [Lanes<T>], dh: usize, rows: impl Fn(usize) -> Run<'a, T>) {
     if to.is_empty() {
@@ -141,7 +143,7 @@ fn turn_rows<'a, T: Real>(to: &mut [Lanes<T>], dh: usize, rows: impl Fn(usize) -
     }
 }
 
-/// Lane `lane` of `from`.
+/// Extracts lane `lane` of `from`.
 #[inline(always)]
 fn turn_back<T: Real>(to: &mut [T], from: &[Lanes<T>], lane: usize) {
     for (to, from) in to.iter_mut().zip(from) {
@@ -218,7 +220,7 @@ fn add_product<T: Real>(sum: &mut Lanes<T>, a: &Lanes<T>, b: &Lanes<T>) {
     }
 }
 
-/// Over the keys, in each lane.
+/// Softmax over the keys, in each lane.
 #[inline(always)]
 fn softmax<T: Real>(scores: &mut [Lanes<T>]) {
     let mut greatest = [T::neg_infinity(); GROUP];
@@ -248,7 +250,7 @@ fn softmax<T: Real>(scores: &mut [Lanes<T>]) {
     }
 }
 
-/// Gradients of q, of kv and of the past, from the weights of [`forward`].
+/// The gradients of q, kv and the past, from the weights of [`forward`].
 pub(super) fn backward<T: Real>(
     p: &Problem<T>,
     weights: &[T],
@@ -287,14 +289,14 @@ pub(super) fn backward<T: Real>(
     (d_q, d_kv, d_past)
 }
 
-/// What every group of the backward pass reads.
+/// The inputs of the backward pass, shared by all groups.
 struct Input<'a, 'p, T> {
     p: &'a Problem<'p, T>,
     d_out: &'a [T],
     d_present: Option<&'a [T]>,
 }
 
-/// `d_q` and `d_kv` of the group's sequences; `d_past` of each of them, or of the past that they share.
+/// Computes `d_q` and `d_kv` of a group; `d_past` per sequence, or one sum if they share the past.
 #[multiversion(targets("x86_64+avx512f+avx512vl+fma", "x86_64+avx2+fma"))]
 fn backward_group<T: Real>(
     input: &Input<'_, '_, T>,
@@ -371,7 +373,7 @@ fn backward_group<T: Real>(
     }
 }
 
-/// From the gradients of a query's weights to those of its scores: w (dw − Σ w dw).
+/// Turns the gradients of a query's weights into gradients of its scores: w (dw − Σ w dw).
 #[inline(always)]
 fn scores_gradient<T: Real>(gradients: &mut [Lanes<T>], weights: &[Lanes<T>]) {
     let mut mean = [T::zero(); GROUP];

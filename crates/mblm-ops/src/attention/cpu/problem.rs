@@ -1,4 +1,4 @@
-//! One call as the kernels see it: data, sizes, and what every kernel asks about rows, keys and heads.
+//! One call as the kernels see it: data, sizes, and access to rows, keys and heads.
 
 use multiversion::multiversion;
 
@@ -7,7 +7,7 @@ use crate::attention::{Attention, Call, Sizes};
 use crate::cpu::{Real, par_zeroed};
 use crate::rope::Angles;
 
-/// Rows that one task of the loops over rows takes.
+/// Rows per task of the loops over rows.
 const ROWS: usize = 64;
 
 /// The data of a call.
@@ -20,7 +20,7 @@ pub(super) struct Problem<'a, T> {
     /// Whether all sequences share one past.
     pub(super) shared: bool,
     visible: Option<&'a [u8]>,
-    /// The rotation by position, if there is one.
+    /// The rotation by position, if any.
     angles: Option<Angles<T>>,
     /// 1/√d_h.
     pub(super) scale: T,
@@ -63,7 +63,7 @@ impl<'a, T: Real> Problem<'a, T> {
         }
     }
 
-    /// How many keys the query sees, hidden ones included.
+    /// The number of keys that a query sees, hidden keys included.
     #[inline(always)]
     pub(super) fn limit(&self, query: usize) -> usize {
         match self.a.causal {
@@ -77,14 +77,16 @@ impl<'a, T: Real> Problem<'a, T> {
         self.visible.is_some()
     }
 
-    /// Which of the new keys of a sequence are visible: 0 hides.
+    /// Visibility of the new keys of a sequence: 0 hides a key.
     #[inline(always)]
     pub(super) fn visible(&self, sequence: usize) -> Option<&'a [u8]> {
         let t = self.sizes.queries;
         self.visible.map(|visible| &visible[sequence * t..][..t])
     }
 
-    /// Multiplies the weights of a query from key `key` on with 0 or the scale of dropout; `head` counts over all sequences.
+    /// Multiplies a query's weights, from key `key` on, by 0 or the dropout scale.
+    ///
+    /// `head` counts over all sequences.
     #[inline(always)]
     pub(super) fn drop(&self, head: usize, query: usize, key: usize, weights: &mut [T]) {
         if let Some(dropout) = &self.a.dropout {
@@ -109,7 +111,9 @@ impl<'a, T: Real> Problem<'a, T> {
         self.turn(out, x, row, scale, -T::one());
     }
 
-    /// [`rotate`](Self::rotate), in place, of one row (d_h) of each of several sequences; with a `direction` of -1 its gradient.
+    /// [`rotate`](Self::rotate) in place, for one row (d_h) of each lane's sequence.
+    ///
+    /// A `direction` of -1 gives the gradient.
     #[inline(always)]
     pub(super) fn rotate_lanes(&self, x: &mut [Lanes<T>], row: usize, scale: T, direction: T) {
         let Some(angles) = &self.angles else {
@@ -171,7 +175,7 @@ impl<'a, T: Real> Problem<'a, T> {
     }
 }
 
-/// Present rows from `first`, counted over all sequences.
+/// Computes present rows from `first` on, counted over all sequences.
 #[multiversion(targets("x86_64+avx512f+avx512vl+fma", "x86_64+avx2+fma"))]
 fn present_rows<T: Real>(problem: &Problem<T>, first: usize, rows: &mut [T]) {
     let t = problem.sizes.queries;

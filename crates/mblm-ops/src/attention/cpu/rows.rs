@@ -1,4 +1,4 @@
-//! Rows of tensors and of heads, read where they lie: a narrow of a cache or of a packed projection is not copied.
+//! Rows of tensors and heads, read in place: a slice of a cache or packed projection is not copied.
 
 use std::marker::PhantomData;
 
@@ -13,7 +13,7 @@ pub(super) const GROUP: usize = 16;
 /// One number of each sequence of a group.
 pub(super) type Lanes<T> = [T; GROUP];
 
-/// `tensor` itself when its last dimension is contiguous, else a copy of which that is true.
+/// `tensor` itself if its last dimension is contiguous, else a contiguous copy.
 pub(super) fn with_unit_stride(tensor: &Tensor) -> Result<Tensor> {
     match tensor.stride().last() {
         Some(1) => Ok(tensor.clone()),
@@ -38,7 +38,7 @@ impl<'a, T: Real> Strided<'a, T> {
         })
     }
 
-    /// Its rows. Fails when the tensor is not on the CPU or not of type `T`.
+    /// The rows of the tensor. Fails if it is not on the CPU or not of type `T`.
     pub(super) fn rows(&self) -> Result<Rows<'_, T>> {
         let Storage::Cpu(storage) = &*self.storage else {
             candle_core::bail!("attention: expected a tensor on the CPU");
@@ -74,7 +74,7 @@ impl<'a, T> Rows<'a, T> {
         }
     }
 
-    /// The rows of `sequence` from channel `channel` on.
+    /// The rows of `sequence`, from channel `channel` on.
     #[inline(always)]
     pub(super) fn run(self, sequence: usize, channel: usize) -> Run<'a, T> {
         Run {
@@ -84,7 +84,7 @@ impl<'a, T> Rows<'a, T> {
     }
 }
 
-/// Rows of one head of one sequence: row j begins `j · stride` elements into the data.
+/// Rows of one head of one sequence: row j begins at element `j · stride` of `data`.
 #[derive(Clone, Copy)]
 pub(super) struct Run<'a, T> {
     pub(super) data: &'a [T],
@@ -111,7 +111,7 @@ impl<'a, T: Real> Run<'a, T> {
     }
 }
 
-/// Elements that the loops below take together.
+/// Elements per step of the loops below.
 pub(super) const LANES: usize = 8;
 
 /// `out[j] = x · row j`.
@@ -158,7 +158,7 @@ fn combined<T: Real, const L: usize>(
     out
 }
 
-/// The greatest element, -∞ of none; NaN is passed over.
+/// The greatest element, ignoring NaN; -∞ if there is none.
 #[inline(always)]
 pub(super) fn maximum<T: Real>(a: &[T]) -> T {
     let mut lanes = [T::neg_infinity(); LANES];

@@ -1,16 +1,18 @@
-// Attention: what all forms of it share (rotation, sums), the form for heads of any size up to 128 channels and for float, and the
-// form for one query after many keys.
+// Attention: the parts that all forms share (rotation, sums), the form for float and for any head
+// size up to 128 channels, and the form for one query after many keys.
 //
-// Everywhere queries keep log2 Σ_j 2^(scale · score_j), `logs` (n, h, t), with scale = log2(e)/√d_h, and keys come as rows of the
-// past and of the present, rotated.
+// Everywhere queries keep log2 Σ_j 2^(scale · score_j), `logs` (n, h, t), with
+// scale = log2(e)/√d_h, and keys are the rotated rows of the past and of the present.
 //
-// Longer than 450 lines: one file becomes one module for the driver, and its kernels share rotation and sums.
+// Longer than 450 lines: one file becomes one module for the driver, and its kernels share rotation
+// and sums.
 
 #include "rows.cuh"
 
 // ---- rotation ----
 
-// Cosine and sine of position · 10000^(-2 pair / d), in double: positions may be large.
+// Cosine and sine of position · 10000^(-2 pair / d), in double precision because positions may be
+// large.
 __device__ __forceinline__ void angle(int position, int pair, int dh, float& cos_out, float& sin_out) {
     double sine, cosine;
     sincos((double)position * pow(10000.0, -2.0 * pair / dh), &sine, &cosine);
@@ -26,8 +28,9 @@ extern "C" __global__ void angles(float* table, int start, int t, int dh) {
     angle(start + row, pair, dh, table[row * dh + pair], table[row * dh + half + pair]);
 }
 
-// y (n, t, w) = x with the first `heads` heads of each row rotated, the others copied; without a table the angles of positions
-// from `start` are computed. A block a row, V pairs a thread.
+// y (n, t, w) = x with the first `heads` heads of each row rotated and the others copied. Without a
+// table, the angles of positions from `start` on are computed. One block per row, V pairs per
+// thread.
 template <typename T, int V>
 __device__ __forceinline__ void rotate(RowsOf<T> x, const float* __restrict__ table, T* __restrict__ y, int t, int start, int width,
                                        int heads, int dh) {
@@ -66,7 +69,8 @@ EXPORT_WIDTHS(rotate, LIST(ROWS(float, x), const float* table, float* y, int t, 
 
 // ---- sums ----
 
-// dots (n, h, t): Σ over the channels of a head of x (n, t, h·d_h) times y; a warp each.
+// dots (n, h, t): Σ over the channels of a head of x (n, t, h·d_h) times y; one warp per dot
+// product.
 template <typename T>
 __device__ __forceinline__ void dots(const T* x, RowsOf<T> y, float* sums, int n, int t, int heads, int dh) {
     const long long item = (long long)blockIdx.x * (blockDim.x / 32) + threadIdx.x / 32;
@@ -89,7 +93,8 @@ extern "C" __global__ void dots_bf16(const bf16* x, ROWS(bf16, y), float* sums, 
     dots(x, ROWS_OF(bf16, y), sums, n, t, heads, dh);
 }
 
-// out[j] = Σ_i parts[i][j] for parts (count, d): a strip of 32 columns a block, its warps take parts in turns.
+// out[j] = Σ_i parts[i][j] for parts (count, d): one block per 32 columns, whose warps take parts
+// in turns.
 template <typename T>
 __device__ __forceinline__ void sum_parts(const float* parts, T* out, int count, int d) {
     __shared__ float shared[32][33];
@@ -110,20 +115,21 @@ extern "C" __global__ void sum_parts_bf16(const float* parts, bf16* out, int cou
 
 // ---- any head size, float arithmetic throughout ----
 //
-// 128 threads hold a tile of 8·R rows and go through tiles of 32 others (columns): a thread computes the scores of R rows and the
-// columns x and x + 16, and sums for its R rows the channels 4x … 4x + 3 and 64 further. Rows lie in shared memory in float, padded
+// 128 threads hold a tile of 8·R rows and go through tiles of 32 rows of the other kind (columns).
+// A thread computes the scores of R rows with columns x and x + 16, and for its R rows the sums of
+// channels 4x … 4x + 3 and of the channels 64 further. Rows lie in shared memory in float, padded
 // with zeros to a multiple of four channels.
 
 constexpr int PLAIN_THREADS = 128, PLAIN_COLUMNS = 32, PLAIN_LINE = PLAIN_COLUMNS + 1;
 
-// A thread's place, and the distance of rows.
+// A thread's place in the tile, and the row stride.
 struct Place {
     int x, y, dh, padded, line;
     __device__ __forceinline__ Place(int dh)
         : x(threadIdx.x % 16), y(threadIdx.x / 16), dh(dh), padded((dh + 3) / 4 * 4), line((dh + 3) / 4 * 4 + 4) {}
 };
 
-// Brings `count` rows to `tile`: `from(row)` says where row begins, null for zeros.
+// Copies `count` rows to `tile`; `from(row)` is the start of a row, null for zeros.
 template <typename F>
 __device__ __forceinline__ void plain_load(const Place& place, float* tile, int count, F from) {
     for (int row = threadIdx.x / 32; row < count; row += PLAIN_THREADS / 32) {
@@ -170,7 +176,7 @@ __device__ __forceinline__ void plain_mix(const Place& place, float (&sums)[R][8
     }
 }
 
-// Writes sums, times a factor for each row, to a tile.
+// Writes the sums, each row times a factor, to a tile.
 template <int R>
 __device__ __forceinline__ void plain_stage(const Place& place, float* tile, const float (&sums)[R][8], const float (&factors)[R]) {
 #pragma unroll
@@ -185,7 +191,8 @@ __device__ __forceinline__ void plain_stage(const Place& place, float* tile, con
         }
 }
 
-// Writes row `row` of a tile to `to` after adding `more`, unless null, and turning back by `angles`, unless null; by one warp.
+// Writes row `row` of a tile to `to`, by one warp, after adding `more` and rotating back by
+// `angles`, unless they are null.
 template <typename T, typename U>
 __device__ __forceinline__ void plain_write(const Place& place, U* to, const float* tile, int row, const T* more,
                                             const float* angles) {
@@ -203,7 +210,7 @@ __device__ __forceinline__ void plain_write(const Place& place, U* to, const flo
     }
 }
 
-// Over the sixteen threads that share rows.
+// Sum over the sixteen threads that share rows.
 __device__ __forceinline__ float plain_sum(float v) {
     for (int offset = 8; offset > 0; offset >>= 1) v += __shfl_xor_sync(0xffffffffu, v, offset);
     return v;
@@ -213,7 +220,8 @@ __device__ __forceinline__ float plain_max(float v) {
     return v;
 }
 
-// What a block of a grid of (heads · blocks) takes of a call: the sequence, the first channel of its head, its first row.
+// A block's part of a call in a grid of (heads · blocks): sequence, first channel of the head,
+// first row.
 template <typename T>
 struct PlainCall {
     RowsOf<T> q, kv, past, d_out, d_present;
@@ -223,7 +231,7 @@ struct PlainCall {
     __device__ __forceinline__ int sequence() const { return blockIdx.x / blocks / heads; }
     __device__ __forceinline__ int channel() const { return blockIdx.x / blocks % heads * dh; }
     __device__ __forceinline__ int first(int size) const { return blockIdx.x % blocks * size; }
-    // Of the block's head in logs and dots.
+    // Offset of the block's head in logs and dots.
     __device__ __forceinline__ long long lines() const { return (long long)(blockIdx.x / blocks) * t; }
     __device__ __forceinline__ const T* key(int at) const {
         if (at >= s + t) return nullptr;
@@ -240,7 +248,7 @@ struct PlainCall {
     __device__ __forceinline__ bool sees(int query, int key) const {
         return query < t && key < s + t && (!causal || key <= s + query);
     }
-    // Keys that the rows of a tile see.
+    // The number of keys that the rows of a tile see.
     __device__ __forceinline__ int end(int first, int size) const { return causal ? min(s + t, s + first + size) : s + t; }
 };
 
@@ -267,7 +275,8 @@ __device__ __forceinline__ void plain_forward(const PlainCall<T>& call, T* out, 
 #pragma unroll
         for (int r = 0; r < R; ++r) {
             const int query = start + place.y * R + r;
-            // rows beyond the last query see what the last one sees, so that all is finite
+            // rows beyond the last query see the same keys as the last, so that all values are
+            // finite
             const int row = min(query, call.t - 1);
             for (int i = 0; i < 2; ++i)
                 c[r][i] = call.sees(row, first + place.x + 16 * i) ? c[r][i] * call.scale : -INFINITY;
@@ -302,7 +311,8 @@ __device__ __forceinline__ void plain_forward(const PlainCall<T>& call, T* out, 
                        queries, row, nullptr, nullptr);
 }
 
-// Shared memory: queries and gradients of their outputs (8·R rows each), 32 keys, 32 values, weights (8·R, 33).
+// Shared memory: queries and gradients of their outputs (8·R rows each), 32 keys, 32 values,
+// weights (8·R, 33).
 template <typename T, int R>
 __device__ __forceinline__ void plain_backward_queries(const PlainCall<T>& call, const float* logs, const float* dots,
                                                        const float* angles, T* d_q, float root) {
@@ -347,8 +357,9 @@ __device__ __forceinline__ void plain_backward_queries(const PlainCall<T>& call,
                        queries, row, nullptr, angles ? angles + (long long)(start + row) * call.dh : nullptr);
 }
 
-// Shared memory: keys and values (8·R rows each), 32 queries, 32 gradients of their outputs, weights (8·R, 33) twice. Gradients of
-// the past go to `d_past` (n, s, 2·h·d_h), or in float to `partial` of the same shape.
+// Shared memory: keys and values (8·R rows each), 32 queries, 32 gradients of their outputs,
+// weights (8·R, 33) twice. The gradient of the past goes to `d_past` (n, s, 2·h·d_h), or in float
+// to `partial` of the same shape.
 template <typename T, int R>
 __device__ __forceinline__ void plain_backward_keys(const PlainCall<T>& call, const float* logs, const float* dots,
                                                     const float* angles, T* d_kv, T* d_past, float* partial, float root) {
@@ -446,8 +457,9 @@ PLAIN(bf16, 4, 4_bf16)
 
 // ---- one query after many keys ----
 //
-// The keys of a head are cut into `splits` ranges of `each`, a block of 128 threads for each: G threads a key, eight channels a
-// thread, each with a running maximum and sums of its own. A second kernel joins the ranges.
+// The keys of a head are cut into `splits` ranges of `each` keys, one block of 128 threads per
+// range: G threads per key, eight channels per thread, each thread with its own running maximum and
+// sums. A second kernel joins the ranges.
 
 constexpr int DECODE_THREADS = 128, DECODE_AT_ONCE = 4;
 
@@ -490,7 +502,7 @@ __device__ __forceinline__ void decode(RowsOf<T> q, RowsOf<T> kv, RowsOf<T> past
             score[u] = base + u * GROUPS + group < end ? score[u] * scale : -INFINITY;
             top = fmaxf(top, score[u]);
         }
-        // a group may not have met a key yet
+        // a group may have seen no key yet
         const float from = top == -INFINITY ? 0.0f : top, shrink = exp2f(greatest - from);
         greatest = top;
         total *= shrink;
@@ -524,7 +536,7 @@ __device__ __forceinline__ void decode(RowsOf<T> q, RowsOf<T> kv, RowsOf<T> past
     if (threadIdx.x == 0) parts[0] = top;
 }
 
-// The output (n, 1, h·d_h) and `logs` of all ranges; a block of d_h threads a head.
+// The output (n, 1, h·d_h) and `logs` over all ranges; one block of d_h threads per head.
 template <typename T>
 __device__ __forceinline__ void decode_join(const float* __restrict__ parts, T* out, float* logs, int dh, int splits) {
     parts += (long long)blockIdx.x * splits * (dh + 2);

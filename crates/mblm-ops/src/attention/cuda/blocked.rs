@@ -1,14 +1,16 @@
-//! Many keys, in memory linear in t: queries and keys are rotated first, then blocks of one kind go through blocks of the other, on
-//! tensor cores or, for other types and sizes, in `f32` throughout.
+//! Attention with many keys on CUDA, in memory linear in t.
 //!
-//! The backward pass rotates again, so that it keeps the output and one number a query only.
+//! Queries and keys are rotated first; then blocks of one kind go through blocks of the other, on
+//! tensor cores or, for other types and sizes, in `f32`.
+//!
+//! The backward pass rotates again, so that only the output and one number per query are kept.
 
 use candle_core::{DType, Result, Tensor};
 
 use super::{Gradients, Inputs, MODULE};
 use crate::cuda::{self, Kernel, Module};
 
-/// A kernel, the rows of one of its blocks, its threads and its shared memory.
+/// A kernel, with the rows, threads and shared memory of a block.
 struct Plan {
     module: Module,
     name: String,
@@ -17,7 +19,7 @@ struct Plan {
     shared: usize,
 }
 
-/// What a block holds, in rows of its own kind and of the other.
+/// The size of a block: rows of its own kind and of the other kind.
 #[derive(Clone, Copy)]
 enum Pass {
     Forward,
@@ -33,7 +35,7 @@ impl Plan {
         }
     }
 
-    /// As the kernels of `heads.cuh` are instantiated.
+    /// The plan for the kernels of `heads.cuh`, matching their instantiations.
     fn long(inputs: &Inputs, pass: Pass, module: Module) -> Self {
         let line = 2 * (inputs.sizes.head_dim + 8); // bytes of a row
         let narrow = inputs.sizes.head_dim <= 64;
@@ -49,7 +51,8 @@ impl Plan {
             Pass::Keys => 4 * others * size_of::<f32>(),
             _ => 0,
         };
-        // tiles come in pairs, of keys and values or the like; at first the block's own rows lie where the second pair will
+        // tiles come in pairs, such as keys and values; at first the block's own rows occupy the
+        // place of the second pair
         let pair = 2 * others;
         Self {
             module,
@@ -60,7 +63,8 @@ impl Plan {
         }
     }
 
-    /// As the kernels of `attention.cu` are instantiated: one row or four a thread.
+    /// The plan for the kernels of `attention.cu`, matching their instantiations: one row or four
+    /// per thread.
     fn plain(inputs: &Inputs, pass: Pass) -> Self {
         const OTHERS: usize = 32;
         let line = inputs.sizes.head_dim.next_multiple_of(4) + 4;
@@ -88,7 +92,9 @@ impl Plan {
         Kernel::untyped(inputs.q.device(), self.module, &self.name)
     }
 
-    /// Passes the sizes of the call and launches blocks for `count` rows of each head; `root` for the backward pass.
+    /// Passes the sizes of the call and launches blocks for `count` rows of each head.
+    ///
+    /// `root` is given for the backward pass only.
     fn launch(&self, kernel: Kernel, inputs: &Inputs, count: usize, root: Option<f64>) -> Result<()> {
         let sizes = inputs.sizes;
         let blocks = count.div_ceil(self.rows);

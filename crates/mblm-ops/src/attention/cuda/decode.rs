@@ -1,4 +1,6 @@
-//! One query after many keys: the keys of a head are divided among blocks, whose results a second kernel joins.
+//! Attention of one query after many keys on CUDA: blocks share the keys of a head.
+//!
+//! A second kernel joins the blocks' results.
 
 use candle_core::{DType, Result, Tensor};
 
@@ -7,18 +9,19 @@ use crate::cuda::{self, Kernel};
 
 /// Threads of a block.
 const THREADS: usize = 128;
-/// Keys that a thread has in work at once.
+/// Keys that a thread processes at once.
 const AT_ONCE: usize = 4;
-/// Blocks that fill a large card.
+/// Blocks that fill a large GPU.
 const ENOUGH_BLOCKS: usize = 132 * 8;
 
-/// The output (n, 1, h·d_h), the present row and the logarithms (n, h, 1) of [`Form::Blocked`](super::Form).
+/// The output (n, 1, h·d_h), the present row and the logarithms (n, h, 1) of
+/// [`Form::Blocked`](super::Form).
 pub(super) fn forward(inputs: &Inputs) -> Result<(Tensor, Tensor, Tensor)> {
     let sizes = inputs.sizes;
     let (heads, head_dim, device) = (sizes.sequences * sizes.heads, sizes.head_dim, inputs.q.device());
     let present = inputs.rotate(&inputs.kv, None)?;
     let q = inputs.rotate(&inputs.q, None)?;
-    // a key is read by a power of two of threads, which holds all wide reads of a head
+    // a power of two of threads reads one key; together they make all wide reads of a head
     let threads = (head_dim / WIDE).next_power_of_two();
     let at_once = THREADS / threads * AT_ONCE;
     let splits = ENOUGH_BLOCKS.div_ceil(heads).min(sizes.keys().div_ceil(at_once));

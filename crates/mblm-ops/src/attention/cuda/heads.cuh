@@ -1,11 +1,12 @@
-// The tensor-core kernels for heads of HEAD channels, which the including file defines.
+// The tensor-core kernels for heads of HEAD channels; the including file defines HEAD.
 
 #include "long.cuh"
 #include "short.cuh"
 
 constexpr bool NARROW = HEAD <= 64;
 
-// For KEYS keys; BLOCKS of the backward pass fit on a multiprocessor at once, where narrow heads leave registers for them.
+// For KEYS keys. With narrow heads, registers suffice for BLOCKS backward blocks on a
+// multiprocessor at once.
 #define SHORT(KEYS, BLOCKS)                                                                                                      \
     extern "C" __global__ void __launch_bounds__(128) short_forward##KEYS(                                                       \
         ROWS(bf16, q), ROWS(bf16, kv), ROWS(bf16, past), const float* angles, bf16* out, bf16* present, int n, int t, int s,     \
@@ -26,8 +27,8 @@ SHORT(16, 5)
 SHORT(32, 4)
 SHORT(64, 1)
 
-// The template arguments set rows of a block in 64s, and rows of the tiles of the other kind: `blocked.rs` has them too. All of
-// the registers that two blocks leave each other on a multiprocessor are used.
+// The template arguments set the rows of a block in units of 64, and the tile rows of the other
+// kind; `blocked.rs` repeats them. Two blocks per multiprocessor use all of its registers.
 
 extern "C" __global__ void __launch_bounds__(LONG_THREADS, 2) long_forward(
     ROWS(bf16, q), ROWS(bf16, kv), ROWS(bf16, past), bf16* out, float* logs, int t, int s, int heads, int blocks, int causal,

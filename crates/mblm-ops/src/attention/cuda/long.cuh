@@ -1,19 +1,23 @@
 // Attention over many keys in bf16, block by block on tensor cores: FlashAttention-2.
 //
-// Four warps of 16·M rows each take one block of a head: of queries for the output and for the gradient of the queries, of keys
-// for the gradients of keys and values. They go through tiles of N rows of the other kind, which come into shared memory one step
-// ahead. A warp keeps its rows in registers as the left sides of products and takes a tile in groups of 16 rows: the products of
-// one group run while the powers of another are computed.
+// Four warps of 16·M rows each take one block of a head: a block of queries for the output and for
+// the query gradients, a block of keys for the key and value gradients. They go through tiles of N
+// rows of the other kind, which are copied to shared memory one step ahead. A warp keeps its rows
+// in registers as left operands and takes a tile in groups of 16 rows: the products of one group
+// overlap the powers of another.
 //
-// Queries and new keys are already rotated; key j is row j of the past, or row j - s of `kv`. Of the scores each query keeps
-// log2 Σ_j 2^(scale · score_j), `logs` (n, h, t), with scale = log2(e)/√d_h. The backward pass reads the products of each query's
-// output and its gradient from `dots` (n, h, t).
+// Queries and new keys are already rotated; key j is row j of the past, or row j - s of `kv`. Each
+// query keeps log2 Σ_j 2^(scale · score_j), `logs` (n, h, t), with scale = log2(e)/√d_h. The
+// backward pass reads the dot product of each query's output and its gradient from `dots`
+// (n, h, t).
 //
-// Weights of the backward pass are computed twice, once for each kind of block, so that every sum has one owner and one order.
+// The backward pass computes the weights twice, once for each kind of block, so that every sum has
+// one owner and one order.
 //
 // Source: arXiv 2307.08691, algorithms 1 and 2.
 //
-// Longer than 450 lines: the forward pass and both kinds of backward pass are templates over the same tiles.
+// Longer than 450 lines: the forward pass and both kinds of backward pass are templates over the
+// same tiles.
 
 #pragma once
 
@@ -22,8 +26,8 @@
 
 constexpr int LONG_WARPS = 4, LONG_THREADS = 32 * LONG_WARPS;
 
-// Heads whose blocks are launched together, the longest blocks of all of them first: enough that no long block is left for the end,
-// few enough that their rows stay in the cache.
+// Heads whose blocks are launched together, longest blocks first. With enough heads no long block
+// is left for the end; with few enough their rows stay in the cache.
 constexpr int LONG_HEADS = 16;
 
 // Keys and values of one head.
@@ -33,7 +37,7 @@ struct LongKeys {
     int width, s, count;
 };
 
-// What a block of a grid of (heads · blocks) takes; later blocks first if `backwards`.
+// A block's part of a grid of (heads · blocks); in reverse order if `backwards`.
 struct LongBlock {
     int sequence, head, channel, first;
     __device__ __forceinline__ LongBlock(int blocks, int size, int heads, int head_dim, bool backwards) {
@@ -47,8 +51,8 @@ struct LongBlock {
     }
 };
 
-// Calls `copy` for the pieces of a tile of COUNT rows that this thread brings, 16 bytes of each AT_ONCE-th row: with the row, and
-// the distance in bytes from the beginning of the tile in shared memory.
+// Calls `copy` for this thread's pieces of a tile of COUNT rows: 16 bytes of each AT_ONCE-th row,
+// with the row and the offset in bytes from the start of the tile in shared memory.
 template <int DH, int COUNT>
 struct LongPieces {
     static constexpr int LD = DH + 8, CHUNKS = DH / 8, AT_ONCE = LONG_THREADS / CHUNKS, TIMES = (COUNT + AT_ONCE - 1) / AT_ONCE;
@@ -64,15 +68,15 @@ struct LongPieces {
     }
 };
 
-// This thread's piece of key `first`, if that is a new one.
+// This thread's piece of key `first`, if the key is new.
 template <int DH, int COUNT>
 __device__ __forceinline__ const bf16* piece_of_key(const LongKeys& keys, int first) {
     typedef LongPieces<DH, COUNT> Pieces;
     return keys.kv + (first - keys.s + Pieces::row()) * keys.kv_row + Pieces::channel();
 }
 
-// Brings keys from `first`, of which this thread's piece is at `from`, to `to` and their values to `to` + `apart` bytes, zeros
-// beyond the last.
+// Copies keys from `first` on to `to`, and their values to `to` + `apart` bytes; zeros beyond the
+// last. This thread's piece of the first key is at `from`.
 template <int DH, int COUNT>
 __device__ __forceinline__ void load_keys(uint32_t to, uint32_t apart, const LongKeys& keys, int first, const bf16* from) {
     typedef LongPieces<DH, COUNT> Pieces;
@@ -99,7 +103,7 @@ __device__ __forceinline__ void load_keys(uint32_t to, uint32_t apart, const Lon
     load_keys<DH, COUNT>(to, apart, keys, first, piece_of_key<DH, COUNT>(keys, first));
 }
 
-// Brings rows from `first` of `from`, zeros from row `end` on.
+// Copies the rows of `from` from `first` on; zeros from row `end` on.
 template <int DH, int COUNT>
 __device__ __forceinline__ void load_rows(uint32_t to, const bf16* from, long long stride, int first, int end) {
     typedef LongPieces<DH, COUNT> Pieces;
@@ -118,7 +122,7 @@ __device__ __forceinline__ void load_rows(uint32_t to, const bf16* from, long lo
     });
 }
 
-// Rows of `a` (16·M) as the left sides of products over channels.
+// Rows of `a` (16·M) as left operands of products over channels.
 template <int DH, int M>
 __device__ __forceinline__ void long_left(uint32_t (&x)[M][DH / 16][4], uint32_t a) {
     constexpr int LD = DH + 8;
@@ -128,7 +132,8 @@ __device__ __forceinline__ void long_left(uint32_t (&x)[M][DH / 16][4], uint32_t
         for (int k = 0; k < DH / 16; ++k) load_tiles(x[m][k], a + 32 * k + 32 * m * LD);
 }
 
-// c[m] (16, 16) = rows of `x` (16·M) times 16 rows of `b`, added to what `start` says: c_ij = start + Σ_channel x_i b_j.
+// c[m] (16, 16) = rows of `x` (16·M) times 16 rows of `b`, plus `start`: c_ij = start + Σ_channel
+// x_i b_j.
 template <int DH, int M, typename F>
 __device__ __forceinline__ void long_scores(float (&c)[M][2][4], const uint32_t (&x)[M][DH / 16][4], uint32_t b, F start) {
 #pragma unroll
@@ -169,17 +174,17 @@ __device__ __forceinline__ void long_mix(float (&c)[M][DH / 8][4], const uint32_
     }
 }
 
-// Where queries from `first`, `query` of them this lane's first, see which keys.
+// Which keys the queries see: the warp's queries start at `first`, this lane's at `query`.
 struct LongSight {
     int first, rows, query, s, t;
     bool causal;
-    // Keys from `key` on that some query of the warp sees.
+    // The number of keys from `key` on that some query of the warp sees.
     __device__ __forceinline__ int after(int key) const { return (causal ? min(s + t, s + first + rows) : s + t) - key; }
     // Whether every query of the warp sees `count` keys from `key` on.
     __device__ __forceinline__ bool all(int key, int count) const {
         return key + count <= s + t && !(causal && key + count > s + first + 1);
     }
-    // Lets scores of (16·M, 16) with keys from `key` on be -∞ where the query does not see the key.
+    // Sets scores (16·M, 16), with keys from `key` on, to -∞ if the query does not see the key.
     template <int M>
     __device__ __forceinline__ void hide(float (&c)[M][2][4], int key) const {
         const int mine = key + threadIdx.x % 4 * 2;
@@ -195,10 +200,12 @@ struct LongSight {
     }
 };
 
-// What a warp of the forward pass has summed up: Σ_j 2^(scale · score_j - top) times value j, `o`, and times 1, `total`.
+// The sums of a warp of the forward pass: `o` = Σ_j 2^(scale · score_j - top) times value j, and
+// `total` = the same times 1.
 //
-// `top` is the greatest scale · score of the first tile only, so that later tiles need no maximum. Sums are as precise with any
-// `top` until they leave the range of `float`; then the block starts again and raises `top` tile by tile.
+// `top` is the greatest scale · score of the first tile only, so that later tiles need no maximum.
+// Sums have the same precision with any `top` unless they leave the range of `float`; then the
+// block starts again and raises `top` tile by tile.
 template <int DH, int M>
 struct LongSums {
     float o[M][DH / 8][4], top[M][2], total[M][2];
@@ -215,7 +222,7 @@ struct LongSums {
         }
     }
 
-    // Raises `top` to the greatest of (16·M) scores, of which each lane gives its own.
+    // Raises `top` to the greatest of (16·M) scores; each lane gives its own greatest.
     __device__ __forceinline__ void raise(const float (&greatest)[M][2], float scale) {
 #pragma unroll
         for (int m = 0; m < M; ++m)
@@ -250,7 +257,7 @@ struct LongSums {
         long_mix<DH, M>(o, w, b);
     }
 
-    // Whether this lane's sums are near the end of the range, or beyond.
+    // Whether this lane's sums are near the end of the range or beyond it.
     __device__ __forceinline__ bool beyond() const {
         bool any = false;
 #pragma unroll
@@ -259,7 +266,8 @@ struct LongSums {
     }
 };
 
-// Shared memory: two pairs of N keys and N values; the queries (64·M rows) lie over the second pair before and the output after.
+// Shared memory: two pairs of N keys and N values. At first the queries (64·M rows) occupy the
+// second pair; at the end the output does.
 template <int DH, int M, int N>
 __device__ __forceinline__ void long_forward(Rows q, Rows kv, Rows past, bf16* __restrict__ out, float* __restrict__ logs, int t,
                                              int s, int heads, int blocks, int causal, float scale) {
@@ -291,7 +299,8 @@ __device__ __forceinline__ void long_forward(Rows q, Rows kv, Rows past, bf16* _
             copies_end();
         }
         uint32_t stage = 0;
-        // a pointer that moves on takes fewer instructions than a new one a tile: here are registers for it
+        // advancing a pointer takes fewer instructions than computing a new one per tile, and
+        // registers suffice
         const bf16* next = piece_of_key<DH, N>(keys, 0);
         for (int first = 0; first < end; first += N) {
             wait_for_copies();
@@ -302,7 +311,7 @@ __device__ __forceinline__ void long_forward(Rows q, Rows kv, Rows past, bf16* _
             const bool all = sight.all(first, N);
             const int groups = min(N, sight.after(first) + 15) / 16;
             if (first == 0 || careful) {
-                // the first key is visible to every query: the maximum is finite
+                // the first key is visible to every query, so the maximum is finite
                 float greatest[M][2];
 #pragma unroll
                 for (int m = 0; m < M; ++m) greatest[m][0] = greatest[m][1] = -INFINITY;
@@ -362,7 +371,8 @@ __device__ __forceinline__ void long_forward(Rows q, Rows kv, Rows past, bf16* _
     }
 }
 
-// Writes two halves of a row of a gradient, turned back by `angles` (cosines, then sines, of its position) unless null.
+// Writes two halves of a row of a gradient, rotated back by `angles` (cosines, then sines) unless
+// null.
 template <int DH>
 __device__ __forceinline__ void write_turned(bf16* to, float (&c)[DH / 8][4], int half, int column, const float* angles) {
 #pragma unroll
@@ -380,8 +390,9 @@ __device__ __forceinline__ void write_turned(bf16* to, float (&c)[DH / 8][4], in
     }
 }
 
-// Gradients of the queries. Shared memory: two pairs of N keys and N values; before, the queries and the gradients of their outputs
-// (64·M rows each) lie from the second pair on. `root` is 1/√d_h.
+// Gradients of the queries. Shared memory: two pairs of N keys and N values; at first the queries
+// and the gradients of their outputs (64·M rows each) occupy the space from the second pair on.
+// `root` is 1/√d_h.
 template <int DH, int M, int N>
 __device__ __forceinline__ void long_backward_queries(Rows q, Rows kv, Rows past, Rows d_out, const float* __restrict__ logs,
                                                       const float* __restrict__ dots, const float* __restrict__ angles,
@@ -421,7 +432,7 @@ __device__ __forceinline__ void long_backward_queries(Rows q, Rows kv, Rows past
     long_left<DH, M>(x, a);
     long_left<DH, M>(y, a + 2 * ROWS * LD);
     float sums[M][DH / 8][4] = {};
-    // 16 keys from `key` on, which lie at `place`
+    // 16 keys from `key` on, stored at `place`
     auto group = [&](int key, uint32_t place, bool all) {
         float c[M][2][4], d[M][2][4];
         long_scores<DH, M>(c, x, as_columns + place);
@@ -471,9 +482,11 @@ __device__ __forceinline__ void long_backward_queries(Rows q, Rows kv, Rows past
         }
 }
 
-// Gradients of keys and values: of the new ones in `d_kv`, to which those of later calls, `d_present`, are added first; of the past
-// in `d_past` (n, s, 2·h·d_h), or in float in `partial` of the same shape. Shared memory: two pairs of N logs and N dots, two pairs
-// of N queries and N gradients of their outputs; before, the keys and the values (64·M rows each) lie from the second of those on.
+// Gradients of keys and values. For new keys they go to `d_kv`, with the gradients from later
+// calls, `d_present`, added first; for the past to `d_past` (n, s, 2·h·d_h), or in float to
+// `partial` of the same shape. Shared memory: two pairs of N logs and N dots, two pairs of N
+// queries and N gradients of their outputs; at first the keys and values (64·M rows each) occupy
+// the space from the second of the latter pairs on.
 template <int DH, int M, int N>
 __device__ __forceinline__ void long_backward_keys(Rows q, Rows kv, Rows past, Rows d_out, Rows d_present,
                                                    const float* __restrict__ logs, const float* __restrict__ dots,
@@ -493,7 +506,7 @@ __device__ __forceinline__ void long_backward_keys(Rows q, Rows kv, Rows past, R
     auto load_queries = [&](int first, uint32_t stage) {
         load_rows<DH, N>(stages + stage, queries, q.row, first, t);
         load_rows<DH, N>(stages + stage + APART, slopes, d_out.row, first, t);
-        // two numbers a query
+        // two numbers per query
 #pragma unroll
         for (int turn = 0; turn < 2 * N; turn += LONG_THREADS) {
             const int i = turn + threadIdx.x, row = first + i % N;
@@ -516,7 +529,8 @@ __device__ __forceinline__ void long_backward_keys(Rows q, Rows kv, Rows past, R
     long_left<DH, M>(x, a);
     long_left<DH, M>(y, a + 2 * ROWS * LD);
     float d_keys[M][DH / 8][4] = {}, d_values[M][DH / 8][4] = {};
-    // 16 queries, which lie at `place` and their numbers at `line`; the first of them is `ahead` rows before the lane's first key
+    // 16 queries stored at `place`, their numbers at `line`; the first is `ahead` rows before the
+    // lane's first key
     auto group = [&](uint32_t place, const float* line, int ahead, bool all) {
         float c[M][2][4], d[M][2][4];
         long_scores<DH, M>(c, x, as_columns + place);
@@ -562,7 +576,7 @@ __device__ __forceinline__ void long_backward_keys(Rows q, Rows kv, Rows past, R
         copies_end();
         const float* line = reinterpret_cast<const float*>(memory) + (stage ? 2 * N : 0) + column;
         if (causal && block.first + mine + 16 * M > s + first + 1) {
-            // from the first group of which some query sees a key of the warp
+            // from the first group in which some query sees a key of the warp
             for (int g = max(0, block.first + mine - s - first) / 16; g < N / 16; ++g)
                 group(stage + 32 * g * LD, line + 16 * g, key - s - first - 16 * g, false);
         } else {

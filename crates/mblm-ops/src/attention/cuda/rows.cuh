@@ -1,10 +1,10 @@
-// The inputs of attention: rows of tensors (n, t, ·) that may be parts of larger ones.
+// The inputs of attention: rows of tensors (n, t, ·), which may be parts of larger tensors.
 
 #pragma once
 
 #include "common.cuh"
 
-// Where the data begins, and elements from one sequence and from one row to the next.
+// Start of the data, and elements from one sequence and from one row to the next.
 template <typename T>
 struct RowsOf {
     const T* data;
@@ -13,6 +13,6 @@ struct RowsOf {
 };
 typedef RowsOf<bf16> Rows;
 
-// One input among the parameters of a kernel, and the argument that they make.
+// One input among a kernel's parameters, and the argument built from those parameters.
 #define ROWS(T, NAME) const T *NAME, long long NAME##_sequence, long long NAME##_row
 #define ROWS_OF(T, NAME) RowsOf<T>{NAME, NAME##_sequence, NAME##_row}

@@ -1,11 +1,13 @@
-// Attention over few keys (s + t ≤ 64, t ≤ 32) in bf16: one warp a head of a sequence, everything in one pass over the data.
+// Attention over few keys (s + t ≤ 64, t ≤ 32) in bf16: one warp per head of a sequence, one pass
+// over the data.
 //
-// A warp brings its queries, keys and values into shared memory, rotated on the way, multiplies on tensor cores with all scores
-// in registers, and writes whole rows. Nothing is kept for the backward pass, which computes the weights again. Tiles are padded
-// to 16 rows by reading one row of zeros in place of each missing row. KEYS is s + t rounded up to what the registers hold.
+// A warp copies its queries, keys and values to shared memory, rotating them on the way, multiplies
+// on tensor cores with all scores in registers, and writes whole rows. Nothing is kept for the
+// backward pass, which recomputes the weights. Tiles are padded to 16 rows by reading a row of
+// zeros for each missing row. KEYS is s + t rounded up to the number that the registers hold.
 //
-// Gradients of a past that all sequences share add up over the sequences that one warp takes in turn, and end in `partial`
-// (parts, s, 2·h·d_h); a second kernel sums the parts.
+// If all sequences share a past, a warp adds up its gradients over the sequences that it takes in
+// turn and writes them to `partial` (parts, s, 2·h·d_h); a second kernel sums the parts.
 
 #pragma once
 
@@ -24,7 +26,7 @@ __device__ __forceinline__ void turn_eight(uint4& a, uint4& b, const float (&cos
     }
 }
 
-// The tiles of a warp in shared memory, rows of LD elements: 0 stands for the row of zeros at the start.
+// A warp's tiles in shared memory, rows of LD elements. Offset 0 is the row of zeros at the start.
 template <int DH>
 struct ShortTiles {
     static constexpr int LD = DH + 8, CHUNKS = DH / 8, HALF = DH / 16;
@@ -35,8 +37,8 @@ struct ShortTiles {
         return shared_address(row < rows ? tile + row * LD : zeros);
     }
 
-    // Brings q, k, v and, with `d_out`, the gradient of the output (to `d`) of one sequence; writes the present rows to `present`,
-    // if given.
+    // Loads q, k, v and, if given, the gradient of the output, `d_out` (to `d`), of one sequence;
+    // writes the present rows to `present`, if given.
     __device__ __forceinline__ void load(int lane, const bf16* q_in, long long q_row, const bf16* kv_in, long long kv_row,
                                          const bf16* past, long long past_row, const bf16* d_out, long long d_row, bf16* d,
                                          const float* angles, bf16* present, int width) const {
@@ -113,7 +115,7 @@ struct ShortTiles {
         }
     }
 
-    // c (16, DH) += a (16, 16) times 16 rows of `b`, of which there are `rows`, from `first`.
+    // c (16, DH) += a (16, 16) times 16 of the `rows` rows of `b`, from row `first` on.
     __device__ __forceinline__ void mix(int lane, float (&c)[DH / 8][4], const uint32_t (&a)[4], const bf16* b, int first,
                                         int rows) const {
         const uint32_t from = row_or_zeros(b, first + row_of_a(lane), rows) + 2 * column_of_a(lane);
@@ -126,7 +128,8 @@ struct ShortTiles {
         }
     }
 
-    // Turns scores into e^(scale · (score - greatest)), 0 where the query sees no key; `total` gets the sums of the two rows.
+    // Turns scores into e^(scale · (score - greatest)), 0 for keys that the query does not see;
+    // `total` gets the sums of the two rows.
     template <int TILES>
     __device__ __forceinline__ void powers(int lane, float (&c)[2 * TILES][4], int first, int causal, float scale,
                                            float (&total)[2]) const {
@@ -156,7 +159,8 @@ struct ShortTiles {
     }
 };
 
-// Shared memory: the row of zeros, then each warp's q (t), k and v (s + t rows). `scale` is log2(e)/√d_h.
+// Shared memory: the row of zeros, then each warp's q (t), k and v (s + t rows). `scale` is
+// log2(e)/√d_h.
 template <int DH, int KEYS>
 __device__ __forceinline__ void short_forward(Rows q, Rows kv, Rows past, const float* __restrict__ angles,
                                               bf16* __restrict__ out, bf16* __restrict__ present, int n, int t, int s, int heads,
@@ -209,8 +213,9 @@ __device__ __forceinline__ void short_forward(Rows q, Rows kv, Rows past, const 
     }
 }
 
-// Shared memory: the row of zeros, then each warp's q (t), k and v (s + t), gradient of the output (t rows) and, with `partial`,
-// sums (s, 2, DH) in float. A warp takes one head of `each` sequences. Without `partial`, `d_past` (n, s, 2·h·d_h) gets the rows.
+// Shared memory: the row of zeros, then each warp's q (t), k and v (s + t), gradient of the output
+// (t rows) and, with `partial`, sums (s, 2, DH) in float. A warp takes one head of `each`
+// sequences. Without `partial`, the gradient of the past goes to `d_past` (n, s, 2·h·d_h).
 template <int DH, int KEYS>
 __device__ __forceinline__ void short_backward(Rows q, Rows kv, Rows past, Rows d_out,
                                                Rows d_present, const float* __restrict__ angles, bf16* __restrict__ d_q,
@@ -239,7 +244,8 @@ __device__ __forceinline__ void short_backward(Rows q, Rows kv, Rows past, Rows 
         tiles.load(lane, q.at(sequence, channel), q.row, kv.at(sequence, channel), kv.row, past.at(sequence, channel), past.row,
                    d_out.at(sequence, channel), d_out.row, d_tile, angles, nullptr, width);
         __syncwarp();
-        // weights and the gradients of scores, rounded: [queries][keys in eights][half of the queries]
+        // weights and the gradients of scores, rounded: [queries][keys in eights][half of the
+        // queries]
         uint32_t weights[QUERIES][2 * TILES][2], slopes[QUERIES][2 * TILES][2];
 #pragma unroll
         for (int i = 0; i < QUERIES; ++i) {

@@ -1,23 +1,25 @@
-//! Few keys: one warp a head of a sequence, all its rows in shared memory, nothing kept.
+//! Attention with few keys on CUDA: one warp per head of a sequence, all rows in shared memory.
+//!
+//! Nothing is kept for the backward pass.
 
 use candle_core::{Result, Tensor};
 
 use super::{Gradients, Inputs};
 use crate::cuda::{self, Kernel, Module};
 
-/// Queries up to which the kernels take a call.
+/// Most queries that the kernels support.
 pub(super) const QUERIES: usize = 32;
-/// Keys, past and new, up to which the kernels take a call.
+/// Most keys, past and new, that the kernels support.
 pub(super) const KEYS: usize = 64;
 
-/// Shared memory of a block, so that a multiprocessor has room for two at least.
+/// Shared memory of a block; a multiprocessor has room for at least two blocks.
 const SHARED: usize = 100 << 10;
 /// Most warps of a block.
 const WARPS: usize = 4;
-/// Warps that fill a large card several times over.
+/// Warps that fill a large GPU several times over.
 const ENOUGH_WARPS: usize = 1 << 14;
 
-/// Warps of a block and its shared memory, for warps that need `each` bytes beside a row of zeros.
+/// Warps and shared memory of a block, if a warp needs `each` bytes beside a row of zeros.
 fn block(head_dim: usize, each: usize) -> (usize, usize) {
     let zeros = 2 * line(head_dim);
     let warps = (SHARED.saturating_sub(zeros) / each).clamp(1, WARPS);
@@ -29,7 +31,7 @@ fn line(head_dim: usize) -> usize {
     head_dim + 8
 }
 
-/// The kernel's name for a number of keys.
+/// The kernel's name for this number of keys.
 fn name(kernel: &str, keys: usize) -> String {
     let registers = match keys {
         ..=16 => 16,
@@ -74,7 +76,7 @@ pub(super) fn backward(
     let d_q = cuda::empty(inputs.q.shape(), inputs.dtype(), inputs.q.device())?;
     let d_kv = cuda::empty(inputs.kv.shape(), inputs.dtype(), inputs.q.device())?;
     let angles = inputs.angles()?;
-    // sequences whose parts of the gradient of the past one warp sums
+    // the number of sequences whose gradients of the past one warp sums
     let each = match inputs.shares_past() {
         true => (sizes.sequences * sizes.heads / ENOUGH_WARPS).clamp(1, 16),
         false => 1,

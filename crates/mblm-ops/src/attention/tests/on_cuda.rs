@@ -1,8 +1,8 @@
-//! What only a CUDA device is asked: steep scores in bfloat16, parts of larger tensors, and how long calls take.
+//! Tests for CUDA only: steep scores in bfloat16, slices of larger tensors, and the time of calls.
 
 use super::*;
 
-/// Scores that rise after the first keys until powers of them leave the range of `f32`.
+/// Scores rise after the first keys until their powers leave the range of `f32`.
 #[test]
 fn steep_scores_on_cuda() -> Result<()> {
     let device = crate::cuda::device(0)?;
@@ -30,7 +30,7 @@ fn steep_scores_on_cuda() -> Result<()> {
     Ok(())
 }
 
-/// Parts of larger tensors, aligned or not, give on a CUDA device what copies of them give.
+/// On a CUDA device, aligned or unaligned slices give the same results as copies of them.
 #[test]
 fn inputs_on_cuda_may_be_parts_of_larger_tensors() -> Result<()> {
     let device = crate::cuda::device(0)?;
@@ -73,7 +73,8 @@ fn inputs_on_cuda_may_be_parts_of_larger_tensors() -> Result<()> {
     Ok(())
 }
 
-/// Prints how long forward and backward take at sizes of practice, in µs: the median of several groups of calls.
+/// Prints the time of forward and backward at practical sizes, in µs: the median of groups of
+/// calls.
 #[test]
 #[ignore = "measures, for `--ignored --nocapture` on a device that is otherwise idle"]
 fn times_on_cuda() -> Result<()> {
@@ -126,7 +127,8 @@ fn times_on_cuda() -> Result<()> {
             let saved = forward(&case.a, &q, &kv, past.as_ref(), case.start, None)?.saved;
             backward(&case.a, &q, &kv, past.as_ref(), case.start, None, saved, &d_out, None).map(|_| ())
         })?;
-        // pairs of a query and a key that it sees, and what moves at least: q and out, kv and present
+        // pairs of a query and a key that it sees, and the least memory traffic: q and out, kv and
+        // present
         let pairs = n as f64 * t as f64 * (s as f64 + (t as f64 + 1.0) / 2.0);
         let products = 4.0 * pairs * width as f64 / 1e6;
         let past_rows = case.past.map_or(0, |(n, rows)| n * rows);

@@ -1,4 +1,4 @@
-//! The backward pass over long sequences, a strip of keys a task.
+//! The backward pass over long sequences, one strip of keys per task.
 
 use std::ops::Range;
 
@@ -11,7 +11,7 @@ use crate::attention::cpu::problem::Problem;
 use crate::attention::cpu::rows::{Rows, Run};
 use crate::cpu::{Beta, Dims, Real, add_assign, dot, par_chunks, zeros};
 
-/// What all strips of the backward pass read, by head.
+/// The inputs of all strips of the backward pass, by head.
 struct Prepared<T> {
     /// Rotated and scaled queries (n, h, t, d_h).
     queries: Vec<T>,
@@ -21,21 +21,21 @@ struct Prepared<T> {
     deltas: Vec<T>,
 }
 
-/// What a strip of keys gives.
+/// The gradients from one strip of keys.
 struct StripGradients<T> {
-    /// Its keys.
+    /// The keys of the strip.
     keys: Range<usize>,
-    /// The first query that sees one of them.
+    /// The first query that sees one of the keys.
     first: usize,
-    /// Of the rotated and scaled queries from `first` on (t - first, d_h).
+    /// Gradient of the rotated and scaled queries from `first` on (t - first, d_h).
     d_q: Vec<T>,
-    /// Of its rotated keys (keys, d_h).
+    /// Gradient of the strip's rotated keys (keys, d_h).
     d_k: Vec<T>,
-    /// Of its values (keys, d_h).
+    /// Gradient of the strip's values (keys, d_h).
     d_v: Vec<T>,
 }
 
-/// Gradients of q, of kv and of the past, from output and statistics of [`forward`].
+/// The gradients of q, kv and the past, from the output and statistics of [`forward`].
 pub(in crate::attention::cpu) fn backward<T: Real>(
     p: &Problem<T>,
     tiles: Tiles,
@@ -100,7 +100,7 @@ fn prepare<T: Real>(p: &Problem<T>, out: &[T], d_out: &[T]) -> Prepared<T> {
     prepared
 }
 
-/// Rotated keys of a head and dout · out of its queries.
+/// Computes a head's rotated keys, and dout · out of its queries.
 #[multiversion(targets("x86_64+avx512f+avx512vl+fma", "x86_64+avx2+fma"))]
 fn prepare_head<T: Real>(p: &Problem<T>, head: usize, (out, d_out): (&[T], &[T]), keys: &mut [T], deltas: &mut [T]) {
     let (t, dh, width) = (p.sizes.queries, p.sizes.head_dim, p.sizes.width());
@@ -114,7 +114,7 @@ fn prepare_head<T: Real>(p: &Problem<T>, head: usize, (out, d_out): (&[T], &[T])
     }
 }
 
-/// Gradients that flow through the keys `range` of a head; `queries` rotated and scaled.
+/// The gradients through the keys `range` of a head; `queries` are rotated and scaled.
 fn backward_strip<T: Real>(
     p: &Problem<T>,
     tiles: Tiles,
@@ -181,7 +181,9 @@ fn backward_strip<T: Real>(
     gradients
 }
 
-/// `to` (d_h, count) from the first `count` rows of a head: the form that products take without packing it themselves.
+/// Transposes the first `count` rows of a head into `to` (d_h, count).
+///
+/// Products read this layout without packing it themselves.
 fn transpose<T: Real>(to: &mut [T], rows: Run<T>, count: usize, dh: usize) {
     for row in 0..count {
         for (to, value) in to[row..].iter_mut().step_by(count).zip(rows.row(row, dh)) {
@@ -190,7 +192,7 @@ fn transpose<T: Real>(to: &mut [T], rows: Run<T>, count: usize, dh: usize) {
     }
 }
 
-/// Turns scores into weights, and gradients of weights into gradients of scores.
+/// Turns scores into weights, and weight gradients into score gradients.
 #[multiversion(targets("x86_64+avx512f+avx512vl+fma", "x86_64+avx2+fma"))]
 fn gradient_tile<T: Real>(
     p: &Problem<T>,
@@ -223,7 +225,7 @@ fn gradient_tile<T: Real>(
     }
 }
 
-/// Adds the strips up, in order, and turns gradients of rotated rows into those of raw ones.
+/// Adds the strips in order and rotates their gradients back.
 fn gather<T: Real>(
     p: &Problem<T>,
     gradients: &[StripGradients<T>],
@@ -282,7 +284,7 @@ fn gather<T: Real>(
     (d_q, d_kv, d_past)
 }
 
-/// Adds the gradients of key `key` and its value, all heads of a sequence, to `to` (2·h·d_h).
+/// Adds the gradients of key `key` and its value, for all heads of a sequence, to `to` (2·h·d_h).
 fn add_key<'a, T: Real>(
     p: &Problem<T>,
     strips_of: impl Fn(usize) -> &'a [StripGradients<T>],

@@ -1,4 +1,4 @@
-//! The forward pass over long sequences, a block of queries a task.
+//! The forward pass over long sequences, one block of queries per task.
 
 use multiversion::multiversion;
 use rayon::prelude::*;
@@ -9,7 +9,7 @@ use crate::attention::cpu::problem::Problem;
 use crate::attention::cpu::rows::{Rows, maximum};
 use crate::cpu::{Beta, Dims, Real, par_chunks, sum, zeros};
 
-/// Output, present and statistics (n, h, t, 2).
+/// The output, the present and the statistics (n, h, t, 2).
 pub(in crate::attention::cpu) fn forward<T: Real>(p: &Problem<T>, tiles: Tiles) -> (Vec<T>, Vec<T>, Vec<T>) {
     let (n, t, heads, dh) = (p.sizes.sequences, p.sizes.queries, p.sizes.heads, p.sizes.head_dim);
     let width = p.sizes.width();
@@ -45,7 +45,7 @@ pub(in crate::attention::cpu) fn forward<T: Real>(p: &Problem<T>, tiles: Tiles) 
     (out, present, statistics)
 }
 
-/// The queries of a head from `first` on: as many as `out` (rows, d_h), zero before, holds.
+/// Computes the queries of a head from `first` on; `out` (rows, d_h) must be zero.
 fn forward_block<T: Real>(
     p: &Problem<T>,
     tiles: Tiles,
@@ -93,7 +93,9 @@ fn forward_block<T: Real>(
     }
 }
 
-/// Turns a tile of scores into e^(score - m), updates (m, l) of each row and rescales its output when m grew.
+/// Turns a tile of scores into e^(score - m).
+///
+/// Updates (m, l) of each row, and rescales the row's output if m grew.
 #[multiversion(targets("x86_64+avx512f+avx512vl+fma", "x86_64+avx2+fma"))]
 fn softmax_tile<T: Real>(p: &Problem<T>, tile: &Tile, scores: &mut [T], statistics: &mut [T], out: &mut [T]) {
     let rows = statistics
@@ -103,7 +105,7 @@ fn softmax_tile<T: Real>(p: &Problem<T>, tile: &Tile, scores: &mut [T], statisti
     for (row, ((statistics, out), scores)) in rows.enumerate() {
         let (seen, unseen) = scores[..tile.keys.len()].split_at_mut(tile.limit(p, row));
         unseen.fill(T::zero());
-        // the first tile always holds a key that the query sees, so that m is finite from then on
+        // the first tile always holds a key that the query sees, so m is finite from then on
         if seen.is_empty() {
             continue;
         }

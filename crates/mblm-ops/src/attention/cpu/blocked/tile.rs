@@ -1,4 +1,4 @@
-//! What both passes over long sequences share: the keys and values of a head, tiles of scores, and rotated queries.
+//! Parts of both passes over long sequences: heads, tiles of scores and rotated queries.
 
 use std::ops::Range;
 
@@ -8,15 +8,15 @@ use crate::attention::cpu::problem::Problem;
 use crate::attention::cpu::rows::Run;
 use crate::cpu::{Beta, Dims, Matrix, MatrixMut, Real, Threads, product_into};
 
-/// Rows that one task of the loops over rows takes.
+/// Rows per task of the loops over rows.
 pub(super) const ROWS: usize = 64;
 
-/// Row-major with `columns` columns.
+/// A row-major matrix with `columns` columns.
 pub(super) fn tile_of<T>(data: &[T], columns: usize) -> Matrix<'_, T> {
     Matrix::new(data, columns, 1)
 }
 
-/// The rows of a head.
+/// The rows of a head as a matrix.
 pub(super) fn rows_of<T>(run: Run<'_, T>) -> Matrix<'_, T> {
     Matrix::new(run.data, run.stride, 1)
 }
@@ -24,16 +24,16 @@ pub(super) fn rows_of<T>(run: Run<'_, T>) -> Matrix<'_, T> {
 /// One head of one sequence.
 pub(super) struct Head<'a, T> {
     pub(super) sequence: usize,
-    /// Among the heads of all sequences.
+    /// The head's index among the heads of all sequences.
     pub(super) index: usize,
     pub(super) past: (Run<'a, T>, Run<'a, T>),
     pub(super) new: (Run<'a, T>, Run<'a, T>),
-    /// How many past rows there are.
+    /// The number of past rows.
     pub(super) split: usize,
 }
 
 impl<'a, T: Real> Head<'a, T> {
-    /// Head `index` among those of all sequences; `keys` (n, t, …) rotated, its head's channels from `channel` on.
+    /// Head `index` among the heads of all sequences; its `keys` are rotated.
     pub(super) fn new(p: &Problem<'a, T>, index: usize, keys: Run<'a, T>, values: Run<'a, T>) -> Self {
         let (sequence, head) = (index / p.sizes.heads, index % p.sizes.heads);
         Self {
@@ -45,7 +45,7 @@ impl<'a, T: Real> Head<'a, T> {
         }
     }
 
-    /// Keys and values from key `key` on: as far as the past or the new rows go.
+    /// Keys and values from key `key` on, up to the end of the past or of the new rows.
     pub(super) fn rows(&self, key: usize) -> (Run<'a, T>, Run<'a, T>) {
         match key.checked_sub(self.split) {
             Some(row) => (self.new.0.from(row), self.new.1.from(row)),
@@ -54,7 +54,7 @@ impl<'a, T: Real> Head<'a, T> {
     }
 }
 
-/// Cuts a range of keys into tiles of at most `len` that lie in the past or in the new rows.
+/// Cuts a range of keys into tiles of at most `len` keys, each entirely past or entirely new.
 pub(super) fn key_tiles(range: Range<usize>, len: usize, past: usize) -> impl Iterator<Item = Range<usize>> {
     let mut from = range.start;
     std::iter::from_fn(move || {
@@ -68,14 +68,14 @@ pub(super) fn key_tiles(range: Range<usize>, len: usize, past: usize) -> impl It
     })
 }
 
-/// A tile of scores: which queries and keys it holds, and what hides some of them.
+/// A tile of scores: its queries, its keys, and which keys are hidden.
 pub(super) struct Tile<'a> {
-    /// Its first query.
+    /// The first query of the tile.
     pub(super) query: usize,
     pub(super) keys: Range<usize>,
     /// Elements from one row to the next.
     pub(super) stride: usize,
-    /// One number a key, 0 hides; none in the past.
+    /// One number per key, 0 hides it; `None` for past keys.
     pub(super) visible: Option<&'a [u8]>,
 }
 
@@ -99,7 +99,7 @@ impl<'a> Tile<'a> {
         }
     }
 
-    /// How many keys of the tile its row `row` sees.
+    /// The number of the tile's keys that row `row` sees.
     #[inline(always)]
     pub(super) fn limit<T: Real>(&self, p: &Problem<T>, row: usize) -> usize {
         p.limit(self.query + row)
@@ -117,7 +117,7 @@ impl<'a> Tile<'a> {
         }
     }
 
-    /// Dropout of `rows` rows of weights, or of the gradients of the weights after dropout.
+    /// Applies dropout to `rows` rows of weights, or of the gradients of the weights.
     pub(super) fn drop<T: Real>(&self, p: &Problem<T>, head: &Head<T>, rows: usize, weights: &mut [T]) {
         if p.a.dropout.is_some() {
             for (row, weights) in weights.chunks_mut(self.stride).take(rows).enumerate() {
@@ -133,7 +133,7 @@ pub(super) fn tile_product<T: Real>(c: &mut [T], stride: usize, beta: Beta<T>, d
     product_into(MatrixMut::new(c, stride), beta, dims, a, b, Threads::One);
 }
 
-/// Rotated and scaled queries of a head from row `first` on, to `out` (rows, d_h).
+/// Writes the rotated and scaled queries of a head from row `first` on to `out` (rows, d_h).
 #[multiversion(targets("x86_64+avx512f+avx512vl+fma", "x86_64+avx2+fma"))]
 pub(super) fn rotate_queries<T: Real>(p: &Problem<T>, head: usize, first: usize, out: &mut [T]) {
     let dh = p.sizes.head_dim;
