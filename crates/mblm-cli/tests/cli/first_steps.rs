@@ -121,6 +121,35 @@ fn runs_are_listed_and_compared() {
 }
 
 #[test]
+fn held_out_data_may_be_a_file() {
+    let scratch = Scratch::new();
+    let folder = scratch.path("all");
+    std::fs::create_dir(&folder).unwrap();
+    for name in ["a.txt", "b.txt", "held.txt"] {
+        std::fs::write(folder.join(name), book()).unwrap();
+    }
+    let held = folder.join("held.txt");
+    let data = format!("io.dataset_dir={}", str(&folder));
+    let args = ["train", str(scratch.config()), "--sample-bytes", "0", "--set", &data];
+    let held = ["--validation", str(&held), "--set", "io.dataset_args.held_out=null"];
+    let run = done(&[&args[..], &held].concat());
+    let bytes = book().len() as f64 / 1e3;
+    let said = format!(
+        "data: {:.2} kB to learn from, 100 % text; held out: {bytes:.2} kB for validation",
+        2.0 * bytes
+    );
+    assert!(run.stderr.contains(&said), "{said}: {}", run.stderr);
+    let both = [&args[..], &held[..2]].concat();
+    fails(&both, 2, &["validation", "held_out", "expected one of them"]);
+    let all = [
+        &args[..],
+        &["--validation", str(&folder), "--set", "io.dataset_args.held_out=null"],
+    ]
+    .concat();
+    fails(&all, 1, &["beside the validation data"]);
+}
+
+#[test]
 fn data_info_tells_kinds_and_splits() {
     let scratch = Scratch::new();
     for (name, content) in [

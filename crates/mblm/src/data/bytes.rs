@@ -9,10 +9,11 @@
 //! **Splits.** Folders or files whose names mark them as splits are the splits
 //! (`splits::named_splits`). Other data is split by position: of T bytes with the option `held_out`
 //! = s (default 0.05), the last H = ⌊s·T⌋ bytes are held out. The first ⌈H/2⌉ of them are the
-//! validation split, the rest the test split. With H = 0 neither exists.
+//! validation split, the rest the test split. With H = 0 neither exists. The option `validation`
+//! names a file or folder that is the validation split instead; the data without it is learned from.
 
 use std::ops::Range;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, PoisonError, Weak};
 
 use serde::Deserialize;
@@ -30,6 +31,7 @@ use crate::{Error, Result};
 #[serde(default, deny_unknown_fields)]
 struct Options {
     held_out: Option<f64>,
+    validation: Option<PathBuf>,
     text_field: Option<String>,
     skip_bad_lines: bool,
     raw: bool,
@@ -56,6 +58,7 @@ impl Opener {
     pub(crate) fn open(&self, args: &DatasetArgs) -> Result<Option<Arc<dyn Dataset>>> {
         let Options {
             held_out,
+            validation,
             text_field,
             skip_bad_lines,
             raw,
@@ -68,7 +71,11 @@ impl Opener {
             seeded_starts,
         };
         let name = format!("bytes ({} split of {})", args.split, args.dir.display());
-        let Some(Part { files, bytes }) = self.part(args, held_out, reading)? else {
+        let part = match validation {
+            Some(validation) => beside(args, held_out, &validation, &reading),
+            None => self.part(args, held_out, reading),
+        };
+        let Some(Part { files, bytes }) = part? else {
             return Ok(None);
         };
         let set = Sequential::new(files, bytes, args, sequence, &name)
@@ -123,6 +130,31 @@ impl Opener {
     }
 }
 
+/// Returns the bytes of a split if `validation` is the validation data: the rest of the data is the
+/// training split, and there is no test split.
+fn beside(args: &DatasetArgs, held_out: Option<f64>, validation: &Path, reading: &Reading) -> Result<Option<Part>> {
+    if held_out.is_some() {
+        return Err(Error::config(
+            "dataset_args: validation names the held-out data, and held_out holds out a share: expected one of them",
+        ));
+    }
+    let mut paths = match args.split {
+        Split::Train => regular_files(&args.dir)?,
+        Split::Validation => regular_files(validation)?,
+        Split::Test => return Ok(None),
+    };
+    if let (Split::Train, Ok(held)) = (args.split, validation.canonicalize()) {
+        paths.retain(|path| path.canonicalize().is_ok_and(|path| !path.starts_with(&held)));
+    }
+    if paths.is_empty() {
+        let message = "expected data to learn from beside the validation data, found none";
+        return Err(Error::file(&args.dir, message));
+    }
+    let files = Arc::new(Files::open(&paths, reading, args.on_opening.clone())?);
+    let bytes = 0..files.len();
+    Ok(Some(Part { files, bytes }))
+}
+
 /// Extends the error of a split shorter than one sample by the advice to raise `held_out`.
 pub fn too_short(error: Error, split: Split, held_out: Option<f64>) -> Error {
     match split {
@@ -136,8 +168,6 @@ pub fn too_short(error: Error, split: Split, held_out: Option<f64>) -> Error {
 
 #[cfg(test)]
 mod tests {
-    use std::path::Path;
-
     use super::*;
     use crate::task::TaskRegistry;
     use serde_json::json;

@@ -65,6 +65,10 @@ pub struct TrainArgs {
     #[arg(long, value_name = "N")]
     pub batch_size: Option<String>,
 
+    /// File or folder of held-out data: shorthand of --set io.dataset_args.validation=PATH
+    #[arg(long, value_name = "PATH")]
+    pub validation: Option<String>,
+
     /// Shorthand of --set io.name_model=NAME
     #[arg(long, value_name = "NAME")]
     pub name: Option<String>,
@@ -115,13 +119,12 @@ impl TrainArgs {
     /// All that changes values of the configuration: `--set`, and the shorthands of some keys.
     pub fn all_overrides(&self) -> Vec<String> {
         // a name is a text, whatever it looks like
-        let name = self
-            .name
-            .as_ref()
-            .map(|name| serde_json::Value::from(name.as_str()).to_string());
+        let text = |text: &String| serde_json::Value::from(text.as_str()).to_string();
+        let (name, validation) = (self.name.as_ref().map(text), self.validation.as_ref().map(text));
         let shorthands = [
             ("train.learning_rate", &self.lr),
             ("train.batch_size", &self.batch_size),
+            ("io.dataset_args.validation", &validation),
             ("io.name_model", &name),
         ];
         let shorthands: Vec<String> = shorthands
