@@ -324,8 +324,8 @@ fn end(error: &clap::Error) -> ! {
     }
 }
 
-/// Inserts `-m` before a model that is the first argument of a command with that option (`mblm
-/// generate runs/my-run`).
+/// Inserts `-m` before a model that is the first argument of a command with that option
+/// (`mblm generate runs/my-run`).
 fn model_first(mut arguments: Vec<OsString>, line: &clap::Command) -> Vec<OsString> {
     let [_, command, first, ..] = &arguments[..] else {
         return arguments;

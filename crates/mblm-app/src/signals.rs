@@ -1,5 +1,5 @@
-//! Signals such as Ctrl-C and termination: exit code 128 + N for signal N (130 and 143). In a
-//! conversation, Ctrl-C ends an answer; at the prompt it ends the program.
+//! Signals that end the program: exit code 128 + N for signal N, such as 130 for Ctrl-C and 143 for
+//! termination. In a conversation, Ctrl-C ends an answer; at the prompt it ends the program.
 
 use std::io;
 use std::sync::Arc;

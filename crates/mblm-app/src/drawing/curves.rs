@@ -10,7 +10,7 @@ use mblm::train::outputs::{LossKind, LossRow};
 /// A point of a curve: its position along the run, and its value.
 pub(crate) type Point = (f64, f64);
 
-/// What a run is drawn across.
+/// The quantity on the horizontal axis.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, clap::ValueEnum)]
 pub(crate) enum Across {
     /// Batches since the beginning

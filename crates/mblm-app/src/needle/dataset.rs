@@ -19,9 +19,9 @@
 //!
 //! **Patches.** A hierarchical model can answer only if the value begins in a later patch of its
 //! first stage than the patch in which the query's key ends. With patches of 8 bytes, `align: 8`
-//! ensures this: needle and query of the default formats are two patches each, `[key qxv` and `:
-//! 4821]↵`. Without alignment, the text between key and value in `query_format` must be at least
-//! one byte shorter than a patch.
+//! ensures this: needle and query of the default formats are two patches each, `[key qxv` and
+//! `: 4821]↵`. Without alignment, `query_format` needs at least p − 1 bytes of text between key and
+//! value for patches of p bytes.
 
 use std::sync::Arc;
 

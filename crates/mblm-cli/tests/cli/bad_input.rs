@@ -1,6 +1,6 @@
 //! Tests of mistakes: each gives one error with the place, the expected and the found value, and
-//! the right exit code. The full error texts are in `snapshots/`; `INSTA_UPDATE=always cargo test
-//! -p mblm-cli --test cli` rewrites them.
+//! the right exit code. The full error texts are in `snapshots/`;
+//! `INSTA_UPDATE=always cargo test -p mblm-cli --test cli` rewrites them.
 //!
 //! Longer than 450 lines: one short test for each kind of mistake.
 

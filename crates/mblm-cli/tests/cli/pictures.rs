@@ -1,5 +1,5 @@
-//! Images without questions: training on data set `pictures`, `mblm generate --pictures`, `mblm
-//! data check` of a folder of images.
+//! Images without questions: training on data set `pictures`, `mblm generate --pictures`,
+//! `mblm data check` of a folder of images.
 
 use std::fs;
 use std::path::{Path, PathBuf};

@@ -1,6 +1,5 @@
 //! Shared code of the tests: runs the command, holds a configuration that trains in a second, and
 //! trains one model for all tests.
-//! tests.
 
 use std::path::{Path, PathBuf};
 use std::sync::OnceLock;

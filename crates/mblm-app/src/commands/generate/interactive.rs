@@ -98,7 +98,7 @@ impl Input {
         match self {
             Self::Terminal(editor) => match editor.readline("> ") {
                 Ok(line) => {
-                    let _ = editor.add_history_entry(&line); // the history is only a convenience: an error is ignored
+                    let _ = editor.add_history_entry(&line); // only a convenience: ignore errors
                     Ok(Some(line.into_bytes()))
                 }
                 Err(ReadlineError::Eof | ReadlineError::Interrupted) => Ok(None),
