@@ -1,10 +1,9 @@
 //! The interface of commands, and the traits with which other crates extend the built-in commands.
 //!
-//! | trait | what it adds |
+//! | trait | purpose |
 //! |---|---|
 //! | [`Command`] | a command, or a subcommand of a [`Group`] |
-//! | [`TaskCommands`] | messages of the commands about a data set: a next step after training, the
-//! help of a check |
+//! | [`TaskCommands`] | messages of the commands about a data set: a next step after training, the help of a check |
 //! | [`GenerateMode`] | an output mode of `mblm generate`, with its own options and code |
 //! | [`RunKind`] | runs that train no byte model, recognized by a key of their configuration |
 //!

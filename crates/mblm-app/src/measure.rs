@@ -76,7 +76,7 @@ pub(crate) fn training(
         let seconds = start.elapsed().as_secs_f64();
         tick();
         if index == 0 {
-            begun = Instant::now(); // the first step allocates memory, starts threads and loads kernels
+            begun = Instant::now(); // memory, threads and kernels are ready
             continue;
         }
         steps.push(seconds);

@@ -38,7 +38,7 @@ pub(super) fn look() -> Vec<Library> {
 }
 
 fn loads(file: &str) -> bool {
-    // SAFETY: these libraries' initialisation has no preconditions; nothing is called in them.
+    // SAFETY: these libraries' initialization has no preconditions; nothing is called in them.
     unsafe { libloading::Library::new(file) }.is_ok()
 }
 
