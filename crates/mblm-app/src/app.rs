@@ -1,4 +1,4 @@
-//! The program: its commands, what they know of, and how it ends.
+//! The program `mblm`: registers commands, parses arguments, runs a command and sets the exit code.
 //!
 //! | exit code | meaning |
 //! |---|---|
@@ -57,7 +57,7 @@ struct GlobalArgs {
     quiet: bool,
 }
 
-/// The program `mblm` with blocks, data sets and commands of one's own beside the built-in ones.
+/// The program `mblm`, to which other crates add blocks, data sets and commands.
 ///
 /// ```no_run
 /// use std::process::ExitCode;
@@ -81,7 +81,7 @@ impl Default for App {
 }
 
 impl App {
-    /// All built-in blocks, data sets and commands.
+    /// Returns the program with all built-in blocks, data sets and commands.
     pub fn new() -> Self {
         let app = Self {
             entries: commands::builtin(),
@@ -116,18 +116,18 @@ impl App {
         self.entry(Entry::command(command))
     }
 
-    /// Adds a name that commands stand under.
+    /// Adds a group of commands.
     pub fn group(self, group: Group) -> Self {
         self.entry(Entry::Group(group))
     }
 
-    /// Adds what the commands say and do about a data set.
+    /// Adds the messages and next steps of a data set.
     pub fn task_commands(mut self, task: impl TaskCommands + 'static) -> Self {
         self.context.task_commands.push(Box::new(task));
         self
     }
 
-    /// Adds a way to write what a model generates.
+    /// Adds an output mode to `mblm generate`.
     pub fn generate_mode(mut self, mode: impl GenerateMode + 'static) -> Self {
         self.context.generate_modes.push(Box::new(mode));
         self
@@ -151,7 +151,7 @@ impl App {
         self
     }
 
-    /// The command line that all of it understands.
+    /// Returns the whole command line: global options and all commands.
     pub fn command_line(&self) -> clap::Command {
         let mut all = with_whole_paragraphs(GlobalArgs::augment_args(clap::Command::new("mblm")));
         for entry in &self.entries {
@@ -173,7 +173,7 @@ impl App {
         self.with_sections(all)
     }
 
-    /// The program with its commands listed by sections.
+    /// Returns the program with a help that lists its commands by section.
     fn with_sections(&self, program: clap::Command) -> clap::Command {
         let heading = |title: &str| {
             let style = program.get_styles().get_header();
@@ -214,8 +214,8 @@ impl App {
         with_whole_paragraphs(arguments.mut_args(typed_freely))
     }
 
-    /// Does what the arguments of this process ask for. Says on stderr what went wrong, and ends the process where they are not
-    /// understood.
+    /// Runs the command that the arguments of this process name. Prints errors to stderr; ends the
+    /// process if the arguments cannot be parsed.
     pub fn run(mut self) -> ExitCode {
         mblm::checkpoint::atomic::fail_points_from_environment();
         let line = self.command_line();
@@ -228,11 +228,12 @@ impl App {
         result.unwrap_or_else(|error| report(&error))
     }
 
-    /// Does what these arguments ask for, of which the first is the program's name. Starts no logging and reports no errors, so
-    /// that a test can call it.
+    /// Runs the command of these arguments; the first argument is the program's name. Does not
+    /// start logging or print errors, so tests can call it.
     ///
     /// # Errors
-    /// A [`clap::Error`] for arguments that are not understood and for help; whatever a command fails with.
+    /// A [`clap::Error`] if the arguments cannot be parsed or ask for help; otherwise the command's
+    /// error.
     pub fn try_run_from<I, T>(&mut self, args: I) -> Result<ExitCode>
     where
         I: IntoIterator<Item = T>,
@@ -252,7 +253,7 @@ impl App {
             Some((name, matches)) => (Some(first), name, matches),
             None => (None, first, matches),
         };
-        // the last one of a name: whoever registers a command again means another one
+        // the last one: a command that is registered again replaces the first
         let found = self
             .commands()
             .filter(|command| command.parent() == parent && command.name() == name);
@@ -263,8 +264,8 @@ impl App {
     }
 }
 
-/// The command with the sentences at the end of its help in one line a paragraph, so that they are wrapped once, to the width of the
-/// terminal. Indented lines stay as they are.
+/// Joins the lines of each paragraph at the end of the command's help, so that clap wraps the text
+/// only once, to the width of the terminal. Indented lines stay as they are.
 fn with_whole_paragraphs(command: clap::Command) -> clap::Command {
     let Some(help) = command.get_after_help().map(ToString::to_string) else {
         return command;
@@ -288,8 +289,8 @@ fn with_whole_paragraphs(command: clap::Command) -> clap::Command {
     command.after_help(joined)
 }
 
-/// Lets values of options begin with a hyphen, but for paths, of which none is meant so: a text is taken as it is, and a number that is out
-/// of its range is told from an option that does not exist.
+/// Allows option values that begin with a hyphen, except for paths. Text is then taken literally,
+/// and an out-of-range negative number is not reported as an unknown option.
 fn typed_freely(arg: Arg) -> Arg {
     let one_value = arg
         .get_num_args()
@@ -299,10 +300,10 @@ fn typed_freely(arg: Arg) -> Arg {
     arg.allow_hyphen_values(takes_any)
 }
 
-/// Ends the process with what is wrong with the arguments, or with the help that was asked for. What a number has to be is said in words of
-/// people.
+/// Prints the argument error or the requested help and ends the process. Errors of the standard
+/// library's number parsers are replaced by plainer ones.
 fn end(error: &clap::Error) -> ! {
-    /// What the standard library says of texts that are no numbers, and what is meant.
+    /// Error texts of the standard library's number parsers, and their replacements.
     const WORDS: [(&str, &str); 5] = [
         ("invalid digit found in string", "expected a whole number of at least 0"),
         ("number too large to fit in target type", "expected a smaller number"),
@@ -323,7 +324,8 @@ fn end(error: &clap::Error) -> ! {
     }
 }
 
-/// The arguments with `-m` before a model that stands first behind a command which has that option (`mblm generate runs/my-run`).
+/// Inserts `-m` before a model that is the first argument of a command with that option
+/// (`mblm generate runs/my-run`).
 fn model_first(mut arguments: Vec<OsString>, line: &clap::Command) -> Vec<OsString> {
     let [_, command, first, ..] = &arguments[..] else {
         return arguments;
@@ -357,7 +359,8 @@ fn global_args(matches: &ArgMatches) -> Result<GlobalArgs> {
     Ok(GlobalArgs::from_arg_matches(matches)?)
 }
 
-/// Logs go to stderr: warnings by default, more with `-v`, errors only with `-q`; `RUST_LOG` has the last word.
+/// Starts logging to stderr: warnings by default, more with `-v`, errors only with `-q`. `RUST_LOG`
+/// overrides these options.
 fn start_logging(global: &GlobalArgs) {
     let level = match (global.quiet, global.verbose) {
         (true, _) => "error",
@@ -371,13 +374,13 @@ fn start_logging(global: &GlobalArgs) {
         .with_env_filter(filter)
         .with_writer(std::io::stderr)
         .with_ansi(false)
-        // a log that cannot be written is no reason to end the work
+        // a log that cannot be written must not end the command
         .log_internal_errors(false)
         .event_format(PlainLine)
         .init();
 }
 
-/// A line of the log as the program's other messages are: `warning: …`.
+/// Formats log lines like the program's other messages: `warning: …`.
 struct PlainLine;
 
 impl<S, N> FormatEvent<S, N> for PlainLine
@@ -399,7 +402,7 @@ where
     }
 }
 
-/// The text of an error without the backtrace that the tensor library puts behind it where `RUST_BACKTRACE` is set.
+/// Removes the backtrace that the tensor library appends to an error if `RUST_BACKTRACE` is set.
 fn without_backtrace(text: &str) -> String {
     let is_frame = |line: &&str| {
         let line = line.trim_start();
@@ -410,9 +413,9 @@ fn without_backtrace(text: &str) -> String {
     lines.join("\n").trim_end().to_string()
 }
 
-/// Says what went wrong and gives the exit code for it.
+/// Prints an error and returns its exit code.
 fn report(error: &anyhow::Error) -> ExitCode {
-    // whoever read our output has gone: nothing is wrong, and there is nobody to tell
+    // a closed pipe: the reader of our output has ended, which is no error
     let gone = |cause: &(dyn Error + 'static)| {
         cause
             .downcast_ref::<std::io::Error>()

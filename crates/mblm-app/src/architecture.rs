@@ -7,7 +7,7 @@ use serde_json::{Value, json};
 
 use crate::output::{self, grouped};
 
-/// What each stage is, for `--json`.
+/// Describes each stage, for `--json`.
 pub(crate) fn stages(architecture: &Architecture) -> Vec<Value> {
     let model = architecture.model();
     let counts = architecture.parameter_counts();
@@ -26,7 +26,7 @@ pub(crate) fn stages(architecture: &Architecture) -> Vec<Value> {
         .collect()
 }
 
-/// The table of stages.
+/// Prints the table of stages.
 pub(crate) fn print(path: &Path, architecture: &Architecture) -> std::io::Result<()> {
     let model = architecture.model();
     let counts = architecture.parameter_counts();

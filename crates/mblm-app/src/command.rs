@@ -1,13 +1,13 @@
-//! What a command is, what it is given, and what a crate registers so that the commands there are know its data sets and runs.
+//! The interface of commands, and the traits with which other crates extend the built-in commands.
 //!
-//! | trait | what it adds |
+//! | trait | purpose |
 //! |---|---|
 //! | [`Command`] | a command, or a subcommand of a [`Group`] |
-//! | [`TaskCommands`] | what the commands say and do about a data set: a next step after training, the help of a check |
-//! | [`GenerateMode`] | a way of its own to write what a model generates: options and code of `mblm generate` |
-//! | [`RunKind`] | runs of another kind than a byte model's, told by a key of their configuration |
+//! | [`TaskCommands`] | messages of the commands about a data set: a next step after training, the help of a check |
+//! | [`GenerateMode`] | an output mode of `mblm generate`, with its own options and code |
+//! | [`RunKind`] | runs that train no byte model, recognized by a key of their configuration |
 //!
-//! A command reads its arguments with [`parse`] and asks its [`Context`] for everything that was registered.
+//! A command reads its arguments with [`parse`]. [`Context`] holds everything that was registered.
 
 use std::collections::HashMap;
 use std::path::{Path, PathBuf};
@@ -24,47 +24,48 @@ use crate::commands::train::args::TrainArgs;
 
 /// A command of the program.
 pub trait Command: Send + Sync {
-    /// The word that is typed.
+    /// The name on the command line.
     fn name(&self) -> &'static str;
 
-    /// The [`Group`] that it stands in; `None` for a command by itself.
+    /// The [`Group`] that it belongs to; `None` for a top-level command.
     fn parent(&self) -> Option<&'static str> {
         None
     }
 
-    /// The command that it stands behind in the list of all; `None` for the end.
+    /// The command that it follows in the list of commands; `None` puts it at the end.
     fn follows(&self) -> Option<&'static str> {
         None
     }
 
-    /// The part of the help that lists it; commands of a [`Group`] are listed with the group.
+    /// The section of the help that lists it; commands of a [`Group`] are listed with the group.
     fn section(&self) -> Section {
         Section::Other
     }
 
-    /// Adds its arguments and help to `command`, which has its name: `MyArgs::augment_args(command)` for arguments that derive
-    /// [`clap::Args`]. What was registered is in `context`.
+    /// Adds the arguments and the help to `command`, whose name is set:
+    /// `MyArgs::augment_args(command)` for arguments that derive [`clap::Args`]. `context` holds
+    /// everything that was registered.
     fn arguments(&self, command: clap::Command, context: &Context) -> clap::Command;
 
-    /// Does the work.
+    /// Runs the command.
     ///
     /// # Errors
-    /// The exit code follows the error: 2 for [`Usage`](crate::Usage) and [`mblm::Error::Config`], 3 for
-    /// [`mblm::Error::NotFinite`], else 1.
+    /// The exit code depends on the error: 2 for [`Usage`](crate::Usage) and
+    /// [`mblm::Error::Config`], 3 for [`mblm::Error::NotFinite`], else 1.
     fn run(&self, matches: &ArgMatches, context: &Context) -> Result<ExitCode>;
 }
 
-/// A part of the list of commands in the help.
+/// A section of the list of commands in the help.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[non_exhaustive]
 pub enum Section {
-    /// What a new user needs first.
+    /// The first commands of a new user.
     Start,
-    /// Models and what they predict.
+    /// Models and their predictions.
     Models,
     /// Data sets.
     Data,
-    /// What data sets are for.
+    /// Commands of single tasks.
     Tasks,
     /// The machine and the program itself.
     Machine,
@@ -73,7 +74,7 @@ pub enum Section {
 }
 
 impl Section {
-    /// All of them in the order of the help.
+    /// All sections in the order of the help.
     pub(crate) const ALL: [Self; 6] = [
         Self::Start,
         Self::Models,
@@ -83,7 +84,7 @@ impl Section {
         Self::Other,
     ];
 
-    /// The line above its commands.
+    /// The heading of the section.
     pub(crate) const fn title(self) -> &'static str {
         match self {
             Self::Start => "Start here",
@@ -96,30 +97,30 @@ impl Section {
     }
 }
 
-/// The arguments of a command, as it declared them.
+/// Parses the arguments of a command.
 ///
 /// # Errors
-/// `matches` are those of other arguments.
+/// `matches` come from other arguments than `A`.
 pub fn parse<A: FromArgMatches>(matches: &ArgMatches) -> Result<A> {
     Ok(A::from_arg_matches(matches)?)
 }
 
-/// A name that commands stand under: `mblm data …`.
+/// A group of commands: `mblm data …`.
 #[derive(Clone, Copy, Debug)]
 #[non_exhaustive]
 pub struct Group {
-    /// The word that is typed.
+    /// The name on the command line.
     pub name: &'static str,
-    /// One line about it.
+    /// One line of help.
     pub about: &'static str,
-    /// The command that it stands behind in the list of all; `None` for the end.
+    /// The command that it follows in the list of commands; `None` puts it at the end.
     pub follows: Option<&'static str>,
-    /// The part of the help that lists it.
+    /// The section of the help that lists it.
     pub section: Section,
 }
 
 impl Group {
-    /// A group at the end of the list.
+    /// Returns a group at the end of the list.
     pub const fn new(name: &'static str, about: &'static str) -> Self {
         Self {
             name,
@@ -129,14 +130,14 @@ impl Group {
         }
     }
 
-    /// The same in this part of the help.
+    /// Moves the group to this section of the help.
     #[must_use]
     pub const fn within(mut self, section: Section) -> Self {
         self.section = section;
         self
     }
 
-    /// The same behind the command of this name.
+    /// Puts the group after the command of this name.
     #[must_use]
     pub const fn behind(mut self, command: &'static str) -> Self {
         self.follows = Some(command);
@@ -144,7 +145,7 @@ impl Group {
     }
 }
 
-/// A line of the list of commands.
+/// An entry of the list of commands.
 pub(crate) enum Entry {
     Command(Box<dyn Command>),
     Group(Group),
@@ -155,7 +156,7 @@ impl Entry {
         Self::Command(Box::new(command))
     }
 
-    /// The word that stands in the list of all; `None` for a command of a group.
+    /// The name in the list of commands; `None` for a command of a group.
     pub(crate) fn name(&self) -> Option<&str> {
         match self {
             Self::Command(command) if command.parent().is_none() => Some(command.name()),
@@ -179,65 +180,65 @@ impl Entry {
     }
 }
 
-/// A command to try next, such as `generate` with ` --prompt TEXT`.
+/// A suggested next command, such as `generate` with ` --prompt TEXT`.
 #[derive(Clone, Copy, Debug)]
 #[non_exhaustive]
 pub struct NextStep {
-    /// What stands before `-m RUN`.
+    /// The command, before `-m RUN`.
     pub command: &'static str,
-    /// What stands behind it, with a blank before it; may be empty.
+    /// The options after `-m RUN`, with a leading space; may be empty.
     pub options: &'static str,
 }
 
 impl NextStep {
-    /// `mblm COMMAND -m RUN OPTIONS`.
+    /// Suggests `mblm COMMAND -m RUN OPTIONS`.
     pub const fn new(command: &'static str, options: &'static str) -> Self {
         Self { command, options }
     }
 }
 
-/// What the commands say and do about the data set of one name.
+/// The messages of the commands about one data set.
 pub trait TaskCommands: Send + Sync {
     /// The name, `io.dataset_id`.
     fn dataset(&self) -> &str;
 
-    /// What to try with a model that was trained on it.
+    /// The suggested next command for a model that was trained on it.
     fn next_step(&self) -> NextStep;
 
-    /// Whether what a model of it generates can be read as text: a finished run then shows some.
+    /// Whether a model trained on it generates readable text; a finished run then prints a sample.
     fn is_text(&self) -> bool {
         true
     }
 
-    /// What the help of `mblm data check` says of it.
+    /// The part of the help of `mblm data check` about it.
     fn check_help(&self) -> Option<CheckHelp> {
         None
     }
 }
 
-/// What the help of `mblm data check` says of a data set.
+/// The part of the help of `mblm data check` about one data set.
 #[derive(Clone, Copy, Debug)]
 #[non_exhaustive]
 pub struct CheckHelp {
-    /// A line of examples.
+    /// An example command line.
     pub example: &'static str,
-    /// What is looked at: a sentence that ends with a full stop.
+    /// The checks, in a sentence that ends with a full stop.
     pub text: &'static str,
 }
 
 impl CheckHelp {
-    /// An example and a sentence.
+    /// Takes an example and a sentence.
     pub const fn new(example: &'static str, text: &'static str) -> Self {
         Self { example, text }
     }
 }
 
-/// A way of its own to write what a model generates, chosen by an option of `mblm generate`.
+/// An output mode of `mblm generate`, chosen by an option.
 pub trait GenerateMode: Send + Sync {
     /// Adds its options to those of `mblm generate`.
     fn arguments(&self, command: clap::Command) -> clap::Command;
 
-    /// A line of examples for the help, such as `mblm generate -m RUN --pictures drawn`.
+    /// An example for the help, such as `mblm generate -m RUN --pictures drawn`.
     fn example(&self) -> &str;
 
     /// A paragraph for the end of the help, in lines of 110 characters.
@@ -246,41 +247,41 @@ pub trait GenerateMode: Send + Sync {
     /// Whether its option was given.
     fn is_asked(&self, matches: &ArgMatches) -> bool;
 
-    /// Generates and writes.
+    /// Generates samples and writes them.
     ///
     /// # Errors
     /// As [`Command::run`].
     fn run(&self, matches: &ArgMatches, context: &Context) -> Result<ExitCode>;
 }
 
-/// Runs of another kind than a byte model's.
+/// A kind of run that does not train a byte model.
 pub trait RunKind: Send + Sync {
-    /// The key at the top of its configurations that no others have.
+    /// A top-level key that only configurations of this kind have.
     fn key(&self) -> &str;
 
-    /// What such a run is of, for messages: `the CNN + LSTM baseline`.
+    /// The name of the model for messages: `the CNN + LSTM baseline`.
     fn name(&self) -> &str;
 
-    /// Which commands know it, for messages.
+    /// The commands that support this kind, for messages.
     fn commands(&self) -> &str;
 
-    /// What its losses are means over, in the singular: `answer`.
+    /// The unit over which losses are averaged, in the singular: `answer`.
     fn unit(&self) -> &str;
 
-    /// `mblm train` with a configuration of this kind.
+    /// Runs `mblm train` with a configuration of this kind.
     ///
     /// # Errors
     /// As [`Command::run`].
     fn train(&self, config: &Path, args: &TrainArgs, context: &Context) -> Result<ExitCode>;
 
-    /// The data set of a configuration of this kind.
+    /// Returns the data set of a configuration of this kind.
     ///
     /// # Errors
-    /// A configuration that cannot be read or used.
+    /// The configuration cannot be read or is invalid.
     fn data(&self, config: &Path, overrides: &[String], context: &Context) -> Result<IoConfig>;
 }
 
-/// What was registered, and how much is to be said: what a command knows of the program that it is part of.
+/// Everything that was registered, and the global options.
 pub struct Context {
     pub(crate) blocks: BlockRegistry,
     pub(crate) tasks: TaskRegistry,
@@ -289,58 +290,60 @@ pub struct Context {
     pub(crate) run_kinds: Vec<Box<dyn RunKind>>,
     pub(crate) program: clap::Command,
     pub(crate) quiet: bool,
-    /// Configurations that came through pipes.
+    /// Configurations that were read from pipes.
     pub(crate) streams: Mutex<HashMap<PathBuf, Arc<str>>>,
 }
 
 impl Context {
-    /// The blocks that models are built with.
+    /// The registered blocks.
     pub fn blocks(&self) -> &BlockRegistry {
         &self.blocks
     }
 
-    /// The data sets by name.
+    /// The registered data sets.
     pub fn tasks(&self) -> &TaskRegistry {
         &self.tasks
     }
 
-    /// Whether nothing but errors is to be said on stderr.
+    /// Whether stderr is for errors only.
     pub fn quiet(&self) -> bool {
         self.quiet
     }
 
-    /// All commands with their arguments, for completions.
+    /// The program with all commands and their arguments, for completions.
     pub fn program(&self) -> &clap::Command {
         &self.program
     }
 
-    /// What the commands know of a data set.
+    /// The messages about one data set, if any are registered.
     pub fn task_commands(&self, dataset: &str) -> Option<&dyn TaskCommands> {
         let mut all = self.task_commands.iter().rev();
         all.find(|task| task.dataset() == dataset).map(|task| &**task)
     }
 
-    /// All data sets that the commands know more of.
+    /// The messages about all data sets.
     pub fn all_task_commands(&self) -> impl Iterator<Item = &dyn TaskCommands> {
         self.task_commands.iter().map(|task| &**task)
     }
 
-    /// The ways of their own to write what a model generates.
+    /// The output modes of `mblm generate`.
     pub fn generate_modes(&self) -> impl Iterator<Item = &dyn GenerateMode> {
         self.generate_modes.iter().map(|mode| &**mode)
     }
 
-    /// The kind of run that a configuration file is of; `None` for a byte model's, and for a file that cannot be read.
+    /// The kind of run of a configuration file; `None` for byte models and for a file that cannot
+    /// be read.
     pub fn run_kind(&self, config: &Path) -> Option<&dyn RunKind> {
         let text = self.config_text(config).ok()?;
         let mut kinds = self.run_kinds.iter();
         kinds.find(|kind| has_key(&text, kind.key())).map(|kind| &**kind)
     }
 
-    /// The text of a configuration file; `-` is stdin. What can be read only once, such as a pipe, is remembered.
+    /// Returns the text of a configuration file; `-` is stdin. Text from a pipe is kept, since a
+    /// pipe can be read only once.
     ///
     /// # Errors
-    /// A file that cannot be read, or is no text.
+    /// The file cannot be read, or is not text.
     pub fn config_text(&self, path: &Path) -> mblm::Result<Arc<str>> {
         if path
             .metadata()
@@ -348,7 +351,7 @@ impl Context {
         {
             return Ok(read_text(path)?.into());
         }
-        // poisoned only by a panic while a text was put in
+        // poisoned only by a panic during an insertion
         let mut streams = self.streams.lock().unwrap_or_else(PoisonError::into_inner);
         if let Some(text) = streams.get(path) {
             return Ok(text.clone());

@@ -1,4 +1,4 @@
-//! Reading configurations, and checking in them what only the program can know: names, and what it can do.
+//! Reads configurations, and checks names and features that only the program knows.
 
 use std::path::{Path, PathBuf};
 
@@ -11,7 +11,8 @@ use mblm::model::{Model, without_kernels};
 use crate::command::Context;
 use crate::usage::Usage;
 
-/// Reads a configuration file. One that cannot be read is wrong usage, as is one that cannot be used.
+/// Reads a configuration file. A file that cannot be read is a usage error, and so is an invalid
+/// configuration.
 pub fn read(path: &Path, overrides: &[String], context: &Context) -> Result<Experiment> {
     if let Some(kind) = context.run_kind(path) {
         return Err(Usage(format!(
@@ -37,10 +38,10 @@ pub fn read(path: &Path, overrides: &[String], context: &Context) -> Result<Expe
     Ok(experiment)
 }
 
-/// Puts the home folder for a `~` at the beginning of the paths, and the values of environment variables (`$NAME`, `${NAME}`).
+/// Expands a leading `~` and environment variables (`$NAME`, `${NAME}`) in the paths.
 ///
 /// # Errors
-/// A variable that is not set: a folder of its name would be made.
+/// A variable is not set. (Otherwise a folder named after the variable would be created.)
 pub fn expand_paths(io: &mut IoConfig) -> Result<()> {
     for path in [&mut io.dataset_dir, &mut io.output_dir] {
         *path = expanded(path)?;
@@ -88,7 +89,7 @@ fn expanded(path: &Path) -> Result<PathBuf> {
     Ok(out.into())
 }
 
-/// What was read from a configuration file, where one that cannot be read is wrong usage.
+/// Turns the error of a configuration file that cannot be read into a usage error.
 pub fn usage<T>(read: mblm::Result<T>) -> Result<T> {
     read.map_err(|error| match error {
         mblm::Error::File { .. } => Usage(error.to_string()).into(),
@@ -96,17 +97,19 @@ pub fn usage<T>(read: mblm::Result<T>) -> Result<T> {
     })
 }
 
-/// Checks that the experiment's data set and blocks exist, without opening or building any.
+/// Checks that the experiment's data set and blocks exist, without opening the data or building a
+/// block.
 pub fn check_names(experiment: &Experiment, context: &Context) -> Result<()> {
     let name = experiment.io.dataset_id.as_str();
     if !context.tasks().names().any(|known| known == name) {
-        // fails on the name before it looks at anything else
+        // fails on the name before it opens anything
         context.tasks().open(name, &DatasetArgs::new("", Split::Train, 1))?;
     }
     Ok(experiment.params.architecture.clone().resolve(context.blocks())?)
 }
 
-/// Fails if the configuration is not one that this model was trained with, on the data set of this name, which `what` needs.
+/// Fails if the model cannot have been trained with this configuration on the data set `dataset`;
+/// `what` needs such a model.
 pub fn check_trained(experiment: &Experiment, model: &Model, dataset: &str, what: &str) -> Result<()> {
     if experiment.io.dataset_id != dataset {
         return Err(Usage(format!(
@@ -136,7 +139,7 @@ pub fn check_trained(experiment: &Experiment, model: &Model, dataset: &str, what
     }
 }
 
-/// Says so where bfloat16 products are asked for and this processor is no faster with them.
+/// Warns if bfloat16 products are requested and are not faster on this processor.
 pub fn warn_of_precision(precision: Precision, device: &Device) {
     if device.is_cpu() && precision == Precision::Bf16 && !mblm::bf16_is_fast() {
         tracing::warn!(
@@ -146,7 +149,7 @@ pub fn warn_of_precision(precision: Precision, device: &Device) {
     }
 }
 
-/// Says so where the device computes parts of a model without kernels of its own.
+/// Warns if the device has no kernels for parts of the model.
 pub fn warn_of_kernels(model: &ModelConfig, device: &Device) {
     for part in without_kernels(model, device) {
         tracing::warn!("{part}; computed by ordinary tensor operations, which are slower and need more memory");

@@ -1,4 +1,5 @@
-//! The command `mblm` as a library: its commands, with blocks, data sets and commands of one's own beside the built-in ones.
+//! The command `mblm` as a library. Other crates add blocks, data sets and commands to the built-in
+//! ones.
 //!
 //! ```no_run
 //! use std::process::ExitCode;
@@ -10,22 +11,22 @@
 //! }
 //! ```
 //!
-//! A command computes nothing: it reads arguments, shows progress, writes files and ends with an exit code. What a command of
-//! one's own needs for that is here:
+//! A command computes nothing itself: it reads arguments, shows progress, writes files and returns
+//! an exit code. These modules help to write one:
 //!
 //! | module | holds |
 //! |---|---|
-//! | [`command`] | what a command is and is given; what extends the commands there are |
-//! | [`options`] | options that several commands have: model, device, precision, split |
-//! | [`config`] | configurations of byte models, and checks of them that need the registries |
+//! | [`command`] | the interface of commands, and the traits that extend the built-in commands |
+//! | [`options`] | options that several commands share: model, device, precision, split |
+//! | [`config`] | reads configurations of byte models, and checks them against the registries |
 //! | [`run_folder`] | the folder of a run, and the configuration beside a model |
-//! | [`progress`] | bars on a terminal, plain lines elsewhere |
+//! | [`progress`] | progress bars on a terminal, plain lines elsewhere |
 //! | [`output`] | results to stdout, notes to stderr |
 //! | [`signals`] | Ctrl-C and termination |
-//! | [`patience`] | an end within a second of them, whatever is being computed |
-//! | [`device`] | from `--device` to a device |
-//! | `drawing` (feature `plot`) | letters and PNG files for drawings of one's own |
-//! | [`needle`] | the data set `needle`, and how many of its values a model finds |
+//! | [`patience`] | ends a command within a second of a signal |
+//! | [`device`] | opens the device of `--device` |
+//! | `drawing` (feature `plot`) | text and PNG files for figures |
+//! | [`needle`] | the data set `needle`, and a measurement of the values that a model finds |
 
 mod app;
 mod architecture;

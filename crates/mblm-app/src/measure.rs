@@ -1,8 +1,10 @@
-//! What is measured, and how: everything is timed by the clock, in turns, and told as median, smallest and largest.
+//! Measures the speed of training and generation in wall-clock time: median, smallest and largest
+//! of alternating repetitions.
 //!
-//! The limit is the speed of a plain matrix product as wide as the local stage: of `f32` on the CPU, whatever the precision, on a GPU in
-//! the precision of the training. A training step is forward, backward, clipping and Adam on bytes that are drawn anew for every step;
-//! product and step take turns, so that both see the same machine.
+//! The upper limit is the speed of a plain matrix product as wide as the local stage: in `f32` on
+//! the CPU, whatever the precision, and in the precision of training on a GPU. A training step is
+//! forward, backward, clipping and Adam on bytes that are drawn anew for every step. Products and
+//! steps alternate, so that both see the same load on the machine.
 
 use std::sync::Arc;
 use std::time::{Duration, Instant};
@@ -15,10 +17,10 @@ use mblm::machine::speed::{Product, Spread};
 use mblm::model::{Chunking, Mblm, Model, ModelBatch};
 use mblm::train::{Learner, Recipe};
 
-/// Fewest repetitions of anything.
+/// The smallest number of repetitions.
 const FEWEST: usize = 3;
 
-/// Bytes that no model can predict, the same in every run.
+/// Random bytes that no model can predict, the same in every run.
 pub(crate) struct Noise(u64);
 
 impl Noise {
@@ -26,7 +28,7 @@ impl Noise {
         Self(0x9e37_79b9_7f4a_7c15)
     }
 
-    /// Ids below 256, by xorshift.
+    /// Returns `count` ids below 256, by xorshift.
     pub(crate) fn ids(&mut self, count: usize) -> Vec<u32> {
         let byte = || {
             self.0 ^= self.0 << 13;
@@ -38,15 +40,15 @@ impl Noise {
     }
 }
 
-/// Speeds of training.
+/// The measured speed of training.
 pub(crate) struct Training {
-    /// Seconds of a step.
+    /// Seconds per step.
     pub(crate) step: Spread,
     /// FLOP/s of a plain matrix product.
     pub(crate) limit: Spread,
 }
 
-/// Trains on batches of `rows` samples of `len` bytes for about `time`, after one step to warm up.
+/// Trains for about `time` on batches of `rows` samples of `len` bytes, after one warm-up step.
 pub(crate) fn training(
     model: &Arc<Model>,
     (precision, chunking): (Precision, Chunking),
@@ -74,7 +76,7 @@ pub(crate) fn training(
         let seconds = start.elapsed().as_secs_f64();
         tick();
         if index == 0 {
-            begun = Instant::now(); // memory is taken from the system, threads are started, kernels loaded
+            begun = Instant::now(); // memory, threads and kernels are ready
             continue;
         }
         steps.push(seconds);
@@ -89,16 +91,17 @@ pub(crate) fn training(
     })
 }
 
-/// Speeds of generation, in bytes a second.
+/// The measured speed of generation, in bytes per second.
 pub(crate) struct Generation {
     pub(crate) prefill: Spread,
     /// One stream.
     pub(crate) one: Spread,
-    /// Several streams, all of them together.
+    /// Several streams together.
     pub(crate) several: Spread,
 }
 
-/// Reads `prompt` ids and goes on for `count` more, one stream and `streams` in turns, for about `time`.
+/// Reads `prompt` ids and generates `count` more for about `time`, alternating between one stream
+/// and `streams`.
 pub(crate) fn generation(
     model: &Arc<Mblm>,
     (prompt, count, streams): (usize, usize, usize),
@@ -137,7 +140,8 @@ pub(crate) fn generation(
     })
 }
 
-/// Bytes a second, all streams of all shards together. What the next byte is does not matter: a drawn one costs nothing.
+/// Returns bytes per second over all streams of all shards. The next byte is a random one, which
+/// costs nothing.
 fn decode(generator: &Generator, mut shards: Vec<GeneratorState>, ids: &[u32]) -> Result<f64> {
     let streams: usize = shards.iter().map(GeneratorState::streams).sum();
     let threads = ShardThreads::new(shards.len())?;
@@ -145,7 +149,7 @@ fn decode(generator: &Generator, mut shards: Vec<GeneratorState>, ids: &[u32]) -
     let results = threads.side_by_side(&mut shards, |shard| -> Result<()> {
         for id in ids {
             let logits = generator.step(shard, &vec![*id; shard.streams()])?;
-            // what a sampler reads
+            // the logits that a sampler would read
             logits.to_dtype(DType::F32)?.to_vec2::<f32>()?;
         }
         Ok(())

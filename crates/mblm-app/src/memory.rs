@@ -1,4 +1,4 @@
-//! The memory that a training step may take, and what it therefore computes at once.
+//! The memory limit of a training step, and the chunks that follow from it.
 
 use anyhow::Result;
 use candle_core::Device;
@@ -8,13 +8,13 @@ use mblm::train::{Workload, chunking_for, memory_limit};
 
 use crate::output::{self, grouped};
 
-/// What a step of the experiment computes at once on this device.
+/// Returns the chunks in which a step of the experiment is computed on this device.
 pub(crate) fn chunking(experiment: &Experiment, device: &Device) -> Result<Chunking> {
     let limit = memory_limit(experiment.train.memory, device)?;
     Ok(chunking_for(&Workload::of(experiment, device), limit)?)
 }
 
-/// Says in which chunks a step is computed, if it is not computed at once.
+/// Logs the chunks in which a step is computed, unless the step is computed at once.
 pub(crate) fn print_chunks(work: &Workload<'_>) -> std::io::Result<()> {
     if let Some(positions) = work.chunking.positions {
         let all = work.positions();

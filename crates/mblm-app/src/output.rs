@@ -1,11 +1,11 @@
-//! What is printed: results to stdout, as JSON with a schema version or as text, and notes to stderr.
+//! Prints results to stdout, as JSON with a schema version or as text, and notes to stderr.
 
 use std::io::{self, Write};
 
 pub use mblm::task::grouped;
 use serde_json::{Map, Value, json};
 
-/// The version of the JSON that `--json` prints; a change of meaning raises it.
+/// The version of the JSON of `--json`; it is raised if the meaning of a key changes.
 const SCHEMA_VERSION: u64 = 1;
 
 /// Prints an object as JSON with `schema_version` first.
@@ -20,7 +20,8 @@ pub fn json(value: Value) -> io::Result<()> {
     line(&text)
 }
 
-/// Objects and lists of them over several lines, two spaces a level; a list of numbers and texts in one.
+/// Formats JSON over several lines, two spaces per level; a list of numbers and strings stays on
+/// one line.
 fn write_value(value: &Value, level: usize, out: &mut String) {
     let (open, close, items): (_, _, Vec<(String, &Value)>) = match value {
         Value::Object(fields) if !fields.is_empty() => {
@@ -51,17 +52,17 @@ pub fn line(text: &str) -> io::Result<()> {
     out.flush()
 }
 
-/// Says a line on stderr. That nobody listens there any more is no reason to end the work, so errors are passed over.
+/// Prints a line to stderr. Errors are ignored: nobody reading stderr is no reason to stop.
 pub fn note(text: &str) {
     let _ = writeln!(io::stderr().lock(), "{text}");
 }
 
-/// A number of bytes for people: 1.5 GiB.
+/// Formats a number of bytes: 1.5 GiB.
 pub fn bytes(number: u64) -> String {
     indicatif::BinaryBytes(number).to_string()
 }
 
-/// The first problems of so many in all, and how many are left.
+/// Lists the first problems, and the number of the others of `all`.
 pub fn listed(problems: impl ExactSizeIterator<Item = String>, all: usize) -> impl Iterator<Item = String> {
     let more = match all - problems.len() {
         0 => None,

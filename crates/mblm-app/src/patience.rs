@@ -1,7 +1,7 @@
-//! How long a command that has nothing to save may go on after a signal: a second.
+//! Ends a command that has nothing to save within a second of a signal.
 //!
-//! Work is done in chunks, and most commands look between two chunks whether to end. Where a chunk takes longer, a thread ends the
-//! program.
+//! Work is done in chunks, and most commands check for a signal between two chunks. If a chunk
+//! takes longer than a second, a thread ends the program.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -10,21 +10,22 @@ use std::time::{Duration, Instant};
 use crate::output::note;
 use crate::signals::Signals;
 
-/// From the signal to the end.
+/// The time from the signal to the end of the program.
 const PATIENCE: Duration = Duration::from_millis(800);
-/// How often the thread looks.
+/// How often the thread checks for a signal.
 const LOOK: Duration = Duration::from_millis(50);
 
-/// While this lives, the program ends soon after a signal, whatever it is at.
+/// A guard: while it lives, the program ends within a second of a signal.
 pub struct Patience {
     over: Arc<AtomicBool>,
 }
 
 impl Patience {
-    /// Begins to watch. `done` says what has been done when the program is ended.
+    /// Starts the watching thread. `done` describes the finished work when the thread ends the
+    /// program.
     ///
     /// # Errors
-    /// There are no threads left.
+    /// The thread cannot be started.
     pub fn with(signals: &Signals, done: impl Fn() -> String + Send + 'static) -> std::io::Result<Self> {
         let over = Arc::new(AtomicBool::new(false));
         let (signals, is_over) = (signals.clone(), over.clone());

@@ -1,14 +1,14 @@
-//! Bits per byte by position in the context: a table with a bar for each row, and the same for programs.
+//! Bits per byte by position in the context, as a table with a bar for each row or as JSON.
 
 use std::ops::Range;
 
 use mblm::eval::Score;
 use serde_json::{Value, json};
 
-/// Columns of the longest bar in the table by position.
+/// The length of the longest bar, in columns.
 const BAR_COLUMNS: f64 = 40.0;
 
-/// The table by position, with a bar for each row; no lines for no rows.
+/// Returns the lines of the table; none if there are no rows.
 pub(crate) fn lines(rows: &[(Range<usize>, Score)]) -> Vec<String> {
     let most = rows.iter().map(|(_, score)| score.bits_per_byte()).fold(0.0, f64::max);
     let mut lines = Vec::with_capacity(rows.len() + 1);
@@ -24,14 +24,14 @@ pub(crate) fn lines(rows: &[(Range<usize>, Score)]) -> Vec<String> {
             1 => positions.start.to_string(),
             _ => format!("{}-{}", positions.start, positions.end - 1),
         };
-        // at most BAR_COLUMNS; what is not a number becomes 0
+        // at most BAR_COLUMNS; NaN becomes 0
         let bar = "█".repeat((bits / most * BAR_COLUMNS).round() as usize);
         format!("{:>14} {bits:>14.4}  {name:<15} {bar}", score.bytes)
     }));
     lines
 }
 
-/// The same as [`lines`] for programs.
+/// Returns the rows as JSON.
 pub(crate) fn json(rows: &[(Range<usize>, Score)]) -> Value {
     let rows = rows.iter().map(|(positions, score)| {
         json!({

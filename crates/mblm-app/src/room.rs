@@ -1,4 +1,4 @@
-//! Whether a training step fits into the memory there is, before anything of it is made.
+//! Checks whether a training step fits into memory, before anything is allocated.
 
 use candle_core::Device;
 
@@ -7,14 +7,14 @@ use mblm::machine::memory::room;
 use mblm::train::{MemoryEstimate, Workload};
 use mblm::{Error, Result};
 
-/// Steps that take fewer bytes are not compared with the memory there is.
+/// Steps below this number of bytes are not checked.
 const SMALL: u64 = 64 << 20;
 
-/// Fails where a step of `work`, with the model, takes more than the memory there is: on the CPU the process would be ended in the middle. A
-/// GPU says so itself.
+/// Fails if a step of `work`, including the model, needs more memory than is available on the CPU,
+/// where the system would kill the process during training. A GPU reports the error itself.
 ///
 /// # Errors
-/// Names what is needed, what there is, what takes most and which settings lower that.
+/// Gives the memory needed and available, the largest consumers, and the settings that lower them.
 pub(crate) fn check_room(work: &Workload<'_>, device: &Device) -> Result<()> {
     let estimate = MemoryEstimate::of(work);
     let needed = estimate.total();

@@ -1,4 +1,5 @@
-//! Ctrl-C, termination and the like: exit codes 130, 143, 128 + N for signal N; in a conversation Ctrl-C ends an answer, and at the prompt the program.
+//! Signals that end the program: exit code 128 + N for signal N, such as 130 for Ctrl-C and 143 for
+//! termination. In a conversation, Ctrl-C ends an answer; at the prompt it ends the program.
 
 use std::io;
 use std::sync::Arc;
@@ -9,17 +10,18 @@ use signal_hook::consts::{SIGHUP, SIGUSR1, SIGUSR2, SIGXCPU};
 use signal_hook::consts::{SIGINT, SIGTERM};
 use signal_hook::{flag, low_level};
 
-/// Signals that end the program in good order, beside Ctrl-C: termination, a terminal or connection that was closed, and what batch
-/// systems send before a job's time is over.
+/// Signals other than Ctrl-C that end the program cleanly: termination, a closed terminal or
+/// connection, and the signals that batch systems send before a job's time limit.
 #[cfg(unix)]
 const ENDING: [i32; 5] = [SIGTERM, SIGHUP, SIGUSR1, SIGUSR2, SIGXCPU];
 #[cfg(not(unix))]
 const ENDING: [i32; 1] = [SIGTERM];
 
-/// Whether whoever began this process has it ignore a signal, as `nohup` does with SIGHUP.
+/// Whether the parent process made this process ignore a signal, as `nohup` does with SIGHUP.
 #[cfg(unix)]
 fn is_ignored(signal: i32) -> bool {
-    // SAFETY: all zeros is a value of this plain struct, and a null action only asks for the one that is set
+    // SAFETY: all zeros is a value of this plain struct, and a null action only asks for the one
+    // that is set
     unsafe {
         let mut action: libc::sigaction = std::mem::zeroed();
         libc::sigaction(signal, std::ptr::null(), &raw mut action) == 0 && action.sa_sigaction == libc::SIG_IGN
@@ -30,30 +32,31 @@ fn is_ignored(_: i32) -> bool {
     false
 }
 
-/// Signals of which a second one ends the program at once: those that people send. Others come several times by themselves: SIGHUP from a
-/// terminal and from the shell in it, SIGXCPU every second.
+/// Signals that end the program at once if they come twice: people send them. Other signals repeat
+/// by themselves: SIGHUP comes from a terminal and from its shell, SIGXCPU every second.
 const INSISTING: [i32; 2] = [SIGINT, SIGTERM];
 
-/// Notes the first signal so that the work can end in good order; a second Ctrl-C or termination ends the program at once.
+/// Records the first signal so that the work can end cleanly; a second Ctrl-C or termination ends
+/// the program at once.
 #[derive(Clone)]
 pub struct Signals {
     /// Set by the first signal.
     pub stop: Arc<AtomicBool>,
     received: Arc<AtomicI32>,
-    /// Set by the first signal of those of which a second one ends the program.
+    /// Set by the first signal of [`INSISTING`].
     insisted: Arc<AtomicBool>,
-    /// Set while a signal ends the program at once and in good order, as nothing is being done.
+    /// Set while the program waits for input: a signal then ends the program at once and cleanly.
     idle: Arc<AtomicBool>,
 }
 
 impl Signals {
-    /// Begins to listen.
+    /// Starts to listen.
     pub fn listen() -> io::Result<Self> {
         Self::listen_with(128 + SIGINT)
     }
 
-    /// Begins to listen for a conversation, in which [`idle`](Self::idle) says that a line is waited for: Ctrl-C then ends the
-    /// program with exit code 0, termination with 143.
+    /// Starts to listen for a conversation. While the program is [`idle`](Self::idle), Ctrl-C ends
+    /// it with exit code 0, and termination with 143.
     pub fn listen_in_conversation() -> io::Result<Self> {
         Self::listen_with(0)
     }
@@ -69,14 +72,14 @@ impl Signals {
             flag::register_conditional_shutdown(signal, when_idle, idle.clone())?;
             let insists = INSISTING.contains(&signal);
             if insists {
-                // registered before the handler: does nothing until the flag is set by the first signal
+                // registered before the handler, so that it does nothing on the first signal
                 flag::register_conditional_shutdown(signal, 128 + signal, insisted.clone())?;
             }
             let (stop, received, insisted) = (stop.clone(), received.clone(), insisted.clone());
             // SAFETY: the handler only stores into atomics, which is async-signal-safe
             unsafe {
                 low_level::register(signal, move || {
-                    // the first one says how the program ends
+                    // the first signal determines the exit code
                     let _ = received.compare_exchange(0, signal, Ordering::Relaxed, Ordering::Relaxed);
                     insisted.fetch_or(insists, Ordering::Relaxed);
                     stop.store(true, Ordering::Relaxed);
@@ -91,17 +94,17 @@ impl Signals {
         })
     }
 
-    /// Says whether a signal may end the program at once.
+    /// Sets whether a signal may end the program at once.
     pub fn idle(&self, idle: bool) {
         self.idle.store(idle, Ordering::Relaxed);
     }
 
-    /// Whether a signal asked for an end.
+    /// Whether a signal has asked the program to stop.
     pub fn stopped(&self) -> bool {
         self.stop.load(Ordering::Relaxed)
     }
 
-    /// Whether Ctrl-C came, which is forgotten with that; termination is not.
+    /// Returns whether Ctrl-C came, and forgets it. Termination is not forgotten.
     pub fn take_interrupt(&self) -> bool {
         let came = self
             .received
@@ -113,7 +116,7 @@ impl Signals {
         came.is_ok()
     }
 
-    /// The exit code of the signal that was received, if any.
+    /// The exit code of the received signal, if any.
     pub fn exit_code(&self) -> Option<u8> {
         match self.received.load(Ordering::Relaxed) {
             0 => None,

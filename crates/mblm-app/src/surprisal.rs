@@ -1,11 +1,14 @@
-//! Bytes with their surprisal, as they are scored: JSON Lines, or text with a colour for each character.
+//! Writes bytes with their surprisal while they are scored: JSON Lines, or text with a color for
+//! each character.
 //!
-//! A line is `{"offset":0,"byte":73,"bits":1.234,"position":17,"file":"book.txt"}`: place in the file (in the samples of a
-//! split), value, −log₂ p, bytes of context. A special id of a data set stands as its number; a weight other than 1 has a
-//! key `weight`, and what does not count has no line.
+//! A line is `{"offset":0,"byte":73,"bits":1.234,"position":17,"file":"book.txt"}`: offset in the
+//! file (or in the samples of a split), value, −log₂ p, bytes of context. A special id of a data
+//! set is written as its number. A weight other than 1 adds a key `weight`. Bytes that do not count
+//! have no line.
 //!
-//! In colour, a character has the sum of the bits of its bytes. What is no printable text is written as `\x..`, and a
-//! newline that has a colour as ↵ before it. The colours are those of 256-colour terminals.
+//! In colored text, the bits of a character are the sum over its bytes. Bytes that are not
+//! printable text are written as `\x..`, and a newline with a color is preceded by ↵. The colors
+//! are the 256 terminal colors.
 
 use std::io::{self, Write};
 
@@ -13,32 +16,32 @@ use mblm::bytes::Utf8State;
 use mblm::eval::ByteScore;
 use serde_json::Value;
 
-/// Backgrounds of characters, by the bits from which on they are used.
+/// Background colors, each with the smallest number of bits that it marks.
 const LEVELS: [(f64, u8); 6] = [(1.0, 22), (2.0, 28), (4.0, 100), (6.0, 130), (9.0, 124), (13.0, 196)];
 
-/// The foreground on all of them.
+/// The foreground color on all of them.
 const FOREGROUND: u8 = 231;
 
 /// Writes bytes with their surprisal to `out`.
 pub(crate) enum Surprisal<W: Write> {
-    /// One JSON object a line.
+    /// One JSON object per line.
     Lines {
         out: W,
-        /// The end of every line: what the bytes belong to.
+        /// The end of every line: the file or split of the bytes.
         source: String,
     },
-    /// Coloured text.
+    /// Colored text.
     Text(Text<W>),
 }
 
 impl<W: Write> Surprisal<W> {
-    /// JSON Lines.
+    /// Writes JSON Lines.
     pub(crate) fn lines(out: W) -> Self {
         let source = String::new();
         Self::Lines { out, source }
     }
 
-    /// Coloured text.
+    /// Writes colored text.
     pub(crate) fn text(out: W) -> Self {
         Self::Text(Text {
             out,
@@ -49,7 +52,8 @@ impl<W: Write> Surprisal<W> {
         })
     }
 
-    /// Begins a file or split: `kind` is its key in JSON. Coloured text says its name if it is one of several.
+    /// Starts a file or split; `kind` is its key in JSON. Colored text shows its name if there are
+    /// several.
     pub(crate) fn begin(&mut self, kind: &str, name: &str, one_of_several: bool) -> io::Result<()> {
         match self {
             Self::Lines { source, .. } => *source = format!(",\"{kind}\":{}}}", Value::from(name)),
@@ -59,7 +63,7 @@ impl<W: Write> Surprisal<W> {
         Ok(())
     }
 
-    /// Writes bytes, and passes them on at once.
+    /// Writes bytes and flushes them.
     pub(crate) fn write(&mut self, bytes: &[ByteScore]) -> io::Result<()> {
         match self {
             Self::Lines { out, source } => {
@@ -77,7 +81,7 @@ impl<W: Write> Surprisal<W> {
         }
     }
 
-    /// Ends a file or split; coloured text then ends with its line.
+    /// Ends a file or split; colored text then ends its line.
     pub(crate) fn end(&mut self) -> io::Result<()> {
         if let Self::Text(text) = self {
             text.flush_begun()?;
@@ -93,7 +97,7 @@ impl<W: Write> Surprisal<W> {
 }
 
 fn write_line(out: &mut impl Write, byte: &ByteScore, source: &str) -> io::Result<()> {
-    // a number that JSON does not know becomes null
+    // JSON has no NaN or infinity: they become null
     let number = |number: f64| Value::from((number * 1e6).round() / 1e6);
     write!(
         out,
@@ -109,15 +113,15 @@ fn write_line(out: &mut impl Write, byte: &ByteScore, source: &str) -> io::Resul
     writeln!(out, "{source}")
 }
 
-/// Text in colour, character by character.
+/// Colored text, character by character.
 pub(crate) struct Text<W: Write> {
     out: W,
     state: Utf8State,
-    /// The bytes of a character that is not complete, with their bits.
+    /// The bytes of an incomplete character, with their bits.
     begun: Vec<(u8, f64)>,
-    /// The background in force.
+    /// The current background.
     level: Option<u8>,
-    /// Whether nothing stands on the line yet.
+    /// Whether the line is still empty.
     line_begins: bool,
 }
 
@@ -151,7 +155,7 @@ impl<W: Write> Text<W> {
                 if color.is_some() {
                     self.put(color, "↵")?;
                 }
-                self.color(None)?; // or the rest of the line has it too
+                self.color(None)?; // otherwise the rest of the line is colored too
                 writeln!(self.out)?;
                 self.line_begins = true;
             }
@@ -165,7 +169,7 @@ impl<W: Write> Text<W> {
         Ok(())
     }
 
-    /// Writes bytes that are no character.
+    /// Writes bytes that are not a valid character.
     fn flush_begun(&mut self) -> io::Result<()> {
         for (byte, bits) in std::mem::take(&mut self.begun) {
             self.put(level(bits), &format!("\\x{byte:02x}"))?;
@@ -192,7 +196,7 @@ impl<W: Write> Text<W> {
     }
 }
 
-/// The background for so many bits; the last for what is not a number.
+/// Returns the background for a number of bits; NaN gets the last one.
 fn level(bits: f64) -> Option<u8> {
     let reached = LEVELS.iter().rev().find(|(from, _)| bits >= *from || bits.is_nan());
     reached.map(|(_, background)| *background)
@@ -202,7 +206,7 @@ fn escape(background: u8) -> String {
     format!("\x1b[38;5;{FOREGROUND};48;5;{background}m")
 }
 
-/// What the colours mean, in one line with them.
+/// Returns the legend of the colors, in one line.
 pub(crate) fn legend() -> String {
     let levels = LEVELS.map(|(from, background)| format!("{} {from} or more \x1b[0m", escape(background)));
     format!("bits per character: none below {}, {}", LEVELS[0].0, levels.join(" "))
@@ -225,7 +229,8 @@ mod tests {
             .collect()
     }
 
-    /// The text, with `[N ` for the beginning of background N and `]` for its end. In one call or byte by byte.
+    /// Renders text in one call or byte by byte, with `[N ` for the start of background N and `]`
+    /// for its end.
     fn colored(bytes: &[(u8, f64)]) -> String {
         let [whole, single] = [bytes.len().max(1), 1].map(|size| {
             let mut out = Vec::new();
@@ -262,7 +267,7 @@ mod tests {
             colored(&[(0xff, 0.0), (0x1b, 2.5), (b'\r', 0.0)]),
             "\\xff[28 \\x1b]\\x0d\n"
         );
-        // begun but not ended: by another character, by the end
+        // incomplete characters, followed by another character or by the end
         assert_eq!(
             colored(&[(0xc3, 0.0), (b'a', 0.0), (0xe2, 0.0), (0x80, 0.0)]),
             "\\xc3a\\xe2\\x80\n"

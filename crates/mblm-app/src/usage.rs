@@ -1,6 +1,7 @@
-//! Wrong usage that only the files and values named on the command line reveal; the program ends with exit code 2.
+//! Usage errors that are found only after the arguments are parsed; the program ends with exit code
+//! 2.
 
-/// A mistake in the arguments that only the files they name reveal.
+/// A mistake in the arguments that is found only by reading the files and values that they name.
 #[derive(Debug)]
 pub struct Usage(pub String);
 

@@ -1,8 +1,8 @@
-//! The command `mblm`, and the library that it is made of, to build a command with blocks and data sets of one's own.
+//! The command `mblm` as a library, to build a program with more blocks, data sets and commands.
 
 pub use mblm_app::*;
 
-/// The application that the command runs: all that is built in.
+/// Returns the application with all built-in parts.
 pub fn app() -> App {
     let app = App::new();
     #[cfg(feature = "vision")]

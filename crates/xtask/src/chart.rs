@@ -1,20 +1,22 @@
-//! The README's chart: bars of training speed and peak memory, from `benchmarks/figure.csv`, as an SVG.
+//! The README's chart: bars of training speed and peak memory, from `benchmarks/figure.csv`, as an
+//! SVG.
 //!
-//! Speed and memory each have a column of bars, a group a model and a bar a program. Colors follow the reader's light or dark theme.
+//! Speed and memory each have a column of bars, with a group for each model and a bar for each
+//! program. Colors follow the reader's light or dark theme.
 
 use std::fmt::Write;
 use std::path::Path;
 
 use anyhow::{Context, Result, bail, ensure};
 
-/// The measured numbers.
+/// The file with the measured numbers.
 const NUMBERS: &str = "benchmarks/figure.csv";
-/// The chart.
+/// The file of the chart.
 const CHART: &str = "docs/figures/speed-and-memory.svg";
 const WIDTH: f64 = 760.0;
 const BAR: f64 = 16.0;
 const GAP: f64 = 4.0;
-/// The left ends of the two columns of bars, and the longest bar.
+/// The left ends of the two columns of bars, and the length of the longest bar.
 const COLUMNS: [f64; 2] = [130.0, 470.0];
 const LONGEST: f64 = 200.0;
 
@@ -25,7 +27,7 @@ struct Row {
     values: [f64; 2],
 }
 
-/// Draws the chart anew; with `check` says whether the file is the one that the numbers give.
+/// Writes the chart; with `check` only reports whether the file matches the numbers.
 pub(crate) fn run(root: &Path, check: bool) -> Result<usize> {
     let text = std::fs::read_to_string(root.join(NUMBERS)).context(NUMBERS)?;
     let chart = draw(&rows(&text)?);
@@ -51,7 +53,7 @@ fn rows(text: &str) -> Result<Vec<Row>> {
         .collect()
 }
 
-/// A line: `"model",program,kB/s,GiB`.
+/// Parses a line: `"model",program,kB/s,GiB`.
 fn row(line: &str) -> Result<Row> {
     let Some((model, rest)) = line.strip_prefix('"').and_then(|line| line.split_once("\",")) else {
         bail!("expected a model in quotation marks first");

@@ -1,11 +1,11 @@
-//! `cargo xtask tidy`: checks of the source tree that the compiler and clippy do not make.
+//! `cargo xtask tidy`: checks of the source tree beyond the compiler and clippy.
 //!
 //! | file | holds |
 //! |---|---|
 //! | `chart` | the README's chart |
 //! | `tree` | the files of the repository, and Rust files with their syntax trees |
-//! | `modules` | the module tree of a crate, and what a path in it means |
-//! | `rules` | one file a rule |
+//! | `modules` | the module tree of a crate, and the resolution of its paths |
+//! | `rules` | the rules, grouped by topic |
 
 mod chart;
 mod modules;
@@ -44,13 +44,13 @@ fn main() -> ExitCode {
     }
 }
 
-/// The repository's root: two folders above this crate.
+/// Returns the repository's root: two folders above this crate.
 fn root() -> Result<&'static Path> {
     let root = Path::new(env!("CARGO_MANIFEST_DIR")).ancestors().nth(2);
     root.context("xtask lies in crates/xtask of the repository")
 }
 
-/// Checks every rule: the number of findings.
+/// Checks every rule. Returns the number of findings.
 fn tidy() -> Result<usize> {
     let tree = tree::Tree::read(root()?)?;
     let mut count = 0;

@@ -1,7 +1,7 @@
-//! The module tree of a crate, and which file the item behind a path stands in.
+//! The module tree of a crate. Finds the file that defines the item of a path.
 //!
-//! A path is followed from module to module, through re-exports too, so that `use crate::model::State` leads to the file
-//! that defines `State` and not to the `mod.rs` that passes it on.
+//! A path is followed from module to module and through re-exports, so `use crate::model::State`
+//! leads to the file that defines `State` and not to the `mod.rs` that re-exports it.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::path::{Path, PathBuf};
@@ -10,10 +10,10 @@ use syn::visit::Visit;
 
 use crate::tree::{Tree, attributes, is_test_only, module_files};
 
-/// A module's names from the crate's root on.
+/// A module's names, starting at the crate's root.
 type ModulePath = Vec<String>;
 
-/// How often a chain of re-exports is followed.
+/// The longest chain of re-exports that is followed.
 const MAX_REEXPORTS: usize = 16;
 
 /// One crate's modules.
@@ -25,11 +25,11 @@ struct Module {
     file: PathBuf,
     /// Names that the module defines.
     items: BTreeSet<String>,
-    /// Names that it passes on, and the paths that they come from.
+    /// Re-exported names, with their source paths.
     reexports: BTreeMap<String, Vec<String>>,
-    /// Paths whose names are all passed on.
+    /// Paths of glob re-exports.
     globs: Vec<Vec<String>>,
-    /// Paths that its code uses, with their lines.
+    /// The paths in its code, with their lines.
     uses: Vec<Use>,
 }
 
@@ -39,11 +39,11 @@ struct Use {
     line: usize,
 }
 
-/// That one file needs another, and the line where it first says so.
+/// For each file, the files it needs, each with the line of the first use.
 pub(crate) type Dependencies = BTreeMap<PathBuf, BTreeMap<PathBuf, usize>>;
 
 impl Crate {
-    /// The modules below the file `root` (`lib.rs` or `main.rs`), without those for tests.
+    /// Reads the modules below the file `root` (`lib.rs` or `main.rs`), without test modules.
     pub(crate) fn read(tree: &Tree, root: &Path) -> Self {
         let mut this = Self {
             modules: BTreeMap::new(),
@@ -83,7 +83,7 @@ impl Crate {
         self.modules.insert(name.to_vec(), module);
     }
 
-    /// What each file needs of the others.
+    /// Returns the dependencies between the crate's files.
     pub(crate) fn dependencies(&self) -> Dependencies {
         let mut dependencies = Dependencies::new();
         for (name, module) in &self.modules {
@@ -100,7 +100,8 @@ impl Crate {
         dependencies
     }
 
-    /// The file of the item that `path` means inside the module `from`; `None` for other crates' items.
+    /// Returns the file of the item that `path` means inside the module `from`; `None` for items of
+    /// other crates.
     fn resolve(&self, from: &[String], path: &[String], depth: usize) -> Option<PathBuf> {
         if depth > MAX_REEXPORTS {
             return None;
@@ -131,7 +132,7 @@ impl Crate {
         self.modules.get(&at).map(|module| module.file.clone())
     }
 
-    /// The file of the item `name` of the module `at`, which may pass it on from elsewhere.
+    /// Returns the file of the item `name` of the module `at`, which may re-export it.
     fn item(&self, at: &[String], name: &str, rest: &[String], depth: usize) -> Option<PathBuf> {
         let module = self.modules.get(at)?;
         if module.items.contains(name) {
@@ -250,8 +251,7 @@ impl<'ast> Visit<'ast> for Paths<'_> {
     }
 }
 
-/// Groups of files that need one another in a circle (strongly connected components of more than one file), by Tarjan's
-/// algorithm.
+/// Finds import cycles: strongly connected components of more than one file, by Tarjan's algorithm.
 pub(crate) fn cycles(dependencies: &Dependencies) -> Vec<Vec<PathBuf>> {
     let mut search = Search {
         dependencies,

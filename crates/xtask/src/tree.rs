@@ -1,7 +1,8 @@
-//! The files of the repository that are kept, and Rust files with their syntax trees.
+//! The files of the repository, and Rust files with their syntax trees.
 //!
-//! Build folders, runs and what fuzzing leaves are not part of the tree. Test code is told apart: files of integration tests,
-//! files behind `#[cfg(test)] mod …;`, and items behind `#[cfg(test)]`.
+//! Build folders, runs and the outputs of fuzzing are not part of the tree. Test code is
+//! recognized: files of integration tests, files behind `#[cfg(test)] mod …;`, and items behind
+//! `#[cfg(test)]`.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::fmt;
@@ -11,7 +12,7 @@ use anyhow::{Context, Result};
 use syn::spanned::Spanned;
 use walkdir::WalkDir;
 
-/// Folders that hold no sources.
+/// Folders that contain no sources.
 const NOT_SOURCES: [&str; 8] = [
     ".git",
     "target",
@@ -29,7 +30,7 @@ pub(crate) struct Tree {
     pub(crate) root: PathBuf,
     /// All files, relative to the root, in order.
     pub(crate) files: Vec<PathBuf>,
-    /// Rust files below `crates` and `fuzz`.
+    /// The Rust files below `crates` and `fuzz`.
     pub(crate) rust: Vec<RustFile>,
 }
 
@@ -43,11 +44,11 @@ pub(crate) struct RustFile {
     pub(crate) is_test: bool,
 }
 
-/// What a rule found.
+/// A violation of a rule.
 pub(crate) struct Finding {
     /// Relative to the repository's root.
     pub(crate) path: PathBuf,
-    /// From 1.
+    /// The line number, from 1.
     pub(crate) line: usize,
     pub(crate) message: String,
 }
@@ -97,7 +98,7 @@ impl Tree {
         Ok(tree)
     }
 
-    /// Marks the files that hold nothing but test code.
+    /// Marks the files that contain only test code.
     fn mark_tests(&mut self) {
         let mut tests = BTreeSet::new();
         for file in &self.rust {
@@ -117,14 +118,14 @@ impl Tree {
         }
     }
 
-    /// Rust files of the crates' `src` folders, without files of tests.
+    /// Returns the Rust files of the crates' `src` folders, without test files.
     pub(crate) fn production(&self) -> impl Iterator<Item = &RustFile> {
         self.rust
             .iter()
             .filter(|file| !file.is_test && file.crate_name().is_some())
     }
 
-    /// The lines of each crate without its tests.
+    /// Counts the lines of each crate without its tests.
     pub(crate) fn lines_by_crate(&self) -> BTreeMap<&str, usize> {
         let mut lines = BTreeMap::new();
         for file in self.production() {
@@ -146,7 +147,7 @@ impl RustFile {
         })
     }
 
-    /// The folder of the crate whose `src` holds the file.
+    /// The name of the folder of the crate whose `src` contains the file.
     pub(crate) fn crate_name(&self) -> Option<&str> {
         let mut parts = self.path.iter().filter_map(|part| part.to_str());
         match (parts.next(), parts.next(), parts.next()) {
@@ -155,13 +156,13 @@ impl RustFile {
         }
     }
 
-    /// The `//!` paragraphs at its top.
+    /// The `//!` paragraphs at the top of the file.
     pub(crate) fn header(&self) -> String {
         let lines = self.text.lines().take_while(|line| line.starts_with("//!"));
         lines.collect::<Vec<_>>().join("\n")
     }
 
-    /// The lines of items for tests alone, from 1.
+    /// The lines of test-only items, from 1.
     pub(crate) fn test_lines(&self) -> BTreeSet<usize> {
         let mut lines = BTreeSet::new();
         for item in &self.syntax.items {
@@ -172,7 +173,7 @@ impl RustFile {
         lines
     }
 
-    /// Lines of the file that are not for tests alone.
+    /// The number of lines that are not test-only.
     pub(crate) fn production_lines(&self) -> usize {
         match self.is_test {
             true => 0,
@@ -180,7 +181,7 @@ impl RustFile {
         }
     }
 
-    /// Lines that are not for tests alone, with their numbers.
+    /// The lines that are not test-only, with their numbers.
     pub(crate) fn production_text(&self) -> impl Iterator<Item = (usize, &str)> {
         let tests = self.test_lines();
         let lines = self.text.lines().enumerate().map(|(index, line)| (index + 1, line));
@@ -188,7 +189,7 @@ impl RustFile {
     }
 }
 
-/// The modules that these items declare in files of their own.
+/// The modules that these items declare in separate files.
 pub(crate) fn child_modules(items: &[syn::Item]) -> impl Iterator<Item = &syn::ItemMod> {
     items.iter().filter_map(|item| match item {
         syn::Item::Mod(module) if module.content.is_none() => Some(module),
@@ -196,7 +197,7 @@ pub(crate) fn child_modules(items: &[syn::Item]) -> impl Iterator<Item = &syn::I
     })
 }
 
-/// The two places where the module `name` of the file `parent` may be.
+/// The two possible files of the module `name` of the file `parent`.
 pub(crate) fn module_files(parent: &Path, name: &str) -> [PathBuf; 2] {
     let stem = parent.file_stem().and_then(|stem| stem.to_str()).unwrap_or_default();
     let folder = match stem {
@@ -206,7 +207,7 @@ pub(crate) fn module_files(parent: &Path, name: &str) -> [PathBuf; 2] {
     [folder.join(format!("{name}.rs")), folder.join(name).join("mod.rs")]
 }
 
-/// Whether attributes leave an item to tests: `#[cfg(test)]`, `#[cfg(all(test, …))]`, `#[test]`.
+/// Whether attributes make an item test-only: `#[cfg(test)]`, `#[cfg(all(test, …))]`, `#[test]`.
 pub(crate) fn is_test_only(attributes: &[syn::Attribute]) -> bool {
     attributes.iter().any(|attribute| match &attribute.meta {
         syn::Meta::Path(path) => path.is_ident("test"),
@@ -218,7 +219,7 @@ pub(crate) fn is_test_only(attributes: &[syn::Attribute]) -> bool {
     })
 }
 
-/// An item's attributes.
+/// Returns an item's attributes.
 pub(crate) fn attributes(item: &syn::Item) -> &[syn::Attribute] {
     match item {
         syn::Item::Const(item) => &item.attrs,

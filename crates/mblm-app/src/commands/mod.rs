@@ -1,4 +1,4 @@
-//! The built-in commands, one folder each: its arguments with their help, and what it does.
+//! The built-in commands, one folder each: the arguments with their help, and the code.
 
 mod bench;
 mod completions;
@@ -22,7 +22,7 @@ mod verify;
 use crate::command::{Entry, Group, Section, TaskCommands};
 use crate::needle::command::{Needle, NeedleTask};
 
-/// All of them, in the order of the help.
+/// Returns all built-in commands, in the order of the help.
 pub(crate) fn builtin() -> Vec<Entry> {
     vec![
         Entry::command(init::Init),
@@ -57,7 +57,7 @@ pub(crate) fn builtin() -> Vec<Entry> {
     ]
 }
 
-/// What they know of built-in data sets.
+/// Returns the messages about built-in data sets.
 pub(crate) fn task_commands() -> Vec<Box<dyn TaskCommands>> {
     vec![Box::new(NeedleTask)]
 }

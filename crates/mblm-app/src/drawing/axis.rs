@@ -1,11 +1,12 @@
-//! Axes: a range of numbers, linear or logarithmic, with marks at round numbers: multiples of 1, 2 or 5 times a power of ten, and
-//! on a logarithmic axis such as 1, 2, 3, 5, 10.
+//! Axes: a range of numbers, linear or logarithmic, with marks at round numbers: multiples of 1, 2
+//! or 5 times a power of ten on a linear axis, and numbers such as 1, 2, 3, 5, 10 on a logarithmic
+//! one.
 
 use std::ops::Range;
 
 use plotters::coord::ranged1d::{KeyPointHint, NoDefaultFormatting, Ranged, ValueFormatter};
 
-/// The largest ratio of a range that is marked like a linear one also on a logarithmic axis.
+/// A logarithmic axis gets the marks of a linear one if its ends have a ratio of at most this.
 const NARROW: f64 = 5.0;
 
 /// An axis.
@@ -14,13 +15,13 @@ pub(super) struct Axis {
     low: f64,
     high: f64,
     logarithmic: bool,
-    /// About how many marks it has.
+    /// The approximate number of marks.
     marks: usize,
 }
 
 impl Axis {
-    /// An axis over `low..high`. A range that is empty, beyond what can be computed with or, on a logarithmic axis, not positive
-    /// is made one that can be drawn.
+    /// An axis over `low..high`. A range that cannot be drawn is adjusted: an empty or huge one, or
+    /// one that is not positive on a logarithmic axis.
     pub(super) fn new(low: f64, high: f64, logarithmic: bool, marks: usize) -> Self {
         let limits = if logarithmic { (1e-30, 1e30) } else { (-1e300, 1e300) };
         let (low, high) = (low.clamp(limits.0, limits.1), high.clamp(limits.0, limits.1));
@@ -37,7 +38,7 @@ impl Axis {
         }
     }
 
-    /// An axis over `low..high` and a small margin on both sides.
+    /// An axis over `low..high` with a small margin at both ends.
     pub(super) fn with_margin(low: f64, high: f64, logarithmic: bool, marks: usize) -> Self {
         let axis = Self::new(low, high, logarithmic, marks);
         let (low, high) = match logarithmic {
@@ -53,12 +54,12 @@ impl Axis {
         Self { low, high, ..axis }
     }
 
-    /// The value, or the end of the axis beyond which it lies.
+    /// Clamps a value to the ends of the axis.
     pub(super) fn clamp(&self, value: f64) -> f64 {
         value.clamp(self.low, self.high)
     }
 
-    /// Where a value lies between the ends: 0 to 1.
+    /// The position of a value between the ends, 0 to 1.
     fn share(&self, value: f64) -> f64 {
         let (low, high, value) = match self.logarithmic {
             true => (self.low.ln(), self.high.ln(), value.max(f64::MIN_POSITIVE).ln()),
@@ -67,7 +68,7 @@ impl Axis {
         ((value - low) / (high - low)).clamp(0.0, 1.0)
     }
 
-    /// The numbers that are marked.
+    /// The numbers at the marks.
     fn marked(&self) -> Vec<f64> {
         if self.logarithmic && self.high / self.low > NARROW {
             let decades = (self.low.log10().floor() as i32)..=(self.high.log10().ceil() as i32);
@@ -91,7 +92,7 @@ impl Axis {
         (first..=last).map(|index| index as f64 * step).collect()
     }
 
-    /// The round distance of linear marks.
+    /// The distance of linear marks, a round number.
     fn step(&self) -> f64 {
         let rough = (self.high - self.low) / self.marks.max(1) as f64;
         let power = 10f64.powf(rough.log10().floor());
@@ -125,7 +126,7 @@ impl ValueFormatter<f64> for Axis {
     }
 }
 
-/// A number as short as it can be read: `0.25`, `1500`, `20k`, `1.5M`, `3e-4`.
+/// Formats a number briefly: `0.25`, `1500`, `20k`, `1.5M`, `3e-4`.
 pub(super) fn number(value: f64) -> String {
     let short = |value: f64, suffix: &str| {
         let text = format!("{value:.3}");
@@ -188,7 +189,7 @@ mod tests {
             [1.5, 2.0, 3.0, 4.0, 5.0, 6.0, 8.0]
         );
         assert_eq!(Axis::new(1e-6, 1.0, true, 6).marked().len(), 7);
-        // a range that linear marks suit better
+        // a narrow range gets linear marks
         assert_eq!(Axis::new(1.0, 3.0, true, 4).marked(), [1.0, 1.5, 2.0, 2.5, 3.0]);
     }
 

@@ -1,7 +1,9 @@
-//! The figure of one or more runs: losses above, learning rates below, over the same horizontal axis.
+//! The figure of one or more runs: losses above, learning rates below, over the same horizontal
+//! axis.
 //!
-//! Training losses are drawn light, their smoothed curve over them, held-out data as circles, the test as a cross at the end.
-//! One run has a colour for each of them, several runs have one colour each.
+//! Training losses are drawn in a light color with their smoothed curve over them, losses on
+//! held-out data as circles, the loss on test data as a cross at the end. A single run has one
+//! color for each kind of loss; of several runs, each has one color.
 
 use anyhow::Result;
 use plotters::chart::SeriesLabelPosition;
@@ -13,30 +15,31 @@ use super::curves::{Across, Curves, Point, Unit, sample, thin};
 use super::image::Draw;
 use super::pen::{COLOURS, Chart, GRID, Pen};
 
-/// Points of a jumping curve that a figure of this width can show.
+/// The most points of a curve of single batches.
 const MAX_POINTS: usize = 2000;
 
-/// Points of a smooth curve.
+/// The most points of a smooth curve.
 const SMOOTH_POINTS: usize = 400;
 
-/// The share of training losses at each end that may lie outside of the figure, so that one jump does not flatten the rest.
+/// The share of training losses at each end that may lie outside the figure, so that one jump does
+/// not flatten the rest.
 const OUTLIERS: f64 = 0.005;
 
-/// Characters of a run's name in the legend.
+/// The most characters of a run's name in the legend.
 const NAME_LENGTH: usize = 48;
 
-/// What a figure shows.
+/// The contents of a figure.
 pub(crate) struct Figure<'a> {
     pub(crate) runs: &'a [Curves],
     pub(crate) across: Across,
     pub(crate) unit: Unit,
-    /// What a loss is a mean over: byte or answer.
+    /// The unit over which losses are averaged: byte or answer.
     pub(crate) of: &'a str,
-    /// Whether the losses have a logarithmic axis.
+    /// Whether the axis of losses is logarithmic.
     pub(crate) logarithmic: bool,
 }
 
-/// The colours of a run's curves.
+/// The colors of a run's curves.
 #[derive(Clone, Copy)]
 struct Colours {
     training: RGBColor,
@@ -123,7 +126,7 @@ impl Figure<'_> {
             .flat_map(|run| run.training.iter().chain(&run.validation).chain(&run.rate))
     }
 
-    /// The unit of the horizontal axis, as a divisor of places along a run and as a label.
+    /// The unit of the horizontal axis: a divisor of the points' positions, and a label.
     fn along(&self) -> (f64, &'static str) {
         let end = self.points().fold(0.0, |end: f64, (x, _)| end.max(*x));
         match self.across {
@@ -141,7 +144,8 @@ impl Figure<'_> {
         Axis::new(low.min(high), high, false, (width / 110.0) as usize)
     }
 
-    /// The axis of losses: all that is smoothed or held out is within, and the training losses but for a few.
+    /// The axis of losses. It covers all smoothed, held-out and test losses, and all but a few
+    /// training losses.
     fn vertical(&self) -> Axis {
         let mut values = Vec::new();
         for run in self.runs {
@@ -163,7 +167,8 @@ impl Figure<'_> {
         }
     }
 
-    /// The losses of training: each batch light, the smoothed curve strong.
+    /// Draws the training losses: a light line through the batches, a strong one through the
+    /// smoothed losses.
     fn draw_training<'a, DB: DrawingBackend + 'a>(
         &self,
         chart: &mut Chart<'a, DB>,
@@ -217,7 +222,7 @@ impl Figure<'_> {
         Ok(())
     }
 
-    /// The losses on held-out data, and on test data where the run ends.
+    /// Draws the losses on held-out data, and the loss on test data at the end of the run.
     fn draw_held_out<'a, DB: DrawingBackend + 'a>(
         &self,
         chart: &mut Chart<'a, DB>,
@@ -258,7 +263,7 @@ impl Figure<'_> {
         Ok(())
     }
 
-    /// The points of a curve as they are drawn: those beyond an end of the chart at that end.
+    /// The points of a curve as they are drawn: points outside the chart are moved to its edge.
     fn within<DB: DrawingBackend>(&self, chart: &Chart<'_, DB>, points: &[Point]) -> Vec<Point> {
         let axis = chart.as_coord_spec().y_spec();
         let clamped = |(x, loss)| (x, axis.clamp(loss));
@@ -272,7 +277,7 @@ impl Figure<'_> {
     }
 }
 
-/// A name that fits: its end, where names of runs differ.
+/// Shortens a name to its end, where the names of runs differ.
 fn short(name: &str) -> String {
     let length = name.chars().count();
     match length > NAME_LENGTH {

@@ -1,15 +1,16 @@
 //! The curves of a run, from the rows of its `loss.csv`.
 //!
-//! A training loss is that of one batch and jumps about, so that a smoothed one is drawn over it: twice the mean over the
-//! `2h + 1` rows around a row, h a sixtieth of all rows. Near the ends there are fewer on one side; as many are then taken on
-//! both, so that the curve lags behind nowhere, and the outermost rows, where few would be left, have no smoothed loss.
+//! The training loss of single batches is noisy, so a smoothed loss is drawn over it: twice the
+//! mean over the `2h + 1` rows around a row, h = rows / 60. Near the ends h shrinks to the rows
+//! available on both sides, so that the curve does not lag; the outermost rows have no smoothed
+//! loss.
 
 use mblm::train::outputs::{LossKind, LossRow};
 
-/// A point of a curve: where along the run, and the value there.
+/// A point of a curve: its position along the run, and its value.
 pub(crate) type Point = (f64, f64);
 
-/// What a run is drawn across.
+/// The quantity on the horizontal axis.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, clap::ValueEnum)]
 pub(crate) enum Across {
     /// Batches since the beginning
@@ -29,7 +30,7 @@ pub(crate) enum Unit {
     Nats,
 }
 
-/// What is drawn of a run.
+/// The curves of a run.
 #[derive(Clone, Debug, PartialEq)]
 pub(crate) struct Curves {
     pub(crate) name: String,
@@ -37,13 +38,13 @@ pub(crate) struct Curves {
     pub(crate) training: Vec<Point>,
     pub(crate) smoothed: Vec<Point>,
     pub(crate) validation: Vec<Point>,
-    /// The loss on test data, where the run ends.
+    /// The loss on test data, at the end of the run.
     pub(crate) test: Option<Point>,
     pub(crate) rate: Vec<Point>,
 }
 
 impl Curves {
-    /// The curves of one worker's rows. Losses that are not finite have no place in a figure and are left out.
+    /// The curves of one worker's rows. Losses that are not finite are left out.
     pub(crate) fn new(name: String, rows: &[LossRow], across: Across, unit: Unit) -> Self {
         let began = rows.first().map_or(0.0, |row| row.time);
         let place = |row: &LossRow| match across {
@@ -73,20 +74,20 @@ impl Curves {
         }
     }
 
-    /// The losses that are drawn.
+    /// The number of losses that are drawn.
     pub(crate) fn losses(&self) -> usize {
         self.training.len() + self.validation.len() + usize::from(self.test.is_some())
     }
 }
 
-/// Twice the mean over `half` points on each side, without the outermost points.
+/// Smooths by twice the mean over `half` points on each side, and drops the outermost points.
 fn smooth(points: &[Point], half: usize) -> Vec<Point> {
     let twice = mean(&mean(points, half), half);
     let outermost = (half / 2).min(twice.len() / 2);
     twice[outermost..twice.len() - outermost].to_vec()
 }
 
-/// The mean over `half` points on each side, as many as there are on both.
+/// The mean over `half` points on each side; near the ends, over as many points as both sides have.
 fn mean(points: &[Point], half: usize) -> Vec<Point> {
     let mut sums = vec![0.0];
     let mut sum = 0.0;
@@ -102,7 +103,7 @@ fn mean(points: &[Point], half: usize) -> Vec<Point> {
     places.map(|(index, (x, _))| (*x, mean(index))).collect()
 }
 
-/// At most about `most` points of a smooth curve, evenly chosen, the last one included.
+/// Chooses about `most` points of a smooth curve at even distances, including the last one.
 pub(super) fn sample(points: &[Point], most: usize) -> Vec<Point> {
     let step = points.len().div_ceil(most).max(1);
     let mut chosen: Vec<Point> = points.iter().step_by(step).copied().collect();
@@ -112,7 +113,8 @@ pub(super) fn sample(points: &[Point], most: usize) -> Vec<Point> {
     chosen
 }
 
-/// At most about `most` points that look the same: of each group of neighbours the lowest and the highest.
+/// Chooses about `most` points that look like the whole curve: the lowest and the highest of each
+/// group of neighbors.
 pub(super) fn thin(points: &[Point], most: usize) -> Vec<Point> {
     if points.len() <= most {
         return points.to_vec();

@@ -1,4 +1,4 @@
-//! A table as a heat map: shares from 0, white, to 1, blue, each with its number in percent.
+//! A table as a heat map: shares from 0 (white) to 1 (blue), each with its number in percent.
 
 use anyhow::Result;
 use plotters::coord::Shift;
@@ -8,13 +8,13 @@ use plotters::style::text_anchor::{HPos, Pos, VPos};
 use super::image::Draw;
 use super::pen::{COLOURS, GRID, Pen, SIZE, TEXT};
 
-/// The table's left, top, right and bottom in the figure.
+/// The left, top, right and bottom edges of the table in the figure.
 const LEFT: f64 = 110.0;
 const TOP: f64 = 70.0;
 const RIGHT: f64 = SIZE.0 as f64 - 24.0;
 const BOTTOM: f64 = SIZE.1 as f64 - 80.0;
 
-/// Above this share, numbers are white.
+/// Numbers above this share are white.
 const DARK: f64 = 0.55;
 
 /// A table of shares.
@@ -24,7 +24,7 @@ pub(crate) struct HeatMap {
     pub(crate) y_label: String,
     pub(crate) columns: Vec<String>,
     pub(crate) rows: Vec<String>,
-    /// Shares, 0 to 1, row by row; none where nothing was measured.
+    /// Shares from 0 to 1, row by row; `None` if nothing was measured.
     pub(crate) shares: Vec<Vec<Option<f64>>>,
 }
 
@@ -38,7 +38,7 @@ impl HeatMap {
     }
 }
 
-/// From white to blue.
+/// The color of a share, from white to blue.
 fn colour(share: f64) -> RGBColor {
     let towards = |blue: u8| (255.0 + (f64::from(blue) - 255.0) * share.clamp(0.0, 1.0)).round() as u8;
     let RGBColor(red, green, blue) = COLOURS[0];

@@ -1,5 +1,5 @@
-//! Figures as files: SVG, or PNG at twice the size in pixels. No library or font of the system is needed: letters of a PNG
-//! come from DejaVu Sans, which is in the program; those of an SVG from whoever shows it.
+//! Writes figures as SVG, or as PNG at twice the size in pixels. Needs no library or font of the
+//! system: a PNG uses DejaVu Sans, which is built in, and an SVG uses the fonts of its viewer.
 
 use std::path::Path;
 
@@ -11,10 +11,10 @@ use plotters::style::{FontStyle, register_font};
 use super::pen::{FONT, SIZE};
 use crate::usage::Usage;
 
-/// Pixels of a PNG for one of the figure.
+/// Pixels of a PNG per pixel of the figure.
 const PNG_SCALE: u32 = 2;
 
-/// What can be drawn.
+/// A figure that can be drawn.
 pub(crate) trait Draw {
     /// Draws on an area whose size is [`SIZE`] times `scale`.
     fn draw<DB: DrawingBackend>(&self, area: &DrawingArea<DB, Shift>, scale: f64) -> Result<()>
@@ -22,7 +22,7 @@ pub(crate) trait Draw {
         DB::ErrorType: 'static;
 }
 
-/// A kind of image file.
+/// A format of image files.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Format {
     Svg,
@@ -30,7 +30,7 @@ pub(crate) enum Format {
 }
 
 impl Format {
-    /// By the extension of a file's name.
+    /// Chooses the format by the extension of a file's name.
     pub(crate) fn of(path: &Path) -> Result<Self, Usage> {
         let extension = path
             .extension()
@@ -45,7 +45,7 @@ impl Format {
         }
     }
 
-    /// The bytes of the file.
+    /// Returns the bytes of the file.
     pub(crate) fn render(self, figure: &impl Draw) -> Result<Vec<u8>> {
         register_letters()?;
         match self {
@@ -66,14 +66,14 @@ impl Format {
     }
 }
 
-/// Makes the letters known under the name [`FONT`].
+/// Registers the built-in font under the name [`FONT`].
 pub fn register_letters() -> Result<()> {
-    // the drawing library keeps fonts by name; the same one again changes nothing
+    // the drawing library keeps fonts by name: registering the same font again changes nothing
     register_font(FONT, FontStyle::Normal, dejavu::sans::regular())
         .map_err(|_| anyhow!("the font that is in the program cannot be read"))
 }
 
-/// Pixels of three bytes as a PNG file.
+/// Encodes pixels of three bytes as PNG.
 pub fn encode(pixels: &[u8], width: u32, height: u32) -> Result<Vec<u8>> {
     let mut file = Vec::new();
     let mut encoder = png::Encoder::new(&mut file, width, height);

@@ -1,13 +1,13 @@
-//! Figures of runs, loss curves and learning rates from `loss.csv`, and of tables, as heat maps. What the file holds is read by the library; how it is
-//! drawn is presentation, so it is here, and whoever uses the library builds no drawing code.
+//! Figures: loss curves and learning rates of runs from `loss.csv`, and tables as heat maps. The
+//! library reads the files; the drawing code is here, so that users of the library do not build it.
 //!
 //! | file | holds |
 //! |---|---|
-//! | `curves.rs` | from rows to the curves of a run: units, smoothing, thinning |
-//! | `axis.rs` | ranges of axes, linear and logarithmic, and the numbers beside them |
+//! | `curves.rs` | turns rows into the curves of a run: units, smoothing, thinning |
+//! | `axis.rs` | ranges and marks of linear and logarithmic axes |
 //! | `chart.rs` | the figure: two panels, curves, legend |
 //! | `heat.rs` | a table as a heat map |
-//! | `pen.rs` | size, letters, colours, and a panel with axes |
+//! | `pen.rs` | size, fonts, colors, and a panel with axes |
 //! | `image.rs` | the figure as SVG or PNG |
 
 mod axis;

@@ -1,4 +1,4 @@
-//! What all figures have in common: their size, letters and colours, and a panel with axes.
+//! The common parts of all figures: size, fonts, colors, and a panel with axes.
 
 use anyhow::Result;
 use plotters::chart::ChartContext;
@@ -10,10 +10,10 @@ use super::axis::Axis;
 /// Width and height in pixels at scale 1.
 pub(super) const SIZE: (u32, u32) = (1000, 720);
 
-/// The name under which the font of labels is known to the drawing code.
+/// The name of the font of labels.
 pub const FONT: &str = "sans-serif";
 
-/// Colours that people who see colours differently can tell apart (Okabe and Ito).
+/// Colors that color-blind people can tell apart (Okabe and Ito).
 pub(super) const COLOURS: [RGBColor; 7] = [
     RGBColor(0, 114, 178),
     RGBColor(213, 94, 0),
@@ -24,15 +24,15 @@ pub(super) const COLOURS: [RGBColor; 7] = [
     RGBColor(60, 60, 60),
 ];
 
-/// Letters.
+/// The color of text.
 pub(super) const TEXT: RGBColor = RGBColor(50, 50, 50);
-/// Lines of the grid and of frames.
+/// The color of grid lines and frames.
 pub(super) const GRID: RGBColor = RGBColor(228, 228, 228);
 
 /// A chart on these axes.
 pub(super) type Chart<'a, DB> = ChartContext<'a, DB, Cartesian2d<Axis, Axis>>;
 
-/// Sizes of what is drawn.
+/// The sizes of drawn elements at one scale.
 #[derive(Clone, Copy)]
 pub(super) struct Pen {
     pub(super) scale: f64,
@@ -60,17 +60,17 @@ impl Pen {
         self.pixels(4.0)
     }
 
-    /// The middle of a legend's line that begins at a place.
+    /// The middle of the line that begins at a position of the legend.
     pub(super) fn middle(self, (x, y): (i32, i32)) -> (i32, i32) {
         (x + self.pixels(12.0) as i32, y)
     }
 
-    /// The line of a legend that begins at a place.
+    /// The line that begins at a position of the legend.
     pub(super) fn swatch(self, (x, y): (i32, i32)) -> [(i32, i32); 2] {
         [(x, y), (x + self.pixels(24.0) as i32, y)]
     }
 
-    /// A panel with its grid, numbers and labels.
+    /// Draws an empty panel with its grid, numbers and labels.
     pub(super) fn chart<'a, DB: DrawingBackend>(
         self,
         area: &'a DrawingArea<DB, Shift>,

@@ -1,22 +1,27 @@
-//! Data set `needle`: key–value pairs hidden in natural text, and asked for at the end.
+//! Data set `needle`: key–value pairs hidden in natural text, with queries for their values at the
+//! end.
 //!
 //! ```text
 //! But in such cases as th[key qxv: 4821]↵ese a good memory is unpardonable. … [key qxv? 4821]↵
 //! ```
 //!
-//! The text is that of data set `bytes`, with the same splits and the options `held_out`, `text_field`, `skip_bad_lines` and `raw`. Sample i of epoch e is
-//! a window of it at a random place with `needles` pairs hidden at random depths, or the one asked for last at the option
-//! `depth`, and at its end `queries` of them with their values, `input_seq_len` bytes in all; a function of (seed, split, worker,
-//! e, i). A key has `key_len` characters and occurs in a sample nowhere but in its needle and its query. An epoch has as many
-//! samples as fit side by side into the text.
+//! The text is the text of data set `bytes`, with the same splits and the options `held_out`,
+//! `text_field`, `skip_bad_lines` and `raw`. A sample of `input_seq_len` bytes is a window of the
+//! text at a random position with `needles` pairs hidden in it, followed by `queries` of them with
+//! their values. Pairs have random depths; the pair of the last query has the depth of the option
+//! `depth`, if given. Sample i of epoch e is a function of (seed, split, worker, e, i). A key has
+//! `key_len` characters and occurs in a sample only in its needle and its query. An epoch has as
+//! many samples as fit side by side into the text.
 //!
-//! With `loss_on: answer` the loss is that of the values asked for, with `text_weight` also, weighted, that of all other bytes.
-//! Retrieval appears suddenly in training, and sooner the more pairs a sample asks for.
+//! With `loss_on: answer` the loss counts the values of the queries; with `text_weight` it also
+//! counts all other bytes, with this weight. In training, retrieval appears suddenly, and sooner
+//! with more queries per sample.
 //!
-//! **Patches.** A hierarchical model can answer only where the value begins in a later patch of its first stage than the key of
-//! the query ends in. With patches of 8 bytes, `align: 8` makes it so: needle and query of the default formats are two patches
-//! each, `[key qxv` and `: 4821]↵`. Without alignment, `query_format` needs as much text between key and value as a patch has
-//! bytes, less one.
+//! **Patches.** A hierarchical model can answer only if the value begins in a later patch of its
+//! first stage than the patch in which the query's key ends. With patches of 8 bytes, `align: 8`
+//! ensures this: needle and query of the default formats are two patches each, `[key qxv` and
+//! `: 4821]↵`. Without alignment, `query_format` needs at least p − 1 bytes of text between key and
+//! value for patches of p bytes.
 
 use std::sync::Arc;
 
@@ -28,7 +33,7 @@ use super::haystack::Haystack;
 use super::hidden::Hidden;
 use super::options::{LossOn, NeedleOptions, Task};
 
-/// Opens the split that `args` ask for; `None` if the data has no such split.
+/// Opens the split of `args`; `None` if the data have no such split.
 pub(super) fn open(args: &DatasetArgs, opener: &Opener) -> Result<Option<Arc<dyn Dataset>>> {
     let options: NeedleOptions = args.parse_options()?;
     let held_out = options.held_out;

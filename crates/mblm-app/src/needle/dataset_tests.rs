@@ -1,4 +1,4 @@
-//! Samples are parsed back from their bytes and compared with what was asked for.
+//! Parses samples from their bytes and compares them with the options.
 
 use std::collections::BTreeSet;
 use std::path::{Path, PathBuf};
@@ -11,14 +11,14 @@ use serde_json::{Value, json};
 
 use super::*;
 
-/// The built-in data sets and this one.
+/// The built-in data sets and `needle`.
 fn tasks() -> TaskRegistry {
     let mut tasks = TaskRegistry::default();
     register(&mut tasks);
     tasks
 }
 
-/// Text without brackets and digits, in which no two windows are the same.
+/// Text without brackets and digits, in which all windows differ.
 fn text(len: usize) -> Vec<u8> {
     (0u32..)
         .flat_map(|number| {
@@ -39,7 +39,7 @@ fn task(changes: Value) -> Task {
     Task::new(options(changes)).unwrap()
 }
 
-/// A pair as it is found in a sample of the default formats.
+/// A pair parsed from a sample of the default formats.
 #[derive(Debug, PartialEq)]
 struct Found {
     place: usize,
@@ -48,7 +48,7 @@ struct Found {
     query: bool,
 }
 
-/// All pairs of a sample, and the text without them.
+/// Parses all pairs of a sample, and the text without them.
 fn parse(sample: &[u8]) -> (Vec<Found>, Vec<u8>) {
     let sample = std::str::from_utf8(sample).unwrap();
     let (mut pairs, mut text, mut at) = (Vec::new(), String::new(), 0);
@@ -113,7 +113,7 @@ proptest! {
             prop_assert_eq!(&hidden.bytes[answer.clone()], query.value.as_bytes());
             prop_assert!(answer.start > query.place && answer.end < query.place + task.query_len());
         }
-        // queries are the end, and the prompt is all before the last value
+        // the queries are at the end, and the prompt is everything before the last value
         prop_assert_eq!(asked[0].place, len - queries * task.query_len());
         prop_assert_eq!(asked[queries - 1].value.as_bytes(), hidden.answer());
         let query = format!("[key {}? ", asked[queries - 1].key);
@@ -263,7 +263,7 @@ fn exactly_the_values_asked_for_are_weighted() {
 
 #[test]
 fn a_query_can_be_answered_from_a_later_patch_only() {
-    // of 200 bytes the value begins at 194, after a key that ends with byte 191; of 205 at 199 and with 196
+    // with 200 bytes the value begins at 194 and the key ends at 191; with 205 bytes, 199 and 196
     let plain = task(json!({}));
     for (len, patch, answerable) in [
         (200, 1, true),
@@ -371,12 +371,12 @@ fn samples_that_cannot_be_made_say_why() {
     for part in ["has 500 bytes of text", "takes 968", "raise held_out"] {
         assert!(message.contains(part), "{message}");
     }
-    // every key of one letter that there is occurs in the text
+    // all keys of one letter occur in the text
     refused(
         json!({"key_len": 1, "key_alphabet": "to"}),
         &["keys of 1 characters", "raise key_len"],
     );
-    // a key of one digit within a value of ten
+    // a key of one digit occurs in a value of 60 binary digits
     let digits = json!({"key_len": 1, "key_alphabet": "01", "value_len": 60, "value_alphabet": "01"});
     refused(digits, &["had a key twice", "key_alphabet"]);
     let few = DatasetArgs {

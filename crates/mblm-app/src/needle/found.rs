@@ -1,16 +1,19 @@
-//! Needle in a haystack: how often a model finds a value that stands far back, by the length of the context and the depth.
+//! Needle in a haystack: how often a model finds a value far back in its context, by context length
+//! and depth.
 //!
-//! A cell of the table is a length L and a depth d. Each of its samples ([`Task::hide`]) is read up to the value of its last query,
-//! and the value is then taken from the model byte by byte, the likeliest each time. It is a hit if all of it is right. Beside that
-//! there are the share of right bytes and the loss of the value, −ln p of each byte, both given the right bytes before it. (The
-//! likeliest continuation equals the value exactly where each byte is the likeliest after the right ones before it, so one pass
-//! gives all three.)
+//! A cell of the table is a length L and a depth d. The model reads each of its samples
+//! ([`Task::hide`]) up to the value of the last query, and the likeliest byte at each position of
+//! the value is compared with the right one. A sample is a hit if all bytes are right. The share of
+//! right bytes and the loss of the value, −ln p of each byte, are also measured. All predictions
+//! are made after the right bytes: greedy decoding gives the exact value if and only if every byte
+//! is the likeliest after the right ones, so one pass gives all three results.
 //!
-//! In sample i the needle stands after ⌊d·(H − J)⌋ + i mod J of the H bytes of text, J the smaller of 16 and H: the samples of a cell
-//! have it at all places within a patch, so that a place that a model is bad at does not look like a depth.
+//! In sample i the needle is after ⌊d·(H − J)⌋ + i mod J of the H bytes of text, J = min(16, H).
+//! The needles of a cell thus lie at all offsets within a patch, so that an offset at which a model
+//! is weak does not look like a depth.
 //!
-//! Samples of a cell go through the model together, as streams, with its state: where the first stage's state does not grow,
-//! memory beside the bytes themselves does not depend on L.
+//! The samples of a cell go through the model together, as streams, with its state. If the first
+//! stage's state does not grow, memory beyond the bytes themselves does not depend on L.
 
 use std::ops::ControlFlow;
 
@@ -24,42 +27,44 @@ use super::haystack::Haystack;
 use super::hidden::Hidden;
 use super::options::Task;
 
-/// Neighbouring places at which the samples of a cell have their needle, in bytes.
+/// The number of neighboring needle positions of a cell's samples, in bytes.
 const PLACES: usize = 16;
 
-/// What reads prompts and predicts what follows: a model ([`ModelReader`]), or whatever else is to be tested.
+/// Reads prompts and predicts the next id: a model ([`ModelReader`]), or another predictor to be
+/// tested.
 pub trait Reader {
-    /// Begins anew with prompts of the same number of ids; logits (b, V) of what follows each, `None` where somebody ended the
-    /// reading.
+    /// Starts over with prompts of equal length. Returns the logits (b, V) of the id after each
+    /// prompt; `None` if the reading was interrupted.
     ///
     /// # Errors
-    /// Ids that cannot be read.
+    /// An id cannot be read.
     fn begin(&mut self, prompts: &[&[u32]]) -> Result<Option<Tensor>>;
 
-    /// Goes on by one id each; logits (b, V) of what follows.
+    /// Reads one more id of each prompt. Returns the logits (b, V) of the next id.
     ///
     /// # Errors
-    /// Ids that cannot be read, or no prompts before them.
+    /// An id cannot be read, or no prompt was read before.
     fn step(&mut self, ids: &[u32]) -> Result<Tensor>;
 }
 
-/// A model as it decodes: prompts in pieces of bounded size, then a byte at a time.
+/// Reads with a model: prompts in chunks of bounded size, then one byte at a time.
 pub struct ModelReader<'a> {
     generator: &'a Generator,
     state: GeneratorState,
     watch: Watch<'a>,
 }
 
-/// Told how many ids of each prompt have been read; says whether to go on.
+/// Called with the number of ids read of each prompt; returns whether to continue.
 type Watch<'a> = Box<dyn FnMut(usize) -> ControlFlow<()> + Send + 'a>;
 
 impl<'a> ModelReader<'a> {
-    /// Reads with this model.
+    /// Reads with the model of `generator`.
     pub fn new(generator: &'a Generator) -> Self {
         Self::watched(generator, |_| ControlFlow::Continue(()))
     }
 
-    /// Reads with this model; `watch` is told again and again how many ids of each prompt have been read, and says whether to go on.
+    /// Reads with the model of `generator`. `watch` is called repeatedly with the number of ids
+    /// read of each prompt, and returns whether to continue.
     pub fn watched(generator: &'a Generator, watch: impl FnMut(usize) -> ControlFlow<()> + Send + 'a) -> Self {
         Self {
             generator,
@@ -85,14 +90,14 @@ impl Reader for ModelReader<'_> {
     }
 }
 
-/// A cell of the table: what was found at one length and depth.
+/// The results of a cell of the table: one length and one depth.
 #[derive(Clone, Copy, Debug, Default, PartialEq)]
 pub struct Found {
-    /// Samples that were read.
+    /// The number of samples tested.
     pub samples: u64,
-    /// Samples whose whole value was found.
+    /// The number of samples whose whole value was found.
     pub hits: u64,
-    /// Right bytes of values.
+    /// The number of right bytes in values.
     pub right_bytes: u64,
     /// The loss of the values.
     pub value: Score,
@@ -109,7 +114,7 @@ impl Found {
         share(self.right_bytes, self.value.bytes)
     }
 
-    /// Adds what was found in other samples.
+    /// Adds the results of other samples.
     pub fn add(&mut self, other: Self) {
         self.samples += other.samples;
         self.hits += other.hits;
@@ -125,7 +130,7 @@ fn share(part: u64, of: u64) -> f64 {
     }
 }
 
-/// The samples of all cells.
+/// A test with samples for all cells.
 pub struct NeedleTest {
     task: Task,
     haystack: Haystack,
@@ -138,21 +143,22 @@ impl NeedleTest {
         Self { task, haystack, seed }
     }
 
-    /// The task.
+    /// Returns the task.
     pub fn task(&self) -> &Task {
         &self.task
     }
 
-    /// Checks that there are samples of `len` bytes.
+    /// Checks that samples of `len` bytes can be made.
     ///
     /// # Errors
-    /// No room for the needles, places that are not aligned, less text than that, or text with all keys in it.
+    /// There is no room for the needles, the length is not aligned, the text is too short, or the
+    /// text contains all keys.
     pub fn check(&self, len: usize) -> Result<()> {
         self.sample(len, 0.0, 0).map(|_| ())
     }
 
-    /// Sample `index` of the cell of length `len` and depth `depth`, 0 to 1. The same index has the same text and pairs at every
-    /// depth.
+    /// Returns sample `index` of the cell of length `len` and depth `depth`, 0 to 1. The same index
+    /// gives the same text and pairs at every depth.
     ///
     /// # Errors
     /// As [`check`](Self::check).
@@ -160,16 +166,16 @@ impl NeedleTest {
         let room = self.task.haystack_len(len)?;
         let places = PLACES.min(room);
         let place = ((room - places) as f64 * depth) as usize + index as usize % places;
-        // the middle of the byte, so that no rounding leads to another one
+        // the middle of the byte, so that rounding cannot reach another byte
         let depth = (place as f64 + 0.5) / room as f64;
         self.task
             .hide(&self.haystack, len, Some(depth), &[self.seed, len as u64, index])
     }
 
-    /// Reads some samples of a cell side by side; `None` where the reader was ended.
+    /// Tests samples of a cell side by side; `None` if the reader was interrupted.
     ///
     /// # Errors
-    /// As [`check`](Self::check), and what the reader finds wrong.
+    /// As [`check`](Self::check), and the errors of the reader.
     pub fn read(
         &self,
         reader: &mut dyn Reader,
@@ -220,7 +226,7 @@ impl NeedleTest {
     }
 }
 
-/// Whether an id is the likeliest by these logits, the first of equals, and its loss in nats.
+/// Returns whether an id has the highest logit (the first of equal ones), and its loss in nats.
 fn judge(logits: &[f32], id: u32) -> Result<(bool, f64)> {
     let wanted = logits.get(id as usize).copied().ok_or_else(|| {
         let ids = logits.len();

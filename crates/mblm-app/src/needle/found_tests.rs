@@ -1,4 +1,4 @@
-//! Readers whose answers are known, and the model against whole forward passes.
+//! Tests with readers whose answers are known, and compares the model with whole forward passes.
 
 use candle_core::{Device, Tensor};
 use mblm::Result;
@@ -10,8 +10,8 @@ use serde_json::json;
 
 use super::*;
 
-/// Answers right the first `right` bytes of the values, by looking into the prompt, and wrong those after them. Is sure of what
-/// it says: the rest has a logit less by `margin`.
+/// A reader that finds the values by searching the prompt. Its first `right` bytes of a value are
+/// right, the others wrong. The logit of its choice is `margin` above all others.
 struct Looker {
     right: usize,
     margin: f32,
@@ -92,10 +92,10 @@ fn hits_are_hits_and_misses_are_misses() {
         assert!(all.value.bits_per_byte() < 1e-9);
         let three = read(3, 50.0, depth);
         assert_eq!((three.samples, three.hits, three.right_bytes), (6, 0, 18));
-        // one of four bytes costs 50 nats
+        // the one wrong byte of four has a loss of 50 nats
         assert!((three.value.bits_per_byte() - 50.0 / 4.0 / std::f64::consts::LN_2).abs() < 1e-4);
         assert_eq!(read(0, 50.0, depth).byte_accuracy(), 0.0);
-        // ln(1 + 256 e^-m) nats for what it is right about
+        // the loss of a right byte is ln(1 + 256 e^-m) nats
         let unsure = read(4, 3.0, depth).value.bits_per_byte();
         assert!((unsure - (256.0 * (-3.0f64).exp()).ln_1p() / std::f64::consts::LN_2).abs() < 1e-5);
     }
@@ -128,18 +128,18 @@ fn the_samples_of_a_cell_have_their_needle_at_neighbouring_places() {
         let sample = |index| test.sample(len, depth, index).unwrap();
         indices.map(|index| sample(index).needles[0].start).collect()
     };
-    // 1000 bytes of text
+    // 1000 bytes of text remain beside needle and query
     assert_eq!(
         places(1032, 0.0, 0..18),
         [(0..16).collect::<Vec<_>>(), vec![0, 1]].concat()
     );
     assert_eq!(places(1032, 0.25, 0..16), (246..262).collect::<Vec<_>>());
     assert_eq!(places(1032, 1.0, 0..16), (984..1000).collect::<Vec<_>>());
-    // three bytes of text
+    // three bytes of text remain
     assert_eq!(places(35, 1.0, 0..6), [0, 1, 2, 0, 1, 2]);
 }
 
-/// Three stages with a Mamba2 on top, patches of 6 and 2 bytes.
+/// A model of three stages, Mamba2 on top, with patches of 6 and 2 bytes.
 fn model() -> std::sync::Arc<Mblm> {
     let attention =
         json!({ "attn_head_dims": 4, "attn_num_heads": 2, "attn_use_rot_embs": true, "pos_emb_type": null });
@@ -192,7 +192,7 @@ fn the_model_with_state_answers_as_a_whole_pass_does() {
         assert_eq!((found.samples, found.hits, found.right_bytes), (5, hits, right));
         assert_eq!(found.value.bytes, 20);
         assert!((found.value.nats - nats).abs() < 1e-3, "{} {nats}", found.value.nats);
-        // streams do not depend on their company
+        // streams do not depend on the other streams
         let mut alone = Found::default();
         for index in 2..7 {
             alone.add(read(index..index + 1));

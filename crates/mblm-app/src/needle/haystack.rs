@@ -23,10 +23,10 @@ pub struct Haystack {
 }
 
 impl Haystack {
-    /// All files of a path as one text: a file, or a folder with everything below it.
+    /// Opens all files of a path as one text: a file, or a folder with everything below it.
     ///
     /// # Errors
-    /// Files that cannot be read or decoded, or that are empty; options that make no sense.
+    /// A file cannot be read or decoded, or is empty; an option is invalid.
     pub fn open(path: &Path, options: &NeedleOptions, on_opening: Option<OnOpening>) -> Result<Self> {
         let files = Files::open(&regular_files(path)?, &options.reading()?, on_opening)?;
         Ok(Self {
@@ -36,7 +36,7 @@ impl Haystack {
         })
     }
 
-    /// Text in memory.
+    /// Uses text in memory.
     pub fn from_bytes(text: Vec<u8>) -> Self {
         Self {
             bytes: 0..text.len() as u64,
@@ -45,10 +45,11 @@ impl Haystack {
         }
     }
 
-    /// The text of a split, as the data set takes it with these options; `None` if there is no such split.
+    /// Opens the text of a split as the data set does with these options; `None` if there is no
+    /// such split.
     ///
     /// # Errors
-    /// As [`open`](Self::open), and options that make no sense.
+    /// As [`open`](Self::open).
     pub fn of_split(
         dir: &Path,
         split: Split,
@@ -71,22 +72,22 @@ impl Haystack {
         }))
     }
 
-    /// What the text is, for messages.
+    /// The name of the text, for messages.
     pub(super) fn name(&self) -> &str {
         &self.name
     }
 
-    /// Bytes of the text.
+    /// The length of the text in bytes.
     pub fn len(&self) -> u64 {
         self.bytes.end - self.bytes.start
     }
 
-    /// Whether there is none.
+    /// Whether the text is empty.
     pub fn is_empty(&self) -> bool {
         self.bytes.is_empty()
     }
 
-    /// The last offset that a window of `len` bytes can begin at.
+    /// The last offset at which a window of `len` bytes can begin.
     pub(super) fn last_offset(&self, len: usize) -> Result<u64> {
         self.len().checked_sub(len as u64).ok_or_else(|| {
             Error::input(format!(

@@ -5,9 +5,10 @@
 //!      needle                                             query
 //! ```
 //!
-//! A needle at depth d stands after ⌊d·H / a⌋·a of the H bytes of text, a the option `align`; several at one place stand behind one
-//! another. Everything drawn depends on a key of numbers alone. Keys are drawn until they differ and occur nowhere in the text;
-//! where one then occurs elsewhere in the sample, within a value for example, the whole is drawn again.
+//! A needle at depth d is after ⌊d·H / a⌋·a of the H bytes of text, where a is the option `align`;
+//! needles at the same position follow each other. All random choices depend only on the seed, a
+//! list of numbers. Keys are drawn until they differ and do not occur in the text. If a key then
+//! occurs elsewhere in the sample, for example within a value, the whole sample is drawn again.
 
 use std::ops::Range;
 
@@ -20,29 +21,29 @@ use rand_pcg::Pcg64Mcg;
 use super::haystack::Haystack;
 use super::options::Task;
 
-/// Draws of one key, or of a whole sample, before giving up.
+/// The maximum number of draws of a key, or of a whole sample.
 const ATTEMPTS: u64 = 1000;
 
-/// A sample, and where its parts are.
+/// A sample and the positions of its parts.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Hidden {
-    /// The sample.
+    /// The bytes of the sample.
     pub bytes: Vec<u8>,
-    /// The places of the needles, first to last.
+    /// The byte ranges of the needles, first to last.
     pub needles: Vec<Range<usize>>,
-    /// The needle that each query asks for, an index into `needles`.
+    /// The needle of each query, an index into `needles`.
     pub asked: Vec<usize>,
-    /// The places of the values that answer the queries.
+    /// The byte ranges of the values that answer the queries.
     pub answers: Vec<Range<usize>>,
 }
 
 impl Hidden {
-    /// What stands before the value of the last query: what a model is given to find it.
+    /// The bytes before the value of the last query: the model's prompt.
     pub fn prompt(&self) -> &[u8] {
         &self.bytes[..self.last().start]
     }
 
-    /// The value of the last query: what it should find.
+    /// The value of the last query: the expected answer.
     pub fn answer(&self) -> &[u8] {
         &self.bytes[self.last()]
     }
@@ -59,11 +60,12 @@ struct Pair {
 }
 
 impl Task {
-    /// A sample of `len` bytes over text of `haystack`: the same for the same `seed`, a list of numbers of the caller's.
-    /// `depth` takes the place of the option.
+    /// Makes a sample of `len` bytes with text of `haystack`. The same `seed`, a list of numbers,
+    /// gives the same sample. `depth` overrides the option.
     ///
     /// # Errors
-    /// No room for the needles, less text than the sample needs, text that cannot be read, or that has all keys in it.
+    /// There is no room for the needles, the text is too short or cannot be read, or it contains
+    /// all keys.
     pub fn hide(&self, haystack: &Haystack, len: usize, depth: Option<f64>, seed: &[u64]) -> Result<Hidden> {
         let room = self.haystack_len(len)?;
         let most = haystack.last_offset(room)?;
@@ -89,7 +91,7 @@ impl Task {
         )))
     }
 
-    /// Different keys that the text does not have, and values.
+    /// Draws values, and distinct keys that do not occur in the text.
     fn pairs(&self, text: &[u8], draw: &mut Draw) -> Result<Vec<Pair>> {
         let mut pairs: Vec<Pair> = Vec::with_capacity(self.options.needles);
         for _ in 0..self.options.needles {
@@ -116,7 +118,8 @@ impl Task {
         Ok(pairs)
     }
 
-    /// Bytes of text before each pair. The first pair is the one asked for last, which a given depth is about.
+    /// Draws the number of text bytes before each pair. The first pair is the pair of the last
+    /// query and is placed at `depth`, if given.
     fn places(&self, room: usize, depth: Option<f64>, draw: &mut Draw) -> Vec<usize> {
         let steps = room / self.options.align;
         let mut places: Vec<usize> = (0..self.options.needles)
@@ -129,7 +132,7 @@ impl Task {
         places
     }
 
-    /// The pairs that are asked for, in order: different ones, the first pair last.
+    /// Draws the pairs of the queries, in order: distinct pairs, the first pair last.
     fn order(&self, draw: &mut Draw) -> Vec<usize> {
         let mut others: Vec<usize> = (1..self.options.needles).collect();
         let mut order = Vec::with_capacity(self.options.queries);
@@ -140,7 +143,7 @@ impl Task {
         order
     }
 
-    /// Text with the pairs at their places, and after it the queries in order.
+    /// Inserts the pairs into the text and appends the queries in order.
     fn assemble(&self, text: &[u8], pairs: &[Pair], places: &[usize], order: &[usize]) -> Hidden {
         let mut sorted: Vec<usize> = (0..pairs.len()).collect();
         sorted.sort_by_key(|pair| places[*pair]);
@@ -180,7 +183,8 @@ impl Draw {
         Self(Pcg64Mcg::seed_from_u64(key(&[seed, &[attempt]].concat())))
     }
 
-    /// A number below `count`, which is at least 1; one of 2^64 equal shares away from uniform at most.
+    /// Draws a number below `count`, which is at least 1. The error of each probability is below
+    /// 2^−64.
     fn below(&mut self, count: u64) -> u64 {
         ((u128::from(self.0.next_u64()) * u128::from(count)) >> 64) as u64
     }

@@ -1,4 +1,5 @@
-//! Needles in haystacks: values hidden in long text, to be found again. The data set `needle` trains it, `mblm needle` measures it.
+//! Needles in haystacks: values hidden in long text. The data set `needle` trains a model to find
+//! them, `mblm needle` measures how often it does.
 //!
 //! ```text
 //! But in such cases as th[key qxv: 4821]↵ese a good memory is unpardonable. … [key qxv? 4821]↵
@@ -10,7 +11,7 @@
 //! | `hidden` | one sample: text, needles, queries |
 //! | `haystack` | the text to hide needles in |
 //! | `dataset` | the data set: samples by index |
-//! | `found` | how many values a model finds, by length of the context and depth |
+//! | `found` | measures how many values a model finds, by context length and depth |
 //! | `command` | `mblm needle` |
 //!
 //! ```

@@ -1,66 +1,66 @@
-//! The task's options, checked: what a needle and a query look like, how many there are, and where.
+//! The checked options of the task: formats, numbers and positions of needles and queries.
 //!
-//! A format is text with `{key}` and, after it, `{value}`. With n needles of N bytes and q queries of Q bytes, a sample of L
-//! bytes has H = L − n·N − q·Q bytes of natural text.
+//! A format is text with `{key}` and, after it, `{value}`. With n needles of N bytes and q queries
+//! of Q bytes, a sample of L bytes has H = L − n·N − q·Q bytes of natural text.
 
 use mblm::data::Reading;
 use mblm::{Error, Result};
 use serde::{Deserialize, Serialize};
 
-/// What the loss is taken of.
+/// The bytes that the loss counts.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]
 pub enum LossOn {
-    /// The values asked for, with weight 1; every other byte with weight `text_weight`.
+    /// The values of queries, with weight 1; every other byte with weight `text_weight`.
     #[default]
     Answer,
     /// Every byte, with weight 1.
     All,
 }
 
-/// The options of data set `needle`, as `io.dataset_args` gives them.
+/// The options of data set `needle`: the keys of `io.dataset_args`.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(default, deny_unknown_fields)]
 pub struct NeedleOptions {
-    /// Key–value pairs hidden in a sample.
+    /// The number of key–value pairs hidden in a sample.
     pub needles: usize,
-    /// Of them, how many are asked for at the end, each once.
+    /// The number of them that are queried at the end, each once.
     pub queries: usize,
-    /// Characters of a key.
+    /// The number of characters of a key.
     pub key_len: usize,
-    /// Characters of a value.
+    /// The number of characters of a value.
     pub value_len: usize,
     /// The characters of keys, ASCII.
     pub key_alphabet: String,
     /// The characters of values, ASCII.
     pub value_alphabet: String,
-    /// What a needle looks like, with `{key}` and `{value}` in it.
+    /// The format of a needle, with `{key}` and `{value}` in it.
     pub needle_format: String,
-    /// What a query and its answer look like, with `{key}` and `{value}` in it.
+    /// The format of a query with its answer, with `{key}` and `{value}` in it.
     pub query_format: String,
-    /// The share of the natural text, 0 to 1, that is before the needle asked for last; uniformly random if absent, as that of
-    /// the other needles always is.
+    /// The share of the natural text, 0 to 1, before the needle of the last query; uniformly random
+    /// if absent. The depths of the other needles are always random.
     pub depth: Option<f64>,
     /// Needles and queries begin at multiples of this many bytes.
     pub align: usize,
-    /// What the loss is taken of.
+    /// The bytes that the loss counts.
     pub loss_on: LossOn,
-    /// The weight of bytes that are no answer, with [`LossOn::Answer`]; 0 if absent.
+    /// The weight of bytes outside the answers, with [`LossOn::Answer`]; 0 if absent.
     pub text_weight: Option<f32>,
     /// The share of the text kept for validation and test, as of data set `bytes`.
     pub held_out: Option<f64>,
-    /// The field of JSON Lines that is the text, as of data set `bytes`.
+    /// The JSON Lines field that holds the text, as of data set `bytes`.
     pub text_field: Option<String>,
-    /// Lines without such a text are left out, as of data set `bytes`.
+    /// Skips lines without such a text, as of data set `bytes`.
     #[serde(skip_serializing_if = "std::ops::Not::not")]
     pub skip_bad_lines: bool,
-    /// Compressed files are text as they are, as of data set `bytes`.
+    /// Takes the bytes of compressed files as text, as of data set `bytes`.
     #[serde(skip_serializing_if = "std::ops::Not::not")]
     pub raw: bool,
 }
 
 impl NeedleOptions {
-    /// How the files with the text are read.
+    /// Returns how to read the files with the text.
     pub(super) fn reading(&self) -> Result<Reading> {
         Reading::from_options(self.text_field.clone(), self.skip_bad_lines, self.raw)
     }
@@ -89,7 +89,7 @@ impl Default for NeedleOptions {
     }
 }
 
-/// A format cut at its key and value.
+/// A format split at its key and value.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(super) struct Template {
     before: Vec<u8>,
@@ -120,12 +120,12 @@ impl Template {
         })
     }
 
-    /// Bytes beside key and value.
+    /// The number of bytes outside key and value.
     fn fixed(&self) -> usize {
         self.before.len() + self.between.len() + self.after.len()
     }
 
-    /// Appends a pair in this format; where its value begins.
+    /// Appends a pair in this format. Returns the offset of its value.
     pub(super) fn write(&self, key: &[u8], value: &[u8], out: &mut Vec<u8>) -> usize {
         for part in [&self.before, key, &self.between] {
             out.extend_from_slice(part);
@@ -136,14 +136,14 @@ impl Template {
         begin
     }
 
-    /// Whether the text around key and value has these bytes in it.
+    /// Whether the text around key and value contains `key`.
     pub(super) fn contains(&self, key: &[u8]) -> bool {
         let within = |part: &Vec<u8>| memchr::memmem::find(part, key).is_some();
         within(&self.before) || within(&self.between) || within(&self.after)
     }
 }
 
-/// Options that fit together.
+/// The checked options and their formats.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Task {
     pub(super) options: NeedleOptions,
@@ -155,7 +155,7 @@ impl Task {
     /// Checks options.
     ///
     /// # Errors
-    /// Names the option, what was expected and what was found.
+    /// Names the option, the expected value and the found one.
     pub fn new(options: NeedleOptions) -> Result<Self> {
         let NeedleOptions { needles, queries, .. } = options;
         if needles == 0 || queries == 0 || queries > needles {
@@ -214,17 +214,17 @@ impl Task {
         Ok(())
     }
 
-    /// The options that were given.
+    /// Returns the options.
     pub fn options(&self) -> &NeedleOptions {
         &self.options
     }
 
-    /// Bytes of a needle.
+    /// The length of a needle in bytes.
     pub fn needle_len(&self) -> usize {
         self.pair_len(&self.needle)
     }
 
-    /// Bytes of a query with its answer.
+    /// The length of a query with its answer, in bytes.
     pub fn query_len(&self) -> usize {
         self.pair_len(&self.query)
     }
@@ -234,17 +234,17 @@ impl Task {
         template.fixed().saturating_add(key_len).saturating_add(value_len)
     }
 
-    /// Bytes of all needles and queries of a sample.
+    /// The total length of the needles and queries of a sample, in bytes.
     pub fn fixed_len(&self) -> usize {
         let NeedleOptions { needles, queries, .. } = self.options;
         let needles = needles.saturating_mul(self.needle_len());
         needles.saturating_add(queries.saturating_mul(self.query_len()))
     }
 
-    /// Bytes of natural text in a sample of `len` bytes.
+    /// The bytes of natural text in a sample of `len` bytes.
     ///
     /// # Errors
-    /// There is no room for any, or the queries would not begin at a multiple of `align`.
+    /// There is no room for text, or the queries would not begin at a multiple of `align`.
     pub fn haystack_len(&self, len: usize) -> Result<usize> {
         let (fixed, align) = (self.fixed_len(), self.options.align);
         if len <= fixed {
@@ -265,8 +265,9 @@ impl Task {
         Ok(len - fixed)
     }
 
-    /// Whether a model that reads patches of `patch` bytes can answer the last query of a sample of `len` bytes: the value begins
-    /// in a later patch than the key asked for ends in. Within a patch nothing tells it what stood long before.
+    /// Whether a model with patches of `patch` bytes can answer the last query of a sample of `len`
+    /// bytes: the value must begin in a later patch than the patch in which the query's key ends.
+    /// Within a patch, the model sees no earlier context that depends on the key.
     pub fn answerable(&self, len: usize, patch: usize) -> bool {
         let value = len.saturating_sub(self.options.value_len + self.query.after.len());
         let key_end = value.saturating_sub(self.query.between.len());

@@ -1,4 +1,5 @@
-//! How far a long batch is, whose first stage goes in chunks: a bar under that of the run, or a plain line now and then.
+//! Shows the progress of a long batch whose first stage is computed in chunks: a bar under the
+//! run's bar, or a plain line now and then.
 
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant};
@@ -8,17 +9,17 @@ use mblm::train::OnChunk;
 
 use crate::output::note;
 
-/// A batch that is through sooner shows nothing of this.
+/// Batches that take less time show no progress of their own.
 const SHOWN_AFTER: Duration = Duration::from_secs(2);
 
-/// How often a plain line is printed where no bar can be drawn.
+/// How often a plain line is printed if stderr is not a terminal.
 const LINE_INTERVAL: Duration = Duration::from_secs(30);
 
-/// The parts of the batch that is being computed.
+/// The progress of the current batch.
 #[derive(Clone)]
 pub(super) struct Chunking {
     bars: MultiProgress,
-    /// Drawn once the batch takes long.
+    /// Shown once the batch has taken [`SHOWN_AFTER`].
     bar: ProgressBar,
     terminal: bool,
     times: Arc<Mutex<Times>>,
@@ -30,7 +31,7 @@ struct Times {
 }
 
 impl Chunking {
-    /// Draws among `bars` if there is a `terminal`.
+    /// Adds its bar to `bars` if `terminal`.
     pub(super) fn new(bars: &MultiProgress, terminal: bool) -> Self {
         let now = Instant::now();
         let style = ProgressStyle::with_template("this batch {wide_bar} {percent} %  {eta} left")
@@ -46,14 +47,14 @@ impl Chunking {
         }
     }
 
-    /// What a run tells of its chunks.
+    /// Returns the callback that a run calls after each chunk.
     pub(super) fn listener(&self) -> OnChunk {
         let chunks = self.clone();
         Arc::new(move |done, of| chunks.told(done, of))
     }
 
     fn told(&self, done: usize, of: usize) {
-        // poisoned only by a panic between two assignments of whole values
+        // poisoned only by a panic between two assignments
         let mut times = self.times.lock().unwrap_or_else(PoisonError::into_inner);
         let now = Instant::now();
         if done == 0 {
@@ -82,7 +83,7 @@ impl Chunking {
         }
     }
 
-    /// Removes the bar: the batch is through.
+    /// Removes the bar at the end of a batch.
     pub(super) fn end(&self) {
         if !self.bar.is_hidden() {
             self.bar.finish_and_clear();

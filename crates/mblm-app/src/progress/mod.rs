@@ -15,40 +15,40 @@ use self::chunks::Chunking;
 pub(crate) use self::slow::SlowWork;
 use crate::output::{grouped, note};
 
-/// How often a plain line is printed where no bar can be drawn.
+/// How often a plain line is printed if stderr is not a terminal.
 const LINE_INTERVAL: Duration = Duration::from_secs(5);
 
-/// The share of the newest batch in the average loss that is shown; more at the beginning, where few batches are known.
+/// The weight of the newest batch in the displayed average loss; larger for the first batches.
 const NEWEST_WEIGHT: f64 = 0.05;
 
-/// Whether a bar can be drawn on stderr.
+/// Whether stderr is a terminal, which can show a bar.
 fn is_terminal() -> bool {
     std::io::stderr().is_terminal()
 }
 
-/// Shows how a training run goes.
+/// Shows the progress of a training run.
 pub struct TrainingProgress {
     quiet: bool,
     bars: MultiProgress,
     bar: ProgressBar,
-    /// Under it while a batch takes long.
+    /// A bar under the run's bar, for a batch that takes long.
     chunking: Chunking,
-    /// Under the other one while the model is evaluated.
+    /// A bar under the run's bar, for an evaluation.
     evaluation: Option<ProgressBar>,
     started: Instant,
     last_line: Option<Instant>,
     batches: u64,
-    /// Batches that were done before this process began.
+    /// Batches that were trained before this process started.
     before: u64,
     bytes: u64,
     /// Exponential average of the training loss in bits per byte.
     smoothed: Option<f64>,
-    /// Whether it is a weighted loss.
+    /// Whether the loss is weighted.
     weighted: bool,
 }
 
 impl TrainingProgress {
-    /// Nothing is drawn before the run begins; nothing at all if `quiet`.
+    /// Draws nothing before the run starts, and nothing at all if `quiet`.
     pub fn new(quiet: bool) -> Self {
         let bars = MultiProgress::new();
         Self {
@@ -79,7 +79,7 @@ impl TrainingProgress {
         self.bar = self.bars.add(bar);
     }
 
-    /// Draws how far an evaluation is.
+    /// Shows the progress of an evaluation.
     fn evaluating(&mut self, done: usize, of: usize) {
         if self.bar.is_hidden() {
             return;
@@ -100,7 +100,7 @@ impl TrainingProgress {
         }
     }
 
-    /// Loss and speed: short, so that the bar and they fit into 80 columns.
+    /// Loss and speed, short enough to fit into 80 columns beside the bar.
     fn message(&self) -> String {
         let speed = self.bytes as f64 / self.started.elapsed().as_secs_f64().max(1e-9);
         let bits = self.smoothed.unwrap_or(f64::NAN);
@@ -112,7 +112,7 @@ impl TrainingProgress {
         }
     }
 
-    /// The time that the rest takes at the speed since this process began, `done` batches of the run being done.
+    /// The time left after `done` batches, at the speed since this process started.
     fn left(&self, done: u64) -> Duration {
         let each = self.started.elapsed().as_secs_f64() / (done - self.before).max(1) as f64;
         Duration::try_from_secs_f64(each * self.batches.saturating_sub(done) as f64).unwrap_or(Duration::MAX)
@@ -192,8 +192,8 @@ impl Observer for TrainingProgress {
     }
 }
 
-/// Shows how far the opening of a data set is, where that takes long enough to decode something: what a data set is given as
-/// `on_opening`. A file's bar goes when it is decoded.
+/// Returns a callback for `on_opening` that shows a bar for each file that is decoded while a data
+/// set is opened.
 pub fn opening_bar(quiet: bool) -> Option<OnOpening> {
     if quiet || !is_terminal() {
         return None;
@@ -218,7 +218,7 @@ pub fn opening_bar(quiet: bool) -> Option<OnOpening> {
     }))
 }
 
-/// A bar over things that are made one after another, such as images.
+/// A bar for items that are made one after another, such as images.
 pub fn count_bar(total: u64, what: &'static str, quiet: bool) -> ProgressBar {
     if quiet || !is_terminal() {
         return ProgressBar::hidden();
@@ -228,7 +228,7 @@ pub fn count_bar(total: u64, what: &'static str, quiet: bool) -> ProgressBar {
     ProgressBar::new(total).with_style(style).with_message(what)
 }
 
-/// A bar over bytes that are scored; without an end where their number is not known.
+/// A bar for scored bytes; without an end if their number is unknown.
 pub fn byte_bar(total: Option<u64>, quiet: bool) -> ProgressBar {
     if quiet || !is_terminal() {
         return ProgressBar::hidden();

@@ -1,26 +1,27 @@
-//! What will take long says so: once, some seconds after the beginning, with the time that it will take and the reason.
+//! Warns once, a few seconds after the start, that work will take long: the expected time and the
+//! reason.
 
 use std::time::{Duration, Instant};
 
 use crate::output::note;
 
-/// After this time the rest is foreseen.
+/// The time after which the total is estimated.
 const AFTER: Duration = Duration::from_secs(2);
-/// What takes longer says so.
+/// Work that takes longer than this prints the warning.
 const LONG: Duration = Duration::from_secs(120);
 
-/// Work whose end is foreseen from the share that is done.
+/// Work whose total time is estimated from the completed share.
 pub(crate) struct SlowWork {
     begun: Instant,
-    /// What is done, and why it takes long.
+    /// The work, and why it takes long.
     what: String,
-    /// What to try instead.
+    /// A faster alternative.
     instead: &'static str,
     said: bool,
 }
 
 impl SlowWork {
-    /// Begins now. Says nothing if `quiet`.
+    /// Starts the clock. Prints nothing if `quiet`.
     pub(crate) fn new(what: String, instead: &'static str, quiet: bool) -> Self {
         Self {
             begun: Instant::now(),
@@ -30,7 +31,7 @@ impl SlowWork {
         }
     }
 
-    /// Notes that the share `done` of all operations, 0 to 1, is done.
+    /// Records that the share `done` of all operations, 0 to 1, is complete.
     pub(crate) fn update(&mut self, done: f64) {
         let elapsed = self.begun.elapsed();
         if self.said || elapsed < AFTER || done <= 0.0 {
@@ -45,7 +46,7 @@ impl SlowWork {
     }
 }
 
-/// A time for people: `12 minutes`, `3.5 hours`.
+/// Formats a time: `12 minutes`, `3.5 hours`.
 fn duration(seconds: f64) -> String {
     match seconds {
         seconds if seconds < 5400.0 => format!("{:.0} minutes", seconds / 60.0),

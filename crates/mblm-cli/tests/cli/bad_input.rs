@@ -1,5 +1,6 @@
-//! Mistakes: each gives one error that says where, what was expected and what was found, and the right exit code. The whole texts
-//! are in `snapshots/`; `INSTA_UPDATE=always cargo test -p mblm-cli --test cli` writes them anew.
+//! Tests of mistakes: each gives one error with the place, the expected and the found value, and
+//! the right exit code. The full error texts are in `snapshots/`;
+//! `INSTA_UPDATE=always cargo test -p mblm-cli --test cli` rewrites them.
 //!
 //! Longer than 450 lines: one short test for each kind of mistake.
 
@@ -7,13 +8,15 @@ use crate::convert::fixture_folder;
 use crate::snapshots;
 use crate::support::{self, CONFIG, Scratch, assert_error, done, finish, mblm, str, trained};
 
-/// Expects the command to fail as [`support::fails`] does, with the whole text of the error as it was last accepted.
+/// Expects the command to fail as [`support::fails`] does, with the full error text of the
+/// snapshot.
 #[track_caller]
 fn fails(args: &[&str], code: i32, parts: &[&str]) {
     snapshots::check_error(&support::fails(args, code, parts));
 }
 
-/// Trains with the usual configuration in which `from` is `to`; the error must hold `parts`.
+/// Trains with the usual configuration in which `from` is replaced by `to`; the error must contain
+/// `parts`.
 #[track_caller]
 fn train_with(from: &str, to: &str, code: i32, parts: &[&str]) {
     assert!(CONFIG.contains(from), "{from}");
@@ -22,7 +25,7 @@ fn train_with(from: &str, to: &str, code: i32, parts: &[&str]) {
     assert!(scratch.run_folders().is_empty());
 }
 
-/// Trains with an override; the error must hold `parts`.
+/// Trains with an override; the error must contain `parts`.
 #[track_caller]
 fn train_set(set: &str, code: i32, parts: &[&str]) {
     let scratch = Scratch::new();
@@ -137,7 +140,7 @@ fn bytes_outside_the_vocabulary() {
     let scratch = Scratch::with_config(&config);
     fails(&["train", str(scratch.config())], 1, &parts);
     assert!(scratch.run_folders().is_empty());
-    // a model that knows letters up to z, but no bytes above
+    // a model with ids for letters up to z, but none for larger bytes
     let ascii = CONFIG
         .replace("num_tokens: 257", "num_tokens: 128")
         .replace("id: 256", "id: 127");
@@ -220,7 +223,7 @@ fn a_folder_without_a_model() {
     fails(&["generate", "-m", str(runs)], 1, &parts);
     fails(&["inspect", str(runs)], 1, &parts);
     fails(&["eval", "-m", str(runs), str(scratch.data())], 1, &parts);
-    // a run's folder stands for its best model
+    // a run folder means its best model
     let seeded = |model| done(&["generate", "-m", str(model), "-n", "20", "--seed", "1", "--raw"]).stdout;
     assert_eq!(seeded(&trained().run), seeded(&trained().model));
     assert_eq!(
@@ -270,7 +273,7 @@ fn files_that_are_not_there() {
         &["prompt from /missing: No such file"],
     );
     fails(&["inspect", "/missing"], 1, &["/missing: No such file"]);
-    // before any other file is scored
+    // fails before any other file is scored
     let data = trained().scratch.data();
     let finished = finish(&mut mblm(["eval", "-m", model, str(data), "/missing"]));
     assert_eq!((finished.code, finished.stdout.len()), (1, 0));
@@ -471,7 +474,7 @@ fn devices_that_are_not_there() {
 #[test]
 fn outputs_that_cannot_be_written() {
     let scratch = Scratch::new();
-    // a file where a folder is needed fails for every user, whatever the permissions
+    // a file in place of a folder fails for every user, even root
     let file = scratch.file("file", "in the way");
     let inside = file.join("runs");
     let parts = ["cannot make the "];
@@ -509,7 +512,7 @@ fn an_encoder_neither_generates_nor_scores_text() {
         model.replace("num_tokens: 257", "num_tokens: 258")
     );
     let scratch = Scratch::with_config(&config);
-    // a data set that masks nothing has nothing for an encoder to learn
+    // an encoder cannot learn from a data set without masked bytes
     fails(&["train", str(scratch.config())], 2, &["pg19masked"]);
     for split in ["train", "validation"] {
         std::fs::create_dir_all(scratch.path("books").join(split)).unwrap();
@@ -538,7 +541,7 @@ fn an_encoder_neither_generates_nor_scores_text() {
         1,
         &["mblm eval", "decoder"],
     );
-    // and a decoder cannot learn from masked bytes
+    // a decoder cannot learn from masked bytes
     let decoder = Scratch::new();
     let args = [&["train", str(decoder.config())], &sets[..]].concat();
     fails(

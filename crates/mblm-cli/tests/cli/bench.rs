@@ -1,4 +1,5 @@
-//! `mblm bench`: that everything asked for is measured and nothing else; how fast it is nobody can say here.
+//! Tests `mblm bench`: it measures everything that is requested and nothing else. The speeds are
+//! not checked.
 
 use crate::support::{Scratch, done, fails, root, str};
 

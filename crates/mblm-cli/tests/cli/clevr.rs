@@ -1,4 +1,4 @@
-//! Questions about pictures: `mblm data check`, training on `clevr`, `mblm vqa eval`.
+//! Questions about images: `mblm data check`, training on `clevr`, `mblm vqa eval`.
 
 use std::fs;
 use std::path::{Path, PathBuf};
@@ -47,7 +47,8 @@ train:
   gradient_accumulate_every: 1
 ";
 
-/// The fixture's three questions for training and for validation, and a configuration that learns them.
+/// The fixture's three questions for training and for validation, and a configuration that learns
+/// them.
 struct Questions {
     scratch: Scratch,
     data: PathBuf,
@@ -85,7 +86,7 @@ impl Questions {
     }
 }
 
-/// A run that has learned the three questions, for all tests.
+/// A run that has learned the three questions, shared by all tests.
 fn learned() -> &'static (Questions, PathBuf) {
     static LEARNED: OnceLock<(Questions, PathBuf)> = OnceLock::new();
     LEARNED.get_or_init(|| {
@@ -128,7 +129,8 @@ fn a_sound_data_set_is_described() {
     assert_eq!(split["longest"]["ids"], 2 * 43 + 480 * 320 * 3 + 2);
 }
 
-/// Its configuration is no model's of bytes, but names data that can be checked; what it cannot be used for says so.
+/// The baseline's configuration is not for byte models, but its data can be checked. Other commands
+/// refuse it with an explanation.
 #[test]
 fn the_baseline_has_a_configuration_of_its_own() {
     let questions = Questions::new();
@@ -209,7 +211,7 @@ fn problems_are_listed_with_file_and_question() {
         (&problem["file"], &problem["question"]),
         (&str(&questions.image()).into(), &0.into())
     );
-    // too long, three times in each split
+    // too long: three samples in each split
     fs::write(questions.image(), &whole).unwrap();
     let finished = check(&["--set", "params.input_seq_len=120", "--limit", "2"]);
     let text = finished.text();
@@ -282,7 +284,7 @@ fn a_model_that_has_learned_its_questions_answers_them() {
 #[test]
 fn every_answer_is_a_line_and_wrong_ones_are_pictures() {
     let (questions, run) = learned();
-    // other answers than those that were learned
+    // answers that differ from the learned ones
     let data = Questions::new();
     let file = data.data.join("questions/CLEVR_val_questions.json");
     let text = fs::read_to_string(&file).unwrap().replace("\"green\"", "\"blue\"");
@@ -323,7 +325,7 @@ fn every_answer_is_a_line_and_wrong_ones_are_pictures() {
     );
     let picture = fs::read(&sheet).unwrap();
     assert!(picture.starts_with(b"\x89PNG"));
-    // what is there is not replaced unasked
+    // existing files are not overwritten without --force
     fails(
         &[&args[..], &outputs].concat(),
         2,
@@ -332,7 +334,7 @@ fn every_answer_is_a_line_and_wrong_ones_are_pictures() {
     let limited = done(&[&args[..], &outputs, &["--force", "--limit", "1"]].concat()).json();
     assert_eq!(limited["overall"]["questions"], 1);
     assert_eq!(fs::read_to_string(&lines).unwrap().lines().count(), 1);
-    // the model's own data are as they were
+    // the model's own data are unchanged
     assert!(questions.data.exists());
 }
 

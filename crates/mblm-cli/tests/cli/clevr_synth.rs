@@ -1,4 +1,4 @@
-//! `mblm data clevr-synth`: what it makes, and when it refuses.
+//! Tests `mblm data clevr-synth`: its outputs and its errors.
 
 use std::path::Path;
 
@@ -35,7 +35,7 @@ fn a_data_set_is_made_and_counted() {
     assert_eq!(names_in(&out), ["images", "questions", "scenes"]);
     assert_eq!(names_in(&out.join("images/train")).len(), 3);
     assert_eq!(names_in(&scratch.path("new")), ["clevr"]);
-    // in words
+    // output as text
     let out = scratch.path("words");
     let finished = done(&["data", "clevr-synth", str(&out), "--images", "3", "--small"]);
     assert!(
@@ -103,7 +103,7 @@ fn a_full_disk_is_named_and_leaves_nothing() {
         failing += 1;
     }
     assert_eq!(failing, 6);
-    // a process that is killed leaves its folder under another name, which the next one removes
+    // a killed process leaves a temporary folder, which the next process removes
     let mut command = mblm(arguments(&out));
     command.env("FAILPOINTS", "disk=14*off->return(abort)");
     assert_ne!(finish(&mut command).code, 0);

@@ -1,4 +1,4 @@
-//! `mblm convert`: between the Python package's files and model folders.
+//! Tests `mblm convert` between the Python package's files and model folders.
 
 use std::path::{Path, PathBuf};
 
@@ -7,7 +7,7 @@ use mblm::checkpoint::Weights;
 
 use crate::support::{CONFIG, Scratch, done, fails, fixture, str, trained};
 
-/// A run's YAML for the fixture `decoder_2d_st.pth`.
+/// Writes a run's YAML for the fixture `decoder_2d_st.pth`.
 pub(crate) fn fixture_config(scratch: &Scratch) -> PathBuf {
     let (io, rest) = CONFIG.split_once("params:").unwrap();
     let (_, train) = rest.split_once("train:").unwrap();
@@ -25,7 +25,7 @@ pub(crate) fn fixture_config(scratch: &Scratch) -> PathBuf {
     scratch.file("run.yaml", format!("{io}{params}train:{train}"))
 }
 
-/// The fixture as a model folder.
+/// Converts the fixture to a model folder.
 pub(crate) fn fixture_folder(scratch: &Scratch) -> PathBuf {
     let folder = scratch.path("from-pth");
     let config = fixture_config(scratch);
@@ -81,7 +81,7 @@ fn weights_survive_from_pth_to_folder_and_back_twice() {
     }
     let config = |folder: &Path| std::fs::read_to_string(folder.join("config.json")).unwrap();
     assert_eq!(config(&folder), config(&again));
-    // a weights file with its configuration beside it needs no other
+    // a weights file beside its configuration needs no --config
     done(&[
         "-q",
         "convert",

@@ -1,4 +1,4 @@
-//! `mblm doctor`: what it finds differs from machine to machine; that it checks the processor does not.
+//! Tests `mblm doctor`: its findings differ between machines, but it always checks the processor.
 
 use crate::support::{done, fails};
 

@@ -1,9 +1,10 @@
-//! What cannot work is refused before anything is made: models and steps larger than the memory, samples and data too short for a step,
-//! figures in the place of files, paths and values that mean nothing. And what means something works.
+//! Requests that cannot work are refused before anything is created: models and steps larger than
+//! the memory, samples and data too short for a step, figures in place of files, invalid paths and
+//! values. Valid ones work.
 
 use crate::support::{Scratch, assert_error, done, fails, finish, mblm, str, trained};
 
-/// Two stages so wide that no machine holds their weights.
+/// Two stages so wide that no machine can hold their weights.
 const HUGE: &str = "params.hidden_dims=[8000000,8000000]";
 
 #[test]
@@ -20,7 +21,7 @@ fn a_model_larger_than_the_memory_is_not_begun() {
     fails(&bench, 1, &parts);
     let parts = ["parameters need ", ", but this process can take "];
     fails(&[&bench[..], &["--what", "generate"]].concat(), 1, &parts);
-    // a step, not the model
+    // the step does not fit, the model does
     fails(
         &[
             &["bench", "--config", str(scratch.config())][..],
@@ -30,7 +31,7 @@ fn a_model_larger_than_the_memory_is_not_begun() {
         1,
         &["training needs about ", "train.batch_size"],
     );
-    // what a model would take is said of any
+    // `plan` estimates models of any size
     let json = done(&[
         "plan",
         str(scratch.config()),
@@ -47,7 +48,7 @@ fn a_model_larger_than_the_memory_is_not_begun() {
 #[cfg(target_os = "linux")]
 #[test]
 fn the_limit_of_a_process_counts_as_its_memory() {
-    // 6 GiB of weights, which most machines have, in a process that may have 4
+    // 6 GiB of weights, which fit on most machines, in a process limited to 4 GiB
     let scratch = Scratch::new();
     let text = std::fs::read_to_string(scratch.config()).unwrap();
     let large = scratch.file("large.yaml", text.replace("[16, 16]", "[10000, 10000]"));
@@ -171,7 +172,7 @@ fn every_value_may_begin_with_a_hyphen() {
     ] {
         fails(args, 2, &[part]);
     }
-    // a path that is forgotten is not the next option
+    // a missing path does not swallow the next option
     fails(&["generate", "-m", model, "--out", "--raw"], 2, &["--out <DIR>"]);
 }
 
@@ -223,12 +224,12 @@ fn signals_that_come_twice_by_themselves_lose_no_work() {
             .unwrap();
         let mut lines = std::io::BufRead::lines(std::io::BufReader::new(child.stderr.take().unwrap()));
         assert!(lines.any(|line| line.unwrap().starts_with("batch 1/")));
-        // one call, so that the second is there before the first is answered
+        // one call, so that both signals are pending before the first is handled
         let id = child.id();
         let line = format!("kill {} {id}; kill {} {id}", signals[0], signals[1]);
         std::process::Command::new("sh").args(["-c", &line]).status().unwrap();
         let said: Vec<String> = lines.map(Result::unwrap).collect();
-        // the kernel may hand out two signals that wait in either order
+        // the kernel may deliver two pending signals in either order
         let codes = [("-HUP", 129), ("-XCPU", 152), ("-USR1", 138), ("-TERM", 143)];
         let code = child.wait().unwrap().code();
         let is_one = codes

@@ -55,7 +55,7 @@ fn the_total_in_json_is_the_mean_over_all_bytes() {
     assert_eq!(json["bytes"].as_f64().unwrap(), bytes);
     let mean = json["bits_per_byte"].as_f64().unwrap();
     assert!((mean - bits / bytes).abs() < 1e-9);
-    // English, scored by a model that has seen some
+    // English text, scored by a model that was trained on some
     assert!((1.0..7.0).contains(&mean), "{mean}");
 }
 
@@ -77,7 +77,7 @@ fn the_context_and_not_the_batch_size_decides_the_score() {
     assert!((short.1 - whole.1).abs() > 1e-3, "{short:?} {whole:?}");
 }
 
-/// The JSON of an evaluation with the shared model.
+/// Returns the JSON of an evaluation with the shared model.
 fn json(args: &[&str]) -> Value {
     done(&[&["eval", "-m", str(&trained().model), "--json"], args].concat()).json()
 }
@@ -121,7 +121,7 @@ fn the_means_by_position_recombine_to_the_total() {
             .sum();
         assert!((bits / bytes - number(&json["bits_per_byte"])).abs() < 1e-6);
     }
-    // windows of 1 byte are position 0 alone
+    // windows of 1 byte contain only position 0
     let first = number(&json(&[str(data), "--by-position"])["by_position"][0]["bits_per_byte"]);
     let every_32nd: Vec<u8> = std::fs::read(data).unwrap().into_iter().step_by(32).collect();
     let scratch = Scratch::new();
@@ -144,7 +144,7 @@ fn the_means_by_position_recombine_to_the_total() {
 fn a_split_of_the_run_scores_as_its_bytes_in_a_file() {
     let trained = trained();
     let config = trained.run.join("config.yaml");
-    // the last tenth is held out: half for validation, half for test; samples are of 32 bytes
+    // the last tenth is held out, half for validation and half for test; samples have 32 bytes
     let data = std::fs::read(trained.scratch.data()).unwrap();
     let scratch = Scratch::new();
     for (split, bytes) in [
@@ -168,7 +168,7 @@ fn a_split_of_the_run_scores_as_its_bytes_in_a_file() {
             assert!((number(&a["bits_per_byte"]) - number(&b["bits_per_byte"])).abs() < 1e-4);
         }
     }
-    // without a configuration: a twentieth is held out, the context is the model's
+    // without a configuration, a twentieth is held out and the context is the model's
     let plain = json(&["--data", str(trained.scratch.data()), "--max-samples", "5"]);
     assert_eq!(plain["context_bytes"], 32);
     assert_eq!(plain["bytes"], 160);
@@ -228,7 +228,7 @@ fn surprisal_as_json_lines_adds_up_to_the_total() {
     }
     let total = number(&json(&["--stride", "8", str(&file)])["bits_per_byte"]);
     assert!((bits / text.len() as f64 - total).abs() < 1e-5);
-    // the table is on stderr, and the same from stdin
+    // the table is on stderr; stdin gives the same result
     assert!(finished.stderr.contains("bits per byte") && finished.stderr.contains(&format!("{total:.4}")));
     let stdin = finish(mblm([&args[..], &["-q", "-"]].concat()).write_stdin(text));
     assert_eq!((stdin.code, stdin.stderr.as_str()), (0, ""));
@@ -269,7 +269,7 @@ fn an_encoder_is_scored_on_what_it_restores() {
     let json = done(&[&args[..], &["--json"]].concat()).json();
     assert_eq!(json["split"]["masked"], true);
     let (masked, samples) = (number(&json["bytes"]), number(&json["split"]["samples"]));
-    // a probability of 0.3
+    // the masking probability is 0.3
     assert!((0.1..0.5).contains(&(masked / samples / 32.0)), "{json}");
     let lines = done(&[&args[..], &["--surprisal", "jsonl"]].concat());
     let bits: f64 = lines
@@ -286,7 +286,7 @@ fn an_encoder_is_scored_on_what_it_restores() {
     );
     let parts = ["mblm eval of files needs a decoder", "--config"];
     fails(&["eval", "-m", str(&model), str(scratch.data())], 1, &parts);
-    // another kind of model's configuration
+    // the configuration of another kind of model
     let parts = [
         "expected the vocabulary of the model, num_tokens 257",
         "found num_tokens 258",
@@ -299,7 +299,7 @@ fn an_encoder_is_scored_on_what_it_restores() {
     );
 }
 
-/// A masked-byte model trained on a folder of books: the run's folder and the model's.
+/// Trains a masked-byte model on a folder of books. Returns the folders of the run and the model.
 fn encoder(scratch: &Scratch) -> (PathBuf, PathBuf) {
     let (io, params) = CONFIG.split_once("params:\n  input_seq_len: 32\n").unwrap();
     let (model, train) = params.split_once("train:\n").unwrap();

@@ -1,4 +1,5 @@
-//! What a new user does first: `init`, `data info`, `train --minutes`, `runs`, and the list of commands.
+//! A new user's first commands: `init`, `data info`, `train --minutes`, `runs`, and the list of
+//! commands.
 
 use crate::support::{Scratch, done, fails, finish, mblm, str};
 
@@ -204,7 +205,7 @@ fn the_help_lists_commands_by_sections() {
         "Options:",
     ];
     assert!(order.windows(2).all(|pair| place(pair[0]) < place(pair[1])), "{text}");
-    // every command is in one of them
+    // every command is in one of the sections
     let line = finish(&mut mblm(["completions", "bash"]));
     for command in ["convert", "needle", "doctor", "runs"] {
         assert!(
@@ -246,7 +247,8 @@ fn every_key_of_a_configuration_has_a_meaning() {
     );
 }
 
-/// Checks a value against the parts of JSON schema that the schema of configurations uses.
+/// Checks a value against a JSON schema; supports the keywords that the schema of configurations
+/// uses.
 fn matches(value: &serde_json::Value, schema: &serde_json::Value) -> bool {
     use serde_json::Value;
     let any = |name: &str| {
@@ -301,7 +303,7 @@ fn the_schema_takes_every_recipe_and_no_misspelt_key() {
         let path = entry.unwrap().path();
         let text = std::fs::read_to_string(&path).unwrap();
         if text.contains("cnn") && !text.contains("params:") || path.ends_with("clevr-cnn-lstm.yaml") {
-            continue; // a run of another kind
+            continue; // not a byte model's configuration
         }
         let value: serde_json::Value = serde_saphyr::from_str(&text).unwrap();
         assert!(matches(&value, &schema), "{}", path.display());

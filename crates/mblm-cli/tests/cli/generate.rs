@@ -1,4 +1,4 @@
-//! `mblm generate`: prompts, sampling, what is written where.
+//! Tests `mblm generate`: prompts, sampling, and the destinations of its output.
 
 use crate::convert::fixture_folder;
 use crate::support::{Finished, Scratch, done, fails, finish, mblm, str, trained};
@@ -109,14 +109,15 @@ fn a_reader_that_goes_away_is_no_error() {
         .spawn()
         .unwrap();
     let mut first = [0];
-    child.stdout.take().unwrap().read_exact(&mut first).unwrap(); // and the pipe is closed
+    child.stdout.take().unwrap().read_exact(&mut first).unwrap(); // this also closes the pipe
     let output = child.wait_with_output().unwrap();
     assert_eq!(&first, b"S");
     assert_eq!(String::from_utf8_lossy(&output.stderr), "");
     assert_eq!(output.status.code(), Some(0));
 }
 
-/// A model without an end to its positions, and with weights so raw that it writes bytes of every kind.
+/// Generates with a model that has no limit of positions, and whose barely trained weights give
+/// bytes of every kind.
 fn endless(scratch: &Scratch, args: &[&str]) -> Finished {
     let mut folder = scratch.path("from-pth");
     if !folder.exists() {
@@ -132,7 +133,7 @@ fn only_what_is_allowed_is_written() {
         let bytes = endless(&scratch, &[args, &["-n", "200", "--raw", "--seed", "1"]].concat()).stdout;
         assert_eq!(bytes.len(), 200, "{args:?}");
         assert!(bytes.iter().all(|byte| fits(*byte)), "{args:?}: {bytes:?}");
-        // and much of it is
+        // the allowed bytes vary
         assert!(
             bytes.iter().collect::<std::collections::BTreeSet<_>>().len() > 3,
             "{args:?}"
@@ -171,14 +172,14 @@ fn utf8_stays_valid_and_completes_the_prompts_last_character() {
         assert_eq!(bytes.len(), 101);
         let all = [&[b'a', 0xe2, 0x82], &bytes[..]].concat();
         assert!(!std::str::from_utf8(&all).unwrap().is_ascii());
-        // also where most of what continues characters is forbidden
+        // also if most continuation bytes of characters are forbidden
         let bytes = endless(&scratch, &[&args[..], &["--forbid", "\\x80-\\x9f"]].concat()).stdout;
         assert!(!bytes.iter().any(|byte| (0x80..0xa0).contains(byte)));
         assert!(std::str::from_utf8(&[&[0xe2, 0x82], &bytes[..]].concat()).is_ok());
     }
 }
 
-/// Bytes as `--stop` takes them.
+/// Formats bytes for `--stop`.
 fn typed(bytes: &[u8]) -> String {
     bytes.iter().map(|byte| format!("\\x{byte:02x}")).collect()
 }
@@ -190,7 +191,8 @@ fn a_stop_text_ends_the_sample_and_is_not_written() {
     let whole = endless(&scratch, &[&args[..], &["--raw"]].concat()).stdout;
     let at = whole.windows(3).position(|three| three == &whole[20..23]).unwrap();
     let stop = typed(&whole[at..at + 3]);
-    // one that never comes, and begins as the text ends, holds bytes back and changes nothing
+    // a stop text that begins like the end of the text and never completes: bytes are held back,
+    // but the output is the same
     let never = typed(&[&whole[58..], &[whole[59].wrapping_add(1)], b"never"].concat());
     let of = |more: &[&str]| endless(&scratch, &[&args[..], more].concat());
     assert_eq!(of(&["--raw", "--stop", &never]).stdout, whole);
@@ -204,7 +206,7 @@ fn a_stop_text_ends_the_sample_and_is_not_written() {
         String::from_utf8_lossy(&whole[at..at + 3]).as_ref()
     );
     assert_eq!(of(&["--json"]).json()["samples"][0]["end"], "length");
-    // the prompt takes no part
+    // stop texts are not searched in the prompt
     assert_eq!(of(&["--raw", "--stop", "The "]).stdout, whole);
 }
 
@@ -231,7 +233,7 @@ fn a_stop_id_ends_the_sample_also_a_special_one() {
 #[test]
 fn a_sample_is_the_same_whatever_the_number_of_samples() {
     let scratch = Scratch::new();
-    // `e` ends the samples at different places
+    // `e` ends the samples at different positions
     let args = [
         "--prompt",
         "It was",
@@ -295,7 +297,7 @@ fn a_saved_state_goes_on_as_if_nothing_had_happened() {
     let greedy = |args: &[&str]| endless(&scratch, &[&["--temperature", "0", "--raw"], args].concat()).stdout;
     let prompt = "It is a truth universally acknowledged, that";
     let whole = greedy(&["--prompt", prompt, "-n", "60"]);
-    // after the prompt alone; after some bytes; twice; with more of a prompt
+    // saves after the prompt alone, after some bytes, twice, and with a longer prompt
     greedy(&["--prompt", prompt, "-n", "0", "--save-state", state]);
     assert_eq!(greedy(&["--load-state", state, "-n", "60"]), whole);
     let first = greedy(&["--prompt", prompt, "-n", "25", "--save-state", state, "--force"]);
@@ -318,7 +320,7 @@ fn a_state_is_that_after_what_was_written_also_where_a_stop_text_was_not() {
     let of = |args: &[&str]| endless(&scratch, &[&["--raw", "--seed", "5"], args].concat()).stdout;
     let whole = of(&["-n", "60"]);
     let stop = typed(&whole[20..24]);
-    // another stop text makes bytes be held back on the way
+    // with another stop text, bytes are held back before the stop
     let other = typed(&[&whole[18..22], b"?"].concat());
     for keep in [&[][..], &["--keep-stop"]] {
         let args = [
@@ -355,7 +357,7 @@ fn a_state_counts_among_fixed_positions() {
         2,
         &["12 + 21 bytes", "lower --max-bytes to 20"],
     );
-    // all positions used, and saved
+    // saves a state in which all positions are used
     generate(&["--load-state", state, "-n", "20", "--save-state", state]);
     assert!(generate(&["--load-state", state, "-n", "0", "--raw"]).stdout.is_empty());
 }

@@ -1,4 +1,5 @@
-//! The commands of the guide, run as a reader types them: every line of a block that begins with "```sh,run", chapter by chapter.
+//! Runs the commands of the guide as a reader types them: every line of a block that begins with
+//! "```sh,run", chapter by chapter.
 
 use std::path::{Path, PathBuf};
 use std::process::Command;
@@ -20,7 +21,7 @@ fn chapters() -> Vec<PathBuf> {
     chapters
 }
 
-/// The lines of a chapter's blocks that are run.
+/// Returns the runnable lines of a chapter's blocks.
 fn lines(text: &str) -> Vec<&str> {
     let (mut found, mut inside) = (Vec::new(), false);
     for line in text.lines() {
@@ -34,7 +35,7 @@ fn lines(text: &str) -> Vec<&str> {
     found
 }
 
-/// A folder with what a reader has: a book, the configurations and the bundled text.
+/// Makes a folder with a reader's files: a book, the configurations and the bundled text.
 fn folder() -> tempfile::TempDir {
     let folder = tempfile::tempdir().unwrap();
     let text = std::fs::read_to_string(root().join("data/austen/emma.txt")).unwrap();

@@ -1,9 +1,9 @@
-//! The help of every command, as it was last accepted.
+//! Compares the help of every command with its snapshot.
 
 use crate::snapshots;
 use crate::support::done;
 
-/// The headings of lists of commands.
+/// The headings of command lists.
 const HEADINGS: [&str; 7] = [
     "Commands:",
     "Start here:",
@@ -14,7 +14,7 @@ const HEADINGS: [&str; 7] = [
     "More:",
 ];
 
-/// The commands that a help text lists.
+/// Returns the commands that a help text lists.
 fn commands(help: &str) -> Vec<&str> {
     let (mut listed, mut names) = (false, Vec::new());
     for line in help.lines() {
@@ -28,7 +28,7 @@ fn commands(help: &str) -> Vec<&str> {
     names
 }
 
-/// Checks the help of a command and of those below it: how many there are.
+/// Checks the help of a command and of its subcommands. Returns the number of help texts.
 fn check(path: &[&str]) -> usize {
     let finished = done(&[path, &["--help"]].concat());
     let help = finished.text();

@@ -1,4 +1,4 @@
-//! `mblm inspect`: configurations, folders and files of weights.
+//! Tests `mblm inspect` with configurations, folders and files of weights.
 
 use crate::support::{Scratch, done, fixture, str, trained};
 
@@ -19,7 +19,7 @@ fn a_configuration_a_folder_and_its_weights_show_the_same_stages() {
         (&8.into(), &4.into())
     );
     assert_eq!(config["tensors"], serde_json::Value::Null);
-    // the configuration alone gives the number of parameters in the file
+    // the parameter count of the configuration alone equals the file's
     let elements = |tensor: &serde_json::Value| -> u64 {
         tensor["shape"]
             .as_array()

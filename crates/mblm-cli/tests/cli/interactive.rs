@@ -3,7 +3,7 @@
 use crate::convert::fixture_folder;
 use crate::support::{Finished, Scratch, done, finish, mblm, str, trained};
 
-/// A conversation of these lines with the trained model, which has positions for 32 bytes.
+/// Holds a conversation of these lines with the trained model, which has 32 positions.
 fn talk(args: &[&str], lines: &str) -> Finished {
     let args = [&["generate", "-m", str(&trained().model), "--interactive"], args].concat();
     let finished = finish(mblm(args).write_stdin(lines));
@@ -11,7 +11,7 @@ fn talk(args: &[&str], lines: &str) -> Finished {
     finished
 }
 
-/// What the sample of this number is after these bytes.
+/// Generates the sample of this number after these bytes, outside of a conversation.
 fn alone(model: &std::path::Path, before: &[u8], number: &str, args: &[&str]) -> Vec<u8> {
     let scratch = Scratch::new();
     let before = scratch.file("before", before);
@@ -71,7 +71,7 @@ fn a_stop_text_ends_an_answer_and_is_not_read() {
 fn used_up_positions_are_said_and_reset_gives_them_back() {
     let finished = talk(&["-n", "29", "--temperature", "0"], "She\nw\n\n/reset\nShe\n");
     let answer = String::from_utf8(alone(&trained().model, b"She", "1", &["--temperature", "0"])).unwrap();
-    // an empty line goes on, with nothing
+    // an empty line continues, but no position is left
     assert_eq!(finished.text(), format!("{answer}\n\n{answer}\n"));
     let said: Vec<&str> = finished.stderr.lines().skip(1).collect();
     assert_eq!(said[0], "the model's 32 positions are used up; /reset begins anew");
@@ -164,7 +164,8 @@ mod signals {
             .unwrap()
     }
 
-    /// A conversation in the middle of its first answer, with its stdin and stdout.
+    /// Starts a conversation and returns it in the middle of its first answer, with its stdin and
+    /// stdout.
     fn answering(scratch: &Scratch) -> (Child, ChildStdin, ChildStdout) {
         let mut child = start(&fixture_folder(scratch));
         let mut stdin = child.stdin.take().unwrap();
@@ -187,7 +188,7 @@ mod signals {
         let mut answer = [0; 10];
         stdout.read_exact(&mut answer).unwrap();
         assert_eq!(answer[9], b'\n');
-        // it waits for a line soon
+        // it soon waits for a line
         let status = loop {
             send("-INT", &child);
             std::thread::sleep(std::time::Duration::from_millis(20));

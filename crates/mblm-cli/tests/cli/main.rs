@@ -1,4 +1,4 @@
-//! The `mblm` command from outside: what it prints where, what it writes, and how it ends.
+//! Tests the `mblm` command from outside: its output, its files and its exit codes.
 
 mod bad_input;
 mod bench;

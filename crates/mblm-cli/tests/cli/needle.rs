@@ -1,4 +1,4 @@
-//! `mblm needle`: the table of values found, its picture, and what it takes from a run.
+//! Tests `mblm needle`: the table of found values, its figure, and the settings taken from a run.
 
 use std::path::PathBuf;
 
@@ -6,7 +6,7 @@ use serde_json::Value;
 
 use crate::support::{CONFIG, Scratch, done, fails, finish, mblm, str, trained};
 
-/// Needles of six bytes and queries of eight, for a model with 32 bytes of context.
+/// Options for needles of six bytes and queries of eight, for a model with 32 bytes of context.
 const SMALL: [&str; 8] = [
     "--option",
     "needle_format=<{key}:{value}>",
@@ -18,7 +18,7 @@ const SMALL: [&str; 8] = [
     "value_len=1",
 ];
 
-/// The arguments of a test of the shared model on its data.
+/// Returns the arguments that test the shared model on its data.
 fn needle<'a>(args: &[&'a str]) -> Vec<&'a str> {
     let model = trained();
     let begin = ["needle", "-m", str(&model.model), "--data", str(model.scratch.data())];
@@ -120,7 +120,7 @@ fn the_picture_is_drawn_and_never_drawn_over() {
     );
 }
 
-/// A run of two batches on needles, and its configuration.
+/// Trains two batches on needles. Returns the scratch folder and the run's folder.
 fn run_on_needles() -> (Scratch, PathBuf) {
     let options = "{ held_out: 0.2, needle_format: '<{key}:{value}>', query_format: '<{key}?{value}>', key_len: 2, \
                    value_len: 1, needles: 2, queries: 2, text_weight: 0.5 }";
@@ -164,7 +164,7 @@ fn a_runs_options_and_text_are_used() {
         (&2.into(), &1.into())
     );
     assert_eq!(given["split"], "test");
-    // the same data set under `mblm eval`: its values alone count
+    // the same data set under `mblm eval`: only its values count
     let config = run.join("config.yaml");
     let eval = done(&[
         "eval",
@@ -219,7 +219,8 @@ fn what_cannot_be_answered_is_warned_of() {
         assert_eq!(finished.code, 0, "{finished:?}");
         finished.stderr.contains("same patch of 4 bytes") && finished.stderr.contains("align=4")
     };
-    // the last patch begins at byte 28; the key ends with byte 28, and with byte 26
+    // the last patch begins at byte 28; the first format's key ends with byte 28, the second's with
+    // byte 26
     assert!(warned("<{key}?{value}>"));
     assert!(!warned("<{key}?  {value}>"));
 }

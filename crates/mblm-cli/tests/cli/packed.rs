@@ -1,11 +1,12 @@
-//! Compressed files, archives and JSON Lines: read whole, or refused with what they are and what to do.
+//! Compressed files, archives and JSON Lines: they are read completely, or refused with their kind
+//! and a remedy.
 
 use std::io::Write;
 
 use crate::real_data::text;
 use crate::support::{Scratch, assert_error, done, finish, mblm, str};
 
-/// What `data check` says of a file with these contents, read with these options.
+/// Runs `data check` on a file with this content and these options.
 fn checked(scratch: &Scratch, name: &str, content: &[u8], options: &str) -> crate::support::Finished {
     let data = format!("io.dataset_dir={}", str(&scratch.file(name, content)));
     let options = format!("io.dataset_args={options}");
@@ -57,7 +58,7 @@ fn bad_json_lines_are_told_by_file_and_line() {
     );
     let none = checked(&scratch, "a.jsonl", b"# Notes\n# More\n", skipping);
     assert_error(&none.stderr, &["a.jsonl", "no line has a text"]);
-    // files with marks that were joined
+    // concatenated files with byte order marks
     let joined = format!("\u{feff}{lines}\u{feff}{lines}");
     let joined = checked(
         &scratch,
@@ -76,7 +77,7 @@ fn bad_json_lines_are_told_by_file_and_line() {
 #[test]
 fn packed_files_are_read_whole_or_refused() {
     let scratch = Scratch::new();
-    // a first member that ends one byte before a buffer does: no part of the second may be lost
+    // the first gzip member ends one byte before a buffer does: no part of the second may be lost
     let noise: Vec<u8> = (0..140_000u32)
         .map(|at| (at.wrapping_mul(2_654_435_761) >> 13) as u8)
         .collect();
@@ -104,7 +105,7 @@ fn packed_files_are_read_whole_or_refused() {
 #[test]
 fn every_command_says_what_it_does_with_packed_files() {
     let scratch = Scratch::new();
-    // `score` takes no more than the 32 bytes that the model has positions for
+    // `score` reads at most 32 bytes, the model's number of positions
     let packed = scratch.file("a.txt.gz", gzip(b"text"));
     let model = str(&crate::support::trained().model).to_string();
     for command in ["eval", "score"] {

@@ -1,4 +1,5 @@
-//! Pictures alone: training on data set `pictures`, `mblm generate --pictures`, `mblm data check` of a folder of them.
+//! Images without questions: training on data set `pictures`, `mblm generate --pictures`,
+//! `mblm data check` of a folder of images.
 
 use std::fs;
 use std::path::{Path, PathBuf};
@@ -45,7 +46,7 @@ train:
   gradient_accumulate_every: 1
 ";
 
-/// A run on synthetic pictures, and what training said.
+/// A run on synthetic images, and the output of its training.
 struct Drawing {
     scratch: Scratch,
     config: PathBuf,
@@ -55,7 +56,8 @@ struct Drawing {
 }
 
 impl Drawing {
-    /// Learns 8 pictures, with further options of the data set; `patches` of 8 bytes hold the longest of them.
+    /// Trains on 8 images with further options of the data set; `patches` of 8 bytes hold the
+    /// longest image.
     fn learn(options: &str, patches: usize, target: usize) -> Self {
         let scratch = Scratch::new();
         let data = scratch.path("synth");
@@ -88,7 +90,7 @@ impl Drawing {
         }
     }
 
-    /// What `generate --pictures` prints as JSON, in the folder `name`.
+    /// Runs `generate --pictures` into the folder `name`. Returns the folder and the JSON.
     fn draw(&self, name: &str, args: &[&str]) -> (PathBuf, Value) {
         let folder = self.scratch.path(name);
         let words = ["generate", "-m", str(&self.run), "--pictures", str(&folder), "--json"];
@@ -97,7 +99,7 @@ impl Drawing {
     }
 }
 
-/// A run on pixels, for all tests.
+/// A run on pixels, shared by all tests.
 fn pixels() -> &'static Drawing {
     static PIXELS: OnceLock<Drawing> = OnceLock::new();
     PIXELS.get_or_init(|| Drawing::learn("crop_w_perc: 0.1\n    crop_h_perc: 0.1", 10, 160))
@@ -127,7 +129,8 @@ fn pixels_become_png_files_of_their_size() {
     }
     assert_eq!(json["decode"], decode);
     assert!(decode > 0, "{json}");
-    // sample 3 is also what it is alone, from the model's folder with the run's configuration
+    // sample 3 is the same when generated alone, from the model's folder with the run's
+    // configuration
     let alone = drawing.scratch.path("alone");
     let model = best_model(&drawing.run);
     let words = [
@@ -186,14 +189,14 @@ fn pictures_that_are_there_are_replaced_only_if_asked() {
         &["picture_2.bytes: is there already", "--force to replace it"],
     );
     assert_eq!(names_in(&folder), ["picture_2.bytes"]);
-    // whole pixels take its place
+    // complete images replace it
     done(&[&words[..], &["--force", "--temperature", "0"]].concat());
     assert_eq!(names_in(&folder), ["picture_1.png", "picture_2.png"]);
 }
 
 #[test]
 fn files_of_an_untrained_model_do_not_decode_and_are_written() {
-    // one step is not enough to learn how a JPEG file begins
+    // one step is not enough to learn the start of a JPEG file
     let drawing = Drawing::learn("enable_jpeg_stream_with_quality: 5", 120, 4);
     let folder = drawing.scratch.path("drawn");
     let words = [
@@ -257,7 +260,7 @@ fn wrong_usages_are_named() {
     }
     assert!(!folder.exists());
     fails(&["generate", "-m", run, "--force"], 2, &["--force", "--out"]);
-    // models of texts
+    // models trained on text
     let text = trained();
     let words = ["generate", "-m", str(&text.run), "--pictures", str(&folder)];
     fails(&words, 2, &["io.dataset_id is bytes: expected pictures"]);
@@ -267,7 +270,7 @@ fn wrong_usages_are_named() {
         2,
         &["has another vocabulary, num_tokens 259"],
     );
-    // a model without its run
+    // a model folder without its run
     let bare = drawing.scratch.path("bare");
     fs::create_dir(&bare).unwrap();
     for entry in fs::read_dir(best_model(&drawing.run)).unwrap() {

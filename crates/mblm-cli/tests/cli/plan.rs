@@ -55,7 +55,7 @@ fn people_get_the_peak_by_consumer() {
     fails(&["plan", str(&recipe), "--memory", "much"], 2, &["--memory", "much"]);
 }
 
-/// A run in chunks ends where one that computes its samples at once ends.
+/// A run in chunks gives the same result as a run that computes its samples at once.
 #[test]
 fn a_run_in_chunks_learns_the_same() {
     let scratch = Scratch::new();

@@ -1,4 +1,4 @@
-//! `mblm plot`: pictures of runs, and what it says of files that are none.
+//! Tests `mblm plot`: figures of runs, and the errors for files that are not runs.
 
 use std::path::PathBuf;
 
@@ -6,7 +6,7 @@ use crate::support::{Scratch, done, fails, finish, mblm, str};
 
 const HEADER: &str = "gpu_rank,timestamp,elements_seen,kind,epoch,batch,cum_batch,loss,lr,avg_grad,avg_grad_clipped";
 
-/// The lines of a run of 100 batches, with validation after each twentieth and a test.
+/// The lines of a run of 100 batches, with a validation every 20 batches and a test.
 fn losses(rank: u64) -> Vec<String> {
     let mut lines = Vec::new();
     for batch in 0..100u64 {
@@ -28,7 +28,7 @@ fn text(lines: &[String]) -> String {
     format!("{HEADER}\n{}\n", lines.join("\n"))
 }
 
-/// A run's folder with these losses.
+/// Makes a run folder with these losses.
 fn run(scratch: &Scratch, name: &str, losses: impl AsRef<[u8]>) -> PathBuf {
     let folder = scratch.path(name);
     std::fs::create_dir(&folder).unwrap();
@@ -36,7 +36,7 @@ fn run(scratch: &Scratch, name: &str, losses: impl AsRef<[u8]>) -> PathBuf {
     folder
 }
 
-/// Width and height that a PNG's header tells.
+/// Returns width and height from a PNG's header.
 fn png_size(bytes: &[u8]) -> (u32, u32) {
     assert_eq!(bytes[..8], *b"\x89PNG\r\n\x1a\n");
     let number = |at: usize| u32::from_be_bytes(bytes[at..at + 4].try_into().unwrap());
@@ -158,7 +158,7 @@ fn several_runs_are_compared_in_one_picture() {
     );
     let svg = std::fs::read_to_string(scratch.path("plot.svg")).unwrap();
     assert!(svg.contains("\nfirst\n") && svg.contains("\nsecond\n"), "{svg}");
-    // two files of the same folder's name are told apart
+    // two files in folders of the same name get different names
     let deeper = scratch.path("other");
     std::fs::create_dir(&deeper).unwrap();
     std::fs::rename(&second, deeper.join("first")).unwrap();
@@ -181,7 +181,7 @@ fn several_runs_are_compared_in_one_picture() {
 #[test]
 fn files_of_the_package_and_runs_that_go_on_are_drawn() {
     let scratch = Scratch::new();
-    // several workers, lines ended as Python does, the last one half written
+    // several workers, line ends as Python writes them, the last line cut
     let both: Vec<String> = losses(0).into_iter().zip(losses(1)).flat_map(|(a, b)| [a, b]).collect();
     let text = text(&both).replace('\n', "\r\n");
     let folder = run(&scratch, "package", &text[..text.len() - 9]);

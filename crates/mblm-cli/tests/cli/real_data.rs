@@ -1,10 +1,11 @@
-//! Data as people have them: beside runs, changed between runs, in containers and under any name.
+//! Data in realistic places and forms: beside runs, changed between runs, in containers and under
+//! any name.
 
 use std::io::Write;
 
 use crate::support::{Scratch, assert_error, done, finish, mblm, str};
 
-/// Some English, different for each number.
+/// Returns lines of English text, each with its own number.
 pub(crate) fn text(lines: usize) -> String {
     (0..lines)
         .map(|line| format!("line {} of some text\n", line * 7919 % 10007))
@@ -232,7 +233,7 @@ fn data_may_come_through_stdin() {
     let config = std::fs::read_to_string(folder.join("config.yaml")).unwrap();
     assert!(config.contains(str(copy)), "{config}");
     assert_eq!(std::fs::read_to_string(copy).unwrap(), text(1500));
-    // the copy is the data that the run goes on with
+    // the resumed run reads the copy
     let resumed = done(&["train", "--resume", str(folder), "--sample-bytes", "0"]);
     assert_eq!(resumed.code, 0);
 }

@@ -1,10 +1,11 @@
-//! What people type: configurations from pipes, values with hyphens, names, shorthands. It works, or is refused before anything is made.
+//! Realistic inputs: configurations from pipes, values with hyphens, names, shorthands. They work,
+//! or are refused before anything is created.
 
 use std::process::Stdio;
 
 use crate::support::{Scratch, assert_error, done, fails, finish, mblm, str, trained};
 
-/// Some English, different for each number.
+/// Returns lines of English text, each with its own number.
 fn text(lines: usize) -> String {
     (0..lines)
         .map(|line| format!("line {} of some text\n", line * 7919 % 10007))
@@ -81,7 +82,7 @@ fn values_may_begin_with_a_hyphen() {
         assert!(!finished.stderr.contains("unexpected argument"), "{}", finished.stderr);
     }
     fails(&["needle", "-m", model, "--depths", "-1"], 2, &["-1", "percent"]);
-    // what is no value is still an option
+    // an unknown option is still reported as an option
     fails(&["generate", "-m", model, "--nothing"], 2, &["--nothing"]);
 }
 
@@ -184,7 +185,7 @@ fn messages_are_plain_lines() {
     assert_eq!(failed.stderr.trim_end().lines().count(), 1, "{}", failed.stderr);
 }
 
-/// Whether this process, and so those that it begins, ignores a signal.
+/// Whether this process, and therefore its children, ignores a signal.
 #[cfg(unix)]
 fn is_ignored(number: i32) -> bool {
     let status = std::fs::read_to_string("/proc/self/status").unwrap_or_default();
@@ -196,7 +197,7 @@ fn is_ignored(number: i32) -> bool {
 #[test]
 fn closed_terminals_and_batch_systems_end_a_run_in_good_order() {
     for (signal, number) in [("-HUP", 1), ("-USR1", 10), ("-XCPU", 24)] {
-        // who ignores a signal, as under nohup, wants it ignored: the program goes on, and would for hours
+        // under nohup the signal is ignored, so the program would run on for hours
         if is_ignored(number) {
             continue;
         }
@@ -280,7 +281,7 @@ fn what_people_type_is_answered() {
         config.contains("batch_size: 2") && config.contains("learning_rate: 0.002"),
         "{config}"
     );
-    // the model as a folder of runs, as the newest, as the first argument
+    // the model given as a run folder, as the newest run, and as the first argument
     let same = ["-n", "5", "--seed", "1"];
     let direct = done(&[&["generate", "-m", str(&run)][..], &same].concat()).stdout;
     assert_eq!(

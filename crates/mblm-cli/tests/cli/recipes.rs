@@ -1,4 +1,4 @@
-//! The configurations in `configs/`: each can be used, and trains when it is made small.
+//! The configurations in `configs/`: each is valid, and trains when it is scaled down.
 
 use std::path::{Path, PathBuf};
 
@@ -21,9 +21,9 @@ fn name(path: &Path) -> &str {
 
 #[test]
 fn every_recipe_is_valid_and_has_the_size_it_says() {
-    // that network's size depends on the words of its questions
+    // the CNN + LSTM's size depends on the words of its questions
     for path in recipes().iter().filter(|path| name(path) != "clevr-cnn-lstm") {
-        // the data of some are not here, which is said behind the plan
+        // some data sets are missing, which is reported after the plan
         let json = finish(&mut mblm(["train", str(path), "--dry-run", "--json"])).json();
         let millions = json["parameters"].as_f64().unwrap() / 1e6;
         let text = std::fs::read_to_string(path).unwrap();
@@ -73,7 +73,7 @@ fn every_recipe_trains_when_it_is_made_small() {
         ];
         args.extend(train.map(|small| format!("train.{small}")));
         args.push("params.input_seq_len=64".into());
-        // the folder of books is split by its subfolders, so that there is no share to hold out
+        // the folder of books is split by its subfolders, so no share can be held out
         args.push("io.dataset_args=null".into());
         let runs = scratch.runs();
         let mut words = vec!["train", str(&path), "--json", "--out", str(runs)];
@@ -104,7 +104,7 @@ fn pictures_train_on_a_synthetic_set_and_are_drawn() {
     done(&[&["data", "clevr-synth", str(&data)], &sizes[..]].concat());
     let dir = format!("io.dataset_dir={}", str(&data.join("images")));
     let config = root().join("configs/pictures.yaml");
-    // with the size of pictures that the recipe has, as pixels and as JPEG files
+    // images of the recipe's size, as pixels and as JPEG files
     for form in [
         "io.name_model=pixels",
         "io.dataset_args.enable_jpeg_stream_with_quality=20",

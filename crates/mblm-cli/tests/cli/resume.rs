@@ -1,4 +1,5 @@
-//! Runs that are killed, run out of disk, or find damaged states, and go on: they end as if nothing had happened.
+//! Runs that are killed, run out of disk space or find damaged states, and are resumed: the result
+//! is the same as without the failure.
 
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
@@ -6,7 +7,8 @@ use std::time::Duration;
 
 use crate::support::{Finished, Scratch, assert_error, best_model, done, fails, finish, mblm, str};
 
-/// Two stages, dropout, accumulation over epochs of a few batches each, frequent validation: whatever a state could forget.
+/// Two stages, dropout, accumulation over epochs of a few batches each, frequent validation:
+/// everything that a state could lose.
 const CONFIG: &str = "\
 io:
   name_model: test
@@ -39,18 +41,18 @@ train:
   save_state_every: 2
 ";
 
-/// The batches of [`CONFIG`].
+/// The number of batches of [`CONFIG`].
 const BATCHES: u64 = 600;
 
 fn scratch() -> Scratch {
     let scratch = Scratch::with_config(CONFIG);
     let text = std::fs::read(scratch.data()).unwrap();
-    // 18 kB: 300 samples, so that the run takes four epochs
+    // 10 kB: 300 samples for training, so the run takes four epochs
     scratch.file("data.txt", &text[..10_000]);
     scratch
 }
 
-/// The arguments that begin the run of this id, or go on with it.
+/// Returns the command that starts or resumes the run of this id.
 fn train(scratch: &Scratch, id: &str) -> Command {
     let mut command = Command::new(assert_cmd::cargo::cargo_bin("mblm"));
     command
@@ -69,7 +71,7 @@ fn train(scratch: &Scratch, id: &str) -> Command {
     command
 }
 
-/// Runs it to its end, and returns what it said on stderr.
+/// Runs the command to its end. Returns its stderr.
 #[track_caller]
 fn complete(mut command: Command) -> String {
     let output = command.stderr(Stdio::piped()).output().unwrap();
@@ -82,14 +84,14 @@ fn run_of(scratch: &Scratch, id: &str) -> PathBuf {
     scratch.runs().join(format!("test_{id}"))
 }
 
-/// All that a finished run leaves, by name, but for times: models, the last state, its logs.
+/// Returns the files of a finished run by name, without times: models, the last state, logs.
 fn left(run: &Path) -> Vec<(String, Vec<u8>)> {
     let mut files = Vec::new();
     for folder in ["models", &format!("states/batch_{BATCHES}")] {
         for entry in walkdir::WalkDir::new(run.join(folder)).sort_by_file_name() {
             let entry = entry.unwrap();
             let name = entry.path().strip_prefix(run).unwrap().to_str().unwrap().to_string();
-            // of the state the tensors: it also knows the lengths of logs with times in them
+            // only the tensors of the state: it also holds the lengths of logs, which contain times
             if entry.file_type().is_file() && (name.starts_with("models") || name.ends_with(".safetensors")) {
                 files.push((name, std::fs::read(entry.path()).unwrap()));
             }
@@ -99,7 +101,7 @@ fn left(run: &Path) -> Vec<(String, Vec<u8>)> {
     files
 }
 
-/// The rows of `loss.csv` without their times.
+/// Returns the rows of `loss.csv` without their times.
 fn losses(run: &Path) -> String {
     let text = std::fs::read_to_string(run.join("loss.csv")).unwrap();
     let rows = text.lines().map(|row| {
@@ -120,11 +122,11 @@ fn assert_same(scratch: &Scratch, expected: &str, found: &str) {
     }
 }
 
-/// A generator of moments: Knuth's, seeded.
+/// A seeded random number generator (Knuth's) for the moments of failure.
 struct Moments(u64);
 
 impl Moments {
-    /// A number below `end`.
+    /// Returns a number below `end`.
     fn below(&mut self, end: u64) -> u64 {
         self.0 = self
             .0
@@ -166,7 +168,7 @@ fn a_run_killed_at_twenty_random_moments_ends_with_the_same_bytes() {
 fn a_run_that_dies_at_any_step_that_changes_the_disk_ends_with_the_same_bytes() {
     let scratch = scratch();
     complete(train(&scratch, "whole"));
-    // each process does a number of such steps, and dies at the next: that number goes through all of them
+    // each process makes `steps` changes to the disk and dies at the next one
     let mut died = 0;
     for steps in 0..200 {
         let mut command = train(&scratch, "dying");
@@ -185,7 +187,7 @@ fn a_run_that_dies_at_any_step_that_changes_the_disk_ends_with_the_same_bytes() 
 fn a_full_disk_leaves_the_state_before_in_use_and_says_so() {
     let scratch = scratch();
     complete(train(&scratch, "whole"));
-    // full for a while: warnings, and the same end
+    // the disk is full for a while: warnings, and the same result
     let mut command = train(&scratch, "full");
     command.env("FAILPOINTS", "disk=100*off->120*return(full)->off");
     let said = complete(command);
@@ -194,7 +196,7 @@ fn a_full_disk_leaves_the_state_before_in_use_and_says_so() {
         said.contains("states/batch_") && said.contains(" stays in use"),
         "{said}"
     );
-    // full to the end: an error, and the earlier state goes on when there is room
+    // the disk stays full: an error, and the run resumes from the earlier state when there is space
     let mut command = train(&scratch, "fuller");
     command
         .env("FAILPOINTS", "disk=500*off->return(full)")
@@ -361,7 +363,7 @@ fn two_processes_do_not_train_one_run() {
     kill(child);
 }
 
-/// A configuration that begins with the weights at `from`.
+/// Returns a configuration that starts with the weights at `from`.
 fn beginning_with(scratch: &Scratch, from: &Path, rest: &str) -> PathBuf {
     let text = std::fs::read_to_string(scratch.config()).unwrap();
     let resume = format!(

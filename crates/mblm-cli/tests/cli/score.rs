@@ -1,4 +1,4 @@
-//! `mblm score`: the surprisal of each byte of files and streams.
+//! Tests `mblm score`: the surprisal of each byte of files and streams.
 
 use serde_json::Value;
 
@@ -60,7 +60,7 @@ fn the_table_by_position_covers_every_byte_once() {
         next = row["last"].as_u64().unwrap() + 1;
     }
     assert!((bits / number(&found["bits"]) - 1.0).abs() < 1e-6, "{found}");
-    // against the bytes one by one
+    // the rows by position agree with the bytes one by one
     let lines = self::rows(&score(&model, &["--jsonl", str(&file)]));
     let of = |from: usize, to: usize| lines[from..to].iter().map(|row| number(&row["bits"])).sum::<f64>();
     let row = |index: usize| number(&rows[index]["bits_per_byte"]) * rows[index]["bytes"].as_f64().unwrap();
@@ -110,7 +110,8 @@ fn a_byte_is_predicted_from_all_before_it() {
     for (whole, part) in whole.iter().zip(&part) {
         assert!((number(&whole["bits"]) - number(&part["bits"])).abs() < 1e-4);
     }
-    // its context is longer than the model's 128 bytes of training: another first byte is felt after 300
+    // the context exceeds the 128 bytes of training: the first byte still has an effect after 300
+    // bytes
     let other = [b"\xff", &text[1..]].concat();
     let other = rows(&score(&model, &["--jsonl", str(&scratch.file("other", other))]));
     assert!((300..700).any(|index| other[index]["bits"] != whole[index]["bits"]));

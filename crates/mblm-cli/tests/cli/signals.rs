@@ -1,4 +1,4 @@
-//! Ctrl-C and termination of a training run, and readers of its messages that go away.
+//! Ctrl-C and termination of a training run, and output pipes that are closed.
 
 use std::io::{BufRead, BufReader, Read};
 use std::process::{Child, Command, Stdio};
@@ -6,7 +6,7 @@ use std::process::{Child, Command, Stdio};
 use crate::convert::fixture_folder;
 use crate::support::{Scratch, done, str, trained};
 
-/// Starts a run that would take hours, and waits until it has learned from its first batch.
+/// Starts a run that would take hours, and waits for its first batch.
 fn start(scratch: &Scratch, validate: &str) -> (Child, BufReader<std::process::ChildStderr>) {
     let mut child = Command::new(assert_cmd::cargo::cargo_bin("mblm"))
         .args([
@@ -43,7 +43,7 @@ fn send(signal: &str, child: &Child) {
     assert!(status.success());
 }
 
-/// The exit code, stdout and the rest of stderr after a signal.
+/// Sends a signal. Returns the exit code, stdout and the rest of stderr.
 fn end_by(signal: &str, validate: &str, scratch: &Scratch) -> (i32, serde_json::Value, String) {
     let (mut child, mut stderr) = start(scratch, validate);
     send(signal, &child);
@@ -67,7 +67,7 @@ fn a_signal_ends_the_run_with_its_code_and_a_saved_model() {
             assert!(said.contains("stopping: the state is being saved"), "{said}");
             assert!(said.contains("stopped after ") && !said.contains("error"), "{said}");
             assert!(said.contains("go on: mblm train --resume "), "{said}");
-            // what was learned since the last validation counts
+            // the saved state includes the batches since the last validation
             let state = json["state"].as_str().unwrap();
             assert!(state.ends_with(&format!("states/batch_{}", json["batches"])), "{state}");
             for model in [state, json["model"].as_str().unwrap(), json["run"].as_str().unwrap()] {
@@ -115,7 +115,7 @@ fn a_signal_ends_generation_with_its_code_and_what_was_generated() {
 
 #[test]
 fn a_signal_ends_scoring_with_its_code_and_what_was_scored() {
-    // a file without end, whose bytes come as lines: the first one shows that the handlers are there
+    // an endless file: its first line of output shows that the signal handlers are installed
     let mut child = Command::new(assert_cmd::cargo::cargo_bin("mblm"))
         .args(["eval", "-m", str(&trained().model), "--surprisal", "jsonl", "/dev/zero"])
         .stdout(Stdio::piped())

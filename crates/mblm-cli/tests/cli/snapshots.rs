@@ -1,15 +1,15 @@
-//! Texts compared with those that were last accepted, in `snapshots/`, one file a text. What differs from machine to machine
-//! (paths of temporary files, times, sizes of memory) is replaced first.
+//! Compares texts with their snapshots in `snapshots/`, one file for each text. Text that differs
+//! between machines (paths of temporary files, times, sizes of memory) is replaced first.
 
 use std::collections::BTreeMap;
 use std::sync::Mutex;
 
 use crate::support::root;
 
-/// How many texts each test has compared so far: they are numbered within a test.
+/// The number of texts that each test has compared so far; it numbers the snapshots of a test.
 static COUNTS: Mutex<BTreeMap<String, usize>> = Mutex::new(BTreeMap::new());
 
-/// Compares what the command printed to stderr with the next text of the running test.
+/// Compares the command's stderr with the next snapshot of the running test.
 #[track_caller]
 pub(crate) fn check_error(stderr: &str) {
     let thread = std::thread::current();
@@ -23,7 +23,7 @@ pub(crate) fn check_error(stderr: &str) {
     check(&format!("{test}-{number:02}"), stderr);
 }
 
-/// Compares a text with the accepted one of this name.
+/// Compares a text with the snapshot of this name.
 #[track_caller]
 pub(crate) fn check(name: &str, text: &str) {
     let root = root().canonicalize().unwrap();

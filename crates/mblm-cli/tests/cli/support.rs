@@ -1,4 +1,5 @@
-//! Running the command, a configuration that trains in a second, and a model trained once for all tests.
+//! Shared code of the tests: runs the command, holds a configuration that trains in a second, and
+//! trains one model for all tests.
 
 use std::path::{Path, PathBuf};
 use std::sync::OnceLock;
@@ -7,7 +8,7 @@ use assert_cmd::Command;
 use serde_json::Value;
 use tempfile::TempDir;
 
-/// The command, with nothing in its environment that changes what it does.
+/// Returns the command, without environment variables that change its behavior.
 pub(crate) fn mblm<S: AsRef<std::ffi::OsStr>>(args: impl IntoIterator<Item = S>) -> Command {
     let mut command = Command::cargo_bin("mblm").unwrap();
     for variable in ["RUST_LOG", "JOB_ID", "RUST_BACKTRACE", "RUST_LIB_BACKTRACE"] {
@@ -17,7 +18,7 @@ pub(crate) fn mblm<S: AsRef<std::ffi::OsStr>>(args: impl IntoIterator<Item = S>)
     command
 }
 
-/// How the command ended, and what it printed.
+/// The exit code and the output of a command.
 #[derive(Debug)]
 pub(crate) struct Finished {
     pub(crate) code: i32,
@@ -30,7 +31,7 @@ impl Finished {
         std::str::from_utf8(&self.stdout).unwrap()
     }
 
-    /// All of stdout as one JSON document of the current schema.
+    /// Parses stdout as one JSON document of the current schema.
     pub(crate) fn json(&self) -> Value {
         let value: Value = serde_json::from_slice(&self.stdout).unwrap();
         assert_eq!(value["schema_version"], 1, "{value}");
@@ -55,8 +56,8 @@ pub(crate) fn done(args: &[&str]) -> Finished {
     finished
 }
 
-/// Runs the command and expects it to end with `code`, having printed no result, and one error that holds all `parts`: what
-/// it printed to stderr.
+/// Runs the command and expects exit code `code`, an empty stdout, and one error that contains all
+/// `parts`. Returns its stderr.
 #[track_caller]
 pub(crate) fn fails(args: &[&str], code: i32, parts: &[&str]) -> String {
     let finished = finish(&mut mblm(args));
@@ -75,7 +76,7 @@ pub(crate) fn assert_error(stderr: &str, parts: &[&str]) {
     }
 }
 
-/// A path as an argument.
+/// Returns a path as an argument.
 pub(crate) fn str(path: &Path) -> &str {
     path.to_str().unwrap()
 }
@@ -102,7 +103,8 @@ impl Scratch {
         Self::with_config(CONFIG)
     }
 
-    /// With a configuration of the test's own; `DATA` and `RUNS` stand for its data file and the folder of its runs.
+    /// Uses `config` as the configuration; in it, `DATA` and `RUNS` are replaced by the data file
+    /// and the folder of runs.
     pub(crate) fn with_config(config: &str) -> Self {
         let folder = tempfile::tempdir().unwrap();
         let [data, runs, path] = ["data.txt", "runs", "config.yaml"].map(|name| folder.path().join(name));
@@ -134,14 +136,14 @@ impl Scratch {
         &self.runs
     }
 
-    /// A file with this content.
+    /// Writes a file with this content.
     pub(crate) fn file(&self, name: &str, content: impl AsRef<[u8]>) -> PathBuf {
         let path = self.path(name);
         std::fs::write(&path, content).unwrap();
         path
     }
 
-    /// The folders of the runs so far.
+    /// Returns the folders of the runs so far.
     pub(crate) fn run_folders(&self) -> Vec<PathBuf> {
         let Ok(entries) = std::fs::read_dir(self.runs()) else {
             return Vec::new();
@@ -184,7 +186,7 @@ train:
   gradient_accumulate_every: 1
 ";
 
-/// A finished run, and what it printed.
+/// A finished run and its output.
 pub(crate) struct Trained {
     pub(crate) scratch: Scratch,
     pub(crate) run: PathBuf,
@@ -192,14 +194,14 @@ pub(crate) struct Trained {
     pub(crate) finished: Finished,
 }
 
-/// The folder of a run's best model, as its index says.
+/// Returns the folder of a run's best model, as its index names it.
 pub(crate) fn best_model(run: &Path) -> PathBuf {
     let models = run.join("models");
     let index: Value = serde_json::from_slice(&std::fs::read(models.join("index.json")).unwrap()).unwrap();
     models.join(index[0]["folder"].as_str().unwrap())
 }
 
-/// The run that all tests share: `mblm train CONFIG --json`.
+/// Returns the run that all tests share: `mblm train CONFIG --json`.
 pub(crate) fn trained() -> &'static Trained {
     static TRAINED: OnceLock<Trained> = OnceLock::new();
     TRAINED.get_or_init(|| {
@@ -217,7 +219,7 @@ pub(crate) fn trained() -> &'static Trained {
     })
 }
 
-/// The names of what is in a folder, sorted.
+/// Returns the sorted names in a folder.
 pub(crate) fn names_in(folder: &Path) -> Vec<String> {
     let entries = std::fs::read_dir(folder).unwrap();
     let mut names: Vec<String> = entries

@@ -1,4 +1,4 @@
-//! `mblm train`: progress, the run's folder, overrides, presets, dry runs.
+//! Tests `mblm train`: progress, the run's folder, overrides, presets, dry runs.
 
 use crate::support::{Scratch, done, finish, mblm, str, trained};
 
@@ -21,11 +21,11 @@ fn progress_goes_to_stderr_in_plain_lines_and_json_alone_to_stdout() {
         "validation_bits_per_byte",
         "test_bits_per_byte",
     ] {
-        // below the 8 bits of an untrained guess, above what 30 batches could ever reach
+        // below the 8 bits of an untrained model, above anything that 30 batches can reach
         let bits = json[key].as_f64().unwrap();
         assert!((1.0..7.5).contains(&bits), "{key}: {bits}");
     }
-    // the sample stops where the model has no more positions
+    // the sample ends with the model's last position
     let sample = json["sample"].as_str().unwrap();
     assert!((1..=32).contains(&sample.chars().count()), "{sample:?}");
 }
@@ -38,7 +38,7 @@ fn a_run_leaves_its_configuration_and_its_model() {
         serde_json::from_slice(&std::fs::read(trained().model.join("config.json")).unwrap()).unwrap();
     assert_eq!(model["kind"], "decoder");
     assert_eq!(model["config"]["hidden_dims"], serde_json::json!([16, 16]));
-    // what was written is a configuration itself
+    // the written configuration can be used again
     done(&["train", str(&trained().run.join("config.yaml")), "--dry-run"]);
     let name = trained().run.file_name().unwrap().to_str().unwrap().to_string();
     assert!(
@@ -85,7 +85,7 @@ fn quiet_says_nothing_on_stderr() {
 #[test]
 fn a_dry_run_prints_parameters_bytes_and_memory_and_writes_nothing() {
     let scratch = Scratch::new();
-    // data that training would not find are said behind the plan
+    // missing data are reported after the plan
     let args = [
         "train",
         str(scratch.config()),
@@ -221,7 +221,7 @@ fn a_preset_trains_on_a_file_without_a_configuration() {
         panic!("expected one run");
     };
     assert!(run.file_name().unwrap().to_str().unwrap().starts_with("tiny_"));
-    // there is less than the larger one needs, which is said behind the plan
+    // the data are too small for the larger preset, which is reported after the plan
     let of = |preset| {
         let args = ["train", "--data", str(data), "--preset", preset, "--dry-run", "--json"];
         finish(&mut mblm(args)).json()

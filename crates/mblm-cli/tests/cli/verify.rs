@@ -1,4 +1,4 @@
-//! `mblm verify`: fixtures that this machine reproduces, and one that it does not.
+//! Tests `mblm verify`: fixtures that this machine reproduces, and one that it does not.
 
 use crate::support::{Scratch, done, fails, finish, fixture, mblm, str};
 
@@ -49,7 +49,8 @@ fn a_damaged_fixture_fails_and_names_the_worst_gradient() {
     let scratch = Scratch::new();
     let mut bytes = std::fs::read(fixture("decoder_1d_t.safetensors")).unwrap();
     let name = "grad.to_logits.bias";
-    // the header of a safetensors file: its length as 8 bytes, then JSON with offsets into what follows
+    // the header of a safetensors file: its length as 8 bytes, then JSON with offsets into the data
+    // after it
     let length = u64::from_le_bytes(bytes[..8].try_into().unwrap()) as usize;
     let header: serde_json::Value = serde_json::from_slice(&bytes[8..8 + length]).unwrap();
     let start = 8 + length + header[name]["data_offsets"][0].as_u64().unwrap() as usize;

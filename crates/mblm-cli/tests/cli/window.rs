@@ -1,4 +1,4 @@
-//! `mblm generate` with long prompts and prompts from files.
+//! Tests `mblm generate` with long prompts and prompts from files.
 
 use crate::support::{Finished, Scratch, done, fails, str, trained};
 
@@ -57,7 +57,7 @@ fn a_prompt_file_need_not_be_text() {
     assert_eq!(raw.stdout.len(), 6);
     let text = generate(&[&args[..], &["--echo"]].concat());
     assert!(text.text().starts_with("\u{fffd}\0\u{fffd}("), "{:?}", text.text());
-    // a file may be a whole book: it is written only where that is asked for
+    // a prompt file may be a whole book: it is printed only on request
     let alone = generate(&args);
     let alone = alone.text();
     assert!(

@@ -1,4 +1,5 @@
-//! Rules of structure: no circle of imports between the files of a crate, no dependency that points up between crates.
+//! Rules of structure: no import cycles between the files of a crate, no upward dependencies
+//! between crates.
 
 use std::path::Path;
 
@@ -7,7 +8,7 @@ use anyhow::Result;
 use crate::modules::{Crate, cycles};
 use crate::tree::{Finding, Tree};
 
-/// The project's crates, each with those that it may depend on.
+/// The project's crates, each with its allowed dependencies.
 const LAYERS: [(&str, &[&str]); 7] = [
     ("mblm-gemm", &[]),
     ("mblm-ops", &["mblm-gemm"]),
@@ -18,7 +19,7 @@ const LAYERS: [(&str, &[&str]); 7] = [
     ("mblm-cli", &["mblm", "mblm-app", "mblm-vision"]),
 ];
 
-/// Files that import from one another in a circle.
+/// Finds files that import from each other in a cycle.
 pub(crate) fn import_cycles(tree: &Tree) -> Result<Vec<Finding>> {
     let mut found = Vec::new();
     for file in &tree.rust {
@@ -48,7 +49,7 @@ pub(crate) fn import_cycles(tree: &Tree) -> Result<Vec<Finding>> {
     Ok(found)
 }
 
-/// Dependencies of the project's crates on one another that are not in [`LAYERS`].
+/// Finds dependencies between the project's crates that are not in [`LAYERS`].
 pub(crate) fn upward_dependencies(tree: &Tree) -> Result<Vec<Finding>> {
     let mut found = Vec::new();
     for (name, allowed) in LAYERS {

@@ -1,4 +1,5 @@
-//! Rules of documents: relative links lead somewhere, and the README names the two commands that `.ci/run` calls.
+//! Rules of documents: relative links must exist, and the README must name the two commands that
+//! `.ci/run` calls.
 
 use std::path::Path;
 
@@ -12,7 +13,7 @@ const COMMANDS: [&str; 2] = [
     "cargo test --workspace",
 ];
 
-/// Relative links of Markdown files that lead nowhere.
+/// Finds relative links of Markdown files to missing files.
 pub(crate) fn links(tree: &Tree) -> Result<Vec<Finding>> {
     let mut found = Vec::new();
     let documents = tree
@@ -37,7 +38,7 @@ pub(crate) fn links(tree: &Tree) -> Result<Vec<Finding>> {
     Ok(found)
 }
 
-/// The files that a line's links lead to, without addresses and places inside a page.
+/// Returns the link targets in a line that are files, without URLs and fragments.
 pub(crate) fn targets(line: &str) -> impl Iterator<Item = &str> {
     let links = line
         .match_indices("](")
@@ -46,7 +47,7 @@ pub(crate) fn targets(line: &str) -> impl Iterator<Item = &str> {
     targets.filter(|target| !target.is_empty() && !target.contains("://") && !target.starts_with("mailto:"))
 }
 
-/// Commands that the README does not name on a line of their own.
+/// Finds commands that the README does not name on a line of their own.
 pub(crate) fn commands(tree: &Tree) -> Result<Vec<Finding>> {
     let path = Path::new("README.md");
     let text = std::fs::read_to_string(tree.root.join(path)).context("README.md")?;

@@ -1,13 +1,13 @@
-//! Rules of whole files: each Rust file says what it is, nothing is unfinished, nothing is huge.
+//! Rules of whole files: each Rust file has a header, no code is unfinished, no file is huge.
 
 use anyhow::Result;
 
 use crate::tree::{Finding, Tree};
 
-/// The largest file that is kept, in bytes.
+/// The maximum size of a file in bytes.
 const MAX_BYTES: u64 = 5 << 20;
 
-/// Rust files that do not open with a `//!` paragraph.
+/// Finds Rust files that do not begin with a `//!` paragraph.
 pub(crate) fn headers(tree: &Tree) -> Result<Vec<Finding>> {
     let without = tree.rust.iter().filter(|file| file.header().is_empty());
     Ok(without
@@ -15,7 +15,7 @@ pub(crate) fn headers(tree: &Tree) -> Result<Vec<Finding>> {
         .collect())
 }
 
-/// Files over 5 MiB.
+/// Finds files over 5 MiB.
 pub(crate) fn large(tree: &Tree) -> Result<Vec<Finding>> {
     let mut found = Vec::new();
     for path in &tree.files {
@@ -31,9 +31,9 @@ pub(crate) fn large(tree: &Tree) -> Result<Vec<Finding>> {
     Ok(found)
 }
 
-/// Marks of unfinished code in sources and configurations.
+/// Finds marks of unfinished code in sources and configurations.
 pub(crate) fn unfinished(tree: &Tree) -> Result<Vec<Finding>> {
-    // in two parts, so that this file does not name them
+    // in two parts, so that this file does not contain them
     let marks = [
         ["TO", "DO"],
         ["FIX", "ME"],
@@ -61,7 +61,7 @@ pub(crate) fn unfinished(tree: &Tree) -> Result<Vec<Finding>> {
     Ok(found)
 }
 
-/// Whether a line has a word, beside which no letter, digit or underscore stands.
+/// Whether a line contains `word` without a letter, digit or underscore next to it.
 pub(crate) fn has_word(line: &str, word: &str) -> bool {
     line.match_indices(word).any(|(at, _)| {
         let before = line[..at].chars().next_back();

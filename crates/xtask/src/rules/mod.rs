@@ -1,4 +1,4 @@
-//! The rules of `cargo xtask tidy`, one file an idea; each gives its findings in a tree.
+//! The rules of `cargo xtask tidy`. Each rule returns its findings in a tree.
 
 mod crates;
 mod documents;
@@ -14,10 +14,10 @@ use anyhow::Result;
 
 use crate::tree::{Finding, Tree};
 
-/// Gives what breaks a rule.
+/// Returns the violations of a rule.
 pub(crate) type Rule = fn(&Tree) -> Result<Vec<Finding>>;
 
-/// All rules with their names.
+/// All rules, with their names.
 pub(crate) const ALL: &[(&str, Rule)] = &[
     ("header", files::headers),
     ("large-file", files::large),

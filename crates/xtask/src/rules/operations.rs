@@ -1,4 +1,5 @@
-//! The rule of operations: each has a reference implementation, and a macro compares the two.
+//! The rule of operations: each has a reference implementation, and `op_test!` compares its kernels
+//! with it.
 
 use std::collections::BTreeSet;
 use std::path::{Path, PathBuf};
@@ -8,13 +9,14 @@ use anyhow::Result;
 use crate::tree::{Finding, Tree};
 
 const OPERATIONS: &str = "crates/mblm-ops/src";
-/// Folders that hold what the kernels share.
+/// Folders of code that the kernels share.
 const SHARED: [&str; 2] = ["cpu", "cuda"];
-/// Operations that the macro does not fit: `adam` changes its arguments in place and is compared with torch's numbers, `decode` has
-/// no gradient and is compared with its reference implementation by tests of its own.
+/// Operations without `op_test!`: `adam` changes its arguments in place and is compared with
+/// torch's numbers; `decode` has no gradient, and its own tests compare it with its reference
+/// implementation.
 const WITHOUT_MACRO: [&str; 2] = ["adam", "decode"];
 
-/// Operation folders without reference implementation or `op_test!`.
+/// Finds operation folders without a reference implementation or `op_test!`.
 pub(crate) fn references(tree: &Tree) -> Result<Vec<Finding>> {
     let mut operations: BTreeSet<PathBuf> = BTreeSet::new();
     for file in &tree.rust {

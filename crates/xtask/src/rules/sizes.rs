@@ -1,4 +1,5 @@
-//! Rules of length: a file has at most 450 lines, or its header says why it has more; a function has at most 75.
+//! Rules of length: a file has at most 450 lines, unless its header gives a reason; a function has
+//! at most 75.
 
 use anyhow::Result;
 use syn::spanned::Spanned;
@@ -6,14 +7,14 @@ use syn::visit::Visit;
 
 use crate::tree::{Finding, RustFile, Tree, is_test_only};
 
-/// Lines of a file.
+/// The maximum number of lines of a file.
 const MAX_FILE: usize = 450;
-/// How a header begins the sentence that gives the reason for more.
+/// The start of the sentence in a header that gives the reason for a longer file.
 const REASON: &str = "Longer than 450 lines: ";
-/// Lines of a function, from its signature to its closing brace.
+/// The maximum number of lines of a function, from its signature to its closing brace.
 const MAX_FUNCTION: usize = 75;
 
-/// Files that are too long.
+/// Finds files that are too long.
 pub(crate) fn file_length(tree: &Tree) -> Result<Vec<Finding>> {
     let too_long = |file: &&RustFile| file.text.lines().count() > MAX_FILE && !file.header().contains(REASON);
     let message = |file: &RustFile| {
@@ -28,7 +29,7 @@ pub(crate) fn file_length(tree: &Tree) -> Result<Vec<Finding>> {
         .collect())
 }
 
-/// Functions that are too long, but for tests.
+/// Finds functions that are too long, except in tests.
 pub(crate) fn function_length(tree: &Tree) -> Result<Vec<Finding>> {
     let mut found = Vec::new();
     for file in tree.production() {

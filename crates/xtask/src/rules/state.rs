@@ -1,4 +1,5 @@
-//! Rules of state: no globals that change, and nothing is kept on disk but through the module that writes atomically.
+//! Rules of state: no mutable globals, and no file writes outside the modules that write
+//! atomically.
 
 use std::path::Path;
 
@@ -6,15 +7,15 @@ use anyhow::Result;
 
 use crate::tree::{Finding, RustFile, Tree, is_test_only};
 
-/// The files that may write: atomically, in whole rows, and whole folders.
+/// The files that may write: atomically, in whole rows, and in whole folders.
 const WRITERS: [&str; 3] = [
     "crates/mblm/src/checkpoint/atomic.rs",
     "crates/mblm/src/checkpoint/append.rs",
     "crates/mblm/src/checkpoint/tree.rs",
 ];
-/// Calls that write without them.
+/// Calls that write files.
 const WRITES: [&str; 4] = ["File::create", "fs::write", "OpenOptions", "fs::rename"];
-/// Types of statics that can change or that hide when they are made.
+/// Types of statics that can change, or that are initialized lazily.
 const CHANGING: [&str; 9] = [
     "Mutex",
     "RwLock",
@@ -27,8 +28,8 @@ const CHANGING: [&str; 9] = [
     "UnsafeCell",
 ];
 
-/// Statics that change, `static mut`, thread locals. A `OnceLock` may hold a fact about the machine, such as what its processor
-/// has; the program's allocator has to be a static.
+/// Finds mutable statics and thread locals. A `OnceLock` is allowed, for facts about the machine
+/// such as its processor's features; so is the program's allocator, which must be a static.
 pub(crate) fn globals(tree: &Tree) -> Result<Vec<Finding>> {
     let mut found = Vec::new();
     for file in library_files(tree) {
@@ -54,7 +55,7 @@ pub(crate) fn globals(tree: &Tree) -> Result<Vec<Finding>> {
     Ok(found)
 }
 
-/// Files written past `checkpoint::atomic`, `append` and `tree`.
+/// Finds file writes outside `checkpoint::atomic`, `append` and `tree`.
 pub(crate) fn direct_writes(tree: &Tree) -> Result<Vec<Finding>> {
     let mut found = Vec::new();
     let files = library_files(tree).filter(|file| !WRITERS.iter().any(|writer| file.path == Path::new(writer)));
@@ -70,7 +71,7 @@ pub(crate) fn direct_writes(tree: &Tree) -> Result<Vec<Finding>> {
     Ok(found)
 }
 
-/// Production files but for this tool, which has no state to lose; test helpers behind `cfg(test)` are left out.
+/// Returns production files except this tool's and test helpers. This tool has no state to lose.
 fn library_files(tree: &Tree) -> impl Iterator<Item = &RustFile> {
     let is_library = |file: &&RustFile| file.crate_name() != Some("xtask") && !is_test_only(&file.syntax.attrs);
     tree.production()

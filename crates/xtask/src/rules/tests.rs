@@ -1,4 +1,4 @@
-//! Each rule against a small tree that breaks it, and one that does not.
+//! Tests each rule on a small tree that breaks it and on one that does not.
 
 use std::fs;
 use std::path::Path;
@@ -6,7 +6,7 @@ use std::path::Path;
 use super::{Rule, crates, documents, files, operations, sizes, state, words};
 use crate::tree::Tree;
 
-/// What a rule finds in a tree of these files, as `FILE:LINE: MESSAGE`.
+/// Returns a rule's findings in a tree of these files, as `FILE:LINE: MESSAGE`.
 fn found(rule: Rule, files: &[(&str, &str)]) -> Vec<String> {
     let folder = tempfile::tempdir().unwrap();
     for (path, text) in files {

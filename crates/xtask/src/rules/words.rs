@@ -1,4 +1,5 @@
-//! Rules of words: the core names no block and nothing of vision, and code keeps to the terms of `docs/glossary.md`.
+//! Rules of words: the core names no block and no vision term, and code uses the terms of
+//! `docs/glossary.md`.
 
 use std::path::Path;
 
@@ -9,11 +10,12 @@ use crate::tree::{Finding, RustFile, Tree};
 
 /// Names of built-in blocks, in lower case.
 const BLOCKS: [&str; 4] = ["transformer", "mamba", "mamba1", "mamba2"];
-/// Where blocks may be named.
+/// The folder in which blocks may be named.
 const BLOCKS_FOLDER: &str = "crates/mblm/src/blocks";
-/// Words of vision, in lower case.
+/// Vision terms, in lower case.
 const VISION: [&str; 8] = ["clevr", "vqa", "cnn", "jpeg", "mozjpeg", "png", "image", "images"];
-/// Words that the glossary replaces, in lower case, and the word to use. `pictures` is the name of a data set.
+/// Words that the glossary replaces, in lower case, each with its replacement. `pictures` is the
+/// name of a data set.
 const TERMS: [(&str, &str); 7] = [
     ("portion", "chunk"),
     ("portions", "chunks"),
@@ -24,7 +26,7 @@ const TERMS: [(&str, &str); 7] = [
     ("widest_", "MAX_"),
 ];
 
-/// Names of blocks in the code of the core, outside the blocks' own folders.
+/// Finds names of blocks in the core outside the blocks' own folder.
 pub(crate) fn block_names(tree: &Tree) -> Result<Vec<Finding>> {
     let core = tree
         .production()
@@ -42,7 +44,7 @@ pub(crate) fn block_names(tree: &Tree) -> Result<Vec<Finding>> {
         .collect())
 }
 
-/// Words of vision in the core.
+/// Finds vision terms in the core.
 pub(crate) fn vision_words(tree: &Tree) -> Result<Vec<Finding>> {
     let core = tree.production().filter(|file| in_core(file));
     Ok(core
@@ -53,13 +55,13 @@ pub(crate) fn vision_words(tree: &Tree) -> Result<Vec<Finding>> {
         .collect())
 }
 
-/// Words in code and comments that the glossary has another word for.
+/// Finds words in code and comments that the glossary replaces.
 pub(crate) fn terms(tree: &Tree) -> Result<Vec<Finding>> {
     let mut found = Vec::new();
     let ours = tree.production().filter(|file| file.crate_name() != Some("xtask"));
     for file in ours {
         for (number, line) in file.production_text() {
-            // names inside quotation marks are those of files, keys and flags, which stay
+            // words inside quotation marks are skipped: names of files, keys and flags stay
             let words = line.split('"').step_by(2).collect::<Vec<_>>().join("\"").to_lowercase();
             for (word, instead) in TERMS {
                 let there = match word.strip_suffix('_') {
@@ -83,7 +85,7 @@ fn in_core(file: &RustFile) -> bool {
     file.path.starts_with(Path::new("crates/mblm/src"))
 }
 
-/// The first of these words in each line of code that has one; documentation may give examples.
+/// Returns the first of `words` in each line of code that has one; comments may give examples.
 fn code_with<'a>(file: &'a RustFile, words: &'a [&'a str]) -> impl Iterator<Item = (usize, &'a str)> {
     file.production_text().filter_map(|(number, line)| {
         let line = line.trim_start();
@@ -96,7 +98,8 @@ fn code_with<'a>(file: &'a RustFile, words: &'a [&'a str]) -> impl Iterator<Item
     })
 }
 
-/// The words of a line of code, in lower case: `MambaConfig` and `mamba_config` are `mamba` and `config`.
+/// Splits a line of code into words in lower case: `MambaConfig` and `mamba_config` are `mamba` and
+/// `config`.
 pub(crate) fn split_names(line: &str) -> Vec<String> {
     let mut words = vec![String::new()];
     let mut last_is_lower = false;

@@ -1,4 +1,4 @@
-//! `mblm bench …` as it is typed.
+//! The arguments of `mblm bench`.
 
 use std::path::PathBuf;
 

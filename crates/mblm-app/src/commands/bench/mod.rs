@@ -1,4 +1,5 @@
-//! `mblm bench`: how fast this machine trains and generates, and how much of what it could.
+//! `mblm bench`: measures the speed of training and generation, and its share of the machine's
+//! limit.
 
 pub(crate) mod args;
 
@@ -25,9 +26,9 @@ use crate::output::{self, grouped};
 use crate::room::check_room;
 use crate::{config, device};
 
-/// What a decoder is needed for.
+/// The reason for which a decoder is needed, in an error.
 const GENERATION: &str = "measuring generation";
-/// Streams that generate together.
+/// The number of streams that generate together.
 const STREAMS: usize = 8;
 
 /// `mblm bench`.
@@ -114,11 +115,11 @@ fn run(args: &BenchArgs, context: &Context) -> Result<ExitCode> {
     Ok(ExitCode::SUCCESS)
 }
 
-/// What is measured.
+/// The model to measure.
 struct Subject {
     name: String,
     architecture: Architecture,
-    /// Bytes of a sample; of prompt and continuation together.
+    /// Bytes of a sample in training; of prompt and continuation together in generation.
     len: usize,
 }
 
@@ -142,7 +143,7 @@ impl Subject {
         })
     }
 
-    /// What a training step computes, and how much of it at once.
+    /// The work of a training step, with the chunks that fit into memory.
     fn workload(&self, args: &BenchArgs, device: &Device) -> Result<Workload<'_>> {
         let work = Workload {
             architecture: &self.architecture,
@@ -182,7 +183,7 @@ impl Subject {
     }
 }
 
-/// Says on the bar, at every call, what is measured and for how long.
+/// Shows the measurement's name on the bar, and the seconds so far at every call of the result.
 fn ticks(bar: &ProgressBar, what: &'static str) -> impl Fn() {
     let (bar, begun) = (bar.clone(), Instant::now());
     bar.set_message(what);
@@ -193,7 +194,7 @@ fn ticks(bar: &ProgressBar, what: &'static str) -> impl Fn() {
 fn training(found: &Training, architecture: &Architecture, (rows, len): (usize, usize), peak: Option<u64>) -> Value {
     let bytes = (rows * len) as f64;
     let speeds = found.step.reciprocal(bytes);
-    // forward, and twice that backward
+    // the backward pass costs twice the forward pass
     let flops = architecture
         .multiplications_per_byte()
         .map(|multiplications| 3.0 * 2.0 * multiplications);
@@ -222,7 +223,7 @@ fn generation(found: &Generation, (prompt, count): (usize, usize), peak: Option<
     })
 }
 
-/// One line: a name, the median in units of `unit`, smallest and largest, and more.
+/// Prints one line: a name, the median in units of `unit`, smallest and largest, and `more`.
 fn row(name: &str, spread: &Value, unit: f64, more: &str) -> std::io::Result<()> {
     let of = |key: &str| spread[key].as_f64().unwrap_or(f64::NAN) / unit;
     let range = format!("({:.2}–{:.2})", of("smallest"), of("largest"));
@@ -242,7 +243,8 @@ fn print_memory(found: &Value) -> std::io::Result<()> {
     Ok(())
 }
 
-/// Memory of the device that is in use, by others too: what this program has taken it keeps.
+/// Memory in use on the device, by other programs too. Memory that this program has freed stays
+/// reserved and is included.
 fn used_memory(device: &Device) -> Result<Value> {
     Ok(mblm::device::memory(device)?.map_or(Value::Null, |(free, total)| json!(total - free)))
 }

@@ -1,4 +1,5 @@
-//! The models that can be measured by name: those that the project's own measurements and performance goals speak of.
+//! The models that can be measured by name: the models of the project's measurements and
+//! performance goals.
 
 use std::path::Path;
 
@@ -7,7 +8,7 @@ use mblm::config::{ModelConfig, Preset};
 
 use super::args::BenchModel;
 
-/// The model of this name: the preset `small`, or what differs from it.
+/// Returns the model of this name: the preset `small` or a variant of it.
 pub(super) fn named(model: BenchModel) -> ModelConfig {
     let small = Preset::Small
         .experiment(Path::new(""), Path::new(""))
@@ -59,7 +60,7 @@ mod tests {
         }
     }
 
-    /// What training took on an H100: benchmarks/results/2026-11-27-h100.md.
+    /// The peak memory of training on an H100: benchmarks/results/2026-11-27-h100.md.
     #[test]
     fn memory_of_training_is_estimated_within_a_tenth() {
         for (model, batch_size, len, gib) in [

@@ -1,4 +1,4 @@
-//! `mblm completions …` as it is typed.
+//! The arguments of `mblm completions`.
 
 use clap::Args;
 

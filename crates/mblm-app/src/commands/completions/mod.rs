@@ -30,7 +30,7 @@ impl Command for Completions {
     fn run(&self, matches: &ArgMatches, context: &Context) -> Result<ExitCode> {
         let args: CompletionsArgs = parse(matches)?;
         let mut program = context.program().clone();
-        let mut script = Vec::new(); // in memory first: the generator panics where a write fails
+        let mut script = Vec::new(); // in memory first: the generator panics if a write fails
         clap_complete::generate(args.shell, &mut program, "mblm", &mut script);
         std::io::stdout().write_all(&script)?;
         Ok(ExitCode::SUCCESS)

@@ -1,4 +1,4 @@
-//! `mblm config schema` and `mblm config keys …` as they are typed.
+//! The arguments of `mblm config schema` and `mblm config keys`.
 
 use clap::Args;
 

@@ -1,4 +1,5 @@
-//! `mblm config schema` and `mblm config keys`: what a configuration may hold, from the types that read one.
+//! `mblm config schema` and `mblm config keys`: the keys of a configuration, from the types that
+//! parse it.
 
 pub(crate) mod args;
 mod schema;
@@ -16,7 +17,7 @@ use crate::command::{Command, Context, parse};
 use crate::output;
 use crate::usage::Usage;
 
-/// The name that both commands stand under.
+/// The group of both commands.
 const CONFIG: &str = "config";
 
 /// `mblm config schema`.
@@ -64,12 +65,12 @@ impl Command for KeysCommand {
 
 /// A key of a configuration.
 struct Key {
-    /// Its map, with dots: `params.block (mamba2)`.
+    /// The map that holds the key, with dots: `params.block (mamba2)`.
     map: String,
     name: String,
-    /// Its values: `a whole number`.
+    /// The values that it takes: `a whole number`.
     values: String,
-    /// `None` if it must be given.
+    /// `None` for a required key.
     default: Option<String>,
     meaning: String,
 }
@@ -127,7 +128,7 @@ fn run(args: &KeysArgs, context: &Context) -> Result<ExitCode> {
     Ok(ExitCode::SUCCESS)
 }
 
-/// All keys of a schema, in its order.
+/// Lists all keys of a schema, in its order.
 fn keys(schema: &Value) -> Vec<Key> {
     let mut all = Vec::new();
     let properties = &schema["properties"];
@@ -164,7 +165,7 @@ fn add(map: &str, schema: &Value, all: &mut Vec<Key>) {
             .is_some_and(|keys| keys.iter().any(|key| key == name))
     };
     for (name, property) in schema["properties"].as_object().unwrap_or(&none) {
-        // what the Rust documentation says of a field, in the words of YAML
+        // the field's Rust documentation, in YAML terms
         let meaning = property["description"].as_str().unwrap_or_default();
         let meaning = meaning.replace("`None`", "`null`").replace(&format!(" (`{name}`)"), "");
         all.push(Key {
@@ -181,7 +182,7 @@ fn add(map: &str, schema: &Value, all: &mut Vec<Key>) {
     }
 }
 
-/// The values of a property, in words.
+/// Describes the values of a property in words.
 fn values(property: &Value) -> String {
     if let Some(constant) = property["const"].as_str() {
         return constant.into();

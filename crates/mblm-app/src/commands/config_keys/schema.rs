@@ -1,4 +1,5 @@
-//! The JSON schema of a configuration, from the types that read one: for editors, and for the list of all keys.
+//! The JSON schema of a configuration, from the types that parse it: for editors, and for the list
+//! of all keys.
 
 use mblm::blocks::{BlockRegistry, schema_of};
 use mblm::config::{IoConfig, MaskReduce, ModelConfig, ResumeConfig, Summary, TrainConfig};
@@ -64,7 +65,7 @@ fn block(registry: &BlockRegistry) -> Value {
     json!({ "anyOf": registry.schemas().map(named).collect::<Vec<_>>() })
 }
 
-/// An object schema with more properties before its own, all of them required.
+/// Adds required properties before the properties of an object schema.
 fn with(schema: &Value, more: &[(&str, Value)]) -> Value {
     let mut all: Map<String, Value> = more
         .iter()
@@ -79,7 +80,7 @@ fn with(schema: &Value, more: &[(&str, Value)]) -> Value {
     found
 }
 
-/// An object schema that knows no other keys, without what only the root of a schema has.
+/// Forbids other keys in an object schema, and removes `$schema`, which belongs at the root only.
 fn closed(mut schema: Value) -> Value {
     if let Value::Object(keys) = &mut schema {
         keys.remove("$schema");

@@ -1,4 +1,4 @@
-//! `mblm convert …` as it is typed.
+//! The arguments of `mblm convert`.
 
 use std::path::PathBuf;
 

@@ -1,4 +1,4 @@
-//! `mblm convert`: between the Python package's checkpoints and model folders.
+//! `mblm convert`: converts between the Python package's checkpoints and model folders.
 
 pub(crate) mod args;
 
@@ -78,8 +78,9 @@ fn run(args: &ConvertArgs, context: &Context) -> Result<ExitCode> {
     Ok(ExitCode::SUCCESS)
 }
 
-/// Says so where the configuration of a package's checkpoint leaves the type of its blocks out. The package then tries its classes in an order
-/// that differs from process to process: the same file makes a decoder or an encoder, which reads what it is to predict.
+/// Warns if the configuration of a Python checkpoint has no `block_type`. The Python package then
+/// tries its block classes in an order that differs from process to process, so the same file may
+/// become a decoder or an encoder, which sees the bytes that it predicts.
 fn warn_of_no_block_type(args: &ConvertArgs, context: &Context) -> Result<()> {
     let is_torch = args.from.extension().is_some_and(|ending| ending == "pth");
     if let (true, Some(config)) = (is_torch, &args.config)
@@ -94,7 +95,7 @@ fn warn_of_no_block_type(args: &ConvertArgs, context: &Context) -> Result<()> {
     Ok(())
 }
 
-/// Says so where weights are no numbers, or infinite.
+/// Warns about weights that are NaN or infinite.
 fn warn_of_no_numbers(model: &Model) -> Result<()> {
     let mut names = Vec::new();
     for parameter in model.parameters().iter() {
@@ -118,7 +119,8 @@ fn warn_of_no_numbers(model: &Model) -> Result<()> {
     Ok(())
 }
 
-/// Whether the target is a `.pth` file rather than a model folder; other names of weights files are mistakes.
+/// Whether the target is a `.pth` file rather than a model folder; fails for names of other weights
+/// files.
 fn is_pth(to: &Path) -> Result<bool> {
     match to.extension().and_then(|extension| extension.to_str()) {
         Some("pth") => Ok(true),
@@ -132,7 +134,8 @@ fn is_pth(to: &Path) -> Result<bool> {
     }
 }
 
-/// Whether what stands behind a name's last dot is the ending of a file rather than a part of a folder's name, such as `v1.5`.
+/// Whether the text after a name's last dot is a file extension rather than part of a folder's
+/// name, such as `v1.5`.
 fn is_ending(extension: &str) -> bool {
     let letters = extension.chars().all(|letter| letter.is_ascii_alphanumeric());
     letters && extension.starts_with(|first: char| first.is_ascii_alphabetic()) && (2..=11).contains(&extension.len())

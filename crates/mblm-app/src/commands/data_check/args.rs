@@ -1,4 +1,4 @@
-//! `mblm data check …` as it is typed.
+//! The arguments of `mblm data check`.
 
 use std::path::PathBuf;
 
@@ -47,7 +47,7 @@ pub(crate) struct CheckArgs {
     /// Configuration file (YAML) that names the data set
     pub(crate) config: Option<PathBuf>,
 
-    // its help is in `arguments`
+    // the help of this argument is in `arguments`
     #[arg(long, value_name = "DIR")]
     pub(crate) data: Option<PathBuf>,
 

@@ -1,4 +1,4 @@
-//! `mblm data check`: reads all of a data set, and lists what is wrong with it.
+//! `mblm data check`: reads a whole data set and lists its problems.
 
 pub(crate) mod args;
 
@@ -21,11 +21,11 @@ use crate::signals::Signals;
 use crate::usage::Usage;
 use crate::{config, progress};
 
-/// The data that is looked at.
+/// The data to check.
 struct Source {
     /// The name of the data set.
     dataset: String,
-    /// What it is opened with, split by split.
+    /// The arguments with which each split is opened.
     args: DatasetArgs,
 }
 
@@ -59,7 +59,7 @@ impl Source {
         Ok(source)
     }
 
-    /// A folder without a configuration, whose samples may be of any length.
+    /// A folder without a configuration, with samples of any length.
     fn folder(context: &Context) -> Result<Self> {
         match context.tasks().without_configuration() {
             Some(task) => Ok(Self {
@@ -71,7 +71,7 @@ impl Source {
     }
 }
 
-/// What is known of a split.
+/// A split and its report.
 struct CheckedSplit {
     split: Split,
     report: CheckReport,
@@ -144,7 +144,7 @@ fn run(args: &CheckArgs, context: &Context) -> Result<ExitCode> {
     }
 }
 
-/// Prints what is known of a split, for people.
+/// Prints the report of a split as text.
 fn print(CheckedSplit { split, report }: CheckedSplit) -> std::io::Result<()> {
     let found = match report.problem_count {
         0 => "nothing is wrong".to_string(),

@@ -1,4 +1,4 @@
-//! `mblm data info …` as it is typed.
+//! The arguments of `mblm data info`.
 
 use std::path::PathBuf;
 

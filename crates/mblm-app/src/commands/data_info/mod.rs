@@ -1,4 +1,4 @@
-//! `mblm data info`: what a file or folder holds, told by the first bytes of its files, without training.
+//! `mblm data info`: describes a file or folder by the first bytes of its files, without training.
 
 pub(crate) mod args;
 
@@ -19,7 +19,7 @@ use self::args::InfoArgs;
 use crate::command::{Command, Context, Section, parse};
 use crate::output::{self, grouped};
 
-/// Bytes of a file that are looked at.
+/// The number of bytes of a file that are examined.
 const LOOKED_AT: u64 = 64 << 10;
 
 /// `mblm data info`.
@@ -127,7 +127,7 @@ fn run(args: &InfoArgs, context: &Context) -> Result<ExitCode> {
     Ok(ExitCode::SUCCESS)
 }
 
-/// What a file is, by its first bytes.
+/// Recognizes the kind of a file by its first bytes.
 fn kind_of(path: &Path) -> Result<String> {
     let mut head = Vec::new();
     File::open(path)
@@ -148,7 +148,7 @@ fn kind_of(path: &Path) -> Result<String> {
     .into())
 }
 
-/// Whether these bytes are UTF-8 without NUL; the last character may be cut.
+/// Whether these bytes are UTF-8 without NUL. The last character may be incomplete.
 fn is_text(head: &[u8]) -> bool {
     let cut = match std::str::from_utf8(head) {
         Ok(_) => head.len(),
@@ -164,7 +164,7 @@ fn is_json_lines(head: &[u8]) -> bool {
     line.len() < head.len() && line.starts_with(b"{") && serde_json::from_slice::<Map<_, _>>(line).is_ok()
 }
 
-/// What to do about kinds that are rarely meant as they are.
+/// Advice for kinds of files that are rarely meant to be read byte by byte.
 fn words(kinds: &BTreeMap<String, Kind>) -> Vec<String> {
     let mut words = Vec::new();
     for name in kinds.keys() {

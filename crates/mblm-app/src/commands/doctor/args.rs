@@ -1,4 +1,4 @@
-//! `mblm doctor …` as it is typed.
+//! The arguments of `mblm doctor`.
 
 use clap::Args;
 

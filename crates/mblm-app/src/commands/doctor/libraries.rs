@@ -5,17 +5,17 @@ use serde::Serialize;
 /// A library and where it comes from.
 #[derive(Clone, Debug, Serialize)]
 pub(super) struct Library {
-    /// Its name without the version.
+    /// The name without the version.
     pub(super) name: &'static str,
-    /// What brings it.
+    /// The package that provides it.
     pub(super) package: &'static str,
-    /// The file that the system's loader found.
+    /// The file that the system's loader found, if any.
     pub(super) found: Option<&'static str>,
 }
 
 const TOOLKIT: &str = "the CUDA toolkit (its runtime libraries are enough; name their folder in LD_LIBRARY_PATH)";
 
-/// Name, what brings it, and file names with the versions that can be built against.
+/// Name, package, and file names with the versions that the program can be built against.
 const LIBRARIES: [(&str, &str, &[&str]); 6] = [
     ("libcuda", "the NVIDIA driver", &["libcuda.so.1"]),
     ("libcudart", TOOLKIT, &["libcudart.so.13", "libcudart.so.12"]),
@@ -25,7 +25,7 @@ const LIBRARIES: [(&str, &str, &[&str]); 6] = [
     ("libnvrtc", TOOLKIT, &["libnvrtc.so.13", "libnvrtc.so.12"]),
 ];
 
-/// Which of them the system's loader finds.
+/// Looks up each library with the system's loader.
 pub(super) fn look() -> Vec<Library> {
     LIBRARIES
         .iter()
@@ -38,7 +38,7 @@ pub(super) fn look() -> Vec<Library> {
 }
 
 fn loads(file: &str) -> bool {
-    // SAFETY: these libraries' initialisation has no preconditions; nothing is called in them.
+    // SAFETY: these libraries' initialization has no preconditions; nothing is called in them.
     unsafe { libloading::Library::new(file) }.is_ok()
 }
 

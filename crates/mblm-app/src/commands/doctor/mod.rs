@@ -1,4 +1,5 @@
-//! `mblm doctor`: what this machine has, whether the program computes rightly on it, and how fast it could be.
+//! `mblm doctor`: shows the machine's hardware, checks that the program computes correctly on it,
+//! and measures its speed.
 
 pub(crate) mod args;
 
@@ -23,9 +24,9 @@ use crate::command::{self, Context, Section, parse};
 use crate::output;
 use crate::usage::Usage;
 
-/// Width of the product.
+/// The width of the matrix product.
 const WIDTH: usize = 1024;
-/// Repetitions of product and copy.
+/// The number of repetitions of product and copy.
 const REPETITIONS: usize = 5;
 
 /// Whether this program has kernels for GPUs.
@@ -94,7 +95,8 @@ fn run(args: &DoctorArgs, context: &Context) -> Result<ExitCode> {
     Ok(if passed { ExitCode::SUCCESS } else { ExitCode::FAILURE })
 }
 
-/// The devices to check, and why there is no CUDA device among them if nobody asked for another.
+/// Returns the devices to check. Without a requested device, also the reason if no CUDA device can
+/// be opened.
 fn devices(asked: Option<&str>) -> Result<(Vec<Device>, Option<String>)> {
     let usage = |error: candle_core::Error| anyhow::Error::from(Usage(format!("--device: {error}")));
     if let Some(name) = asked {
@@ -123,7 +125,7 @@ fn processor() -> Value {
     })
 }
 
-/// What `nvidia-smi` says of driver and devices: one line a device, or nothing where there is no driver.
+/// The output of `nvidia-smi` about driver and devices, one line per device; null without a driver.
 fn driver() -> Value {
     let query = "--query-gpu=index,name,driver_version,compute_cap,memory.total";
     let output = Command::new("nvidia-smi")
@@ -138,7 +140,8 @@ fn driver() -> Value {
     }
 }
 
-/// The fixtures, the product and the copy on one device; whether everything was within its bounds.
+/// Runs the fixtures, the product and the copy on one device. Returns the report, and whether all
+/// errors were within their bounds.
 fn check(device: &Device, bar: &ProgressBar, context: &Context) -> Result<(Value, bool)> {
     let name = mblm::device::name(device);
     let mut failed = Vec::new();
@@ -182,7 +185,7 @@ fn check(device: &Device, bar: &ProgressBar, context: &Context) -> Result<(Value
     Ok((found, right))
 }
 
-/// A speed, or why there is none, such as too little free memory.
+/// A speed, or the reason why it could not be measured, such as too little free memory.
 fn measured(speed: mblm::Result<Spread>) -> Value {
     match speed {
         Ok(speed) => json!(speed),
@@ -190,7 +193,7 @@ fn measured(speed: mblm::Result<Spread>) -> Value {
     }
 }
 
-/// What to do about what was found.
+/// Advice on the findings.
 fn advice(report: &Value, libraries: &[libraries::Library]) -> Vec<String> {
     let mut advice = Vec::new();
     let has_driver = report["driver"].is_array();

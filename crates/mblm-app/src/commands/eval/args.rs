@@ -1,4 +1,4 @@
-//! `mblm eval …` as it is typed.
+//! The arguments of `mblm eval`.
 
 use std::path::PathBuf;
 

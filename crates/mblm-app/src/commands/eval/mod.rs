@@ -1,4 +1,4 @@
-//! `mblm eval`: bits per byte of files, or of a split of a data set, with what the bytes themselves tell.
+//! `mblm eval`: bits per byte of files or of a split of a data set, and the surprisal of each byte.
 
 pub(crate) mod args;
 
@@ -74,7 +74,8 @@ fn run(args: &EvalArgs, context: &Context) -> Result<ExitCode> {
     }
 }
 
-/// The configuration that says which data set to open: the one given, changed by the arguments, or one for `--data` alone.
+/// Returns the configuration of the data set to open: the given one, changed by the arguments, or a
+/// new one for `--data` alone.
 fn split_experiment(args: &EvalArgs, given: Option<Experiment>, model: &Model) -> Result<Experiment> {
     let architecture = model.architecture();
     let mut experiment = match (given, &args.data) {
@@ -92,7 +93,7 @@ fn split_experiment(args: &EvalArgs, given: Option<Experiment>, model: &Model) -
             }
             experiment
         }
-        // the arguments' group asks for one of them
+        // the argument group requires one of them
         (None, data) => Experiment {
             params: Params {
                 input_seq_len: architecture.model().context(),
@@ -113,26 +114,26 @@ fn split_experiment(args: &EvalArgs, given: Option<Experiment>, model: &Model) -
     Ok(experiment)
 }
 
-/// An evaluation while it goes on, and what it has found.
+/// A running evaluation and its results so far.
 struct Evaluation<'a> {
     args: &'a EvalArgs,
     quiet: bool,
     signals: Signals,
-    /// Ends the program where a chunk of work takes long.
+    /// Ends the program if a chunk of work takes long after a signal.
     _patience: Patience,
     options: EvalOptions,
     by_position: Option<ByPosition>,
     surprisal: Option<Surprisal<BufWriter<io::StdoutLock<'static>>>>,
     all: Score,
-    /// Rows of text that wait until the surprisal is written.
+    /// Lines of the result that are printed after the surprisal.
     waiting: Vec<String>,
-    /// Files or the split, for JSON.
+    /// The files or the split, for JSON.
     sources: Vec<Value>,
     stopped: bool,
 }
 
 impl<'a> Evaluation<'a> {
-    /// With windows or samples of `len` bytes.
+    /// Starts an evaluation with windows or samples of `len` bytes.
     fn new(args: &'a EvalArgs, context: &Context, model: &Model, len: usize) -> Result<Self> {
         let options = EvalOptions {
             context: len,
@@ -179,7 +180,7 @@ impl<'a> Evaluation<'a> {
             "an encoder is scored on a data set that masks bytes; try --config with the configuration that it was trained with",
         )?;
         let files = &self.args.files;
-        // a missing file is better known before the others have been scored
+        // report a missing file before the other files are scored
         let mut sizes = Vec::with_capacity(files.len());
         for path in files {
             mblm::data::warn_if_packed(path);
@@ -220,7 +221,7 @@ impl<'a> Evaluation<'a> {
         Ok(())
     }
 
-    /// Says so where training measures a part of the split, so that its figure is another one.
+    /// Prints a note if training measures only a part of the split, since its loss may then differ.
     fn compare_with_training(&self, experiment: &Experiment, split: Split, samples: usize) {
         let train = &experiment.train;
         let measured = train.max_eval_steps.map(|steps| steps.saturating_mul(train.batch_size));
@@ -257,7 +258,7 @@ impl<'a> Evaluation<'a> {
         self.row(score, &name)
     }
 
-    /// Goes through the scores of a file or split, until its end or a signal.
+    /// Scores a file or split until its end or a signal.
     fn source(
         &mut self,
         kind: &str,
@@ -294,7 +295,7 @@ impl<'a> Evaluation<'a> {
         Ok(score)
     }
 
-    /// A bar, but not where it would stand in the middle of the text.
+    /// Returns a bar, hidden if it would be drawn into the text on the terminal.
     fn bar(&self, bar: impl FnOnce(bool) -> ProgressBar) -> ProgressBar {
         bar(self.quiet || self.surprisal.is_some() && io::stdout().is_terminal())
     }
@@ -310,7 +311,7 @@ impl<'a> Evaluation<'a> {
         Ok(self.say(format!("{:>14} {bits:>14.4}  {name}{stopped}", score.bytes))?)
     }
 
-    /// A line of the result as text.
+    /// Prints a line of the result, unless the result is JSON.
     fn say(&mut self, line: String) -> io::Result<()> {
         match (&self.surprisal, self.args.json) {
             (_, true) => Ok(()),
@@ -322,7 +323,7 @@ impl<'a> Evaluation<'a> {
         }
     }
 
-    /// Says what remains to be said.
+    /// Prints the rest of the result.
     fn finish(mut self) -> Result<ExitCode> {
         let rows: Vec<(Range<usize>, Score)> = self.by_position.iter().flat_map(ByPosition::rows).collect();
         if self.args.json {
@@ -374,7 +375,7 @@ fn open_for(model: &Model, experiment: &Experiment, split: Split, context: &Cont
         ))
         .into());
     };
-    // the first sample shows whether data and model fit
+    // the first sample shows whether the data fit the model
     let masked = dataset.len(0) > 0 && dataset.sample(0, 0)?.labels.is_some();
     match (model, masked) {
         (Model::Encoder(_), false) => Err(Usage(format!(

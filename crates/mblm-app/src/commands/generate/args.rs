@@ -1,4 +1,4 @@
-//! `mblm generate …` as it is typed.
+//! The arguments of `mblm generate`.
 
 use std::ffi::OsString;
 use std::path::PathBuf;
@@ -29,7 +29,7 @@ BYTES are characters and ranges (a-z0-9 \\n), TEXT of --stop is text; both know 
 /// All arguments, those of `modes` before the ones that say how and in which form.
 pub(crate) fn arguments<'a>(command: Command, modes: impl Iterator<Item = &'a dyn GenerateMode>) -> Command {
     let mut command = GenerateArgs::augment_args(command);
-    let about = command.get_about().cloned().unwrap_or_default(); // deriving arguments also sets this
+    let about = command.get_about().cloned().unwrap_or_default(); // the derive also sets this
     for (place, name) in ["device", "precision", "json"].into_iter().enumerate() {
         command = command.mut_arg(name, |arg| arg.display_order(LAST + place));
     }

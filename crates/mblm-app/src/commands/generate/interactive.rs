@@ -1,8 +1,10 @@
-//! `mblm generate --interactive`: line after line, each with its answer; everything stays in the context and is read once.
+//! `mblm generate --interactive`: answers line after line. Everything stays in the context and is
+//! read only once.
 //!
-//! A line is read as it is typed, without its end unless `/newline on`; an empty one goes on with the answer. On a terminal lines
-//! are edited, elsewhere they are bytes. What begins with `/` is a command, `//` a line that begins with `/`. Answer k draws from
-//! stream k of the seed, so that the same lines with the same seed give the same answers.
+//! A line is read without its line end, unless `/newline on`. An empty line continues the answer.
+//! On a terminal, lines can be edited; elsewhere they are bytes. Lines that begin with `/` are
+//! commands; `//` stands for a text line that begins with `/`. Answer k draws from stream k of the
+//! seed, so the same lines with the same seed give the same answers.
 
 use std::io::{self, BufRead, IsTerminal, StdinLock, Write};
 use std::path::Path;
@@ -21,7 +23,7 @@ use crate::command::Context;
 use crate::output::{grouped, note};
 use crate::signals::Signals;
 
-/// Bytes of an answer unless another length is asked for.
+/// The default length of an answer, in bytes.
 const ANSWER: usize = 200;
 
 const HELP: &str = "\
@@ -35,7 +37,7 @@ an empty line   go on without reading anything
 /quit           end (so do Ctrl-D and Ctrl-C; during an answer Ctrl-C ends the answer)
 //...           a line that begins with /";
 
-/// Talks until the input ends.
+/// Runs the conversation until the input ends.
 pub(crate) fn run(
     args: &GenerateArgs,
     context: &Context,
@@ -64,7 +66,7 @@ pub(crate) fn run(
     }
     conversation.read(prompt)?;
     loop {
-        signals.take_interrupt(); // one that came just after an answer
+        signals.take_interrupt(); // a Ctrl-C that came just after an answer
         signals.idle(true);
         let line = input.line();
         signals.idle(false);
@@ -76,7 +78,7 @@ pub(crate) fn run(
     Ok(signals.exit_code().map_or(ExitCode::SUCCESS, ExitCode::from))
 }
 
-/// Where lines come from.
+/// The source of lines.
 enum Input {
     Terminal(Box<DefaultEditor>),
     Plain(StdinLock<'static>),
@@ -90,12 +92,13 @@ impl Input {
         })
     }
 
-    /// The next line without its end; `None` at the end of the input, and for Ctrl-C.
+    /// Reads the next line without its line end; `None` at the end of the input, and for Ctrl-C on
+    /// a terminal.
     fn line(&mut self) -> Result<Option<Vec<u8>>> {
         match self {
             Self::Terminal(editor) => match editor.readline("> ") {
                 Ok(line) => {
-                    let _ = editor.add_history_entry(&line); // only a convenience
+                    let _ = editor.add_history_entry(&line); // only a convenience: ignore errors
                     Ok(Some(line.into_bytes()))
                 }
                 Err(ReadlineError::Eof | ReadlineError::Interrupted) => Ok(None),
@@ -122,12 +125,12 @@ impl Input {
     }
 }
 
-/// What has been said, and how answers are made.
+/// A conversation: its context, and the rules for answers.
 struct Conversation<'a> {
     generator: &'a Generator,
     signals: &'a Signals,
     cursor: Cursor,
-    /// The last ids before the cursor, as many as a repetition penalty can ask for.
+    /// The last ids before the cursor, as many as a repetition penalty can look back.
     before: Vec<u32>,
     rules: GenerateRules,
     answers: u64,
@@ -137,7 +140,7 @@ struct Conversation<'a> {
 }
 
 impl Conversation<'_> {
-    /// Does what a line asks for; whether to go on.
+    /// Handles a line. Returns whether to continue.
     fn take(&mut self, line: &[u8]) -> Result<bool> {
         let text = match line {
             [b'/', rest @ ..] if !rest.starts_with(b"/") => return self.command(&String::from_utf8_lossy(rest)),
@@ -154,7 +157,7 @@ impl Conversation<'_> {
         Ok(true)
     }
 
-    /// Carries out a command; whether to go on.
+    /// Runs a command. Returns whether to continue.
     fn command(&mut self, line: &str) -> Result<bool> {
         let (name, value) = line.trim().split_once(char::is_whitespace).unwrap_or((line.trim(), ""));
         let value = value.trim();
@@ -210,18 +213,18 @@ impl Conversation<'_> {
         Ok(format!("saved to {}", path.display()))
     }
 
-    /// The positions that are left, where the model has not any number of them.
+    /// The number of unused positions, if the model's positions are limited.
     fn left(&self) -> Option<usize> {
         let longest = self.generator.model().config().longest_input()?;
         Some(longest.saturating_sub(self.cursor.position()))
     }
 
-    /// Whether a window slides over the conversation.
+    /// Whether the context is a sliding window.
     fn slides(&self) -> bool {
         self.rules.params.window == Window::Slide
     }
 
-    /// Reads bytes without answering; whether they fit.
+    /// Reads bytes without answering. Returns whether they were read.
     fn read(&mut self, bytes: &[u8]) -> Result<bool> {
         if self.rules.params.window != Window::Whole {
             return self.read_through_window(bytes);
@@ -242,7 +245,8 @@ impl Conversation<'_> {
         Ok(true)
     }
 
-    /// Reads bytes as the window says: the last ones of a prompt only, or with an earlier half of the context forgotten.
+    /// Reads bytes through the window: only the last bytes of a long line (crop), or all with the
+    /// earlier half of the context forgotten whenever it is full (slide).
     fn read_through_window(&mut self, bytes: &[u8]) -> Result<bool> {
         let mut params = self.rules.params.clone();
         params.max_bytes = 0;
@@ -266,13 +270,13 @@ impl Conversation<'_> {
         Ok(true)
     }
 
-    /// Generates an answer and writes it.
+    /// Generates an answer and prints it.
     fn answer(&mut self) -> Result<()> {
         let left = self.left().filter(|_| !self.slides());
         let mut params = self.rules.params.clone();
         params.max_bytes = left.map_or(self.max_bytes, |left| left.min(self.max_bytes));
         params.first_sample = self.answers;
-        // moved, as a second holder of a state makes the first step of the other copy it
+        // moved: a second holder of the state would make the first step copy it
         let cursor = std::mem::replace(&mut self.cursor, Cursor::begin(self.generator)?);
         let start = Start {
             cursor: Some(cursor),

@@ -1,23 +1,25 @@
-//! How many bytes `mblm generate` writes: what is asked for, what the context leaves, or no end.
+//! The number of bytes that `mblm generate` writes: the requested number, the rest of the context,
+//! or no limit.
 
 use mblm::config::ModelConfig;
 
 use super::args::WindowArg;
 use crate::usage::Usage;
 
-/// Bytes that `--window crop` leaves room for where nobody says how many.
+/// The bytes that `--window crop` leaves for the continuation if no number is given.
 const CONTINUATION: usize = 200;
 
-/// What the options say of the length.
+/// The options that determine the length.
 pub(super) struct Length {
     pub(super) asked: Option<usize>,
     pub(super) window: WindowArg,
 }
 
 impl Length {
-    /// How many bytes to generate after a prompt of `prompt` bytes: what was asked for, else what the context leaves.
+    /// Returns the bytes to generate after a prompt of `prompt` bytes: the requested number, else
+    /// the rest of the context.
     ///
-    /// Fails when the model has no positions for so many, and when the context leaves nothing.
+    /// Fails if the model has too few positions, and if the prompt fills the context.
     pub(super) fn max_bytes(&self, prompt: usize, model: &ModelConfig) -> Result<usize, Usage> {
         let context = model.context();
         match self.window {
@@ -49,7 +51,7 @@ fn whole(asked: Option<usize>, prompt: usize, model: &ModelConfig) -> Result<usi
                  beyond it, shorten the prompt, or give --window crop (its last bytes) or --window slide"
             )));
         }
-        None => 1, // too many in any case: the check below says what fits
+        None => 1, // too many in any case: the check below fails and gives the advice
     };
     match model.longest_input() {
         Some(longest) if prompt.saturating_add(max_bytes) > longest => {

@@ -1,12 +1,13 @@
-//! `mblm generate`: bytes after a prompt, streamed as they come; several samples of one prompt; a conversation.
+//! `mblm generate`: continues a prompt, streamed to stdout; draws several samples of one prompt;
+//! holds a conversation.
 //!
 //! | file | holds |
 //! |---|---|
 //! | [`args`] | the arguments |
-//! | [`rules`] | what they ask of a sample |
-//! | [`interactive`] | line after line, each with its answer |
-//! | [`length`] | how many bytes are written |
-//! | [`prompt_bar`] | how far a long prompt has been read |
+//! | [`rules`] | sampling rules from the options |
+//! | [`interactive`] | a conversation: each line gets an answer |
+//! | [`length`] | the number of bytes to generate |
+//! | [`prompt_bar`] | progress bar of a long prompt |
 
 pub(crate) mod args;
 mod interactive;
@@ -58,7 +59,8 @@ impl Command for Generate {
             return mode.run(matches, context);
         }
         let args = parse(matches)?;
-        // decoding is many short steps, each of which would wait for a worker
+        // decoding is many short steps: outside of the workers, each of them would wait for a
+        // worker
         mblm::on_workers(|| run(&args, context))
     }
 }
@@ -104,7 +106,7 @@ fn run(args: &GenerateArgs, context: &Context) -> Result<ExitCode> {
     Ok(signals.exit_code().map_or(ExitCode::SUCCESS, ExitCode::from))
 }
 
-/// Options that exclude one another by their values.
+/// Fails for options whose values exclude each other.
 fn check_together(args: &GenerateArgs) -> Result<()> {
     if args.num_samples > 1 && args.raw && args.out.is_none() {
         return Err(Usage(format!(
@@ -124,7 +126,7 @@ fn check_together(args: &GenerateArgs) -> Result<()> {
     Ok(())
 }
 
-/// Fails for files that would be replaced, unless that is asked for.
+/// Fails if a file would be overwritten, unless `--force` is given.
 fn check_free(args: &GenerateArgs) -> Result<(), Usage> {
     if args.force && args.out.is_none() && args.save_state.is_none() {
         return Err(Usage(
@@ -136,7 +138,7 @@ fn check_free(args: &GenerateArgs) -> Result<(), Usage> {
         let numbers = numbers.clone();
         numbers.map(|number| ("--out", folder.join(format!("sample_{number}"))))
     });
-    // a state that is gone on from may become the state that is reached
+    // --save-state may overwrite the state of --load-state
     let state = args
         .save_state
         .iter()
@@ -151,7 +153,7 @@ fn check_free(args: &GenerateArgs) -> Result<(), Usage> {
     }
 }
 
-/// What to generate, and where to write it.
+/// The text to generate, and its destination.
 struct Job<'a> {
     args: &'a GenerateArgs,
     generator: &'a Generator,
@@ -159,7 +161,7 @@ struct Job<'a> {
     prompt: &'a [u8],
 }
 
-/// A sample, as far as it has come.
+/// A sample as generated so far.
 #[derive(Clone, Default)]
 struct Sample {
     bytes: Vec<u8>,
@@ -167,7 +169,7 @@ struct Sample {
 }
 
 impl<'a> Job<'a> {
-    /// The samples that go on from `cursor`, in `format`.
+    /// Starts the samples that continue from `cursor`, in `format`.
     fn samples(&self, cursor: Cursor, format: Format, echo: bool) -> Result<Completion<'a>> {
         let mut params = self.rules.params.clone();
         (params.format, params.echo) = (format, echo);
@@ -179,7 +181,7 @@ impl<'a> Job<'a> {
         Ok(Completion::new(self.generator, start, &params, &self.rules.stop)?)
     }
 
-    /// Writes the prompt (unless raw) and the continuation to stdout as it comes.
+    /// Writes the prompt (unless raw) and the continuation to stdout while it is generated.
     fn stream(&self, cursor: Cursor) -> Result<()> {
         let raw = self.args.raw;
         let format = if raw { Format::Raw } else { Format::Utf8 };
@@ -196,7 +198,8 @@ impl<'a> Job<'a> {
         self.save(sample)
     }
 
-    /// Whether the prompt is written before the continuation: one that was typed, or any if it is asked for.
+    /// Whether to write the prompt before the continuation: always for a typed prompt, otherwise if
+    /// requested.
     fn echoes(&self) -> bool {
         self.args.echo || self.args.prompt_file.is_none()
     }
@@ -206,7 +209,7 @@ impl<'a> Job<'a> {
         let started = Instant::now();
         let count = self.args.num_samples;
         let mut samples = vec![Sample::default(); count];
-        // a window that slides takes one sample at a time
+        // a sliding window generates one sample at a time
         let at_once = if self.args.window == WindowArg::Slide { 1 } else { count };
         let mut last = None;
         for first in (0..count).step_by(at_once.max(1)) {
@@ -245,7 +248,7 @@ impl<'a> Job<'a> {
         last.map_or(Ok(()), |completion| self.save(completion))
     }
 
-    /// A sample for `--json`.
+    /// Describes a sample for `--json`.
     fn describe(&self, sample: &Sample, number: u64) -> Value {
         let (end, stop) = match sample.end {
             Some(End::Interrupted) => ("interrupted", Value::Null),
@@ -261,7 +264,7 @@ impl<'a> Job<'a> {
         })
     }
 
-    /// One sample's fields stand at the top as well.
+    /// Prints JSON. The fields of a single sample are repeated at the top level.
     fn print_json(&self, samples: &[Value], seconds: f64) -> Result<()> {
         let mut object = json!({
             "prompt": String::from_utf8_lossy(self.prompt), "seed": self.rules.params.seed, "seconds": seconds, "samples": samples,

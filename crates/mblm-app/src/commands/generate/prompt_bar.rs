@@ -1,4 +1,4 @@
-//! Shows how far a long prompt has been read, and says before a very long one how long it will take.
+//! The progress bar of a long prompt, with a warning before a very long one.
 
 use std::sync::{Arc, Mutex, PoisonError};
 
@@ -8,20 +8,20 @@ use mblm::generate::{Generator, OnPrompt};
 use crate::output::{grouped, note};
 use crate::progress::{self, SlowWork};
 
-/// Prompts of fewer bytes are read at once.
+/// Prompts below this number of bytes have no bar.
 const SHORT: usize = 1 << 14;
 
 /// The progress of reading a prompt.
 pub(super) struct PromptBar {
     bar: ProgressBar,
     shared: Arc<Mutex<SlowWork>>,
-    /// Operations by the number of bytes read: a·n + b·n².
+    /// The coefficients (a, b) of the operations for n bytes read: a·n + b·n².
     flops: (f64, f64),
     bytes: usize,
 }
 
 impl PromptBar {
-    /// For a prompt of `bytes` bytes after `read` others.
+    /// Shows a prompt of `bytes` bytes after `read` bytes that have been read before.
     pub(super) fn new(generator: &Generator, read: usize, bytes: usize, quiet: bool) -> Self {
         let quiet = quiet || bytes < SHORT;
         let bar = progress::byte_bar(Some(bytes as u64), quiet);
@@ -33,7 +33,7 @@ impl PromptBar {
         };
         let what = format!("reading the prompt of {} bytes{reason}", grouped(bytes as u64));
         let instead = "--window crop reads only what the context holds; Ctrl-C ends it";
-        // from two points the two coefficients
+        // the two coefficients follow from two points
         let at = |bytes: usize| generator.prefill_flops(read, read + bytes);
         let (half, all) = (at(bytes / 2), at(bytes));
         let square = (2.0 * all - 4.0 * half) / (bytes as f64).powi(2).max(1.0);
@@ -45,7 +45,7 @@ impl PromptBar {
         }
     }
 
-    /// What is told of the reading.
+    /// Returns the callback that is called while the prompt is read.
     pub(super) fn on_prompt(&self) -> OnPrompt {
         let (bar, slow, bytes) = (self.bar.clone(), self.shared.clone(), self.bytes as f64);
         let (linear, square) = self.flops;
@@ -55,13 +55,13 @@ impl PromptBar {
             if read as f64 >= bytes - 1.0 {
                 bar.set_draw_target(ProgressDrawTarget::hidden());
             }
-            // poisoned only by a panic while a line was written
+            // poisoned only by a panic while a line was printed
             let mut slow = slow.lock().unwrap_or_else(PoisonError::into_inner);
             slow.update(flops(read as f64) / flops(bytes));
         }))
     }
 
-    /// Takes the bar away; says how far it came where it was stopped while the prompt was read.
+    /// Removes the bar. If `stopped` before the end of the prompt, prints how much was read.
     pub(super) fn finish(&self, stopped: bool) {
         let read = self.bar.position();
         self.bar.finish_and_clear();

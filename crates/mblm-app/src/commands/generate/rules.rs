@@ -1,25 +1,26 @@
-//! What the options ask of samples: how their bytes are chosen, which they may be, and what ends them.
+//! Turns the options into rules for samples: how bytes are chosen, the allowed bytes, and the stop
+//! conditions.
 
 use mblm::generate::{Sampling, SamplingParams, StopRules, TokenSet, Utf8Only};
 
 use super::args::{GenerateArgs, Only, SamplingArgs};
 use crate::usage::Usage;
 
-/// What the options of `mblm generate` ask of samples; checked.
+/// The checked sampling options of `mblm generate`.
 #[derive(Clone, Debug)]
 #[non_exhaustive]
 pub struct GenerateRules {
-    /// How samples are made; [`SamplingParams::max_bytes`] is still 0, and nothing interrupts them.
+    /// The sampling parameters; [`SamplingParams::max_bytes`] is still 0, and no interrupt is set.
     pub params: SamplingParams,
-    /// What ends them.
+    /// The conditions that end a sample.
     pub stop: StopRules,
 }
 
 impl GenerateRules {
-    /// What the command line asks for.
+    /// Reads the rules from the arguments.
     ///
     /// # Errors
-    /// Options that leave nothing to write, or that are out of their range.
+    /// Options that allow no byte, or that are out of range.
     pub fn new(args: &GenerateArgs) -> Result<Self, Usage> {
         let allowed = Allowed::new(&args.sampling)?;
         if let Some(forbidden) = &args.sampling.forbid
@@ -57,7 +58,7 @@ impl GenerateRules {
         })
     }
 
-    /// Fails for a stop id that a model of `vocabulary` ids does not have.
+    /// Fails if a stop id is not below `vocabulary`.
     ///
     /// # Errors
     /// Names the id.
@@ -72,10 +73,10 @@ impl GenerateRules {
     }
 }
 
-/// The bytes that may be written.
+/// The bytes that may be generated.
 struct Allowed {
     bytes: TokenSet,
-    /// Whether they have to be UTF-8.
+    /// Whether they must form valid UTF-8.
     utf8: bool,
 }
 
@@ -103,7 +104,8 @@ impl Allowed {
     }
 }
 
-/// Whole numbers below this are exact where numbers are floating-point, as in JSON that JavaScript reads.
+/// Whole numbers below this are exact as floating-point numbers, such as JSON numbers in
+/// JavaScript.
 const LARGEST_EXACT: u64 = 1 << 53;
 
 fn seed_from_clock() -> u64 {

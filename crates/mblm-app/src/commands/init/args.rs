@@ -1,4 +1,4 @@
-//! `mblm init …` as it is typed.
+//! The arguments of `mblm init`.
 
 use std::path::PathBuf;
 

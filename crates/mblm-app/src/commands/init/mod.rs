@@ -1,6 +1,7 @@
 //! `mblm init`: a commented configuration for the user's data.
 //!
-//! `template.yaml` is filled with the values of the [`Size`] that fits the data: a larger model for more data, and for a GPU.
+//! Fills `template.yaml` with the values of the [`Size`] that fits the data: larger for more data
+//! and for a GPU.
 
 pub(crate) mod args;
 
@@ -19,9 +20,10 @@ use crate::output;
 use crate::usage::Usage;
 
 const TEMPLATE: &str = include_str!("template.yaml");
-/// The share of held-out data of large data sets.
+/// The share of held-out data in large data sets.
 const HELD_OUT: f64 = 0.05;
-/// Fewest and most bytes of held-out data: enough for a loss that means something, not more than is read.
+/// The limits of held-out data in bytes: enough for a reliable loss, and not more than an
+/// evaluation reads.
 const HELD_OUT_BYTES: (f64, f64) = (200e3, 20e6);
 
 /// `mblm init`.
@@ -45,7 +47,7 @@ impl Command for Init {
     }
 }
 
-/// What depends on the size of the data.
+/// The settings that depend on the size of the data.
 struct Size {
     patches: usize,
     patch: usize,
@@ -54,14 +56,14 @@ struct Size {
     mamba: bool,
     batch: usize,
     lr: &'static str,
-    /// The most bytes to learn from.
+    /// The maximum number of bytes to train on.
     most: f64,
-    /// The most passes through the data.
+    /// The maximum number of passes through the data.
     passes: f64,
 }
 
 impl Size {
-    /// The size for so many bytes of data.
+    /// Chooses the size for `bytes` bytes of data.
     fn of(bytes: u64, gpu: bool) -> Self {
         let base = Self {
             patches: 128,
@@ -111,7 +113,7 @@ impl Size {
         }
     }
 
-    /// The lines of the first stage's block.
+    /// The YAML lines of the first stage's block.
     fn global_block(&self) -> String {
         match self.mamba {
             true => "    - block_type: mamba2 # the stage that carries context between patches, in linear time\n      \
@@ -132,7 +134,7 @@ fn run(args: &InitArgs, context: &Context) -> Result<ExitCode> {
         return Err(Usage(format!("{}: is there already; --force replaces it", output.display())).into());
     }
     let text = configuration(args)?;
-    // what is written is read by the program
+    // check that the program can read the configuration
     Experiment::from_yaml_str_with(&text, &output.display().to_string(), &[], context.blocks())?;
     atomic::write(output, |out| out.write_all(text.as_bytes()))?;
     output::line(&format!("wrote {}", output.display()))?;
@@ -146,7 +148,7 @@ fn run(args: &InitArgs, context: &Context) -> Result<ExitCode> {
     Ok(ExitCode::SUCCESS)
 }
 
-/// The template, filled.
+/// Fills the template.
 fn configuration(args: &InitArgs) -> Result<String> {
     let bytes = match &args.data {
         None => 0,
@@ -204,7 +206,7 @@ fn configuration(args: &InitArgs) -> Result<String> {
     Ok(text)
 }
 
-/// Bytes of a file, or of all files of a folder.
+/// The total size of a file, or of all files of a folder, in bytes.
 fn size_of(data: &Path) -> Result<u64> {
     let sizes = regular_files(data)?
         .into_iter()

@@ -1,4 +1,4 @@
-//! `mblm inspect …` as it is typed.
+//! The arguments of `mblm inspect`.
 
 use std::path::PathBuf;
 

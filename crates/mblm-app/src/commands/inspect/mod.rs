@@ -1,4 +1,4 @@
-//! `mblm inspect`: what a configuration, model folder or weights file holds.
+//! `mblm inspect`: shows the contents of a configuration, model folder or weights file.
 
 pub(crate) mod args;
 
@@ -43,7 +43,7 @@ fn run(args: &InspectArgs, context: &Context) -> Result<ExitCode> {
     let named_yaml = path
         .extension()
         .is_some_and(|extension| extension == "yaml" || extension == "yml");
-    // weights are read at any place of a file: what comes through stdin or a pipe is a configuration
+    // weights need a file that allows random access, so stdin and pipes hold a configuration
     let streamed = path.metadata().map_or(path == Path::new("-"), |metadata| {
         !metadata.is_file() && !metadata.is_dir()
     });
@@ -74,7 +74,7 @@ fn run(args: &InspectArgs, context: &Context) -> Result<ExitCode> {
     Ok(ExitCode::SUCCESS)
 }
 
-/// What is known of each tensor; `look` reads its numbers too.
+/// Describes each tensor; with `look`, also whether its values are finite.
 fn tensors(weights: &Weights, look: bool) -> mblm::Result<Vec<Value>> {
     let describe = |name: &str| {
         let mut tensor = json!({ "name": name, "shape": weights.shape(name), "dtype": dtype(weights, name) });

@@ -1,4 +1,4 @@
-//! `mblm plan …` as it is typed.
+//! The arguments of `mblm plan`.
 
 use std::path::PathBuf;
 

@@ -1,4 +1,5 @@
-//! `mblm plan`: what a training step takes, how it is cut so that it fits, and how much longer a context would still fit.
+//! `mblm plan`: the memory of a training step, the chunks that make it fit, and the longest context
+//! that would still fit.
 
 pub(crate) mod args;
 

@@ -1,4 +1,4 @@
-//! `mblm runs …` and `mblm runs compare …` as they are typed.
+//! The arguments of `mblm runs`.
 
 use std::path::PathBuf;
 

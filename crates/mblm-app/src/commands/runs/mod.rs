@@ -1,4 +1,5 @@
-//! `mblm runs`: the runs of a folder, and `mblm runs compare`: what differs between two of them.
+//! `mblm runs` lists the runs of a folder; `mblm runs compare` shows the differences between two of
+//! them.
 
 pub(crate) mod args;
 mod summary;
@@ -18,9 +19,10 @@ use crate::command::{Command, Context, Section, parse};
 use crate::output;
 use crate::usage::Usage;
 
-/// The word that both commands begin with.
+/// The first word of both commands.
 const RUNS: &str = "runs";
-/// How far below the folder runs are looked for: names such as `group/run` have folders above the run's own.
+/// The depth to which a folder is searched for runs: a run named `group/run` has folders above its
+/// own.
 const MAX_DEPTH: usize = 4;
 
 /// `mblm runs`.
@@ -130,7 +132,7 @@ fn list(args: &RunsArgs, context: &Context) -> Result<ExitCode> {
     Ok(ExitCode::SUCCESS)
 }
 
-/// The bytes that a run has seen, of all that it is to see: `1.2 MB of 1.6 MB`.
+/// The bytes trained on so far, and the target: `1.2 MB of 1.6 MB`.
 fn progress(run: &RunSummary) -> String {
     let decimal = |bytes: u64| indicatif::DecimalBytes(bytes).to_string();
     match (run.seen, run.target) {
@@ -140,13 +142,13 @@ fn progress(run: &RunSummary) -> String {
     }
 }
 
-/// How long ago a time was, in its largest unit.
+/// The time since `time`, in its largest unit.
 fn age(time: SystemTime) -> String {
     let elapsed = SystemTime::now().duration_since(time).unwrap_or(Duration::ZERO);
     indicatif::HumanDuration(elapsed).to_string()
 }
 
-/// The folders of runs in `folder`, or that folder itself.
+/// Collects the folders of runs in `folder`, or `folder` itself if it is a run.
 fn find(folder: &Path, depth: usize, found: &mut Vec<PathBuf>) -> Result<()> {
     if folder.join(RUN_CONFIG).is_file() {
         found.push(folder.to_path_buf());
@@ -165,7 +167,7 @@ fn find(folder: &Path, depth: usize, found: &mut Vec<PathBuf>) -> Result<()> {
     Ok(())
 }
 
-/// A key or loss of two runs.
+/// A key or loss that differs between two runs.
 struct Difference {
     name: String,
     first: Value,
@@ -230,7 +232,7 @@ fn compare(args: &CompareArgs, context: &Context) -> Result<ExitCode> {
     Ok(ExitCode::SUCCESS)
 }
 
-/// The keys of a run's configuration by their paths, without what a run adds at its end.
+/// Returns the keys of a run's configuration by their paths, without the summary of a finished run.
 fn keys(run: &RunSummary) -> Result<Map<String, Value>> {
     let whole = match &run.experiment {
         Some(experiment) => serde_json::to_value(experiment)?,

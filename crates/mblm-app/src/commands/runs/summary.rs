@@ -1,4 +1,4 @@
-//! What a run's folder says about the run: its configuration, how far it is, its losses.
+//! Summarizes a run from its folder: configuration, progress, losses.
 
 use std::fmt;
 use std::path::{Path, PathBuf};
@@ -13,12 +13,12 @@ use serde_json::{Value, json};
 use crate::command::Context;
 use crate::config;
 
-/// Whether a run goes on.
+/// The status of a run.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Status {
-    /// A process trains it.
+    /// A process is training it.
     Running,
-    /// It has seen all bytes that it was to see.
+    /// It has trained on its target number of bytes.
     Done,
     /// It can be resumed.
     Stopped,
@@ -37,24 +37,24 @@ impl fmt::Display for Status {
     }
 }
 
-/// A run.
+/// The summary of a run.
 pub(super) struct RunSummary {
     pub(super) folder: PathBuf,
     pub(super) io: IoConfig,
-    /// `None` for runs of another kind than a byte model's.
+    /// `None` for runs that train no byte model.
     pub(super) experiment: Option<Experiment>,
     pub(super) status: Status,
-    /// Bytes that it has learned from; `None` before the first row of its losses.
+    /// Bytes trained on; `None` before the first row of losses.
     pub(super) seen: Option<u64>,
-    /// Bytes that it is to learn from.
+    /// The target number of bytes.
     pub(super) target: Option<u64>,
     /// The lowest loss on held-out data so far, in bits.
     pub(super) best: Option<f64>,
     /// The loss on test data, in bits.
     pub(super) test: Option<f64>,
-    /// What losses are means over: `byte`.
+    /// The unit over which losses are averaged: `byte`.
     pub(super) unit: String,
-    /// When its files were last written.
+    /// The time at which its files were last written.
     pub(super) written: SystemTime,
 }
 
@@ -62,7 +62,7 @@ impl RunSummary {
     /// Reads the folder of a run.
     ///
     /// # Errors
-    /// A configuration that cannot be read.
+    /// The configuration cannot be read.
     pub(super) fn read(folder: &Path, context: &Context) -> Result<Self> {
         let path = folder.join(RUN_CONFIG);
         let (io, experiment, unit) = match context.run_kind(&path) {
@@ -72,7 +72,7 @@ impl RunSummary {
                 (experiment.io.clone(), Some(experiment), "byte".into())
             }
         };
-        // a run that has just begun has no losses yet
+        // a run that has just started has no losses yet
         let rows = read_losses(&folder.join(LOSS_FILE))
             .map(|log| log.rows)
             .unwrap_or_default();
@@ -109,7 +109,7 @@ impl RunSummary {
         })
     }
 
-    /// For `--json`.
+    /// Returns the summary as JSON.
     pub(super) fn json(&self) -> Value {
         let age = SystemTime::now()
             .duration_since(self.written)

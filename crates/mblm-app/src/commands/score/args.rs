@@ -1,4 +1,4 @@
-//! `mblm score …` as it is typed.
+//! The arguments of `mblm score`.
 
 use std::path::PathBuf;
 

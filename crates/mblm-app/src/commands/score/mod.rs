@@ -1,7 +1,8 @@
-//! `mblm score`: how surprising each byte of a file or stream is, given all bytes before it.
+//! `mblm score`: the surprisal of each byte of a file or stream, given all bytes before it.
 //!
-//! The surprisal of a byte is −log₂ of the probability that the model gives it. Bytes are read as they come, and the model's
-//! state is carried on, so memory does not grow with the length where the first stage's state does not.
+//! The surprisal of a byte is −log₂ of its probability under the model. Bytes are scored as they
+//! arrive, and the model's state is carried on. Memory does not grow with the length if the first
+//! stage's state does not grow.
 
 pub(crate) mod args;
 
@@ -26,7 +27,8 @@ use crate::position_table;
 use crate::signals::Signals;
 use crate::{device, output, progress};
 
-/// Bytes read at once, about: whole patches of the first stage go through the model together.
+/// The approximate number of bytes read at once; rounded up to whole patches of the first stage,
+/// which go through the model together.
 const PIECE: usize = 16 << 10;
 
 /// `mblm score`.
@@ -104,7 +106,7 @@ fn run(args: &ScoreArgs, context: &Context) -> Result<ExitCode> {
     Ok(signals.exit_code().map_or(ExitCode::SUCCESS, ExitCode::from))
 }
 
-/// The input, and its length where that is known.
+/// Opens the input, and returns its length if it is known.
 fn open(path: &Path) -> Result<(Box<dyn Read>, Option<u64>)> {
     if path == Path::new("-") {
         return Ok((Box::new(io::stdin().lock()), None));
@@ -125,7 +127,7 @@ fn name(path: &Path) -> String {
     }
 }
 
-/// Fails for more bytes than the model has positions for.
+/// Fails if there are more bytes than the model has positions.
 fn check_length(path: &Path, bytes: u64, longest: usize) -> Result<()> {
     match bytes <= longest as u64 {
         true => Ok(()),
@@ -139,7 +141,7 @@ fn check_length(path: &Path, bytes: u64, longest: usize) -> Result<()> {
     }
 }
 
-/// Prints the sums, on stderr where stdout has the bytes.
+/// Prints the totals; to stderr if stdout shows the bytes.
 fn report(scores: &StreamScores<'_>, seconds: f64, args: &ScoreArgs, context: &Context) -> Result<()> {
     if scores.bytes() == 0 {
         let message = "is empty: there are no bytes to score";

@@ -1,4 +1,5 @@
-//! What a run says of its data: sizes, share of text and passes at its beginning, the scale of gzip and zstd at its end.
+//! The training run's messages about its data: size, share of text and passes at the start; the
+//! bits per byte of gzip and zstd at the end.
 
 use mblm::config::{ElementCount, Experiment};
 use mblm::data::Dataset;
@@ -6,13 +7,13 @@ use mblm::train::TrainingData;
 
 use crate::output::grouped;
 
-/// Samples of the training data that are looked at.
+/// The number of training samples that are examined.
 const LOOKED_AT: usize = 64;
 
-/// One line: what there is to learn from, what is held out, how often the run reads it.
+/// Returns a line with the size of the training and held-out data and the number of passes.
 ///
 /// # Errors
-/// Samples that cannot be read.
+/// A sample cannot be read.
 pub(super) fn line(data: &TrainingData, experiment: &Experiment) -> mblm::Result<String> {
     let train = &experiment.train;
     let decimal = |bytes: u64| indicatif::DecimalBytes(bytes).to_string();
@@ -40,7 +41,7 @@ pub(super) fn line(data: &TrainingData, experiment: &Experiment) -> mblm::Result
     ))
 }
 
-/// The share of bytes that are text, of samples at even distances; `None` without bytes.
+/// The share of bytes that are text, in evenly spaced samples; `None` if there are no bytes.
 fn text_share(dataset: &dyn Dataset) -> mblm::Result<Option<f64>> {
     let (samples, mut bytes, mut text) = (dataset.len(0), 0, 0);
     let count = samples.min(LOOKED_AT);
@@ -52,12 +53,13 @@ fn text_share(dataset: &dyn Dataset) -> mblm::Result<Option<f64>> {
     Ok((bytes > 0).then(|| text as f64 / bytes as f64))
 }
 
-/// The ids that are bytes.
+/// Returns the ids that are bytes.
 fn bytes_of(ids: &[u32]) -> Vec<u8> {
     ids.iter().filter_map(|id| u8::try_from(*id).ok()).collect()
 }
 
-/// The bytes of valid UTF-8 without control characters; a character that is cut at the beginning or end counts as text.
+/// Counts the bytes of valid UTF-8 without control characters. A character cut at the start or end
+/// counts as text.
 fn text_bytes(bytes: &[u8]) -> usize {
     let control = |letter: &char| letter.is_control() && !matches!(letter, '\n' | '\r' | '\t' | '\u{c}');
     let mut text = 0;
@@ -72,7 +74,7 @@ fn text_bytes(bytes: &[u8]) -> usize {
 #[cfg(feature = "compression")]
 pub(super) use self::scale::scale;
 
-/// Without the feature `compression` there is no scale.
+/// Returns `None`: the feature `compression` is off.
 #[cfg(not(feature = "compression"))]
 pub(super) fn scale(_: &TrainingData) -> Option<String> {
     None
@@ -86,13 +88,14 @@ mod scale {
 
     use super::bytes_of;
 
-    /// The most bytes of the training data that compressors see: the last ones.
+    /// The maximum size of the training data that compressors read first.
     const MAX_BEFORE: u64 = 32 << 20;
-    /// The most bytes of held-out data that are compressed.
+    /// The maximum size of the test data to compress.
     const MAX_DATA: u64 = 1 << 20;
 
-    /// The bits per byte of the test data that gzip and zstd need after the training data, such as "gzip 2.95, zstd 2.22"; `None` for data
-    /// that are larger than is compressed in seconds, and where there is no test data.
+    /// Returns the bits per byte of the test data compressed by gzip and zstd after the training
+    /// data, such as "gzip 2.95, zstd 2.22". `None` for data too large to compress in seconds, and
+    /// without test data.
     pub(in super::super) fn scale(data: &TrainingData) -> Option<String> {
         let test = data.test.as_deref()?;
         if data.train.bytes() > MAX_BEFORE || test.bytes() > MAX_DATA {
@@ -106,7 +109,7 @@ mod scale {
         Some(format!("{}, {}", of(Compression::Gzip)?, of(Compression::Zstd)?))
     }
 
-    /// The bytes of a split in the order of its samples.
+    /// Returns the bytes of a split in the order of its samples.
     fn all(dataset: &dyn Dataset) -> Option<Vec<u8>> {
         let mut bytes = Vec::with_capacity(usize::try_from(dataset.bytes()).ok()?);
         for index in 0..dataset.len(0) {

@@ -1,4 +1,4 @@
-//! `mblm train …` as it is typed.
+//! The arguments of `mblm train`.
 
 use std::path::PathBuf;
 

@@ -1,4 +1,5 @@
-//! What is refused before a run begins or goes on: samples too short to learn from, and other data than the run began with.
+//! Checks before a run starts or resumes: the sample length, and whether the data have changed
+//! since the run began.
 
 use anyhow::Result;
 use mblm::config::{Architecture, Experiment};
@@ -7,7 +8,8 @@ use mblm::train::{Fingerprint, SavedState, TrainingData};
 use super::args::TrainArgs;
 use crate::usage::Usage;
 
-/// Fails for samples of one patch of a decoder's first stage: its output is for the patches after it, so that it would learn nothing.
+/// Fails if a decoder's samples have only one patch of the first stage: the first stage's output is
+/// for later patches, so it would learn nothing.
 pub(super) fn check_length(experiment: &Experiment) -> Result<(), Usage> {
     let (model, len) = (experiment.params.architecture.model(), experiment.params.input_seq_len);
     let patch = model.patch_bytes(0);
@@ -21,7 +23,8 @@ pub(super) fn check_length(experiment: &Experiment) -> Result<(), Usage> {
     }
 }
 
-/// Fails where a run would go on with other data than it began with, before anything of it is changed.
+/// Fails if a resumed run would read other data than before; nothing of the run has changed by
+/// then.
 pub(super) fn check_data(
     args: &TrainArgs,
     experiment: &Experiment,

@@ -1,4 +1,4 @@
-//! How much a run learns from in a given time: bytes by the measured speed of a step.
+//! Sets the length of a run from a time limit, by the measured speed of a step.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -12,17 +12,18 @@ use crate::command::Context;
 use crate::measure;
 use crate::output::{self, grouped};
 
-/// How long the speed is measured, as a share of the run.
+/// The time of the speed measurement, as a share of the run.
 const SHARE_MEASURED: f64 = 0.02;
-/// The longest that the speed is measured.
+/// The maximum time of the speed measurement.
 const LONGEST: Duration = Duration::from_secs(10);
-/// The share of the time that training steps take; the rest is for validations, models on disk and the sample at the end.
+/// The share of the time for training steps; the rest is for validation, checkpoints and the final
+/// sample.
 const SHARE_OF_STEPS: f64 = 0.88;
 
 /// Sets `train.target_elements` so that the run takes about `minutes`.
 ///
 /// # Errors
-/// A model that cannot be built or trained on the device.
+/// The model cannot be built or trained on the device.
 pub(super) fn set_length(
     experiment: &mut Experiment,
     minutes: f64,

@@ -1,4 +1,4 @@
-//! `mblm train`: a run from a configuration, or on a file with a preset.
+//! `mblm train`: trains from a configuration, or on a file with a preset.
 
 mod about_data;
 pub(crate) mod args;
@@ -39,7 +39,7 @@ use crate::run_folder::{self, Resume, RunFolder};
 use crate::signals::Signals;
 use crate::usage::Usage;
 
-/// What to try with a model of bytes that nothing more is known of.
+/// The suggested command after training on bytes, if the data set suggests no other.
 const NEXT_STEP: NextStep = NextStep::new("generate", " --temperature 0.7 --prompt TEXT");
 
 /// `mblm train`.
@@ -139,7 +139,7 @@ fn run(args: &TrainArgs, context: &Context) -> Result<ExitCode> {
     Ok(signals.exit_code().map_or(ExitCode::SUCCESS, ExitCode::from))
 }
 
-/// What the run adds to its configuration at its end.
+/// Returns the summary that is added to the configuration at the end of the run.
 fn summary(model: &Model, device: &Device, started: String) -> Summary {
     Summary {
         training_start: started,
@@ -151,7 +151,7 @@ fn summary(model: &Model, device: &Device, started: String) -> Summary {
     }
 }
 
-/// The files that the run writes its rows into: new ones, or those of before, cut back to where the run goes on.
+/// Opens the log files of the run: new ones, or existing ones truncated to the resumed state.
 fn run_files(experiment: &Experiment, folder: &RunFolder, device: &Device) -> Result<RunFiles> {
     let options = RunFilesOptions::from(&RunConfig::from(experiment));
     let files = match (&folder.state, folder.resumed) {
@@ -162,7 +162,8 @@ fn run_files(experiment: &Experiment, folder: &RunFolder, device: &Device) -> Re
     Ok(files.on(device))
 }
 
-/// Where the model's weights come from: the state to go on from, what the map `resume` names, or the seed.
+/// Returns the source of the initial weights: the resumed state, the checkpoint of `resume`, or the
+/// seed.
 fn first_values(experiment: &Experiment, state: Option<&SavedState>) -> Result<Box<dyn ParameterSource>> {
     let seed = Seeded(experiment.train.seed);
     Ok(match (state, &experiment.resume) {
@@ -176,7 +177,7 @@ fn first_values(experiment: &Experiment, state: Option<&SavedState>) -> Result<B
     })
 }
 
-/// The experiment that the arguments describe.
+/// Builds the experiment from the arguments.
 fn experiment(args: &TrainArgs, resume: &Resume, context: &Context) -> Result<Experiment> {
     let mut experiment = match (&args.config, &args.data) {
         (Some(config), _) => {
@@ -188,7 +189,7 @@ fn experiment(args: &TrainArgs, resume: &Resume, context: &Context) -> Result<Ex
             if let Resume::Path { run, .. } = resume {
                 run_folder::find_data(run, &mut experiment.io);
             }
-            // what a stopped run added: its state knows better
+            // added by the stopped run; its saved state replaces them
             experiment.summary = None;
             experiment.resume = None;
             experiment
@@ -230,7 +231,7 @@ fn experiment(args: &TrainArgs, resume: &Resume, context: &Context) -> Result<Ex
     Ok(experiment)
 }
 
-/// The error of a configuration that is none, where the file is rather data.
+/// Explains the error of an invalid configuration if the file seems to be data.
 fn or_data(config: &Path, error: anyhow::Error) -> anyhow::Error {
     let ending = config.extension().map(|ending| ending.to_ascii_lowercase());
     let is_yaml = ending.is_none_or(|ending| ending == "yaml" || ending == "yml" || ending == "json");
@@ -244,7 +245,7 @@ fn or_data(config: &Path, error: anyhow::Error) -> anyhow::Error {
     }
 }
 
-/// What is said before the run begins.
+/// Returns the lines that are printed before the run starts.
 fn introduction(
     experiment: &Experiment,
     model: &Model,
@@ -280,7 +281,7 @@ fn introduction(
     lines
 }
 
-/// What a run would be, without running it.
+/// Prints the plan of a run without training.
 fn dry_run(
     args: &TrainArgs,
     experiment: &Experiment,
@@ -332,14 +333,14 @@ fn dry_run(
     check_data_there(experiment, context)
 }
 
-/// Fails where training would not find its data, after all else has been said.
+/// Fails if the data cannot be opened; called after everything else has been printed.
 fn check_data_there(experiment: &Experiment, context: &Context) -> Result<ExitCode> {
     let on_opening = progress::opening_bar(context.quiet());
     TrainingData::open(experiment, context.tasks(), on_opening)?;
     Ok(ExitCode::SUCCESS)
 }
 
-/// Says how the run ended and shows a sample.
+/// Prints the result of the run and a sample.
 fn finish(
     args: &TrainArgs,
     context: &Context,
@@ -399,7 +400,7 @@ fn finish(
     Ok(())
 }
 
-/// Where the model is, and the command that goes on from here.
+/// Prints the location of the model and the suggested next command.
 fn say_what_next(experiment: &Experiment, folder: &RunFolder, outcome: &Outcome, model: &Path, next: NextStep) {
     let batches = grouped(outcome.batches);
     if outcome.stopped {
@@ -420,7 +421,7 @@ fn say_what_next(experiment: &Experiment, folder: &RunFolder, outcome: &Outcome,
     }
 }
 
-/// What the best model says by itself.
+/// Generates a sample from the best model, without a prompt.
 fn sample(args: &TrainArgs, model: &Path, context: &Context) -> Result<String> {
     let device = device::open(&args.device)?;
     let model = Model::open(model, context.blocks(), &device)?;

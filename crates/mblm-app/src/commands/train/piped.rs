@@ -1,7 +1,8 @@
-//! Data that come through stdin: a copy of them, which can be read many times and at any place as training does.
+//! Training data from stdin. They are copied to a file, since training reads them many times and at
+//! random positions.
 //!
-//! The copy is `OUT/stdin_<seconds>_<process>.data`, in the output folder beside the run, whose configuration names it. It is removed
-//! unless the run begins.
+//! The copy is `OUT/stdin_<seconds>_<process>.data`, in the output folder beside the run. The run's
+//! configuration names the copy. The copy is removed if the run does not start.
 
 use std::fs;
 use std::io;
@@ -15,22 +16,23 @@ use mblm::config::IoConfig;
 use crate::output::{bytes, note};
 use crate::usage::Usage;
 
-/// The data's path that means stdin.
+/// The data path that means stdin.
 const STDIN: &str = "-";
 
-/// The copy of what came through stdin.
+/// The copy of the data from stdin.
 pub(super) struct PipedData {
     path: PathBuf,
-    /// The output folder, if it was made for the copy.
+    /// The output folder, if it was created for the copy.
     folder: Option<PathBuf>,
     kept: bool,
 }
 
 impl PipedData {
-    /// Copies stdin if `io.dataset_dir` is `-`, and puts the copy in its place; `None` for other data.
+    /// Copies stdin if `io.dataset_dir` is `-`, and sets `io.dataset_dir` to the copy; `None` for
+    /// other data.
     ///
     /// # Errors
-    /// Nothing came, or the copy cannot be written.
+    /// Stdin is empty, or the copy cannot be written.
     pub(super) fn read(io: &mut IoConfig, quiet: bool) -> Result<Option<Self>> {
         if io.dataset_dir != Path::new(STDIN) {
             return Ok(None);
@@ -66,7 +68,7 @@ impl PipedData {
         Ok(Some(data))
     }
 
-    /// Keeps the copy for the run that begins.
+    /// Keeps the copy for the run.
     pub(super) fn keep(mut self) {
         self.kept = true;
     }
@@ -77,7 +79,7 @@ impl Drop for PipedData {
         if self.kept {
             return;
         }
-        // nothing can be done about a file that does not go away
+        // a failure to remove the file is ignored
         let _ = fs::remove_file(&self.path);
         if let Some(folder) = &self.folder {
             let _ = fs::remove_dir(folder);

@@ -1,4 +1,4 @@
-//! `mblm verify …` as it is typed.
+//! The arguments of `mblm verify`.
 
 use std::path::PathBuf;
 

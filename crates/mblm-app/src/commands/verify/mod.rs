@@ -1,4 +1,4 @@
-//! `mblm verify`: does this machine reproduce known numbers?
+//! `mblm verify`: checks that this machine reproduces known numbers.
 
 pub(crate) mod args;
 

@@ -1,4 +1,4 @@
-//! `mblm needle …` as it is typed.
+//! The arguments of `mblm needle`.
 
 use std::path::PathBuf;
 

@@ -1,4 +1,5 @@
-//! The heat map of `--plot`: a row a depth, a column a length, in each cell the share of values found in percent.
+//! The heat map of `--plot`: a row for each depth, a column for each length; a cell shows the
+//! percentage of values found.
 
 use std::path::{Path, PathBuf};
 
@@ -11,14 +12,14 @@ use crate::needle::Found;
 use crate::output;
 use crate::usage::Usage;
 
-/// A file to draw.
+/// The file for the heat map.
 pub(super) struct Figure {
     path: PathBuf,
     format: Format,
 }
 
 impl Figure {
-    /// Checks the name of the file, which must be free where it is not to be replaced.
+    /// Checks the file's extension. Fails if the file exists and `replace` is false.
     pub(super) fn new(path: &Path, replace: bool) -> Result<Self, Usage> {
         let format = Format::of(path).map_err(|Usage(message)| Usage(format!("--plot {message}")))?;
         match path.exists() && !replace {
@@ -44,7 +45,7 @@ impl Figure {
 fn heat_map(table: &Table<'_>) -> HeatMap {
     let share = |cell: &Found| (cell.samples > 0).then(|| cell.accuracy());
     let depths = &table.args.depths;
-    // depths down, lengths along
+    // rows are depths, columns are lengths
     let shares = (0..depths.len()).map(|depth| table.cells.iter().map(|row| share(&row[depth])).collect());
     let lengths = table.lengths.iter().map(|length| output::grouped(*length as u64));
     HeatMap {

@@ -1,4 +1,5 @@
-//! `mblm needle`: how often a model finds a value hidden in text, by length of the context and depth, as table and heat map.
+//! `mblm needle`: measures how often a model finds a value hidden in text, by context length and
+//! depth, as a table and a heat map.
 
 pub(crate) mod args;
 #[cfg(feature = "plot")]
@@ -27,10 +28,10 @@ use crate::signals::Signals;
 use crate::usage::Usage;
 use crate::{config, device, output, progress, run_folder};
 
-/// The data set whose options are used.
+/// The data set that provides the options.
 const DATASET: &str = "needle";
 
-/// The shortest length that is tested by default, in bytes.
+/// The shortest default length to test, in bytes.
 const SHORTEST: usize = 256;
 
 /// `mblm needle`.
@@ -55,7 +56,7 @@ impl Command for Needle {
     }
 }
 
-/// What the commands know of data set `needle`.
+/// The messages of the commands about data set `needle`.
 pub(crate) struct NeedleTask;
 
 impl TaskCommands for NeedleTask {
@@ -104,7 +105,7 @@ fn run(args: &NeedleArgs, context: &Context) -> Result<ExitCode> {
     Ok(signals.exit_code().map_or(ExitCode::SUCCESS, ExitCode::from))
 }
 
-/// The configuration that was given, else that of the run whose folder the model is.
+/// Returns the given configuration, else the configuration of the run folder given as the model.
 fn experiment(args: &NeedleArgs, context: &Context) -> Result<Option<Experiment>> {
     let of_run = args.model.model.join(run_folder::CONFIG);
     match &args.config {
@@ -114,7 +115,8 @@ fn experiment(args: &NeedleArgs, context: &Context) -> Result<Option<Experiment>
     }
 }
 
-/// The options of the data set: those of the configuration, if it has this data set, changed by `--option`.
+/// Returns the options of the data set: the options of a configuration of data set `needle`,
+/// changed by `--option`.
 fn options(args: &NeedleArgs, experiment: Option<&Experiment>) -> Result<NeedleOptions> {
     let mut options = match experiment {
         Some(experiment) if experiment.io.dataset_id == DATASET => {
@@ -126,7 +128,7 @@ fn options(args: &NeedleArgs, experiment: Option<&Experiment>) -> Result<NeedleO
         let Some((key, value)) = option.split_once('=') else {
             return Err(Usage(format!("--option {option}: expected KEY=VALUE, such as needles=4")).into());
         };
-        // what is no JSON is text
+        // a value that is not JSON is text
         let value = serde_json::from_str(value).unwrap_or_else(|_| Value::from(value));
         options.insert(key.trim().to_string(), value);
     }
@@ -134,7 +136,7 @@ fn options(args: &NeedleArgs, experiment: Option<&Experiment>) -> Result<NeedleO
         .map_err(|error| Usage(format!("options of data set {DATASET}: {error}")).into())
 }
 
-/// The text to hide needles in, and where it is from.
+/// Returns the text to hide needles in, and its path and split.
 fn haystack(
     args: &NeedleArgs,
     experiment: Option<&Experiment>,
@@ -168,7 +170,7 @@ fn haystack(
     Ok((haystack, (dir.clone(), split)))
 }
 
-/// The lengths to test, in bytes.
+/// Returns the lengths to test, in bytes.
 fn lengths(args: &NeedleArgs, model: &ModelConfig, task: &Task) -> Result<Vec<usize>> {
     if args.lengths.is_empty() {
         let context = model.context();

@@ -1,4 +1,4 @@
-//! In place of `figure`, in a program that was built without drawing code: `--plot` is refused.
+//! Replaces `figure` in a program without drawing code: `--plot` is an error.
 
 use std::path::Path;
 
@@ -7,11 +7,11 @@ use anyhow::Result;
 use super::table::Table;
 use crate::usage::Usage;
 
-/// There are none.
+/// A figure cannot be made without drawing code.
 pub(super) enum Figure {}
 
 impl Figure {
-    /// Says what the program lacks.
+    /// Fails and names the missing feature.
     pub(super) fn new(path: &Path, _: bool) -> Result<Self, Usage> {
         Err(Usage(format!(
             "--plot {}: this program was built without the feature `plot`; leave --plot out, or build with `--features plot`",
@@ -19,7 +19,7 @@ impl Figure {
         )))
     }
 
-    /// Draws nothing, since there is no figure.
+    /// Never called, since there is no figure.
     pub(super) fn write(&self, _: &Table<'_>) -> Result<()> {
         match *self {}
     }

@@ -1,4 +1,5 @@
-//! What `mblm needle` measures: a row a length, a column a depth; filled cell by cell, printed, or written as JSON.
+//! The table of `mblm needle`: a row for each length, a column for each depth. It is filled cell by
+//! cell, then printed or written as JSON.
 
 use std::ops::ControlFlow;
 use std::path::PathBuf;
@@ -18,7 +19,7 @@ use crate::signals::Signals;
 use crate::usage::Usage;
 use crate::{output, progress};
 
-/// What is tested, and what was found so far: a row a length, a column a depth.
+/// The test and its results so far: a row for each length, a column for each depth.
 pub(super) struct Table<'a> {
     pub(super) args: &'a NeedleArgs,
     pub(super) text: (PathBuf, Option<Split>),
@@ -29,7 +30,8 @@ pub(super) struct Table<'a> {
 }
 
 impl Table<'_> {
-    /// Fails on lengths that there are no samples of, and warns of those that cannot be answered.
+    /// Fails for lengths that no sample can have, and warns about lengths whose queries the model
+    /// cannot answer.
     pub(super) fn check(&self, model: &ModelConfig) -> Result<()> {
         let patch = model.patch_bytes(0);
         for length in &self.lengths {
@@ -47,7 +49,7 @@ impl Table<'_> {
         Ok(())
     }
 
-    /// Reads all samples, until a signal comes.
+    /// Tests all samples, until the end or a signal.
     pub(super) fn fill(&mut self, model: &Arc<Mblm>, signals: &Signals, quiet: bool) -> Result<()> {
         let generator = Generator::new(model.clone())?;
         let (depths, batch) = (self.args.depths.clone(), self.args.batch_size);
@@ -99,7 +101,7 @@ impl Table<'_> {
         Ok(())
     }
 
-    /// All cells together.
+    /// The sum of all cells.
     fn all(&self) -> Found {
         self.cells.iter().flatten().fold(Found::default(), |mut all, cell| {
             all.add(*cell);
@@ -128,7 +130,7 @@ impl Table<'_> {
         Ok(())
     }
 
-    /// A row a length, a column a depth.
+    /// Prints one number for each cell: a row for each length, a column for each depth.
     fn print_table(&self, title: &str, number: impl Fn(&Found) -> String) -> Result<()> {
         output::line(title)?;
         let depths = self.args.depths.iter().map(|depth| format!("{depth} %"));
@@ -168,7 +170,7 @@ impl Table<'_> {
     }
 }
 
-/// What was found, for programs.
+/// The results of a cell, for JSON.
 fn numbers(found: &Found) -> [(&'static str, Value); 5] {
     [
         ("samples", found.samples.into()),
@@ -179,7 +181,7 @@ fn numbers(found: &Found) -> [(&'static str, Value); 5] {
     ]
 }
 
-/// What is measured, and why it takes long where it does.
+/// Describes the measurement, and why it takes long if it does.
 fn slow_reason(lengths: &[usize], of_a_length: u64, quadratic: bool) -> String {
     let longest = lengths.iter().copied().max().unwrap_or(0);
     let reason = match quadratic {
