@@ -51,12 +51,25 @@ impl fmt::Debug for Content {
     }
 }
 
+/// Gives the tensors of a file their names.
+type Rename = fn(Vec<(String, Stored)>) -> Result<IndexMap<String, Stored>, String>;
+
 impl Weights {
     /// Opens a `.safetensors` file, a torch file (`.pth`, `.pt`, `.bin`: a state dict or a training
     /// checkpoint), or the `model.safetensors` of a model folder. The content decides the format.
     ///
     /// Names of older files are translated; buffers that follow from the configuration are dropped.
     pub fn open(path: &Path) -> Result<Self> {
+        Self::open_with(path, names::current)
+    }
+
+    /// Opens a file of this library's own that holds other tensors than a model's parameters: names
+    /// stay as they are stored.
+    pub(crate) fn open_as_stored(path: &Path) -> Result<Self> {
+        Self::open_with(path, |tensors| Ok(tensors.into_iter().collect()))
+    }
+
+    fn open_with(path: &Path, rename: Rename) -> Result<Self> {
         let metadata = std::fs::metadata(path).map_err(|error| Error::file(path, error))?;
         if metadata.is_dir() {
             let file = run::model_folder(path).join(WEIGHTS_FILE);
@@ -66,7 +79,7 @@ impl Weights {
                     format!("a folder without `{WEIGHTS_FILE}`; give a model folder, a .safetensors or a torch file"),
                 ));
             }
-            return Self::open(&file);
+            return Self::open_with(&file, rename);
         }
         if !metadata.is_file() {
             return Err(Error::file(
@@ -75,26 +88,28 @@ impl Weights {
             ));
         }
         if metadata.len() == 0 {
-            return Self::read(path, Content::Memory(Vec::new()));
+            return Self::read(path, Content::Memory(Vec::new()), rename);
         }
         let file = File::open(path).map_err(|error| Error::file(path, error))?;
         // SAFETY: the map is only ever read, as bytes. That nobody changes the file meanwhile is
         // the condition stated above.
         let map = unsafe { Mmap::map(&file) }.map_err(|error| Error::file(path, error))?;
-        Self::read(path, Content::Mapped(map))
+        Self::read(path, Content::Mapped(map), rename)
     }
 
     /// Reads a file's bytes like [`Weights::open`]; messages refer to it as `path`.
     pub fn from_bytes(bytes: Vec<u8>, path: &Path) -> Result<Self> {
-        Self::read(path, Content::Memory(bytes))
+        Self::read(path, Content::Memory(bytes), names::current)
     }
 
-    fn read(path: &Path, content: Content) -> Result<Self> {
+    fn read(path: &Path, content: Content, rename: Rename) -> Result<Self> {
         if content.is_empty() {
             let message = "the file is empty; expected a .safetensors or a torch file";
             return Err(Error::file(path, message));
         }
-        let tensors = index(&content).map_err(|message| Error::file(path, message))?;
+        let tensors = tensors::read(&content)
+            .and_then(rename)
+            .map_err(|message| Error::file(path, message))?;
         Ok(Self {
             path: path.to_path_buf(),
             content,
@@ -185,11 +200,6 @@ impl Weights {
     }
 }
 
-/// Finds the tensors in the bytes of a file of any format, under their current names.
-fn index(file: &[u8]) -> Result<IndexMap<String, Stored>, String> {
-    names::current(tensors::read(file)?)
-}
-
 impl Weights {
     /// Sets parameters to the tensors of the same names.
     ///
@@ -232,7 +242,11 @@ mod tests {
     fn a_file_cut_at_every_97th_byte_is_an_error() {
         let file = std::fs::read(format!("{FIXTURES}/torch_views.pth")).unwrap();
         for length in (0..file.len()).step_by(97) {
-            assert!(index(&file[..length]).is_err(), "{length} of {} bytes", file.len());
+            assert!(
+                tensors::read(&file[..length]).is_err(),
+                "{length} of {} bytes",
+                file.len()
+            );
         }
     }
 

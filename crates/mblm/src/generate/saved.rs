@@ -68,7 +68,7 @@ impl Generator {
     /// # Errors
     /// A file that cannot be read, is no state, or is that of another model.
     pub fn load_state(&self, path: &Path) -> Result<(GeneratorState, Tensor)> {
-        let file = Weights::open(path)?;
+        let file = Weights::open_as_stored(path)?;
         let document = document(&file)?;
         self.check_document(&document)
             .map_err(|message| Error::file(path, message))?;

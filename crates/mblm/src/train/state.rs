@@ -82,7 +82,7 @@ impl SavedState {
     pub(super) fn restore(&self, model: Arc<dyn Trainable>, recipe: Recipe) -> Result<Learner> {
         let weights = Weights::open(&self.folder.join(checkpoint::WEIGHTS_FILE))?;
         weights.load_into(model.parameters())?;
-        let optimizer = Weights::open(&self.folder.join(OPTIMIZER_FILE))?;
+        let optimizer = Weights::open_as_stored(&self.folder.join(OPTIMIZER_FILE))?;
         Learner::resume(model, recipe, self.state.counts, &|name, like| {
             optimizer.load(name, like.dims(), like.dtype(), like.device())
         })
