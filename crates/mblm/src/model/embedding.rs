@@ -1,9 +1,9 @@
 //! Token embedding of one stage: from byte ids to the input rows of the stage's block.
 //!
 //! ```text
-//! local stage     x = E[id]                                               E (V, D)
-//! other stages    x = LayerNorm(W · LayerNorm(E[id_1] ‖ … ‖ E[id_p]) + b)   E (V, D_N), W (D, p·D_N)
-//! then            + table (fixed), or rotated by position (rope), or unchanged
+//! local stage    x = E[id]                                               E (V, D)
+//! other stages   x = LayerNorm(W · LayerNorm(E[id_1] ‖ … ‖ E[id_p]) + b)  E (V, D_N), W (D, p·D_N)
+//! then           + table (fixed), or rotated by position (rope), or unchanged
 //! ```
 //!
 //! Shapes: ids (n, t, p) `u32`; rows (n, t, D). `n` sequences of `t` positions with `p` bytes each.
