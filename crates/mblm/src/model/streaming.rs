@@ -5,7 +5,7 @@
 //!            y = block(x_c, s_c), y is dropped
 //! reverse    for the last chunk c first:
 //!              y_c = block(x_c, s_c) again, with the data that the backward pass needs
-//!              everything below y_c, forward and backward → ∂y_c and ∂ of the last output before it
+//!              everything below y_c, forward and backward → ∂y_c, ∂ of the last output before it
 //!              (∂y_c, ∂s_{c+1}) through the block         → ∂x_c, ∂s_c
 //! ```
 //!

@@ -115,7 +115,7 @@ pub(super) trait Visitor: Sync {
     fn local(&self, group: &Group, outputs: &Self::Outputs, sums: &mut Self::Sums<'_>)
     -> Result<Self::OutputGradients>;
 
-    /// Returns the gradient of rows of the feed, given that of their contexts; zeros if skipped.
+    /// Returns the gradient of feed rows from their contexts' gradient; zeros if skipped.
     fn contexts_backward(
         &self,
         stage: usize,

@@ -105,7 +105,8 @@ fn neighbouring_streams_and_seeds_are_independent() {
     check_distribution(&pairs, &products);
 }
 
-/// The numbers of numpy's `PCG64DXSM` with the same state and increment; seeds must stay valid.
+/// The numbers of numpy's `PCG64DXSM` with the same state and increment: part of the interface,
+/// since a seed names a sample.
 #[test]
 fn random_numbers_are_those_of_numpy() {
     let mut sampler = Sampler::new(Sampling::default(), 7, 3).unwrap();
