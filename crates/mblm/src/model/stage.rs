@@ -120,7 +120,7 @@ impl Stage {
         Ok((y.to_dtype(x.dtype())?, saved))
     }
 
-    /// Returns the gradients of rows and initial state, given the gradients of outputs and final state.
+    /// Returns the gradients of rows and initial state from those of outputs and final state.
     pub(super) fn backward(
         &self,
         saved: Saved,

@@ -1,8 +1,9 @@
 //! Transformer stack: a decoder (causal, token shift) or an encoder (bidirectional, key mask).
 //!
 //! ```text
-//! each layer   x = x + W_o · attention(q, k, v)  q = W_q a, [k | v] = W_kv a, a = RMSNorm(shift(x))
-//!              x = x + W_2 · gelu(W_1 f + b_1) + b_2                          f = RMSNorm(shift(x))
+//! each layer   x = x + W_o · attention(q, k, v)        q = W_q a, [k | v] = W_kv a,
+//!                                                      a = RMSNorm(shift(x))
+//!              x = x + W_2 · gelu(W_1 f + b_1) + b_2   f = RMSNorm(shift(x))
 //! at the end   RMSNorm(x)
 //! ```
 //!
