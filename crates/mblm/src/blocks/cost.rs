@@ -1,30 +1,30 @@
-//! What a block costs before it is built: parameters, multiplications and memory, from its keys and its stage's width.
+//! The cost of a block before it is built: parameters, multiplications and memory.
 
 /// Parameters and multiplications of a stack of layers.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct BlockCost {
-    /// Parameters of all layers and of what stands after them.
+    /// Parameters of all layers and of anything after them.
     pub parameters: u64,
-    /// Multiplications, each with an addition, of matrices with one row of activations, forward: the elements of all matrices.
+    /// Multiply-adds of one row's forward pass: the elements of all matrices.
     pub multiplications: u64,
 }
 
-/// The rows whose memory is in question.
+/// The rows to estimate memory for.
 #[derive(Clone, Copy, Debug)]
 #[non_exhaustive]
 pub struct MemoryArgs {
     /// Width of the stage.
     pub dim: usize,
-    /// Positions of a sequence that are computed at once.
+    /// Positions of a sequence computed at once.
     pub positions: usize,
     /// Bytes of an element of the activations.
     pub element: f64,
-    /// Whether a GPU computes.
+    /// Whether the device is a GPU.
     pub gpu: bool,
 }
 
 impl MemoryArgs {
-    /// Rows of width `dim`, `positions` a sequence, in elements of `element` bytes.
+    /// Rows of width `dim`, `positions` per sequence, in elements of `element` bytes.
     pub fn new(dim: usize, positions: usize, element: f64, gpu: bool) -> Self {
         Self {
             dim,
@@ -35,19 +35,19 @@ impl MemoryArgs {
     }
 }
 
-/// What one layer takes in training, in bytes.
+/// The memory of one layer in training, in bytes.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub struct BlockMemory {
     /// Kept for each row from the forward to the backward pass.
     pub row: f64,
-    /// A sequence's state, without what grows with its positions.
+    /// The state of a sequence, without the part that grows with its positions.
     pub state: f64,
-    /// What a position adds to the state and to its gradient.
+    /// The growth of the state and its gradient per position.
     pub position: f64,
 }
 
 impl BlockMemory {
-    /// A guess for a block of which nothing is known: sixteen rows in float32.
+    /// A guess for a block of unknown cost: sixteen rows in float32.
     pub fn unknown(dim: usize) -> Self {
         let rows = FLOAT * 16.0 * dim as f64;
         Self {

@@ -1,4 +1,4 @@
-//! Checks of the numbers that blocks have among their keys, and the keys of a block as a map.
+//! Checks of numbers among the keys of blocks, and the keys of a block as a map.
 
 use schemars::JsonSchema;
 use schemars::generate::SchemaSettings;
@@ -7,10 +7,10 @@ use serde::Serialize;
 use super::spec::Keys;
 use crate::config::Problem;
 
-/// The keys of a block and their values, in the order of its fields: what [`BlockSpec::keys`](super::BlockSpec::keys) returns for a
-/// struct that serializes.
+/// Returns the keys of a block and their values in field order, from a struct that serializes: an
+/// implementation of [`BlockSpec::keys`](super::BlockSpec::keys).
 ///
-/// A value that is no map has no keys.
+/// A value that is not a map has no keys.
 pub fn keys_of(block: &impl Serialize) -> Keys {
     match serde_json::to_value(block) {
         Ok(serde_json::Value::Object(keys)) => keys,
@@ -41,7 +41,7 @@ pub(super) fn probability(key: &str, probability: f64) -> Result<(), Problem> {
     }
 }
 
-/// Checks that a width that is a product of two numbers, called `name`, can be counted.
+/// Checks that the width `name`, a product of two numbers, does not overflow.
 pub(super) fn countable(key: &str, name: &str, a: usize, b: usize) -> Result<(), Problem> {
     match a.checked_mul(b) {
         Some(_) => Ok(()),

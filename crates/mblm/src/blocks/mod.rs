@@ -1,8 +1,8 @@
-//! Blocks: what a stage of the hierarchy is made of, a map from (sequences, positions, D) to the same shape.
+//! Blocks: the computation of a stage, a map from (sequences, positions, D) to the same shape.
 //!
-//! [`BlockSpec`] says what a block type is before it is built: its keys, checks, costs, limits, and how it is built. One folder holds
-//! one built-in block: `spec.rs` its keys and all that follows from them, `stack.rs` the computation. [`BlockRegistry`] knows block
-//! types by name; built-in blocks and a user's own are registered in the same way.
+//! [`BlockSpec`] describes a block type before it is built: keys, checks, costs, limits,
+//! construction. Each built-in block has a folder: `spec.rs` with its keys and costs, `stack.rs`
+//! with the computation. [`BlockRegistry`] maps names to block types, built-in or custom.
 //!
 //! ```
 //! use mblm::blocks::{BlockConfig, Mamba2, PositionEmbedding, Transformer};

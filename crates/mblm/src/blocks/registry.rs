@@ -1,7 +1,8 @@
-//! Block types by name: from the map of a stage's block in a configuration to the block.
+//! Block types by name: from a stage's block in a configuration to the block.
 //!
-//! `block_type` names the block. Without it the keys decide, among the blocks that have telling keys. Any other name is a block
-//! that the registry does not know: its keys are kept as they are until a registry that knows it resolves it.
+//! `block_type` names the block. Without it, the keys select one of the blocks that have telling
+//! keys. An unknown name is a custom block: its keys are kept as they are until a registry that
+//! knows the name resolves it.
 
 use std::fmt;
 use std::sync::Arc;
@@ -17,7 +18,7 @@ use crate::{Error, Result};
 
 type Reader = dyn Fn(&Node) -> Result<BlockConfig, Problem> + Send + Sync;
 
-/// The block types that a configuration may name; [`BlockRegistry::default`] knows the built-in ones.
+/// The block types that a configuration may name. [`BlockRegistry::default`] has the built-in ones.
 #[derive(Clone)]
 pub struct BlockRegistry {
     types: Vec<BlockType>,
@@ -41,14 +42,15 @@ impl fmt::Debug for BlockRegistry {
 }
 
 impl BlockRegistry {
-    /// A registry that knows no block.
+    /// Creates a registry without blocks.
     pub fn empty() -> Self {
         Self { types: Vec::new() }
     }
 
-    /// Makes a configuration's `block_type` mean the block `T`, whose fields are its keys; a block of the same name is replaced.
+    /// Registers the block `T`, whose fields are its keys, as a `block_type`, replacing any block
+    /// of that name.
     ///
-    /// The name, the direction and the telling keys are those of `T::default()`.
+    /// Name, direction and telling keys are those of `T::default()`.
     pub fn register<T: BlockSpec + DeserializeOwned + Default>(&mut self) {
         let block = T::default();
         self.insert(BlockType {
@@ -60,11 +62,11 @@ impl BlockRegistry {
         });
     }
 
-    /// Makes `block_type: name` in a configuration call `constructor` with the block's keys, as they are written but for
-    /// `pos_emb_type`.
+    /// Registers `constructor` for `block_type: name`. It receives the block's keys as written,
+    /// except for `pos_emb_type`.
     ///
-    /// Nothing is known of such a block before it is built: it counts no parameters in a plan, and as a first stage it is trained
-    /// whole.
+    /// Nothing is known about such a block before it is built: plans count no parameters for it,
+    /// and as a first stage it is trained whole.
     pub fn register_fn<F>(&mut self, name: &str, constructor: F)
     where
         F: Fn(&Keys, &BlockArgs<'_>) -> Result<Box<dyn StageBlock>> + Send + Sync + 'static,
@@ -98,8 +100,8 @@ impl BlockRegistry {
         self.types.iter().find(|known| known.name == name)
     }
 
-    /// The block that this registry has for one that a configuration names and that was not known when it was read; other blocks
-    /// stay as they are.
+    /// Resolves a block whose name was unknown when the configuration was read; returns other
+    /// blocks unchanged.
     ///
     /// # Errors
     /// An unknown name, with the nearest known one; keys that the block does not take.
@@ -114,7 +116,7 @@ impl BlockRegistry {
         (known.read)(&keys).map_err(|problem| Error::config(format!("block_type {name}: {problem}")))
     }
 
-    /// Reads the map of a block in a model that sees in this direction.
+    /// Reads the map of a block in a model of this direction.
     pub(crate) fn read(&self, node: &Node, direction: Direction) -> Result<BlockConfig, Problem> {
         let named = match node.get("block_type") {
             Some(_) => node.read_key::<Option<String>>("block_type")?,
@@ -131,12 +133,12 @@ impl BlockRegistry {
         }
     }
 
-    /// The block that the keys mean where no `block_type` says it.
+    /// The block selected by its keys, without `block_type`.
     fn recognised(&self, node: &Node, direction: Direction) -> Result<&BlockType, Problem> {
         let telling = || self.types.iter().filter_map(|known| Some((known, known.telling?)));
         let mut told = telling().filter(|(_, telling)| node.keys().any(|key| telling.keys.contains(&key)));
         let first = told.next();
-        // the same keys can mean one block in a decoder and another in an encoder
+        // the same keys can select one block in a decoder and another in an encoder
         let others: Vec<_> = told.collect();
         match first {
             Some((block, keys)) if others.iter().all(|(_, other)| *other == keys) => {

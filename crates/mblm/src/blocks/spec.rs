@@ -1,7 +1,7 @@
-//! What a stage's block is before it is built: its keys, checks, costs and limits, and how it is built.
+//! The description of a block before it is built: keys, checks, costs, limits, construction.
 //!
-//! A block type is a struct of its keys that implements [`BlockSpec`]. The built-in blocks do so in their folders, a user's block
-//! anywhere; [`BlockRegistry`](super::BlockRegistry) gives configurations the names of both in the same way.
+//! A block type is a struct of its keys that implements [`BlockSpec`], in this crate or elsewhere.
+//! [`BlockRegistry`](super::BlockRegistry) makes both kinds available to configurations by name.
 
 use std::any::Any;
 use std::fmt;
@@ -17,62 +17,62 @@ use crate::config::Problem;
 use crate::model::{Builder, EncoderBlock, StageBlock};
 use crate::{Error, Result};
 
-/// The keys of a block and their values, in the order in which they are written, without `block_type`.
+/// The keys of a block and their values, in the order of writing, without `block_type`.
 pub type Keys = serde_json::Map<String, serde_json::Value>;
 
-/// How a stage's embedded tokens learn where in the sequence they are.
+/// The position embedding of a stage's tokens.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "lowercase")]
 pub enum PositionEmbedding {
-    /// A learned table (P_n, D_n), added; the stage's sequence can be no longer than the table.
+    /// A learned table (P_n, D_n), added; it limits the length of the stage's sequence.
     Fixed,
     /// A rotation of the whole embedding (D_n) by position.
     Rope,
 }
 
-/// Which positions a row of a block may depend on.
+/// The positions that a row of a block may depend on.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Direction {
-    /// Those up to its own, as in a decoder.
+    /// Positions up to its own, as in a decoder.
     Causal,
-    /// All that are visible, as in an encoder.
+    /// All visible positions, as in an encoder.
     Bidirectional,
 }
 
-/// Keys that tell which block a map means that has no `block_type`.
+/// Keys that identify a block in a map without `block_type`.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct TellingKeys {
-    /// The block in the words of an error message.
+    /// The block's name in error messages.
     pub title: &'static str,
     /// Keys that no other block has.
     pub keys: &'static [&'static str],
 }
 
-/// What a block is built from.
+/// The arguments for building a block.
 #[derive(Clone, Copy)]
 #[non_exhaustive]
 pub struct BlockArgs<'a> {
     /// The width of the stage.
     pub dim: usize,
-    /// The number of layers that the configuration asks for.
+    /// The number of configured layers.
     pub layers: usize,
-    /// Makes the block's parameters, named `stage_models.{n}.…`.
+    /// Creates the block's parameters, named `stage_models.{n}.…`.
     pub builder: &'a Builder<'a>,
 }
 
 impl<'a> BlockArgs<'a> {
-    /// A stack of `layers` layers of width `dim`.
+    /// Arguments for a stack of `layers` layers of width `dim`.
     pub fn new(dim: usize, layers: usize, builder: &'a Builder<'a>) -> Self {
         Self { dim, layers, builder }
     }
 }
 
-/// A block type with its keys: everything that a configuration, a plan and a model ask about a block.
+/// A block type with its keys: the interface for configurations, plans and models.
 pub trait BlockSpec: Any + fmt::Debug + Send + Sync {
-    /// The name of the block type, as `block_type` in a configuration.
+    /// The name of the block type: `block_type` in a configuration.
     fn block_type(&self) -> &str;
 
-    /// The keys as they are written; [`keys_of`](super::keys_of) makes them from a struct that serializes.
+    /// The keys as written; [`keys_of`](super::keys_of) derives them from a struct that serializes.
     fn keys(&self) -> Keys;
 
     /// The JSON schema of the keys, which [`schema_of`](super::schema_of) makes; `None` if it is not known.
@@ -85,17 +85,17 @@ pub trait BlockSpec: Any + fmt::Debug + Send + Sync {
         None
     }
 
-    /// Which positions the block sees; a decoder takes causal blocks, an encoder bidirectional ones.
+    /// The positions that the block sees: decoders take causal blocks, encoders bidirectional ones.
     fn direction(&self) -> Direction {
         Direction::Causal
     }
 
-    /// The block type to name instead in a model of the other direction.
+    /// The block type to suggest for a model of the other direction.
     fn instead(&self) -> Option<&str> {
         None
     }
 
-    /// The keys that tell this block where no `block_type` does.
+    /// The keys that identify this block without `block_type`.
     fn telling_keys(&self) -> Option<TellingKeys> {
         None
     }
@@ -109,41 +109,42 @@ pub trait BlockSpec: Any + fmt::Debug + Send + Sync {
         Ok(())
     }
 
-    /// The largest dropout probability that training really uses; 0 means that training computes the same as evaluation.
+    /// The largest dropout probability of training; 0 means that training computes as evaluation
+    /// does.
     ///
-    /// `None` means that it is not known before the block is built. Only a first stage that is known to have no dropout is
-    /// trained in chunks.
+    /// `None` means unknown before the block is built. Only a first stage known to have no dropout
+    /// is trained in chunks.
     fn dropout(&self) -> Option<f64> {
         None
     }
 
-    /// Parameters and multiplications of `layers` layers of width `dim`; `None` means that they are not known before the block is
-    /// built.
+    /// Parameters and multiplications of `layers` layers of width `dim`; `None` if not known before
+    /// the block is built.
     fn cost(&self, dim: usize, layers: usize) -> Option<BlockCost> {
         let _ = (dim, layers);
         None
     }
 
-    /// What a layer takes in training.
+    /// The memory of a layer in training.
     fn memory(&self, args: &MemoryArgs) -> BlockMemory {
         BlockMemory::unknown(args.dim)
     }
 
-    /// What of the block has no CUDA kernel, a sentence each that names the key.
+    /// One sentence for each part of the block without a CUDA kernel, naming the key.
     fn device_limits(&self) -> Vec<String> {
         Vec::new()
     }
 
-    /// Makes the block for a decoder's stage.
+    /// Builds the block for a decoder's stage.
     ///
     /// # Errors
-    /// A bidirectional block; parameters that cannot be made.
+    /// A bidirectional block; parameters that cannot be created.
     fn build(&self, args: &BlockArgs<'_>) -> Result<Box<dyn StageBlock>>;
 
-    /// Makes the block for an encoder's stage.
+    /// Builds the block for an encoder's stage.
     ///
     /// # Errors
-    /// A causal block; parameters that cannot be made.
+    /// A causal block; parameters that cannot be created.
     fn build_encoder(&self, args: &BlockArgs<'_>) -> Result<Box<dyn EncoderBlock>> {
         let _ = args;
         Err(Error::config(format!(
@@ -158,13 +159,13 @@ pub trait BlockSpec: Any + fmt::Debug + Send + Sync {
 pub struct BlockConfig(Arc<dyn BlockSpec>);
 
 impl BlockConfig {
-    /// The block with its keys, if it is of this type.
+    /// Returns the block with its keys, if it is a `T`.
     pub fn downcast_ref<T: BlockSpec>(&self) -> Option<&T> {
         let spec: &dyn Any = &*self.0;
         spec.downcast_ref()
     }
 
-    /// Checks the block for a stage of width `dim` of a model that sees in this direction.
+    /// Checks the block for a stage of width `dim` in a model of this direction.
     pub(crate) fn check_in(&self, dim: usize, direction: Direction) -> Result<(), Problem> {
         self.check_direction(direction)?;
         if self.position_embedding() == Some(PositionEmbedding::Rope) && !dim.is_multiple_of(2) {

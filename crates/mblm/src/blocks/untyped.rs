@@ -1,7 +1,8 @@
-//! Blocks whose keys are kept as they are written: those of no known block type, and those that a closure builds.
+//! Blocks with keys kept as written: blocks of unknown type, and blocks built by a closure.
 //!
-//! A configuration can name a block that only a program knows. Until [`BlockRegistry::resolve`](super::BlockRegistry::resolve) finds
-//! it there, its keys are kept, written back and not looked at.
+//! A configuration can name a block that only a program knows. Until
+//! [`BlockRegistry::resolve`](super::BlockRegistry::resolve) finds it, its keys are kept and
+//! written back unchecked.
 
 use std::fmt;
 use std::sync::Arc;
@@ -12,10 +13,10 @@ use crate::config::tree::Node;
 use crate::model::StageBlock;
 use crate::{Error, Result};
 
-/// Makes a block from its keys, without `pos_emb_type`.
+/// Builds a block from its keys, without `pos_emb_type`.
 pub(super) type Constructor = dyn Fn(&Keys, &BlockArgs<'_>) -> Result<Box<dyn StageBlock>> + Send + Sync;
 
-/// A block with its keys as they are written.
+/// A block with its keys as written.
 #[derive(Clone)]
 pub struct UntypedBlock {
     block_type: String,
@@ -25,7 +26,7 @@ pub struct UntypedBlock {
 }
 
 impl UntypedBlock {
-    /// The block called `block_type` with these keys.
+    /// Creates the block named `block_type` with these keys.
     pub(super) fn read(block_type: &str, keys: &Node, constructor: Option<Arc<Constructor>>) -> Result<Self, Problem> {
         Ok(Self {
             block_type: block_type.to_string(),
@@ -38,12 +39,12 @@ impl UntypedBlock {
         })
     }
 
-    /// The keys but for `pos_emb_type`.
+    /// The keys except for `pos_emb_type`.
     pub fn options(&self) -> &Keys {
         &self.options
     }
 
-    /// Whether it is known how the block is built.
+    /// Whether the block can be built.
     pub(super) fn is_resolved(&self) -> bool {
         self.constructor.is_some()
     }

@@ -1,9 +1,10 @@
-//! How well a model predicts bytes, byte by byte: of files, and of the splits of data sets.
+//! Byte-by-byte prediction scores of a model on files and on splits of data sets.
 //!
-//! Each byte is scored once, with its loss −ln p(byte | the bytes before it in its window) in nats. A window is a piece of
-//! a file ([`Windows`]) or a sample of a data set ([`SplitScores`]); windows know nothing of one another. Both are iterators
-//! over the scores of a few windows at a time, so that memory does not depend on the size of the data. What is done with
-//! the scores is the caller's: [`Score`] adds them up, [`ByPosition`] by the place of a byte in its window.
+//! Each byte is scored once, with its loss −ln p(byte | the bytes before it in its window) in nats.
+//! A window is a piece of a file ([`Windows`]) or a sample of a data set ([`SplitScores`]); windows
+//! are independent. Both are iterators over the scores of a few windows at a time, so memory does
+//! not depend on the size of the data. [`Score`] sums scores, [`ByPosition`] by position in the
+//! window.
 //!
 //! | file | holds |
 //! |---|---|
@@ -36,21 +37,21 @@ pub use split::SplitScores;
 pub use stream::StreamScores;
 pub use windows::Windows;
 
-/// How files are scored.
+/// The options for scoring files.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct EvalOptions {
     /// Bytes of a window.
     pub context: usize,
-    /// Bytes from the beginning of a window to that of the next, 1 to `context`. The first window counts whole, of each later
-    /// one only the last `stride` bytes, so that they have at least `context` − `stride` bytes before them; the work is
-    /// `context` / `stride` passes over the file.
+    /// Bytes from the start of a window to the start of the next, 1 to `context`. All bytes of the
+    /// first window count, and the last `stride` bytes of later ones, which have at least `context`
+    /// − `stride` bytes before them. The work is `context` / `stride` passes over the file.
     pub stride: usize,
     /// Windows scored at once.
     pub batch_size: usize,
 }
 
 impl EvalOptions {
-    /// Windows side by side, four at once.
+    /// Adjacent windows without overlap, four at once.
     pub fn new(context: usize) -> Self {
         Self {
             context,
@@ -59,10 +60,10 @@ impl EvalOptions {
         }
     }
 
-    /// Checks that windows can be made.
+    /// Checks the options.
     ///
     /// # Errors
-    /// A context, stride or batch size of 0, a stride longer than the context.
+    /// A context, stride or batch size of 0, or a stride longer than the context.
     pub fn validate(&self) -> Result<()> {
         let Self {
             context,
@@ -86,15 +87,15 @@ impl EvalOptions {
 /// The score of one byte.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub struct ByteScore {
-    /// Its place in the file, or in the samples of the split, one after the other.
+    /// The offset in the file, or in the concatenated samples of the split.
     pub offset: u64,
-    /// The byte; in samples of a data set also a special id.
+    /// The byte; in samples of a data set possibly a special id.
     pub id: u32,
-    /// Its place in the window, which is the number of bytes of context that it had.
+    /// The position in the window: the number of bytes of context.
     pub position: usize,
-    /// Its loss in nats.
+    /// The loss in nats.
     pub nats: f64,
-    /// Its weight in sums. 0 where a data set says that it does not count; 1 for all bytes of files.
+    /// The weight in sums: 0 if a data set excludes the byte, 1 for all bytes of files.
     pub weight: f64,
 }
 
@@ -105,7 +106,7 @@ impl ByteScore {
     }
 }
 
-/// The score of some bytes.
+/// The score of a number of bytes.
 #[derive(Clone, Copy, Debug, Default, PartialEq)]
 pub struct Score {
     /// Bytes that count.
@@ -123,7 +124,7 @@ impl Score {
         }
     }
 
-    /// Fails where a loss is no number, or infinite; `place` says of what.
+    /// Fails on a NaN or infinite loss; `place` names the data.
     ///
     /// # Errors
     /// [`Error::NoNumbers`].
@@ -137,13 +138,13 @@ impl Score {
         }
     }
 
-    /// Adds the score of other bytes.
+    /// Adds another score.
     pub fn add(&mut self, other: Self) {
         self.bytes += other.bytes;
         self.nats += other.nats;
     }
 
-    /// Adds a byte; one of weight 0 does not count, even where its loss is not finite.
+    /// Adds a byte; weight 0 does not count, even with a loss that is not finite.
     pub fn count(&mut self, byte: &ByteScore) {
         if byte.weight != 0.0 {
             self.bytes += 1;
@@ -155,7 +156,7 @@ impl Score {
 /// The score of all bytes of [`Windows`] or [`SplitScores`].
 ///
 /// # Errors
-/// The first one of the iterator.
+/// The first error of the iterator.
 pub fn total(groups: impl IntoIterator<Item = Result<Vec<ByteScore>>>) -> Result<Score> {
     let mut score = Score::default();
     for group in groups {
@@ -164,7 +165,7 @@ pub fn total(groups: impl IntoIterator<Item = Result<Vec<ByteScore>>>) -> Result
     Ok(score)
 }
 
-/// Losses of a tensor (B, L) as one list, (B · L).
+/// Copies a tensor of losses (B, L) to the host, (B · L).
 fn to_host(losses: &candle_core::Tensor) -> Result<Vec<f32>> {
     Ok(losses.to_dtype(candle_core::DType::F32)?.flatten_all()?.to_vec1()?)
 }

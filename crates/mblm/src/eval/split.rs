@@ -1,7 +1,7 @@
-//! A split of a data set, scored sample by sample as training sees it: epoch 0, in order, weights of the loss respected.
+//! Scores of a split of a data set, sample by sample as in training: epoch 0, in order, weighted.
 //!
-//! A decoder predicts each id from those before it in its sample; an encoder restores the masked ones, and only they count.
-//! Padding does not count and is left out.
+//! A decoder predicts each id from the ids before it in its sample. An encoder restores the masked
+//! ids; only they count. Padding does not count and is left out.
 
 use std::sync::Arc;
 
@@ -11,9 +11,9 @@ use crate::data::{Batch, Dataset, Loader, LoaderOptions, Order, Sample};
 use crate::model::Model;
 use crate::train::model_batch;
 
-/// The scores of all ids of a split in order, an iterator over batches of samples. After an error it ends.
+/// An iterator over batches of samples: the scores of all ids in order. Ends after an error.
 ///
-/// Ids that do not count are among them, with weight 0, but for padding.
+/// Ids that do not count are included, with weight 0, except for padding.
 pub struct SplitScores<'a> {
     model: &'a Model,
     loader: Loader,
@@ -24,10 +24,10 @@ pub struct SplitScores<'a> {
 }
 
 impl<'a> SplitScores<'a> {
-    /// The first `max_samples` samples of a split, `batch_size` at once.
+    /// Scores the first `max_samples` samples of a split, `batch_size` at once.
     ///
     /// # Errors
-    /// A batch size of 0, a split without samples.
+    /// A batch size of 0, or a split without samples.
     pub fn new(
         model: &'a Model,
         dataset: Arc<dyn Dataset>,

@@ -1,7 +1,7 @@
-//! The loss of each byte of a stream, given all bytes before it, however many.
+//! The loss of each byte of a stream, given all bytes before it.
 //!
-//! The surprisal of a byte is −log₂ of the probability that the model gives it. The model's state is carried on, so memory does not
-//! grow with the length where the first stage's state does not.
+//! The surprisal of a byte is −log₂ of its predicted probability. The model's state is carried
+//! along, so memory does not grow with the length unless the first stage's state does.
 
 use candle_core::Tensor;
 
@@ -14,7 +14,7 @@ use crate::generate::{Generator, GeneratorState};
 pub struct StreamScores<'g> {
     generator: &'g Generator,
     state: GeneratorState,
-    /// (1, V) of the next byte.
+    /// The logits (1, V) of the next byte.
     logits: Tensor,
     bytes: u64,
     bits: f64,
@@ -22,7 +22,7 @@ pub struct StreamScores<'g> {
 }
 
 impl<'g> StreamScores<'g> {
-    /// At the beginning of a stream.
+    /// Begins a stream.
     ///
     /// # Errors
     /// A failing device.
@@ -37,19 +37,19 @@ impl<'g> StreamScores<'g> {
         })
     }
 
-    /// The same with sums by position: of the first byte, the second, then 2, 4, 8 of them and so on.
+    /// Also sums by position: the first byte, the second, then 2, 4, 8 bytes and so on.
     ///
     /// # Errors
-    /// None in practice: the positions are bounded by what a number can hold.
+    /// None in practice: a number can hold all positions.
     pub fn by_position(mut self) -> Result<Self> {
         self.by_position = Some(ByPosition::new(usize::MAX, Buckets::Doubling)?);
         Ok(self)
     }
 
-    /// The surprisal of each of the next bytes, in bits.
+    /// Returns the surprisal of each of the next bytes, in bits.
     ///
     /// # Errors
-    /// As [`Generator::losses`].
+    /// Those of [`Generator::losses`].
     pub fn score(&mut self, piece: &[u8]) -> Result<Vec<f64>> {
         let ids = ids_from_bytes(piece);
         let nats = self.generator.losses(&mut self.state, &mut self.logits, &ids)?;
@@ -73,22 +73,22 @@ impl<'g> StreamScores<'g> {
         Ok(bits)
     }
 
-    /// How many bytes have been scored.
+    /// The number of bytes scored.
     pub fn bytes(&self) -> u64 {
         self.bytes
     }
 
-    /// The sum of their surprisals.
+    /// The sum of the surprisals.
     pub fn bits(&self) -> f64 {
         self.bits
     }
 
-    /// The mean of their surprisals; not a number for no bytes.
+    /// The mean surprisal; NaN for no bytes.
     pub fn bits_per_byte(&self) -> f64 {
         self.bits / self.bytes as f64
     }
 
-    /// The sums by position, if they were asked for.
+    /// The sums by position, if enabled.
     pub fn positions(&self) -> Option<&ByPosition> {
         self.by_position.as_ref()
     }

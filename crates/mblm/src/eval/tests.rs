@@ -1,4 +1,4 @@
-//! Scores against a byte by byte computation, and against the losses that training takes.
+//! Scores against a byte-by-byte computation, and against the losses of training.
 
 use std::sync::Arc;
 
@@ -14,7 +14,7 @@ use crate::model::{Mblm, Model, Seeded};
 use crate::task::TaskRegistry;
 use crate::train::model_batch;
 
-/// Two stages of width 8 without a limit of positions, 12 bytes of context.
+/// Two stages of width 8 without a position limit, 12 bytes of context.
 fn decoder() -> Mblm {
     let config: ModelConfig = serde_json::from_value(json!({
         "num_tokens": 257, "pad_token_id": 256, "train_checkpoint_chunks": null,
@@ -44,7 +44,7 @@ fn windows(model: &Mblm, bytes: &[u8], options: EvalOptions) -> Vec<ByteScore> {
     groups.collect::<Result<Vec<_>>>().unwrap().concat()
 }
 
-/// The loss of the last of some bytes, given the others.
+/// The loss of the last byte, given the others.
 fn last_loss(model: &Mblm, bytes: &[u8]) -> f64 {
     let ids: Vec<u32> = bytes.iter().map(|byte| u32::from(*byte)).collect();
     let losses = to_host(&model.losses(&ids).unwrap()).unwrap();
@@ -68,7 +68,7 @@ proptest! {
         let scores = windows(&model, &bytes, EvalOptions { context, stride, batch_size });
         prop_assert_eq!(scores.len(), bytes.len());
         for (index, score) in scores.iter().enumerate() {
-            // the first window that reaches the byte
+            // the first window that contains the byte
             let begin = (index + 1).saturating_sub(context).div_ceil(stride) * stride;
             prop_assert_eq!(score.offset, index as u64);
             prop_assert_eq!(score.id, u32::from(bytes[index]));
@@ -166,7 +166,7 @@ fn a_split_scores_as_the_same_bytes_in_a_file() {
         let groups = SplitScores::new(&model, dataset, batch_size, max_samples).unwrap();
         groups.collect::<Result<Vec<_>>>().unwrap().concat()
     };
-    // 8 samples; the rest of 4 bytes is none
+    // 8 samples; the remaining 4 bytes are not a sample
     let file = windows(model.decoder("").unwrap(), &bytes[..96], EvalOptions::new(12));
     for batch_size in [1, 3, 8, 20] {
         let scores = split(batch_size, None);
@@ -209,7 +209,7 @@ impl Dataset for Weighted {
     }
 }
 
-/// Count and sum of what training takes as the loss of all batches.
+/// Count and sum of the training losses of all batches.
 fn as_in_training(model: &Model, dataset: Arc<dyn Dataset>) -> Score {
     let mut score = Score::default();
     for batch in Loader::new(dataset, LoaderOptions::evaluation(2, Order::Sequential)).unwrap() {

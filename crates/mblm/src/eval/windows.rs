@@ -1,7 +1,8 @@
-//! A file, or anything that can be read, in windows that may overlap, in memory for one batch of windows.
+//! Scores of a file or reader in possibly overlapping windows; memory holds one batch of windows.
 //!
-//! With context C and stride S, window w is the C bytes from w · S on, the last one what is left of them. It scores the bytes
-//! that no earlier window has scored: the first window all, each later one its last S, whose positions are C − S … C − 1.
+//! With context C and stride S, window w is the C bytes from w · S on; the last window may be
+//! shorter. It scores the bytes that no earlier window has scored: the first window all bytes,
+//! later windows their last S, whose positions are C − S … C − 1.
 
 use std::fs::File;
 use std::io::Read;
@@ -11,27 +12,27 @@ use super::{ByteScore, EvalOptions, to_host};
 use crate::model::{Ids, Mblm};
 use crate::{Error, Result};
 
-/// The scores of all bytes of a reader in order, an iterator over batches of windows. After an error it ends.
+/// An iterator over batches of windows with the scores of all bytes, in order. Ends after an error.
 pub struct Windows<'a, R> {
     model: &'a Mblm,
     reader: R,
-    /// What errors name.
+    /// The path for error messages.
     path: Option<PathBuf>,
     options: EvalOptions,
-    /// Bytes from the beginning of the next window on.
+    /// The bytes from the start of the next window on.
     buffer: Vec<u8>,
     /// The offset of the buffer's first byte.
     start: u64,
-    /// How many of the buffer's bytes have been scored: C − S after the first window.
+    /// The number of scored bytes in the buffer: C − S after the first window.
     scored: usize,
     ended: bool,
 }
 
 impl<'a> Windows<'a, File> {
-    /// The windows of a file.
+    /// Opens the windows of a file.
     ///
     /// # Errors
-    /// A file that cannot be opened, a folder; options that make no windows.
+    /// A file that cannot be opened, a folder, or invalid options.
     pub fn open(model: &'a Mblm, path: &Path, options: EvalOptions) -> Result<Self> {
         let file = File::open(path).map_err(|error| Error::file(path, error))?;
         if file.metadata().is_ok_and(|metadata| metadata.is_dir()) {
@@ -47,10 +48,10 @@ impl<'a> Windows<'a, File> {
 }
 
 impl<'a, R: Read> Windows<'a, R> {
-    /// The windows of a reader.
+    /// Creates the windows of a reader.
     ///
     /// # Errors
-    /// Options that make no windows.
+    /// Invalid options.
     pub fn new(model: &'a Mblm, reader: R, options: EvalOptions) -> Result<Self> {
         options.validate()?;
         Ok(Self {
@@ -65,7 +66,7 @@ impl<'a, R: Read> Windows<'a, R> {
         })
     }
 
-    /// The scores of the next windows; none at the end.
+    /// The scores of the next windows; empty at the end.
     fn advance(&mut self) -> Result<Vec<ByteScore>> {
         let EvalOptions {
             context,
@@ -90,7 +91,7 @@ impl<'a, R: Read> Windows<'a, R> {
         Ok(scores)
     }
 
-    /// The scores of what is left at the end, less than a window.
+    /// The scores of the rest at the end, shorter than a window.
     fn last(&mut self) -> Result<Vec<ByteScore>> {
         let mut scores = Vec::new();
         if self.buffer.len() > self.scored {
@@ -111,7 +112,7 @@ impl<'a, R: Read> Windows<'a, R> {
         Ok(())
     }
 
-    /// The losses (windows · context) of windows of the buffer that begin every `stride` bytes.
+    /// The losses (windows · context) of the buffer's windows, one every `stride` bytes.
     fn losses(&self, windows: usize, stride: usize, context: usize) -> Result<Vec<f32>> {
         let ids: Vec<u32> = (0..windows)
             .flat_map(|window| &self.buffer[window * stride..window * stride + context])
@@ -120,12 +121,12 @@ impl<'a, R: Read> Windows<'a, R> {
         to_host(&self.model.losses(Ids::new(&ids, windows, context))?)
     }
 
-    /// The scores of a window's bytes from position `first` on; the window begins at `begin` of the buffer.
-    /// 0 for the padding id, as in training: a byte that is one counts nowhere.
+    /// The weight of an id: 0 for the padding id, as in training.
     fn weight(&self, id: u32) -> f64 {
         f64::from(u8::from(id != self.model.config().pad_token_id))
     }
 
+    /// Adds the scores of a window, from position `first` on; it begins at `begin` in the buffer.
     fn push(&self, scores: &mut Vec<ByteScore>, begin: usize, first: usize, losses: &[f32]) {
         scores.extend((first..losses.len()).map(|position| ByteScore {
             offset: self.start + (begin + position) as u64,

@@ -1,4 +1,4 @@
-//! Completions of a prompt: samples, piece by piece as they come.
+//! Completions of a prompt: samples, delivered piece by piece.
 //!
 //! ```
 //! use std::sync::Arc;
@@ -20,8 +20,9 @@
 //! # }
 //! ```
 //!
-//! One sample comes id by id, several come by turns (see `side_by_side.rs`). A stop text is known only when it is complete, so the model
-//! may have read more than a sample has; [`Completion::into_cursor`] leaves the place behind what was handed over.
+//! One sample is generated id by id, several in turns (see `side_by_side.rs`). A stop text is
+//! recognized only once complete, so the model may have read past the delivered output;
+//! [`Completion::into_cursor`] returns the position right after that output.
 
 use std::borrow::Cow;
 use std::collections::VecDeque;
@@ -42,19 +43,19 @@ use super::window::{Sliding, Window};
 use crate::bytes::{ByteStream, Format, SpecialIds, ids_from_bytes};
 use crate::{Error, Result};
 
-/// How samples are made, and how many.
+/// The number of samples, and how they are generated.
 #[derive(Clone, Debug)]
 #[non_exhaustive]
 pub struct SamplingParams {
-    /// How the next id is chosen, and which may be; ids that end a sample may be in any case.
+    /// How the next id is chosen, and the allowed ids; ids that end a sample are always allowed.
     pub sampling: Sampling,
-    /// Whether samples are to be valid UTF-8 after what they go on from, no character cut.
+    /// Whether samples are valid UTF-8 after the prompt, with no character cut.
     pub utf8: bool,
-    /// Seed of the draws. What a sample becomes depends on this and its number, whatever the number of samples.
+    /// Seed of the draws. A sample depends on the seed and its index, not on the number of samples.
     pub seed: u64,
     /// The number of samples.
     pub samples: usize,
-    /// The number of the first sample, from 0.
+    /// The index of the first sample, from 0.
     pub first_sample: u64,
     /// The most ids of a sample.
     pub max_bytes: usize,
@@ -62,15 +63,15 @@ pub struct SamplingParams {
     pub format: Format,
     /// Whether the first pieces are the prompt.
     pub echo: bool,
-    /// What becomes of a text that is longer than the model's context.
+    /// The handling of text longer than the model's context.
     pub window: Window,
-    /// Ends all samples as soon as it is set.
+    /// Set to end all samples.
     pub interrupt: Option<Arc<AtomicBool>>,
-    /// Told how much of the prompt has been read.
+    /// Called with the number of prompt bytes read so far.
     pub on_prompt: Option<OnPrompt>,
 }
 
-/// Told how many bytes of a prompt have been read, while it is read.
+/// A callback that receives the number of prompt bytes read so far.
 #[derive(Clone)]
 pub struct OnPrompt(pub Arc<dyn Fn(usize) + Send + Sync>);
 
@@ -81,7 +82,7 @@ impl fmt::Debug for OnPrompt {
 }
 
 impl SamplingParams {
-    /// One sample of at most `max_bytes` bytes as valid UTF-8, drawn from the model's own distribution with seed 0.
+    /// One valid UTF-8 sample of at most `max_bytes` bytes, from the model's distribution, seed 0.
     pub fn new(max_bytes: usize) -> Self {
         Self {
             sampling: Sampling {
@@ -102,34 +103,34 @@ impl SamplingParams {
     }
 }
 
-/// Where completions begin.
+/// The starting point of completions.
 #[derive(Clone, Debug, Default)]
 pub struct Start {
-    /// Where the model is; `None` is before the first byte.
+    /// The model's position; `None` is before the first byte.
     pub cursor: Option<Cursor>,
-    /// The last ids that it has read there, as far as repetition and UTF-8 are to take them into account.
+    /// The last ids read at the cursor that repetition penalty and UTF-8 have to consider.
     pub known: Vec<u32>,
-    /// Ids to read before anything is generated.
+    /// Ids to read before generation.
     pub prompt: Vec<u32>,
 }
 
-/// What a sample goes on by.
+/// New output of a sample.
 #[derive(Clone, Debug, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct Piece {
-    /// Which sample, from 0.
+    /// The sample's index, from 0.
     pub sample: usize,
-    /// The ids that were generated; none for the prompt.
+    /// The generated ids; empty for the prompt.
     pub ids: Vec<u32>,
-    /// What there is to write. As [`Format::Utf8`] it is valid by itself: a character comes when its last byte has come, and
-    /// U+FFFD for what cannot be decoded. Ids above 255 are left out.
+    /// The output bytes. With [`Format::Utf8`] each piece is valid by itself: a character comes
+    /// with its last byte, and U+FFFD replaces undecodable bytes. Ids above 255 are omitted.
     pub bytes: Vec<u8>,
     /// Why the sample ended, with its last piece.
     pub end: Option<End>,
 }
 
 impl Piece {
-    /// What there is to write, as text.
+    /// The output bytes as text.
     pub fn text(&self) -> Cow<'_, str> {
         String::from_utf8_lossy(&self.bytes)
     }
@@ -138,7 +139,7 @@ impl Piece {
 /// Completes a prompt.
 ///
 /// # Errors
-/// Options out of their range, a stop text without bytes, a stop id that the model does not have.
+/// Options out of range, an empty stop text, a stop id outside the vocabulary.
 pub fn complete<'g>(
     generator: &'g Generator,
     prompt: &[u8],
@@ -152,17 +153,17 @@ pub fn complete<'g>(
     Completion::new(generator, start, params, stop)
 }
 
-/// Samples in the making, as an iterator over what they go on by. It ends after an error, and when all samples have ended.
+/// An iterator over the pieces of running samples; ends after an error or the last sample.
 pub struct Completion<'g> {
     generator: &'g Generator,
-    /// Behind the prompt, once that is read. For one sample, behind what is handed over but for `Single::since`.
+    /// The position after the prompt; for one sample, after its output, except for `Single::since`.
     cursor: Cursor,
     prompt: Vec<u32>,
     samples: Samples,
-    /// What makes bytes of each sample's ids; none once it has ended.
+    /// Converts each sample's ids to bytes; `None` once the sample has ended.
     writers: Vec<Option<ByteStream<Vec<u8>>>>,
     ready: VecDeque<Piece>,
-    /// Ids that every sample may still have.
+    /// The ids that every sample may still generate.
     remaining: usize,
     echo: bool,
     sliding: Option<Sliding>,
@@ -172,7 +173,7 @@ pub struct Completion<'g> {
 }
 
 enum Samples {
-    /// The prompt is not read yet.
+    /// The prompt has not been read.
     Begun(Vec<Draft>),
     One(Box<Single>),
     Several(SideBySide),
@@ -180,10 +181,10 @@ enum Samples {
 }
 
 impl<'g> Completion<'g> {
-    /// Samples that begin at `start`.
+    /// Creates samples that continue from `start`.
     ///
     /// # Errors
-    /// As [`complete`].
+    /// Those of [`complete`].
     pub fn new(generator: &'g Generator, start: Start, params: &SamplingParams, stop: &StopRules) -> Result<Self> {
         let vocabulary = generator.model().config().num_tokens;
         if let Some(id) = stop.ids.iter().find(|id| **id as usize >= vocabulary) {
@@ -241,7 +242,8 @@ impl<'g> Completion<'g> {
         })
     }
 
-    /// The place behind all that one sample has handed over, for the price of a step or more; behind the prompt for several.
+    /// Returns the position right after the delivered output of a single sample, which may take a
+    /// few steps; with several samples, the position after the prompt.
     ///
     /// # Errors
     /// The model cannot read the prompt, or a failing device.
@@ -253,12 +255,12 @@ impl<'g> Completion<'g> {
         }
     }
 
-    /// Whether the prompt has been read to its end.
+    /// Whether the whole prompt has been read.
     pub fn has_read_prompt(&self) -> bool {
         self.prompt_is_read
     }
 
-    /// Makes pieces ready, at least one unless all samples have ended.
+    /// Fills `ready` with at least one piece, unless all samples have ended.
     fn advance(&mut self) -> Result<()> {
         while self.ready.is_empty() {
             match &self.samples {
@@ -313,7 +315,7 @@ impl<'g> Completion<'g> {
         Ok(())
     }
 
-    /// Moves the cursor behind the prompt, or behind its end where a window slides; `Break` where it was interrupted.
+    /// Reads the prompt, or its end if a window slides; `Break` on an interrupt.
     fn read_watched(&mut self) -> Result<ControlFlow<()>> {
         let (interrupt, on_prompt) = (self.interrupt.as_ref(), self.on_prompt.as_ref());
         let mut watch = |read: usize| {
@@ -335,14 +337,14 @@ impl<'g> Completion<'g> {
         }
     }
 
-    /// One id of the only sample.
+    /// Generates one id of a single sample.
     fn advance_one(&mut self) -> Result<()> {
         let interrupt = self.interrupt.clone();
         let Samples::One(single) = &mut self.samples else {
             return Ok(());
         };
         if single.draft.end().is_some() {
-            // `into_cursor` may still ask for it, so it stays
+            // keep the sample: `into_cursor` may need it
             return Ok(());
         }
         single.read_last(self.generator, &mut self.cursor, self.sliding.as_mut())?;
@@ -357,7 +359,7 @@ impl<'g> Completion<'g> {
         self.hand_over(0, ids, end)
     }
 
-    /// A turn of all samples.
+    /// Generates one turn of all samples.
     fn advance_several(&mut self) -> Result<()> {
         let interrupted = is_set(self.interrupt.as_ref());
         let Samples::Several(all) = &mut self.samples else {
@@ -383,10 +385,10 @@ impl<'g> Completion<'g> {
         Ok(())
     }
 
-    /// Makes a piece of a sample's next ids, if there is anything new.
+    /// Queues a piece with a sample's next ids, if there is anything new.
     fn hand_over(&mut self, sample: usize, ids: Vec<u32>, end: Option<End>) -> Result<()> {
         let Some(writer) = &mut self.writers[sample] else {
-            return Ok(()); // it has ended before
+            return Ok(()); // already ended
         };
         writer.write_ids(&ids).map_err(in_memory)?;
         let mut bytes = writer.take();
@@ -406,7 +408,7 @@ impl<'g> Completion<'g> {
         Ok(())
     }
 
-    /// Whether all samples have ended and been handed over.
+    /// Whether all samples have ended and been delivered.
     fn is_done(&self) -> bool {
         self.writers.iter().all(Option::is_none)
     }
@@ -416,7 +418,7 @@ fn is_set(flag: Option<&Arc<AtomicBool>>) -> bool {
     flag.is_some_and(|flag| flag.load(Ordering::Relaxed))
 }
 
-/// A writer into memory does not fail.
+/// Writing to memory does not fail.
 fn in_memory(error: std::io::Error) -> Error {
     Error::input(error.to_string())
 }

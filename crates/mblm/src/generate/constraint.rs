@@ -1,7 +1,8 @@
-//! Constraints that depend on what has been generated: keeping a stream valid UTF-8.
+//! Constraints that depend on the output so far: valid UTF-8.
 //!
-//! A constraint says which ids may come next ([`Utf8Only::allowed_next`]) and is told which one did
-//! ([`Utf8Only::advance`]). Its set goes to [`Sampler::next_among`](super::Sampler::next_among).
+//! A constraint returns the allowed next ids ([`Utf8Only::allowed_next`]) and is advanced by the
+//! chosen id ([`Utf8Only::advance`]). Its set goes to
+//! [`Sampler::next_among`](super::Sampler::next_among).
 //!
 //! ```
 //! use mblm::generate::Utf8Only;
@@ -19,17 +20,17 @@ use crate::{Error, Result};
 
 /// Keeps a stream of bytes valid UTF-8: no overlong forms, no surrogates, nothing above U+10FFFF.
 ///
-/// Special ids (above 255) are no bytes and never in its sets. A caller that lets one end the stream adds it where
-/// [`is_complete`](Self::is_complete), so that no character is cut.
+/// Special ids (above 255) are not bytes and never in its sets. A caller that lets such an id end
+/// the stream adds it if [`is_complete`](Self::is_complete), so that no character is cut.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Utf8Only {
     state: Utf8State,
 }
 
 impl Utf8Only {
-    /// The constraint on what follows `prompt`: a character that the prompt begins is completed first.
+    /// Creates the constraint on the text after `prompt`, whose last character may be incomplete.
     ///
-    /// The prompt itself may be anything; what cannot be decoded in it is passed over.
+    /// The prompt may be any bytes; undecodable parts are skipped.
     pub fn after(prompt: &[u8]) -> Self {
         let state = prompt
             .iter()
@@ -48,11 +49,11 @@ impl Utf8Only {
         TokenSet::from_ranges(ranges.map(|range| (u32::from(*range.start()), u32::from(*range.end()))))
     }
 
-    /// The bytes that may come next when only `remaining` bytes are left, the next one included: no character begins
-    /// that could not be completed. Empty when nothing remains.
+    /// The bytes that may come next if `remaining` bytes are left, the next one included: no
+    /// character begins that would not fit. Empty if `remaining` is 0.
     pub fn allowed_within(&self, remaining: usize) -> TokenSet {
         let fits = |byte: &u32| {
-            // Ids of `allowed_next` are bytes, and have a next state.
+            // ids of `allowed_next` are bytes, and have a next state
             let next = u8::try_from(*byte).ok().and_then(|byte| self.state.next(byte));
             next.is_some_and(|next| next.missing() < remaining)
         };
@@ -64,14 +65,14 @@ impl Utf8Only {
         }
     }
 
-    /// The bytes of [`allowed_within`](Self::allowed_within) that are among `bytes`, where no others will ever be produced: no
-    /// character begins that could not be completed with them.
+    /// The bytes of [`allowed_within`](Self::allowed_within) that are in `bytes`, if no other bytes
+    /// are ever produced: no character begins that these bytes cannot complete.
     pub fn allowed_among(&self, bytes: &TokenSet, remaining: usize) -> TokenSet {
         let allowed = self.allowed_within(remaining).intersection(bytes);
         if TokenSet::bytes().intersection(bytes) == TokenSet::bytes() {
             return allowed;
         }
-        // A byte after the next one, if there has to be one, is any of 80–BF: if the next one can come, so can that.
+        // Bytes after the next one may be any of 80–BF: they are possible if the next one is.
         let goes_on = |byte: &u32| {
             let next = u8::try_from(*byte).ok().and_then(|byte| self.state.next(byte));
             next.is_some_and(|state| {
@@ -82,11 +83,11 @@ impl Utf8Only {
         allowed.ids_below(256).filter(goes_on).collect()
     }
 
-    /// Takes the byte that came.
+    /// Advances by a byte.
     ///
     /// # Errors
     ///
-    /// When it is not one of [`allowed_next`](Self::allowed_next); nothing changes then.
+    /// Fails, without a change, if the byte is not in [`allowed_next`](Self::allowed_next).
     pub fn advance(&mut self, byte: u8) -> Result<()> {
         self.state = self.state.next(byte).ok_or_else(|| {
             Error::input(format!(
@@ -110,7 +111,7 @@ mod tests {
     }
 
     proptest! {
-        /// Any choice among the allowed bytes gives valid text, of the length asked for.
+        /// Any choice among the allowed bytes gives valid text of the requested length.
         #[test]
         fn choices_within_a_length_are_valid_text(
             choices in prop::collection::vec(any::<prop::sample::Index>(), 0..30),
@@ -141,13 +142,13 @@ mod tests {
     }
 
     proptest! {
-        /// Where only some bytes can be produced, there is always one that may come next, and the text is valid.
+        /// If only some bytes can be produced, one is always allowed next, and the text is valid.
         #[test]
         fn some_bytes_are_enough(
             some in prop::collection::btree_set(any::<u8>(), 0..20),
             choices in prop::collection::vec(any::<prop::sample::Index>(), 0..30),
         ) {
-            // with one that is a character by itself, so that there is something to write at all
+            // with one single-byte character, so that some text is possible
             let some: TokenSet = some.into_iter().map(u32::from).chain([65]).collect();
             let mut constraint = Utf8Only::default();
             let mut bytes = Vec::new();

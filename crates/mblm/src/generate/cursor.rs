@@ -1,4 +1,4 @@
-//! Where one stream is: the state after what it has read, and the logits of the id that comes next.
+//! The position of one stream: the state after the ids read so far, and the logits of the next id.
 
 use std::ops::ControlFlow;
 use std::path::Path;
@@ -8,7 +8,7 @@ use candle_core::{DType, Tensor};
 use super::generator::{Generator, GeneratorState};
 use crate::{Error, Result};
 
-/// The place of one stream in its text.
+/// The position of one stream in its text.
 #[derive(Clone, Debug)]
 pub struct Cursor {
     state: GeneratorState,
@@ -17,7 +17,7 @@ pub struct Cursor {
 }
 
 impl Cursor {
-    /// Before the first byte.
+    /// The position before the first byte.
     ///
     /// # Errors
     /// A failing device.
@@ -28,10 +28,10 @@ impl Cursor {
         })
     }
 
-    /// The place that [`save`](Self::save) wrote to a file.
+    /// Reads a position that [`save`](Self::save) wrote.
     ///
     /// # Errors
-    /// As [`Generator::load_state`], and a state of several streams.
+    /// Those of [`Generator::load_state`], and a state of several streams.
     pub fn load(generator: &Generator, path: &Path) -> Result<Self> {
         let (state, logits) = generator.load_state(path)?;
         match state.streams() {
@@ -43,7 +43,7 @@ impl Cursor {
         }
     }
 
-    /// Writes the place to a file.
+    /// Writes the position to a file.
     ///
     /// # Errors
     /// The file cannot be written.
@@ -51,7 +51,7 @@ impl Cursor {
         generator.save_state(&self.state, &self.logits, path)
     }
 
-    /// How many ids have been read.
+    /// The number of ids read.
     pub fn position(&self) -> usize {
         self.state.position()
     }
@@ -66,10 +66,10 @@ impl Cursor {
         &self.logits
     }
 
-    /// Moves on behind `ids`, which may be none; stays on an error.
+    /// Reads `ids`, which may be empty; unchanged on an error.
     ///
     /// # Errors
-    /// As [`Generator::prefill`].
+    /// Those of [`Generator::prefill`].
     pub fn read(&mut self, generator: &Generator, ids: &[u32]) -> Result<()> {
         if !ids.is_empty() {
             self.logits = generator.prefill(&mut self.state, &[ids])?;
@@ -77,10 +77,11 @@ impl Cursor {
         Ok(())
     }
 
-    /// The same, watched as [`Generator::prefill_watched`] is; `Break` where the watch ended it, and the cursor has not moved.
+    /// [`read`](Self::read), watched as [`Generator::prefill_watched`] is; `Break` if it was
+    /// stopped.
     ///
     /// # Errors
-    /// As [`Generator::prefill`].
+    /// Those of [`Generator::prefill`].
     pub fn read_watched(
         &mut self,
         generator: &Generator,
@@ -99,10 +100,10 @@ impl Cursor {
         })
     }
 
-    /// Moves on behind one id.
+    /// Reads one id.
     ///
     /// # Errors
-    /// As [`Generator::step`].
+    /// Those of [`Generator::step`].
     pub fn step(&mut self, generator: &Generator, id: u32) -> Result<()> {
         self.logits = generator.step(&mut self.state, &[id])?;
         Ok(())
@@ -114,7 +115,7 @@ impl Cursor {
     }
 }
 
-/// One stream's logits (V) of those (b, V) of all.
+/// The logits (V) of one stream, from the logits (b, V) of all.
 pub(super) fn row(logits: &Tensor, stream: usize) -> Result<Vec<f32>> {
     Ok(logits.get(stream)?.to_dtype(DType::F32)?.to_vec1::<f32>()?)
 }

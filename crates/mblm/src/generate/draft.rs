@@ -1,7 +1,7 @@
-//! One sample in the making: from logits to the ids that are known to belong to it, until it has ended.
+//! One sample during generation: from logits to the ids that definitely belong to it.
 //!
-//! What a sample becomes depends on what it goes on from, the rules, the seed and the sample's number alone. A stop text is known
-//! only when it is complete, so what could become one is held back.
+//! A sample depends only on the text before it, the rules, the seed and its index. A stop text is
+//! recognized only once complete, so ids that may begin one are held back.
 
 use std::sync::Arc;
 
@@ -14,37 +14,37 @@ use crate::Result;
 /// Why a sample ended.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum End {
-    /// It has all its bytes.
+    /// The sample reached its length.
     Length,
-    /// By what the rules name.
+    /// A stop text or stop id came.
     Stop(StopReason),
-    /// It was interrupted.
+    /// The sample was interrupted.
     Interrupted,
 }
 
-/// What all samples of a completion have in common.
+/// The rules shared by all samples of a completion.
 #[derive(Clone, Debug)]
 pub(super) struct Rules {
-    /// Its set of allowed ids holds the stop ids.
+    /// The allowed ids include the stop ids.
     pub(super) sampling: Sampling,
-    /// Whether a sample is to be valid UTF-8 after what it goes on from.
+    /// Whether a sample is valid UTF-8 after the prompt.
     pub(super) utf8: bool,
     pub(super) stop: StopRules,
 }
 
-/// One sample in the making.
+/// One sample during generation.
 pub(super) struct Draft {
     rules: Arc<Rules>,
     sampler: Sampler,
     utf8: Option<Utf8Only>,
     scanner: StopScanner,
-    /// What the last id has made known to belong to the sample.
+    /// The ids released by the last call.
     released: Vec<u32>,
     end: Option<End>,
 }
 
 impl Draft {
-    /// The sample of this number, after `before`, as much of it as is known.
+    /// Creates the sample with index `number`, which continues the ids `before`.
     pub(super) fn new(rules: Arc<Rules>, seed: u64, number: u64, before: &[u32]) -> Result<Self> {
         let mut sampler = Sampler::new(rules.sampling.clone(), seed, number)?;
         sampler.observe(before);
@@ -63,23 +63,23 @@ impl Draft {
         })
     }
 
-    /// Why the sample ended; `None` while it goes on.
+    /// Why the sample ended; `None` while it continues.
     pub(super) fn end(&self) -> Option<End> {
         self.end
     }
 
-    /// What the last call has made known to belong to the sample.
+    /// The ids that the last call released to the output.
     pub(super) fn released(&self) -> &[u32] {
         &self.released
     }
 
-    /// Whether an id is held back, so that the model has read more than is known to belong to the sample.
+    /// Whether an id is held back, that is, the model has read past the released ids.
     pub(super) fn holds_back(&self) -> bool {
         self.scanner.held() > 0
     }
 
-    /// Chooses the next id from its logits (V); `remaining` bytes may still come, this one included. Afterwards
-    /// [`released`](Self::released) is what there is to write.
+    /// Chooses the next id from its logits (V); at most `remaining` ids may follow, this one
+    /// included. [`released`](Self::released) then holds the new output.
     pub(super) fn choose(&mut self, logits: &[f32], remaining: usize) -> Result<u32> {
         self.released.clear();
         let also = self.allowed(remaining);
@@ -109,12 +109,12 @@ impl Draft {
         Ok(id)
     }
 
-    /// The ids that may come next, of those that the sampler's options allow.
+    /// The ids allowed next, among the sampler's allowed ids.
     fn allowed(&self, remaining: usize) -> TokenSet {
         let Some(utf8) = &self.utf8 else {
             return TokenSet::all();
         };
-        // a stop id ends the text, so it may come between characters only
+        // a stop id ends the text, so it may come only between characters
         let stop: TokenSet = self.rules.stop.ids.iter().copied().collect();
         let bytes = self.rules.sampling.allowed.intersection(&stop.complement());
         let allowed = utf8.allowed_among(&bytes, remaining);
@@ -124,13 +124,13 @@ impl Draft {
         }
     }
 
-    /// Ends the sample for another reason than a stop: nothing is held back any more.
+    /// Ends the sample without a stop and releases the ids held back.
     fn finish(&mut self, end: End) {
         self.scanner.finish(&mut self.released);
         self.end = Some(end);
     }
 
-    /// Ends the sample, if it goes on, before it has all its bytes; what was held back is then released.
+    /// Ends the sample early, unless it has ended, and releases the ids held back.
     pub(super) fn end_early(&mut self, end: End) {
         self.released.clear();
         if self.end.is_none() {

@@ -1,15 +1,16 @@
-//! Decoding with state: each stage keeps its own state and moves on only when one of its patches is complete.
+//! Stateful decoding: each stage keeps a state and advances only when one of its patches completes.
 //!
-//! Bytes arrive one at a time ([`Generator::step`]) or many at once ([`Generator::prefill`]); both leave the same state.
-//! After a byte the local stage gives the logits of the next one. When the byte completes a patch of stage n, that patch
-//! becomes one position of stage n, whose output is the context of a new sequence of stage n + 1; the stages below begin
-//! their first sequence in it from constant start rows. Of the stages whose patches end with the same byte only the most
-//! global moves on: the last output of a finished sequence feeds nothing.
+//! Bytes arrive one at a time ([`Generator::step`]) or many at once ([`Generator::prefill`]); both
+//! leave the same state. After a byte the local stage returns the logits of the next one. When the
+//! byte completes a patch of stage n, the patch becomes one position of stage n, whose output is
+//! the context of a new sequence of stage n + 1; the stages below begin their first sequence in it
+//! from constant start rows. If one byte completes patches of several stages, only the most global
+//! of them advances: the last output of a finished sequence feeds nothing.
 //!
-//! So a prompt costs one pass of the first stage over its patches and the lower stages over its last patch only, and a
-//! byte costs the same after any number of bytes where the first stage's state does not grow.
+//! A prompt thus costs one pass of the first stage over its patches, and of the lower stages over
+//! its last patch. If the first stage's state does not grow, a byte costs the same at any position.
 //!
-//! Shapes: b streams at the same position; logits (b, V); contexts (b, P_n, D_n) of the open sequence of stage n.
+//! Shapes: b streams at one position; logits (b, V); contexts (b, P_n, D_n) of an open sequence.
 
 use std::sync::Arc;
 
@@ -20,29 +21,29 @@ use mblm_ops::{cross_entropy, widened};
 use crate::model::{Compute, Mblm, State};
 use crate::{Error, Result};
 
-/// A model ready to decode: its constant start rows are computed once, and its linear layers' weights held a second time in the
-/// form that few rows read fastest. Made for the parameters as they are: once they have changed, another is needed.
+/// A model prepared for decoding: constant start rows are computed once, and linear weights are
+/// also packed for products with few rows. If the parameters change, create a new generator.
 pub struct Generator {
     model: Arc<Mblm>,
-    /// The model's way, reading packed copies of its weights.
+    /// The model's numeric settings, with packed weights.
     compute: Compute,
     /// The output (1, 1, D) of the start row of each stage, and the state after it.
     starts: Vec<(Tensor, State)>,
-    /// The contexts (1, P_n, D_n) that the start row of stage n − 1 gives to the first sequence of stage n.
+    /// The contexts (1, P_n, D_n) of stage n's first sequence, from the start row of stage n − 1.
     start_contexts: Vec<Option<Tensor>>,
     first_logits: Tensor,
 }
 
-/// How far a piece of many patches goes.
+/// The stages that a piece of many patches goes through.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Through {
-    /// Through the first stage, and through the others with its last patch only.
+    /// The first stage, and the others for the last patch only.
     FirstStage,
-    /// Through all stages, for the loss of every byte.
+    /// All stages, for the loss of every byte.
     AllStages,
 }
 
-/// Where b streams are: the open sequence of every stage, and the bytes of the open patch of the first stage.
+/// The state of b streams: the open sequence of every stage, and the bytes of the open patch.
 #[derive(Clone, Debug)]
 pub struct GeneratorState {
     pub(super) position: usize,
@@ -55,9 +56,9 @@ pub struct GeneratorState {
 #[derive(Clone, Debug)]
 pub(super) struct OpenSequence {
     pub(super) state: State,
-    /// From the stage above, for all positions of the sequence.
+    /// The context from the stage above, for all positions of the sequence.
     pub(super) context: Option<Tensor>,
-    /// Positions that have been run.
+    /// The number of positions computed.
     pub(super) positions: usize,
 }
 
@@ -82,7 +83,7 @@ impl GeneratorState {
         self.streams
     }
 
-    /// The state of `streams` streams that all go on from where this one is: a prompt read once, many continuations.
+    /// Copies the state for `streams` streams: read a prompt once, continue it many times.
     ///
     /// # Errors
     /// This is the state of several streams.
@@ -141,12 +142,12 @@ impl Generator {
         &self.model
     }
 
-    /// Rows of each slot of the first stage's state that grows with the positions, after the start row.
+    /// The rows of each growing slot of the first stage's state, after the start row.
     pub(super) fn starts_growing(&self) -> impl Iterator<Item = usize> {
         self.starts.iter().take(1).flat_map(|(_, state)| state.growing_rows())
     }
 
-    /// How it computes.
+    /// The numeric settings.
     pub(super) fn compute(&self) -> &Compute {
         &self.compute
     }
@@ -183,14 +184,14 @@ impl Generator {
         on_workers(|| self.step_checked(state, ids))
     }
 
-    /// Consumes `ids` of one stream and returns the loss of each in nats, given all ids before it; `logits` (1, V) are those of
-    /// the first, and become those of the id after the last.
+    /// Consumes `ids` of one stream and returns the loss of each in nats, given all ids before it.
+    /// `logits` (1, V) predict the first id, and are replaced by the logits after the last.
     ///
     /// Whole patches of the first stage go through all stages at once, in pieces of bounded size.
     ///
     /// # Errors
-    /// A state of several streams, ids outside the vocabulary, or more than a fixed position table of the first stage allows;
-    /// the state may then have consumed some of the ids.
+    /// A state of several streams, ids outside the vocabulary, or more than a fixed position table
+    /// of the first stage allows; some of the ids may have been consumed then.
     pub fn losses(&self, state: &mut GeneratorState, logits: &mut Tensor, ids: &[u32]) -> Result<Vec<f32>> {
         if state.streams != 1 {
             return Err(Error::input(format!(
@@ -221,7 +222,7 @@ impl Generator {
         Ok(losses)
     }
 
-    /// [`losses`](Self::losses) of whole patches of the first stage, none of which is open.
+    /// [`losses`](Self::losses) of whole patches of the first stage; no patch may be open.
     fn piece_losses(&self, state: &mut GeneratorState, logits: &mut Tensor, ids: &[u32]) -> Result<Vec<f32>> {
         let patches = ids.len() / self.model.stage_bytes(0);
         let y = self.run(state, 0, ids.to_vec(), patches)?; // (1, t, D)
@@ -268,7 +269,7 @@ impl Generator {
         self.run_open(&mut state.sequences[stage], stage, ids, streams, patches)
     }
 
-    /// The same for an open sequence by itself.
+    /// [`run`](Self::run) for an open sequence outside a state.
     pub(super) fn run_open(
         &self,
         open: &mut OpenSequence,
@@ -289,8 +290,8 @@ impl Generator {
             .run_stage(stage, &ids, start, context.as_ref(), &mut open.state, &self.compute)
     }
 
-    /// Begins a sequence of `stage` whose contexts come from `output` (b, 1, D) of the stage above, and below it the first
-    /// sequence of every stage.
+    /// Begins a sequence of `stage` with contexts from `output` (b, 1, D) of the stage above, and
+    /// the first sequence of every stage below.
     pub(super) fn open(&self, state: &mut GeneratorState, stage: usize, output: &Tensor) -> Result<()> {
         for below in stage..self.starts.len() {
             let context = if below == stage {
@@ -303,7 +304,7 @@ impl Generator {
         Ok(())
     }
 
-    /// Consumes ids without asking for logits: of a patch that they complete only the stage that it belongs to is run.
+    /// Consumes ids without computing logits: a completed patch runs through its own stage only.
     pub(super) fn advance(&self, state: &mut GeneratorState, ids: &[&[u32]]) -> Result<()> {
         let count = ids.first().map_or(0, |ids| ids.len());
         let stages = self.starts.len();
@@ -361,13 +362,13 @@ impl Generator {
         Ok(logits)
     }
 
-    /// The stage that moves on because of the last id: the most global one for which it completes a patch.
+    /// The stage that the last id advances: the most global stage with a completed patch.
     pub(super) fn completed_stage(&self, state: &GeneratorState) -> Option<usize> {
         let (local, open) = (self.starts.len() - 1, state.open_patch());
         (0..local).find(|stage| open.is_multiple_of(self.model.stage_bytes(*stage)))
     }
 
-    /// Forgets the ids of the first stage's patch once it is complete.
+    /// Drops the ids of the first stage's patch once it is complete.
     pub(super) fn close_patch(&self, state: &mut GeneratorState) {
         if state.open_patch() == self.model.stage_bytes(0) {
             state.patch.iter_mut().for_each(Vec::clear);
@@ -375,7 +376,7 @@ impl Generator {
     }
 }
 
-/// The loss of each id by the logits (ids, V) that predict it.
+/// The loss of each id, from the logits (ids, V) that predict it.
 fn losses_of(logits: &Tensor, ids: &[u32]) -> Result<Vec<f32>> {
     if ids.is_empty() {
         return Ok(Vec::new());

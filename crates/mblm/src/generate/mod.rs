@@ -1,18 +1,18 @@
-//! Generating bytes: decoding with state, and ids from logits, one at a time.
+//! Byte generation: stateful decoding, and sampling of ids from logits.
 //!
 //! | file | holds |
 //! |---|---|
-//! | [`mod@complete`] | completions of a prompt, piece by piece as they come |
-//! | [`generator`] | the model with state: prefill, then a byte at a time |
-//! | `prefill` | reading a prompt in pieces, watched: [`Generator::prefill_watched`] |
-//! | `window` | texts that are longer than the context: [`Window`] |
+//! | [`mod@complete`] | completions of a prompt, delivered piece by piece |
+//! | [`generator`] | the model with state: prefill, then byte by byte |
+//! | `prefill` | reading a prompt in pieces, with a watch: [`Generator::prefill_watched`] |
+//! | `window` | texts longer than the context: [`Window`] |
 //! | `shards` | many streams from one state, side by side: [`GeneratorState::fork_shards`], [`ShardThreads`] |
 //! | `saved` | the state in a file: [`Generator::save_state`], [`Generator::load_state`] |
-//! | `streams` | streams that do not go in step: [`Generator::prefill_each`], [`Generator::step_each`] |
+//! | `streams` | streams at different positions: [`Generator::prefill_each`], [`Generator::step_each`] |
 //! | [`sample`] | logits → the next id: filters and draw, seeded per stream |
-//! | [`token_set`] | sets of ids, such as those that may be produced |
-//! | [`constraint`] | what may come next for the stream to stay valid UTF-8 |
-//! | [`stop`] | where a stream ends: stop strings and stop ids |
+//! | [`token_set`] | sets of ids, such as the allowed ids |
+//! | [`constraint`] | the next ids that keep a stream valid UTF-8 |
+//! | [`stop`] | the end of a stream: stop strings and stop ids |
 
 pub mod complete;
 pub mod constraint;

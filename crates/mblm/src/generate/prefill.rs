@@ -1,8 +1,8 @@
 //! Reading a prompt: many ids at once, in pieces of whole patches.
 //!
-//! A piece bounds the memory that reading takes, and on the CPU also the time until somebody who watches can end it. Its length is a
-//! function of the model and of the position alone, so that the same prompt gives the same bits: as many patches as take about
-//! [`PIECE_FLOPS`] operations, n patches at position t of a stage with W weights taking
+//! A piece bounds the memory of reading and, on the CPU, the delay of an interrupt. Its length
+//! depends on model and position alone, so the same prompt gives the same bits. A piece takes about
+//! [`PIECE_FLOPS`] operations; n patches at position t of a stage with W weights take
 //!
 //! ```text
 //! n · (2·W + Σ 4·t·D over the layers whose state grows with t)
@@ -20,27 +20,27 @@ use crate::{Error, Result};
 /// The most patches of the first stage in a piece.
 const MAX_PATCHES: usize = 1024;
 
-/// The fewest, as long as there are so many: fewer rows read the weights for too little.
+/// The fewest, if there are that many: with fewer rows, reading the weights dominates.
 const MIN_PATCHES: usize = 16;
 
 /// Operations of a piece on the CPU: some tenths of a second on a few cores.
 const PIECE_FLOPS: f64 = 20e9;
 
 impl Generator {
-    /// Consumes the same number of ids of every stream and returns the logits (b, V) of the next one.
+    /// Consumes equally many ids of every stream and returns the logits (b, V) of the next one.
     ///
-    /// Fails for streams of unequal length, without any id, outside the vocabulary, or longer than a fixed position table of
-    /// the first stage allows; the state is then as it was before.
+    /// Fails for streams of unequal length, no ids, ids outside the vocabulary, or more than a
+    /// fixed position table of the first stage allows; the state is unchanged then.
     pub fn prefill(&self, state: &mut GeneratorState, ids: &[&[u32]]) -> Result<Tensor> {
         let logits = self.prefill_watched(state, ids, &mut |_| ControlFlow::Continue(()))?;
         logits.ok_or_else(|| Error::input("prefill: ended before its end, though nobody asked for that"))
     }
 
-    /// The same, watched: `watch` is told again and again how many ids of each stream have been read, and says whether to go on.
-    /// `None` where it says no; the state is then as it was before.
+    /// [`prefill`](Self::prefill) with a watch, which gets the number of ids read per stream and
+    /// decides whether to continue. Returns `None` if it stops; the state is unchanged then.
     ///
     /// # Errors
-    /// As [`prefill`](Self::prefill).
+    /// Those of [`prefill`](Self::prefill).
     pub fn prefill_watched(
         &self,
         state: &mut GeneratorState,
@@ -68,7 +68,7 @@ impl Generator {
         let len = ids.first().map_or(0, |ids| ids.len());
         let mut next = state.clone();
         let mut from = 0;
-        // the last id goes through `step`, which gives the logits
+        // the last id goes through `step`, which returns the logits
         while from < len - 1 {
             let piece = self.patches_at_once(&next, Through::FirstStage) * self.model().stage_bytes(0);
             let to = (from + piece).min(len - 1);
@@ -88,8 +88,8 @@ impl Generator {
         Ok(Some(logits))
     }
 
-    /// About how many floating-point operations it takes to read the ids `from` to `to` of one stream, without the stages below the
-    /// first, which see only the last patch. Grows with the square of the length where a state grows with the positions.
+    /// The approximate floating-point operations to read ids `from` to `to` of one stream, without
+    /// the lower stages, which read only the last patch. Quadratic in the length if a state grows.
     pub fn prefill_flops(&self, from: usize, to: usize) -> f64 {
         let (weights, dim, patch) = self.first_stage();
         let (from, to) = (from as f64 / patch as f64, to as f64 / patch as f64);
@@ -97,12 +97,12 @@ impl Generator {
         2.0 * weights * (to - from) + growing * dim * (to * to - from * from)
     }
 
-    /// Whether a byte takes the longer to read the more have been read before it.
+    /// Whether the cost of a byte grows with the number of bytes read before it.
     pub fn prefill_is_quadratic(&self) -> bool {
         self.starts_growing().next().is_some()
     }
 
-    /// Weights of the first stage, its width, and bytes of its patches.
+    /// Weights and width of the first stage, and bytes of its patches.
     fn first_stage(&self) -> (f64, f64, usize) {
         let config = self.model().config();
         let weights = config
@@ -114,7 +114,7 @@ impl Generator {
         (weights, dim, self.model().stage_bytes(0))
     }
 
-    /// Patches of the first stage that go through the model at once from this state on.
+    /// The first-stage patches that go through the model at once from this state.
     pub(super) fn patches_at_once(&self, state: &GeneratorState, through: Through) -> usize {
         let model = self.model();
         if !model.device().is_cpu() {

@@ -1,22 +1,23 @@
-//! From the logits of one position to the next id.
+//! The next id, from the logits of one position.
 //!
 //! With logits ℓ_i of V ids, in this order:
 //!
-//! 1. **Forbidden ids** and ids of logit −∞ are left out.
-//! 2. **Repetition penalty** θ (CTRL, arXiv 1909.05858): for ids among the last ids,
-//!    ℓ_i ← ℓ_i / θ if ℓ_i > 0, else ℓ_i · θ.
-//! 3. **Greedy**, if asked: the largest ℓ_i, the lowest id among equals. Nothing below happens then.
-//! 4. **Temperature** T: ℓ_i ← (ℓ_i − max ℓ) / T; weights w_i = exp ℓ_i; probabilities p_i = w_i / Σ w over the ids
-//!    that are left.
-//! 5. **Top-k**: the k best ids are left; of equal ones the lowest. The Python package's `filter_thres` t is
-//!    k = max(⌊(1 − t)·V⌋, 1).
-//! 6. **Top-p** (nucleus, arXiv 1904.09751): the fewest best ids whose probabilities add up to p or more.
+//! 1. **Forbidden ids** and ids of logit −∞ are removed.
+//! 2. **Repetition penalty** θ (CTRL, arXiv 1909.05858): for ids among the last ids, ℓ_i ← ℓ_i / θ
+//!    if ℓ_i > 0, else ℓ_i · θ.
+//! 3. **Greedy**, if set: the largest ℓ_i, the lowest id among equals, ends the procedure.
+//! 4. **Temperature** T: ℓ_i ← (ℓ_i − max ℓ) / T; weights w_i = exp ℓ_i; probabilities p_i = w_i /
+//!    Σ w over the remaining ids.
+//! 5. **Top-k**: the k best ids remain; of equal ones the lowest. The Python package's
+//!    `filter_thres` t is k = max(⌊(1 − t)·V⌋, 1).
+//! 6. **Top-p** (nucleus, arXiv 1904.09751): the fewest best ids with a total probability ≥ p.
 //! 7. **Min-p** (arXiv 2407.01082): ids with p_i ≥ min-p · max p.
-//! 8. **Draw** by inverse CDF: the first id, ascending, at which the running sum of w exceeds u · Σ w,
-//!    u uniform in [0, 1).
+//! 8. **Draw** by inverse CDF: the first id, ascending, whose running sum of w exceeds u · Σ w, u
+//!    uniform in [0, 1).
 //!
-//! The package divides by the temperature after its filter and draws with Gumbel noise: the same distribution. All
-//! arithmetic is in `f64` and exp is libm's, so that equal logits give equal draws on every machine.
+//! The package divides by the temperature after its filter and draws with Gumbel noise: the same
+//! distribution. Equal logits give equal draws on every machine: arithmetic is `f64`, exp is
+//! libm's.
 //!
 //! ```
 //! use mblm::generate::{Sampler, Sampling};
@@ -39,7 +40,7 @@ use crate::{Error, Result};
 /// The longest [`Sampling::repetition_window`].
 pub const MAX_REPETITION_WINDOW: usize = 65_536;
 
-/// How the next id is chosen: see the [module](self) for the formulas. The default draws from the model's own
+/// How to choose the next id; formulas in the [module](self). The default is the model's
 /// distribution.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(default, deny_unknown_fields)]
@@ -48,17 +49,17 @@ pub struct Sampling {
     pub temperature: f64,
     /// k ≥ 1; 1 is greedy.
     pub top_k: Option<usize>,
-    /// 0 < p ≤ 1; 1 leaves all ids.
+    /// 0 < p ≤ 1; 1 keeps all ids.
     pub top_p: Option<f64>,
-    /// 0 ≤ min-p ≤ 1; 0 leaves all ids.
+    /// 0 ≤ min-p ≤ 1; 0 keeps all ids.
     pub min_p: Option<f64>,
-    /// The package's form of top-k: the share of ids left out, 0 to 1; 1 is greedy. Not together with `top_k`.
+    /// The package's top-k: the share of ids removed, 0 to 1; 1 is greedy. Excludes `top_k`.
     pub filter_thres: Option<f64>,
-    /// θ, 0.01 to 100; 1 changes nothing, more makes repetitions rarer.
+    /// θ, 0.01 to 100; 1 changes nothing, larger values make repetitions rarer.
     pub repetition_penalty: Option<f64>,
     /// How many of the last ids count as repeated, 1 to [`MAX_REPETITION_WINDOW`].
     pub repetition_window: usize,
-    /// The ids that may be produced.
+    /// The allowed ids.
     pub allowed: TokenSet,
 }
 
@@ -78,7 +79,7 @@ impl Default for Sampling {
 }
 
 impl Sampling {
-    /// The best id every time.
+    /// Always the best id.
     pub fn greedy() -> Self {
         Self {
             temperature: 0.0,
@@ -86,7 +87,7 @@ impl Sampling {
         }
     }
 
-    /// Whether the best id is taken and nothing is drawn.
+    /// Whether the best id is always chosen, without a draw.
     pub fn is_greedy(&self) -> bool {
         self.temperature == 0.0 || self.top_k == Some(1) || self.filter_thres == Some(1.0)
     }
@@ -95,7 +96,7 @@ impl Sampling {
     ///
     /// # Errors
     ///
-    /// Names the first option that is out of its range, the value, the range and what to try.
+    /// Names the first option out of range, its value, the range and a suggestion.
     pub fn validate(&self) -> Result<()> {
         let range = |name: &str, value: Option<f64>, fits: fn(f64) -> bool, expected: &str| match value {
             Some(value) if !fits(value) => Err(Error::input(format!("{name} is {value}: expected {expected}"))),
@@ -157,10 +158,10 @@ impl Sampling {
         Ok(())
     }
 
-    /// How many ids top-k leaves, at least one.
+    /// The number of ids that top-k keeps, at least one.
     fn kept(&self, vocabulary: usize) -> usize {
         match (self.top_k, self.filter_thres) {
-            // Towards zero, as the package's `int`.
+            // toward zero, as the package's `int`
             (None, Some(thres)) => (((1.0 - thres) * vocabulary as f64) as usize).max(1),
             (top_k, _) => top_k.unwrap_or(vocabulary),
         }
@@ -169,15 +170,15 @@ impl Sampling {
 
 /// Chooses the ids of one stream.
 ///
-/// Each stream has its own random numbers, fixed by the seed and the stream's number: what it draws does not depend on
-/// how many other streams there are, nor on what they do. One random number is taken for each id drawn, none when
-/// greedy. A sampler can be saved and goes on where it was; reading one checks its options.
+/// Each stream has its own random numbers, fixed by the seed and the stream's number, so its draws
+/// do not depend on other streams. Each drawn id takes one random number; greedy choices take none.
+/// A sampler can be saved and continues where it was; loading checks its options.
 #[derive(Clone, Debug, Serialize, Deserialize)]
 pub struct Sampler {
     #[serde(deserialize_with = "checked")]
     sampling: Sampling,
     rng: Pcg64Dxsm,
-    /// The last ids, at most the window's length; kept only for a repetition penalty.
+    /// The last ids, at most the window's length; only kept with a repetition penalty.
     recent: VecDeque<u32>,
 }
 
@@ -187,7 +188,7 @@ fn checked<'de, D: Deserializer<'de>>(from: D) -> Result<Sampling, D::Error> {
     Ok(sampling)
 }
 
-/// An id that may be produced.
+/// An allowed id.
 #[derive(Clone, Copy, Debug)]
 struct Candidate {
     id: u32,
@@ -197,7 +198,7 @@ struct Candidate {
 }
 
 impl Sampler {
-    /// A sampler for the stream of this number.
+    /// Creates a sampler for stream number `stream`.
     ///
     /// # Errors
     ///
@@ -216,7 +217,7 @@ impl Sampler {
         &self.sampling
     }
 
-    /// Tells the repetition penalty of ids that this sampler did not choose: a prompt, or forced ids.
+    /// Adds ids that this sampler did not choose (a prompt, forced ids) to the repetition window.
     pub fn observe(&mut self, ids: &[u32]) {
         if self.sampling.repetition_penalty.is_some() {
             let window = self.sampling.repetition_window;
@@ -225,17 +226,17 @@ impl Sampler {
         }
     }
 
-    /// The next id, from the logits of all ids: `(V)`.
+    /// Chooses the next id from the logits (V) of all ids.
     ///
     /// # Errors
     ///
-    /// When a logit is NaN or +∞ ([`Error::NoNumbers`]), or no id can be produced: all are forbidden or have logit −∞. The sampler is
-    /// unchanged then.
+    /// A logit is NaN or +∞ ([`Error::NoNumbers`]), or no id is possible: all are forbidden or have
+    /// logit −∞. The sampler is unchanged then.
     pub fn next(&mut self, logits: &[f32]) -> Result<u32> {
         self.next_among(logits, &TokenSet::all())
     }
 
-    /// The next id among those that both the options and `also` allow, where `also` is for this step only.
+    /// Chooses the next id among those allowed by the options and, for this step only, by `also`.
     ///
     /// # Errors
     ///
@@ -273,11 +274,10 @@ impl Sampler {
         }
     }
 
-    /// Steps 4 to 7: sets the weights and leaves the candidates that may be drawn, ascending by id; at least the best
-    /// one.
+    /// Steps 4 to 7: sets the weights and removes candidates, ascending by id; at least one stays.
     fn filter(&self, candidates: &mut Vec<Candidate>, vocabulary: usize) {
         let Sampling { temperature, min_p, .. } = self.sampling;
-        // Rounding might lose unlikely ids at 1, which leaves all.
+        // at 1, which keeps all, rounding might lose unlikely ids
         let top_p = self.sampling.top_p.filter(|&top_p| top_p < 1.0);
         let largest = best(candidates).logit;
         for candidate in candidates.iter_mut() {
@@ -287,14 +287,13 @@ impl Sampler {
         if kept >= candidates.len() && top_p.is_none() && min_p.is_none() {
             return;
         }
-        // The logits are finite, so that they compare; the sort is stable, so that of equal ones the lowest id is
-        // first.
+        // logits are finite, hence comparable; a stable sort puts the lowest of equal ids first
         candidates.sort_by(|a, b| b.logit.partial_cmp(&a.logit).unwrap_or(Ordering::Equal));
         candidates.truncate(kept);
         if let Some(top_p) = top_p {
             let enough = top_p * total(candidates);
             let mut sum = 0.0;
-            // Those before which the sum was not enough; always the first, as `enough` is positive.
+            // keeps a candidate if the sum before it is too small; always the first: `enough` > 0
             candidates.retain(|candidate| {
                 let needed = sum < enough;
                 sum += candidate.weight;
@@ -302,14 +301,14 @@ impl Sampler {
             });
         }
         if let Some(min_p) = min_p {
-            // The best candidate has weight 1.
+            // the best candidate has weight 1
             candidates.retain(|candidate| candidate.weight >= min_p);
         }
         candidates.sort_by_key(|candidate| candidate.id);
     }
 }
 
-/// Step 1: the ids that may be produced, at least one, ascending, with their logits.
+/// Step 1: the allowed ids, ascending, with their logits; at least one.
 fn candidates(logits: &[f32], allowed: &TokenSet) -> Result<Vec<Candidate>> {
     if let Some(id) = logits
         .iter()
@@ -320,7 +319,7 @@ fn candidates(logits: &[f32], allowed: &TokenSet) -> Result<Vec<Candidate>> {
             value: logits[id].into(),
         });
     }
-    // Ids are `u32`: a longer vocabulary has no more of them.
+    // ids are `u32`, so a longer vocabulary has no more of them
     let vocabulary = u32::try_from(logits.len()).unwrap_or(u32::MAX);
     let candidates: Vec<Candidate> = allowed
         .ids_below(vocabulary)
@@ -338,13 +337,13 @@ fn candidates(logits: &[f32], allowed: &TokenSet) -> Result<Vec<Candidate>> {
     Ok(candidates)
 }
 
-/// Step 3: the candidate of the largest logit, the lowest id among equals. `candidates` are ascending and not empty.
+/// Step 3: the largest logit, the lowest id among equals. `candidates` ascend and are not empty.
 fn best(candidates: &[Candidate]) -> Candidate {
     let better = |best: Candidate, other: &Candidate| if other.logit > best.logit { *other } else { best };
     candidates.iter().fold(candidates[0], better)
 }
 
-/// Step 8. `candidates` are not empty, and the best of all is among them with its weight 1; `uniform` is in [0, 1).
+/// Step 8. `candidates` include the best id with its weight 1; `uniform` is in [0, 1).
 fn draw(candidates: &[Candidate], uniform: f64) -> u32 {
     let target = uniform * total(candidates);
     let mut sum = 0.0;
@@ -352,11 +351,11 @@ fn draw(candidates: &[Candidate], uniform: f64) -> u32 {
         sum += candidate.weight;
         sum > target
     };
-    // The last sum is the total, which exceeds the target.
+    // the last sum is the total, which exceeds the target
     candidates.iter().find(exceeds).unwrap_or(&candidates[0]).id
 }
 
-/// Σ w, added in the order of the candidates.
+/// Σ w, summed in the order of the candidates.
 fn total(candidates: &[Candidate]) -> f64 {
     candidates.iter().map(|candidate| candidate.weight).sum()
 }
@@ -366,7 +365,7 @@ fn uniform(rng: &mut Pcg64Dxsm) -> f64 {
     (rng.next_u64() >> 11) as f64 / (1u64 << 53) as f64
 }
 
-/// 128 well-mixed bits of a number; different ones for different numbers.
+/// 128 well-mixed bits of a number, distinct for distinct numbers.
 fn spread(number: u64) -> u128 {
     u128::from(mix(!number)) << 64 | u128::from(mix(number))
 }

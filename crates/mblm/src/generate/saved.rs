@@ -1,8 +1,9 @@
-//! The state of streams in a file: a prompt read once, gone on with another day.
+//! The state of streams in a file: read a prompt once, continue it later.
 //!
-//! A safetensors file: the tensors `{stage}.context`, `{stage}.state.{slot}` (those that there are) and `logits` (b or 1, V) of the
-//! next byte; in the header's metadata, under `generator_state`, a JSON document with the position, the bytes of the open patch,
-//! and what tells the model from another. How many positions each stage has run follows from the position.
+//! A safetensors file: the tensors `{stage}.context`, `{stage}.state.{slot}` (if present) and
+//! `logits` (b or 1, V) of the next byte. The header's metadata has, under `generator_state`, a
+//! JSON document with the position, the bytes of the open patch, and a fingerprint of the model.
+//! The position determines how many positions each stage has run.
 
 use std::path::Path;
 
@@ -20,7 +21,7 @@ const FORMAT: u64 = 1;
 
 const METADATA: &str = "generator_state";
 
-/// Elements at either end of a parameter that tell a model from another.
+/// Elements at either end of a parameter that enter the fingerprint.
 const TELLING: usize = 16;
 
 #[derive(Serialize, Deserialize)]
@@ -28,9 +29,9 @@ struct Document {
     format: u64,
     model: String,
     position: usize,
-    /// The bytes of the open patch, of each stream.
+    /// The bytes of each stream's open patch.
     patch: Vec<Vec<u32>>,
-    /// Slots of each stage's state.
+    /// The number of slots of each stage's state.
     slots: Vec<usize>,
 }
 
@@ -63,17 +64,18 @@ impl Generator {
         save_tensors(path, &tensors, &[(METADATA, &document)])
     }
 
-    /// Reads a state that [`save_state`](Self::save_state) wrote, and the logits (b, V) of the next id.
+    /// Reads a state written by [`save_state`](Self::save_state), with the logits (b, V) of the
+    /// next id.
     ///
     /// # Errors
-    /// A file that cannot be read, is no state, or is that of another model.
+    /// The file cannot be read, is not a state, or belongs to another model.
     pub fn load_state(&self, path: &Path) -> Result<(GeneratorState, Tensor)> {
         let file = Weights::open_as_stored(path)?;
         let document = document(&file)?;
         self.check_document(&document)
             .map_err(|message| Error::file(path, message))?;
         let (dtype, device) = (self.model().dtype(), self.model().device());
-        // in the type that the model has there now: the file may be from another device
+        // converted to the model's current type: the file may be from another device
         let load = |name: String, now: Option<&Tensor>| -> Result<Option<Tensor>> {
             let (shape, dtype) = (
                 file.shape(&name).map(<[usize]>::to_vec),
@@ -123,7 +125,7 @@ impl Generator {
             .patch
             .iter()
             .all(|patch| patch.len() == open && patch.iter().all(known));
-        // a state's slots are few: the number is not to be believed
+        // a state has few slots: a huge number is corrupt
         if !whole
             || document.patch.is_empty()
             || document.slots.len() != stages
@@ -149,7 +151,7 @@ fn document(file: &Weights) -> Result<Document> {
     Ok(document)
 }
 
-/// Tells a model from another: a checksum of its configuration and of the ends of its parameters.
+/// A checksum of a model's configuration and of the ends of its parameters.
 fn fingerprint(model: &Mblm) -> Result<String> {
     let mut hash = Sha256::new();
     let config = serde_json::to_string(model.config()).map_err(|error| Error::config(error.to_string()))?;

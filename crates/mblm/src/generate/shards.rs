@@ -1,8 +1,9 @@
-//! Many streams that go on from one state, in shards that are stepped side by side.
+//! Many streams that continue one state, in shards that run side by side.
 //!
-//! A step of a few streams is many short loops, and threads that share each of them wait for each other after each. Shards share
-//! nothing: a thread takes a shard through the whole step. A shard of [`LANE`] streams is wide enough for products of full speed.
-//! What a stream gives does not depend on its shard. A GPU takes all streams at once: there they are one shard.
+//! A step of a few streams is many short loops, and threads that share each loop wait for each
+//! other after each. Shards share nothing: a thread takes a shard through the whole step. [`LANE`]
+//! streams are enough for products at full speed. A stream's output does not depend on its shard. A
+//! GPU runs all streams at once, as one shard.
 
 use mblm_ops::cpu::{on_workers, par_map, threads};
 use rayon::{ThreadPool, ThreadPoolBuilder};
@@ -10,12 +11,12 @@ use rayon::{ThreadPool, ThreadPoolBuilder};
 use super::generator::{GeneratorState, OpenSequence};
 use crate::{Error, Result};
 
-/// Fewest streams that make a shard.
+/// The fewest streams of a shard.
 const LANE: usize = 4;
 
 impl GeneratorState {
-    /// [`fork`](Self::fork) into shards for [`ShardThreads`]: at most one a thread, none of fewer than four streams unless there
-    /// is only one; one on a GPU.
+    /// [`fork`](Self::fork) into shards for [`ShardThreads`]: at most one per thread, each of at
+    /// least four streams if there are several; one on a GPU.
     ///
     /// # Errors
     /// This is the state of several streams.
@@ -36,9 +37,10 @@ impl GeneratorState {
     }
 }
 
-/// Threads for shards, kept from turn to turn.
+/// The threads of shards, reused from turn to turn.
 ///
-/// Where there are as many shards as threads or more, each shard has a pool of one thread: loops within its steps stay there, and are not
+/// With at least as many shards as threads, each shard has a pool of one thread, so that its loops
+/// are not split among threads that run other shards.
 /// cut for threads that have shards of their own.
 ///
 /// ```no_run
@@ -52,15 +54,15 @@ impl GeneratorState {
 /// ```
 #[derive(Debug)]
 pub struct ShardThreads {
-    /// One for each shard, or none.
+    /// One pool per shard, or none.
     pools: Vec<ThreadPool>,
 }
 
 impl ShardThreads {
-    /// For so many shards.
+    /// Creates threads for `shards` shards.
     ///
     /// # Errors
-    /// The system starts no more threads.
+    /// The system cannot start more threads.
     pub fn new(shards: usize) -> Result<Self> {
         let pools = match shards > 1 && shards >= threads() {
             true => shards,
@@ -75,18 +77,18 @@ impl ShardThreads {
         Ok(Self { pools })
     }
 
-    /// Calls `work` for every shard, each on a thread of its own as far as there are threads: its results in order.
+    /// Calls `work` for every shard, on separate threads if possible; results are in order.
     pub fn side_by_side<L: Send, R: Send>(&self, shards: &mut [L], work: impl Fn(&mut L) -> R + Send + Sync) -> Vec<R> {
         if self.pools.len() < shards.len() {
             return on_workers(|| par_map(shards.iter_mut().collect(), true, |_, shard| work(shard)));
         }
         let mut results: Vec<Option<R>> = shards.iter().map(|_| None).collect();
         spread(&self.pools, shards, &mut results, &work);
-        results.into_iter().flatten().collect() // none is missing: `spread` has filled one for each shard
+        results.into_iter().flatten().collect() // `spread` has filled one result per shard
     }
 }
 
-/// Works on the first shard in the first pool, meanwhile on the others in theirs, and waits for all.
+/// Runs each shard in its own pool, all at once, and waits for all.
 fn spread<L: Send, R: Send>(
     pools: &[ThreadPool],
     shards: &mut [L],

@@ -1,7 +1,7 @@
-//! Samples that are generated together: streams in shards, which go on by turns.
+//! Samples that are generated together: streams in shards, which run in turns.
 //!
-//! Streams of a shard step together; one that has ended goes along with id 0 until all have. After a turn the shards meet: what
-//! was written is handed over, and an interrupt is heard. Turns are as long as they can be without being slow to hear one.
+//! Streams of a shard step together; an ended stream reads id 0 until all have ended. After each
+//! turn, output is delivered and interrupts are checked, which limits the length of turns.
 
 use std::time::{Duration, Instant};
 
@@ -13,20 +13,20 @@ use super::generator::{Generator, GeneratorState};
 use super::shards::ShardThreads;
 use crate::Result;
 
-/// Ids that shards go on by, at first, before they meet and hear whether there are more.
+/// Ids per stream in the first turn.
 const TURN: usize = 16;
-/// How long a turn may take, so that an interrupt is heard at once; the shards' waiting for one another is little beside it.
+/// The longest turn: short for an interrupt, long compared with the shards' wait for each other.
 const TURN_TIME: Duration = Duration::from_millis(50);
 
 /// All samples of a completion.
 pub(super) struct SideBySide {
     shards: Vec<Shard>,
     threads: ShardThreads,
-    /// Ids of the next turn.
+    /// Ids per stream in the next turn.
     turn: usize,
 }
 
-/// Streams that one thread takes through their steps.
+/// Streams that one thread runs.
 struct Shard {
     state: GeneratorState,
     /// (b, V).
@@ -34,14 +34,14 @@ struct Shard {
     streams: Vec<Stream>,
 }
 
-/// A sample, and what it has written since it was last asked.
+/// A sample, and its output since the last delivery.
 pub(super) struct Stream {
     pub(super) draft: Draft,
     pub(super) written: Vec<u32>,
 }
 
 impl Shard {
-    /// Up to `turn` ids of every stream, of `remaining`.
+    /// Generates up to `turn` ids of every stream; `remaining` may still come.
     fn go_on(&mut self, generator: &Generator, remaining: usize, turn: usize) -> Result<()> {
         for step in 0..turn {
             let mut ids = vec![0; self.streams.len()];
@@ -61,7 +61,7 @@ impl Shard {
 }
 
 impl SideBySide {
-    /// Samples that all go on from `cursor`.
+    /// Creates samples that all continue from `cursor`.
     pub(super) fn new(cursor: &Cursor, drafts: Vec<Draft>) -> Result<Self> {
         let mut streams = drafts.into_iter().map(|draft| Stream {
             draft,
@@ -88,7 +88,7 @@ impl SideBySide {
         self.shards.iter_mut().flat_map(|shard| &mut shard.streams)
     }
 
-    /// Goes on by a turn of at most `remaining` ids; how many these were.
+    /// Runs a turn of at most `remaining` ids per stream and returns its length.
     pub(super) fn go_on(&mut self, generator: &Generator, remaining: usize) -> Result<usize> {
         let turn = self.turn.min(remaining);
         let begun = Instant::now();

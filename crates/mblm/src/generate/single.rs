@@ -1,4 +1,4 @@
-//! One sample, id by id, which the model may be ahead of: what may belong to a stop text is held back until it is known.
+//! One sample, id by id. The model may be ahead of ids held back as a possible stop text.
 
 use super::cursor::Cursor;
 use super::draft::Draft;
@@ -6,21 +6,21 @@ use super::generator::Generator;
 use super::window::Sliding;
 use crate::Result;
 
-/// One sample, which the model may be ahead of.
+/// One sample, with a model that may be ahead of it.
 pub(super) struct Single {
     pub(super) draft: Draft,
-    /// The id that was chosen last and that the model has not read.
+    /// The last chosen id, if the model has not read it.
     unread: Option<u32>,
-    /// Where the model is, if it has read what is held back.
+    /// The model's position, if it has read ids that are held back.
     ahead: Option<Cursor>,
-    /// Ids that the completion's cursor is not behind yet.
+    /// Ids after the completion's cursor.
     since: Vec<u32>,
-    /// How many of them have been handed over.
+    /// How many ids of `since` have been delivered.
     pub(super) handed_over: usize,
 }
 
 impl Single {
-    /// A sample of which nothing has been generated.
+    /// Creates a sample without generated ids.
     pub(super) fn new(draft: Draft) -> Self {
         Self {
             draft,
@@ -31,7 +31,7 @@ impl Single {
         }
     }
 
-    /// Chooses the next id, of at most `remaining`.
+    /// Chooses the next id; at most `remaining` may follow, this one included.
     pub(super) fn choose(&mut self, cursor: &Cursor, remaining: usize) -> Result<()> {
         let now = self.ahead.as_ref().unwrap_or(cursor);
         let id = self.draft.choose(&now.next()?, remaining)?;
@@ -40,7 +40,7 @@ impl Single {
         Ok(())
     }
 
-    /// Lets the model read the id that was chosen last, where it has not; a window slides first where it is full.
+    /// Reads the last chosen id, unless already read; slides a full window first.
     pub(super) fn read_last(
         &mut self,
         generator: &Generator,
@@ -55,7 +55,7 @@ impl Single {
         self.read(generator, cursor, id)
     }
 
-    /// `cursor`, moved behind what was handed over.
+    /// Moves `cursor` after the last delivered id.
     pub(super) fn into_cursor(
         self,
         generator: &Generator,
@@ -76,7 +76,7 @@ impl Single {
         Ok(cursor)
     }
 
-    /// How many of the ids since the cursor the model has read ahead of it.
+    /// How many ids of `since` the model has read.
     fn read_since(&self) -> usize {
         match (&self.ahead, self.unread) {
             (None, _) => 0,
@@ -85,7 +85,7 @@ impl Single {
         }
     }
 
-    /// Lets the model read an id, and `cursor` too as far as nothing is held back.
+    /// Reads an id, and moves `cursor` too unless ids are held back.
     fn read(&mut self, generator: &Generator, cursor: &mut Cursor, id: u32) -> Result<()> {
         if self.draft.holds_back() {
             return self.ahead.get_or_insert_with(|| cursor.clone()).step(generator, id);
@@ -104,14 +104,14 @@ impl Single {
 }
 
 impl Single {
-    /// Makes room for one more id where there is none.
+    /// Slides the window if it has no room for one more id.
     fn slide(&mut self, generator: &Generator, cursor: &mut Cursor, sliding: &Sliding) -> Result<()> {
         if !sliding.is_full(self.ahead.as_ref().unwrap_or(cursor), 1) {
             return Ok(());
         }
         let (mut begun, rest) = sliding.slide(generator)?;
-        // the last of what was read may be held back: `cursor` stays before that
-        let held = self.ahead.as_ref().map_or(0, |_| self.since.len() - 1).min(rest.len()); // without the id at hand
+        // ids at the end may be held back: `cursor` stays before them
+        let held = self.ahead.as_ref().map_or(0, |_| self.since.len() - 1).min(rest.len()); // without the current id
         let (before, after) = rest.split_at(rest.len() - held);
         begun.read(generator, before)?;
         *cursor = begun.clone();

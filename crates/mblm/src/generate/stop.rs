@@ -1,9 +1,9 @@
-//! Where a stream of ids ends: stop strings and stop ids.
+//! The end of a stream of ids: stop strings and stop ids.
 //!
-//! A stop string is found wherever its bytes follow one another, however the steps that produced them were cut. Neither
-//! it nor a stop id is part of the output, so ids are held back while they could still be the beginning of a stop
-//! string, and released as soon as they cannot. Each string is matched by Knuth, Morris and Pratt's automaton: a
-//! constant number of operations per id and string on average.
+//! A stop string is found wherever its bytes occur in a row, however steps divide them. Neither it
+//! nor a stop id is part of the output, so ids that may begin a stop string are held back, and
+//! released once they cannot. Each string has a Knuth-Morris-Pratt automaton: a constant average
+//! number of operations per id and string.
 //!
 //! ```
 //! use mblm::generate::{StopReason, StopRules, StopScanner};
@@ -21,15 +21,15 @@ use serde::{Deserialize, Serialize};
 
 use crate::{Error, Result};
 
-/// What ends a stream. By default nothing does.
+/// The rules that end a stream; none by default.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(default, deny_unknown_fields)]
 pub struct StopRules {
-    /// Byte strings, none of them empty.
+    /// Non-empty byte strings.
     pub strings: Vec<Vec<u8>>,
     /// Ids, bytes or special.
     pub ids: Vec<u32>,
-    /// Whether what ends a completion belongs to it.
+    /// Whether the stop text or id is kept in the completion.
     pub keep: bool,
 }
 
@@ -42,21 +42,21 @@ pub enum StopReason {
     Id(u32),
 }
 
-/// Looks for the end of one stream.
+/// Detects the end of one stream.
 #[derive(Clone, Debug)]
 pub struct StopScanner {
     matchers: Vec<Matcher>,
     ids: Vec<u32>,
-    /// The last ids, while they are the beginning of a stop string.
+    /// The last ids, while they are a prefix of a stop string.
     held: Vec<u32>,
 }
 
 impl StopScanner {
-    /// A scanner at the beginning of a stream. What came before (a prompt) takes no part in matches.
+    /// Creates a scanner for a stream; matches never include earlier text (a prompt).
     ///
     /// # Errors
     ///
-    /// When a stop string is empty.
+    /// A stop string is empty.
     pub fn new(rules: &StopRules) -> Result<Self> {
         if let Some(index) = rules.strings.iter().position(Vec::is_empty) {
             return Err(Error::input(format!(
@@ -72,11 +72,11 @@ impl StopScanner {
         })
     }
 
-    /// Takes the next id and appends to `released` the ids that are now known to be output.
+    /// Takes the next id and appends to `released` the ids that are certain to be output.
     ///
-    /// When a stop string is complete or the id is a stop id, the reason is returned, everything before it has been
-    /// released, and the scanner is at the beginning again. Of several strings that end with this id the longest
-    /// counts; a string counts before an id.
+    /// Returns the reason if a stop string is complete or the id is a stop id. Everything before it
+    /// has then been released, and the scanner is reset. The longest of several strings that end
+    /// here wins; a string wins over an id.
     pub fn push(&mut self, id: u32, released: &mut Vec<u32>) -> Option<StopReason> {
         for matcher in &mut self.matchers {
             matcher.push(id);
@@ -87,14 +87,14 @@ impl StopScanner {
             .iter()
             .enumerate()
             .filter(|(_, matcher)| matcher.is_complete());
-        // The first of the longest.
+        // the first of the longest
         let longest = complete.rev().max_by_key(|(_, matcher)| matcher.string.len());
         let stop = match longest {
             Some((index, matcher)) => Some((StopReason::String(index), matcher.string.len())),
             None => self.ids.contains(&id).then_some((StopReason::Id(id), 1)),
         };
         if let Some((reason, length)) = stop {
-            // A string that is complete has been held since its first byte.
+            // a complete string has been held since its first byte
             self.held.truncate(self.held.len().saturating_sub(length));
             self.finish(released);
             return Some(reason);
@@ -104,8 +104,7 @@ impl StopScanner {
         None
     }
 
-    /// Ends a stream that ended for another reason (its length): releases what is held. The scanner is at the beginning
-    /// again.
+    /// Ends a stream without a stop (at its length): releases the held ids and resets the scanner.
     pub fn finish(&mut self, released: &mut Vec<u32>) {
         released.append(&mut self.held);
         for matcher in &mut self.matchers {
@@ -119,12 +118,12 @@ impl StopScanner {
     }
 }
 
-/// How much of one string the stream ends with.
+/// The matched length of one stop string.
 #[derive(Clone, Debug)]
 struct Matcher {
     string: Vec<u8>,
-    /// `border[n]`: the length of the longest beginning of the string that also ends its first n + 1 bytes, not
-    /// counting all of them.
+    /// `border[n]`: length of the longest proper prefix of the first n + 1 bytes that is also a
+    /// suffix.
     border: Vec<usize>,
     matched: usize,
 }
@@ -176,7 +175,7 @@ mod tests {
         (released, None)
     }
 
-    /// By definition: the first end of any string or id, and of the strings that end there the longest.
+    /// By definition: the first end of any string or id; of strings that end there, the longest.
     fn expected(rules: &StopRules, ids: &[u32]) -> (Vec<u32>, Option<StopReason>) {
         for end in 1..=ids.len() {
             let mut longest: Option<(usize, usize)> = None;
@@ -226,7 +225,7 @@ mod tests {
             prop_assert_eq!(scan(&mut scanner, &second), expected(&rules, &second));
         }
 
-        /// What is held is always the longest end of the stream that begins a stop string, no more and no less.
+        /// The held ids are always the longest suffix of the stream that begins a stop string.
         #[test]
         fn holds_only_what_could_be_a_beginning(rules in rules(), ids in stream()) {
             let mut scanner = StopScanner::new(&rules)?;

@@ -1,8 +1,9 @@
-//! Streams that do not go in step: different prompts, at different places of their patches, advanced together.
+//! Streams at different positions: different prompts, advanced together.
 //!
-//! A step takes one id of each stream. The streams whose open local sequence is at the same position run as one batch, so do
-//! those that complete a patch of the same stage at the same position of its sequence; each batch is put together from the
-//! streams' own states and taken apart again. What a stream gives does not depend on its company.
+//! A step takes one id of each stream. Streams whose open local sequence is at the same position
+//! run as one batch, and so do streams that complete a patch of a stage at the same position. Each
+//! batch is assembled from the streams' states and split again. A stream does not depend on the
+//! others.
 
 use std::collections::BTreeMap;
 
@@ -14,11 +15,11 @@ use crate::model::State;
 use crate::{Error, Result};
 
 impl Generator {
-    /// Reads a prompt for each stream: states of one stream each, and the logits (b, V) of their next ids. An empty prompt is
-    /// fine.
+    /// Reads a prompt for each stream. Returns states of one stream each, and the logits (b, V) of
+    /// the next ids. A prompt may be empty.
     ///
     /// # Errors
-    /// As [`prefill`](Self::prefill).
+    /// Those of [`prefill`](Self::prefill).
     pub fn prefill_each(&self, prompts: &[&[u32]]) -> Result<(Vec<GeneratorState>, Tensor)> {
         let mut states = Vec::with_capacity(prompts.len());
         let mut logits = Vec::with_capacity(prompts.len());
@@ -33,11 +34,10 @@ impl Generator {
         Ok((states, Tensor::cat(&logits, 0)?))
     }
 
-    /// Consumes one id of each stream, wherever they are, and returns the logits (b, V) of the next ones.
+    /// Consumes one id of each stream, at any positions; returns the logits (b, V) of the next ids.
     ///
     /// # Errors
-    /// States of several streams, another number of ids than of states, ids outside the vocabulary, or a stream that has no
-    /// positions left.
+    /// States of several streams, unequal counts of ids and states, unknown ids, no positions left.
     pub fn step_each(&self, states: &mut [GeneratorState], ids: &[u32]) -> Result<Tensor> {
         if states.len() != ids.len() || states.is_empty() || states.iter().any(|state| state.streams() != 1) {
             return Err(Error::input(format!(
@@ -85,7 +85,7 @@ impl Generator {
         Ok(logits)
     }
 
-    /// Runs the next position of a stage for some of the streams, from the ids of each: their outputs (1, 1, D).
+    /// Runs the next position of a stage for some streams, given each one's ids; outputs (1, 1, D).
     fn run_together<'i>(
         &self,
         states: &mut [GeneratorState],
@@ -116,7 +116,7 @@ impl Generator {
 }
 
 impl OpenSequence {
-    /// The open sequences of several streams, all at the same position, as those of one state.
+    /// Joins the open sequences of several streams at the same position.
     fn stack(sequences: &[&Self]) -> Result<Self> {
         let states: Vec<&State> = sequences.iter().map(|sequence| &sequence.state).collect();
         let contexts: Vec<&Tensor> = sequences

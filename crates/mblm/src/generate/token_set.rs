@@ -1,8 +1,9 @@
 //! Sets of ids, as ranges: `0-127,200`.
 //!
-//! A set is a sorted list of ranges that neither overlap nor touch, so that every set has one form, "all ids" needs no
-//! vocabulary size, and sets of any ids are small. In text (options, configs) a set is a list of numbers, ranges and
-//! names, separated by commas: `all`, `none`, `bytes` (0–255), `printable` (ASCII from space to `~`, newline and tab).
+//! A set is a sorted list of ranges that neither overlap nor touch, so every set has one form, "all
+//! ids" needs no vocabulary size, and sets stay small. As text (options, configs) a set is a
+//! comma-separated list of numbers, ranges and names: `all`, `none`, `bytes` (0–255), `printable`
+//! (ASCII from space to `~`, newline and tab).
 //!
 //! ```
 //! use mblm::generate::TokenSet;
@@ -25,7 +26,7 @@ use crate::{Error, Result};
 #[derive(Clone, PartialEq, Eq, Hash, Serialize, Deserialize)]
 #[serde(try_from = "String", into = "String")]
 pub struct TokenSet {
-    /// First and last id of each range, ascending; between two ranges at least one id is missing.
+    /// First and last id of each range, ascending, with at least one missing id between ranges.
     ranges: Vec<(u32, u32)>,
 }
 
@@ -57,11 +58,11 @@ impl TokenSet {
         Self::from_ranges([(0, 127)])
     }
 
-    /// The bytes that a list of characters names: `a-z0-9 \n`, ranges with a hyphen, and the
-    /// [escapes](crate::bytes::escape) of bytes. A hyphen that is the first, the last or escaped stands for itself.
+    /// Parses a list of characters, such as `a-z0-9 \n`: ranges with a hyphen, and
+    /// [escapes](crate::bytes::escape) of bytes. A first, last or escaped hyphen stands for itself.
     ///
     /// # Errors
-    /// An empty list, a range from high to low, an unknown escape, and a character of several bytes.
+    /// An empty list, a range from high to low, an unknown escape, or a character of several bytes.
     pub fn from_characters(list: &str) -> Result<Self> {
         let typed = escape::typed(list)?;
         if typed.is_empty() {
@@ -89,8 +90,7 @@ impl TokenSet {
         Ok(Self::from_ranges(ranges))
     }
 
-    /// The ids of some ranges, each given by its first and last id, in any order. A range that ends before it begins is
-    /// empty.
+    /// The ids of ranges (first and last id), in any order. A range that ends too early is empty.
     pub fn from_ranges(ranges: impl IntoIterator<Item = (u32, u32)>) -> Self {
         let mut given: Vec<(u32, u32)> = ranges.into_iter().filter(|(first, last)| first <= last).collect();
         given.sort_unstable();
@@ -104,13 +104,13 @@ impl TokenSet {
         Self { ranges }
     }
 
-    /// Whether the set has this id.
+    /// Whether the set contains `id`.
     pub fn contains(&self, id: u32) -> bool {
         let after = self.ranges.partition_point(|&(first, _)| first <= id);
         after.checked_sub(1).is_some_and(|range| id <= self.ranges[range].1)
     }
 
-    /// Whether the set has no id.
+    /// Whether the set is empty.
     pub fn is_empty(&self) -> bool {
         self.ranges.is_empty()
     }
@@ -138,7 +138,7 @@ impl TokenSet {
         Self { ranges }
     }
 
-    /// The ids that are not in the set: from the ids that are forbidden, those that are allowed.
+    /// The ids not in the set, such as the allowed ids from the forbidden ones.
     pub fn complement(&self) -> Self {
         let mut ranges = Vec::with_capacity(self.ranges.len() + 1);
         let mut next = Some(0);
@@ -162,7 +162,7 @@ impl TokenSet {
     }
 }
 
-/// The ids themselves, each alone or several in a range.
+/// Collects ids.
 impl FromIterator<u32> for TokenSet {
     fn from_iter<I: IntoIterator<Item = u32>>(ids: I) -> Self {
         Self::from_ranges(ids.into_iter().map(|id| (id, id)))
@@ -187,7 +187,7 @@ impl FromStr for TokenSet {
     }
 }
 
-/// The byte that was typed in a list.
+/// The byte of a typed character or escape.
 fn byte(typed: Typed) -> Result<u8> {
     match typed {
         Typed::Escaped(byte) => Ok(byte),
@@ -282,7 +282,7 @@ mod tests {
             prop_assert_eq!(x.ids_below(20).collect::<Vec<_>>(), below);
         }
 
-        /// One form a set: equal sets compare equal however they were made.
+        /// Equal sets compare equal, however they were made.
         #[test]
         fn form_is_unique(a in ids(), b in ids()) {
             let (x, y): (TokenSet, TokenSet) = (a.iter().copied().collect(), b.iter().copied().collect());

@@ -1,35 +1,35 @@
-//! What becomes of a text that is longer than the model's context: refused, its end kept, or a window that slides over it.
+//! Texts longer than the model's context: refused, cropped, or read in a sliding window.
 //!
-//! | window | what the model reads | what it costs |
+//! | window | what the model reads | cost |
 //! |---|---|---|
-//! | [`Window::Whole`] | all of it, or nothing where it has not enough positions | each byte once |
-//! | [`Window::Crop`] | of the prompt the last bytes, so that the continuation still fits | less than the whole prompt |
-//! | [`Window::Slide`] | whenever the context is full, its last half anew, from an empty state on | one more pass over half a context for each half that is generated |
+//! | [`Window::Whole`] | all of it, or nothing if it has too few positions | each byte once |
+//! | [`Window::Crop`] | the last bytes of the prompt, so that the continuation fits | less than the whole prompt |
+//! | [`Window::Slide`] | whenever the context is full, its last half again, from an empty state | one more pass over half a context for each generated half |
 //!
-//! With [`Window::Slide`] a sample can go on for ever. It forgets what has left the window.
+//! With [`Window::Slide`] a sample can be endless. The model forgets text that has left the window.
 
 use super::cursor::Cursor;
 use super::generator::Generator;
 use crate::config::ModelConfig;
 use crate::{Error, Result};
 
-/// What becomes of a text that is longer than the model's context.
+/// The handling of text longer than the model's context.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub enum Window {
-    /// The model reads all of it. A model with fixed positions refuses more than it has.
+    /// The model reads all of it. A model with fixed positions refuses text longer than its table.
     #[default]
     Whole,
-    /// Of a prompt, only as many of its last bytes as leave room for the continuation.
+    /// The model reads the last bytes of the prompt, leaving room for the continuation.
     Crop,
-    /// Whenever the context is full, its last half is read anew.
+    /// Whenever the context is full, the model reads its last half again.
     Slide,
 }
 
 impl Window {
-    /// The part of `prompt` that is read where `read` ids have been read already and `max_bytes` are to follow.
+    /// The part of `prompt` to read after `read` ids, with `max_bytes` to follow.
     ///
     /// # Errors
-    /// [`Window::Crop`] with a continuation, or with ids already read, that leave no room for any prompt.
+    /// [`Window::Crop`]: the continuation or the ids already read leave no room for a prompt.
     pub(super) fn of_prompt<'a>(
         self,
         model: &ModelConfig,
@@ -52,17 +52,17 @@ impl Window {
     }
 }
 
-/// A window that slides: what the model has read lately.
+/// A sliding window: the ids read most recently.
 #[derive(Clone, Debug)]
 pub(super) struct Sliding {
     /// Positions of the context.
     limit: usize,
-    /// The last ids that were read, `limit` at most.
+    /// The last ids read, at most `limit`.
     recent: Vec<u32>,
 }
 
 impl Sliding {
-    /// A window over a text that begins with `before`, which the model has read.
+    /// Creates a window over a text whose beginning `before` has been read.
     pub(super) fn new(model: &ModelConfig, before: &[u32]) -> Self {
         let mut sliding = Self {
             limit: model.context().max(1),
@@ -72,7 +72,7 @@ impl Sliding {
         sliding
     }
 
-    /// Notes what the model reads.
+    /// Records ids that the model reads.
     pub(super) fn remember(&mut self, ids: &[u32]) {
         self.recent.extend_from_slice(ids);
         if self.recent.len() > 2 * self.limit {
@@ -80,12 +80,12 @@ impl Sliding {
         }
     }
 
-    /// Whether `more` ids have no room behind `cursor`.
+    /// Whether `more` ids do not fit after `cursor`.
     pub(super) fn is_full(&self, cursor: &Cursor, more: usize) -> bool {
         cursor.position().saturating_add(more) > self.limit
     }
 
-    /// A state that has read the last half of the context and nothing before it, and what of it is to be read yet.
+    /// Returns an empty state, and the last half of the context, which it has to read.
     pub(super) fn slide(&self, generator: &Generator) -> Result<(Cursor, &[u32])> {
         let patch = generator.model().config().patch_bytes(0).max(1);
         let half = (self.limit / 2 / patch * patch).max(1);

@@ -1,4 +1,4 @@
-//! Windows against what they are defined as: a crop is the prompt's end, a slide begins anew with the last half of the context.
+//! Windows against their definition: a crop is the prompt's end, a slide rereads half a context.
 
 use std::ops::ControlFlow;
 use std::sync::Arc;
@@ -13,7 +13,7 @@ use crate::bytes::ids_from_bytes;
 use crate::config::ModelConfig;
 use crate::model::Mblm;
 
-/// A context of 8 patches of 3 bytes, with fixed positions: 24 bytes and no more.
+/// A context of 8 patches of 3 bytes with fixed positions: 24 bytes at most.
 fn generator() -> Generator {
     let config = ModelConfig::new([8, 3])
         .dims([8, 8])
@@ -80,7 +80,7 @@ fn a_crop_is_the_end_of_the_prompt() {
     );
 }
 
-/// What a sliding window generates greedily, by its definition.
+/// The greedy output of a sliding window, by definition.
 fn slid(generator: &Generator, prompt: &[u8], count: usize) -> Vec<u32> {
     let (limit, half) = (24, 12);
     let mut text = ids_from_bytes(prompt);
@@ -122,7 +122,7 @@ fn text_that_is_held_back_survives_a_slide() {
     let generator = generator();
     let free = completed(&generator, b"the", &greedy(Window::Slide, 60), &StopRules::default()).unwrap();
     for place in [20, 21, 22, 23, 30, 33, 45] {
-        // what comes there in four bytes, and never ends as it should: held back, then released
+        // the next four bytes with a wrong end: held back, then released
         let mut stop: Vec<u8> = free[place..place + 4].iter().map(|id| *id as u8).collect();
         stop[3] = stop[3].wrapping_add(1);
         let rules = StopRules {

@@ -1,12 +1,14 @@
-//! The visitor that trains a decoder: forward and backward passes of a group, its loss, its gradients.
+//! The training visitor of a decoder: forward and backward passes of a group, loss, gradients.
 //!
-//! The walk goes depth first (see [`traverse`](super::traverse)): a group's forward pass, everything below, the group's backward pass;
-//! only the gradient for the stage above stays. Nothing is computed twice, and memory below the first stage is that of one group.
-//! Groups without a prediction that counts are left out. `train_checkpoint_chunks` sets the number of groups of a stage; by default
-//! a group has as many rows as the device computes at once. Start rows are shared (see [`start`](super::start)), parts of a batch of
-//! a small model go side by side on the CPU (see [`shards`](super::shards)).
+//! The walk goes depth first (see [`traverse`](super::traverse)): a group's forward pass,
+//! everything below, the group's backward pass. Only the gradient for the stage above is kept.
+//! Nothing is computed twice, and below the first stage only one group is in memory. Groups without
+//! a prediction that counts are skipped. `train_checkpoint_chunks` sets the number of groups of a
+//! stage; by default a group has as many rows as the device computes at once. Sequences share their
+//! start rows (see [`start`](super::start)). On the CPU, a small model trains parts of a batch side
+//! by side (see [`shards`](super::shards)).
 //!
-//! The loss is summed and its gradient divided by the number of predictions that count, which is known from the start.
+//! The gradient of the summed loss is divided by the number of predictions that count.
 
 use std::ops::Range;
 use std::time::{Duration, Instant};
@@ -29,7 +31,7 @@ use super::sums::Sums;
 use super::traverse::{Group, Visitor, Walk};
 use crate::Result;
 
-/// One training pass: the batch, and what its groups share.
+/// One training pass: the batch, and the data that its groups share.
 pub(super) struct Training<'a> {
     pub(super) model: &'a Mblm,
     pub(super) ids: PaddedIds,
@@ -43,14 +45,14 @@ pub(super) struct Training<'a> {
     pub(super) starts: Vec<Option<Start>>,
 }
 
-/// What a group keeps for its backward pass.
+/// The values of a group's forward pass that its backward pass needs.
 pub(super) struct Kept {
     embedded: embedding::Saved,
     block: Saved,
 }
 
 impl<'a> Training<'a> {
-    /// A pass, and what its start rows keep for their backward passes.
+    /// Creates a pass, and returns what the backward passes of its start rows need.
     pub(super) fn new(
         model: &'a Mblm,
         ids: PaddedIds,
@@ -92,7 +94,7 @@ impl<'a> Training<'a> {
     fn forward_start(&self, index: usize) -> Result<(Start, Saved)> {
         let (stage, compute) = (&self.model.stages[index], &self.pass.compute);
         let mut state = stage.block.initial_state();
-        // all sequences go on from its state
+        // all sequences start from this state
         let pass = Pass {
             keeps_state: true,
             ..self.pass_of(index, 0)
@@ -101,7 +103,7 @@ impl<'a> Training<'a> {
         Ok((Start { y, state }, saved))
     }
 
-    /// Decides about shards, which share the memory of a group.
+    /// Sets the number of shards and divides the group sizes among them.
     fn cut(&mut self, positions: usize) {
         if !self.pass.chunking.may_have_shards(!self.model.device().is_cpu()) {
             return;
@@ -115,7 +117,7 @@ impl<'a> Training<'a> {
             len: self.ids.padded,
             in_chunks: self.chunk(positions).is_some(),
         });
-        // groups of fewer sequences than shards are what `train_checkpoint_chunks` asks for
+        // smaller groups were asked for by `train_checkpoint_chunks`: no shards then
         if levels[1..].iter().all(|level| level.group >= shards.count()) {
             self.walk.shards = shards;
             self.walk.levels[0].group /= shards.samples;
@@ -124,17 +126,18 @@ impl<'a> Training<'a> {
         }
     }
 
-    /// Whether each sample's first stage of so many positions has a start row of its own, although all are the same: on a GPU one more
-    /// position costs nothing, and a pass over a single row as many launches as one over all. Chunks begin from a shared one, and
-    /// so does the prediction of the first bytes where there is one stage alone.
+    /// Whether each sample runs its own start row, although all start rows are equal.
+    ///
+    /// On a GPU one more of many positions costs nothing, and a one-row pass as many launches as a
+    /// full pass. Chunks share a start row, and so does a model of one stage, for the first bytes.
     fn starts_with_samples(&self, positions: usize) -> bool {
-        /// Beside so many one more is little.
+        /// From this many positions on, one more position is cheap.
         const MANY: usize = 64;
         let whole = self.pass.chunking.chunk_of(positions).is_none();
         !self.model.device().is_cpu() && self.model.stages.len() > 1 && positions >= MANY && whole
     }
 
-    /// Positions of a chunk of the first stage, if its `positions` go in chunks.
+    /// Positions of a chunk, or `None` if the first stage takes its `positions` at once.
     pub(super) fn chunk(&self, positions: usize) -> Option<usize> {
         let has_start = self.starts.first().is_some_and(Option::is_some);
         self.pass.chunking.chunk_of(positions).filter(|_| has_start)
@@ -161,17 +164,17 @@ impl<'a> Training<'a> {
         }
     }
 
-    /// Whether a prediction below a group counts.
+    /// Whether any prediction of the group, or below the group, counts.
     fn counts(&self, group: &Group) -> bool {
         let counts = |weight: &f32| *weight != 0.0;
-        // byte 0 hangs on the first sequences too when start rows are not shared
+        // without a shared start row, the first sequences also predict byte 0
         let firsts = || self.targets.first.iter().any(|(_, weight)| counts(weight));
         self.targets.weights[self.walk.bytes_of(group)].iter().any(counts)
             || self.starts[group.stage].is_none() && firsts()
     }
 
-    /// The start rows (m, D) of the first sequence of each sample in a group of the local stage whose start rows are not shared: which
-    /// samples those are, and which sequences of the group; `None` where there are none.
+    /// The start rows (m, D) of the samples that begin in a group of the local stage, and their
+    /// sequences; `None` if the start row is shared or no sample begins in the group.
     pub(super) fn first_rows(&self, group: &Group, before: &Tensor) -> Result<Option<FirstRows>> {
         let per_sample = self.ids.padded / group.positions;
         let samples = group.first.div_ceil(per_sample)..(group.first + group.count).div_ceil(per_sample);
@@ -227,7 +230,7 @@ impl<'a> Training<'a> {
         d_rows
     }
 
-    /// The first bytes of all samples, where they are predicted by a shared row.
+    /// Adds the loss of the first byte of each sample, if a shared row predicts it.
     pub(super) fn predict_firsts(&self, sums: &mut Sums<'_>) -> Result<()> {
         let local = self.model.stages.len() - 1;
         let Some(start) = &self.starts[local] else {
@@ -241,7 +244,7 @@ impl<'a> Training<'a> {
         sums.starts[local].add(Some(&d_rows.unsqueeze(1)?), StateGradient::none())
     }
 
-    /// The backward passes of the shared start rows, from the gradients that gathered there.
+    /// Runs the backward passes of the shared start rows, with gradients summed over all sequences.
     pub(super) fn finish(&self, saved: Vec<Option<Saved>>, sums: &mut Sums<'_>) -> Result<()> {
         let gradients = std::mem::take(&mut sums.starts);
         for (((stage, start), saved), StartGradient { d_y, d_state }) in
@@ -267,17 +270,17 @@ impl<'a> Training<'a> {
     }
 }
 
-/// The rows of the local stage that predict the first bytes of some samples, each sequence having its own start row.
+/// The rows of the local stage that predict first bytes, where each sequence has its own start row.
 pub(super) struct FirstRows {
     samples: Range<usize>,
-    /// Their sequences in the group, (samples).
+    /// The sequences in the group, (samples).
     sequences: Tensor,
     /// (samples, D).
     pub(super) rows: Tensor,
 }
 
 impl FirstRows {
-    /// The gradient of all start rows of a group, (n, 1, D), from that of these.
+    /// The gradient (n, 1, D) of all start rows of a group, from the gradient of these rows.
     pub(super) fn spread(&self, group: &Group, d_rows: &Tensor) -> Result<Tensor> {
         let zeros = zero_rows(group.count, d_rows.dim(1)?, d_rows.dtype(), d_rows)?.squeeze(1)?;
         Ok(zeros.index_add(&self.sequences, d_rows, 0)?.unsqueeze(1)?)
@@ -332,7 +335,7 @@ impl Visitor for Training<'_> {
         self.model.contexts(stage, feed, &self.pass.compute)
     }
 
-    /// Loss of the rows of a group, and of the start rows that predict first bytes.
+    /// Returns the gradients of a group's rows, and of the start rows that predict first bytes.
     fn local(&self, group: &Group, outputs: &Outputs, sums: &mut Sums<'_>) -> Result<OutputGradients> {
         let shape = outputs.y.dims3()?;
         let rows = outputs.y.reshape((group.rows(), shape.2))?;
@@ -346,7 +349,7 @@ impl Visitor for Training<'_> {
                 let d_rows = self.rows(&first.rows, PredictedBytes::First(first.samples.clone()), sums)?;
                 Some(first.spread(group, &d_rows)?)
             }
-            None => None, // byte 0 is predicted by the shared row, in `predict_firsts`
+            None => None, // the shared row predicts byte 0, in `predict_firsts`
         };
         Ok(OutputGradients { before, y })
     }
@@ -411,7 +414,7 @@ impl Visitor for Training<'_> {
         if shards == 1 {
             return Ok(vec![work(0, sums)?]);
         }
-        // a shard that fails leaves gradients of a part of its work: then all are dropped
+        // a shard that fails leaves partial gradients: all shard buffers are dropped then
         let mut others = sums.gradients.take_shards();
         let stages = self.model.stages.len();
         let gradients = std::iter::once(&mut *sums.gradients).chain(others.of_others(shards, self.model.parameters())?);
@@ -431,7 +434,7 @@ impl Visitor for Training<'_> {
             sums.losses.extend(losses);
             backward += of_shard;
         }
-        sums.backward += backward / shards.min(threads()) as u32; // shards are few
+        sums.backward += backward / shards.min(threads()) as u32; // there are few shards
         others.drain_to(sums.gradients)?;
         sums.gradients.keep_shards(others);
         Ok(results)

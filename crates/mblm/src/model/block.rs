@@ -1,17 +1,20 @@
 //! The interface between the hierarchy and the blocks that make up its stages.
 //!
-//! A [`StageBlock`] maps (sequences, positions, D) to the same shape, causally, from a [`State`] on. One contract serves
-//! everything the hierarchy does:
+//! A [`StageBlock`] maps (sequences, positions, D) to the same shape, causally, starting from a
+//! [`State`]. One contract serves everything the hierarchy does:
 //!
 //! - **whole sequences**: an empty state, all positions at once;
-//! - **a shared start row**: every sequence of a stage begins with the same row, so that row runs once, and all sequences
-//!   go on from its state (whose tensors then have one sequence where the input has many);
-//! - **streaming, prefill and decode**: any number of positions at a time, the state carried along.
+//! - **a shared start row**: every sequence of a stage begins with the same row. That row runs
+//!   once, and all sequences continue from its state (whose tensors then have one sequence where
+//!   the input has many);
+//! - **streaming, prefill and decode**: any number of positions at a time, with the state carried
+//!   along.
 //!
-//! Training calls [`StageBlock::forward_train`] and [`StageBlock::backward`] explicitly: the hierarchy owns the order of
-//! computation and the gradient buffers. A block that only writes [`StageBlock::forward`], in candle's tensor operations on
-//! [`Parameter::tracked`](super::Parameter::tracked) tensors, gets both from candle's autograd: the forward pass is then
-//! computed a second time during the backward pass.
+//! Training calls [`StageBlock::forward_train`] and [`StageBlock::backward`] explicitly: the
+//! hierarchy owns the order of computation and the gradient buffers. A block that implements only
+//! [`StageBlock::forward`], with candle's operations on
+//! [`Parameter::tracked`](super::Parameter::tracked) tensors, gets both from candle's autograd,
+//! which computes the forward pass a second time during the backward pass.
 
 use std::any::Any;
 
@@ -24,7 +27,7 @@ use super::state::State;
 use super::state_gradient::StateGradient;
 use crate::{Error, Result};
 
-/// A causal map from (sequences, positions, D) to the same shape: what a stage of the hierarchy does with its sequences.
+/// A causal map from (sequences, positions, D) to the same shape: the computation of one stage.
 pub trait StageBlock: Send + Sync {
     /// The block's own parameters.
     fn parameters(&self) -> Vec<&Parameter>;
@@ -32,30 +35,29 @@ pub trait StageBlock: Send + Sync {
     /// The state before the first position.
     fn initial_state(&self) -> State;
 
-    /// Maps `x` (n, t, D), the t positions from `state` on, to (n, t, D) and moves the state on by t.
+    /// Maps `x` (n, t, D), the t positions after `state`, to (n, t, D) and advances the state by t.
     ///
-    /// Row i of the result may depend on rows 0…i and on the state. A slot of the state holds n sequences or 1 that all
-    /// share; afterwards it holds n. `compute` is for the linear layers of built-in blocks; a block of tensor operations has no
-    /// use for it.
+    /// Row i of the result may depend on rows 0…i and on the state. A slot of the state holds n
+    /// sequences, or 1 that all share; afterwards it holds n. `compute` configures the linear
+    /// layers of built-in blocks; a block of tensor operations ignores it.
     fn forward(&self, x: &Tensor, state: &mut State, compute: &Compute) -> Result<Tensor>;
 
-    /// Whether training draws random numbers. The start row is shared only where it does not.
+    /// Whether training draws random numbers. If so, the start row is not shared.
     fn has_dropout(&self) -> bool {
         false
     }
 
-    /// Whether the block takes rows in bfloat16 where its parameters are float32, as mixed precision on a GPU has them; it gets
-    /// float32 otherwise.
+    /// Whether the block accepts bfloat16 rows with float32 parameters (mixed precision on a GPU).
     fn takes_half_precision(&self) -> bool {
         false
     }
 
-    /// Whether a step computes all positions before it again, so that it takes the longer the more there are.
+    /// Whether each step recomputes all earlier positions, so that its cost grows with them.
     fn recomputes(&self) -> bool {
         false
     }
 
-    /// [`forward`](Self::forward) that also keeps what [`backward`](Self::backward) needs.
+    /// [`forward`](Self::forward) that also returns what [`backward`](Self::backward) needs.
     fn forward_train(&self, x: &Tensor, state: &mut State, pass: &Pass, compute: &Compute) -> Result<(Tensor, Saved)> {
         let _ = pass;
         let inputs = Recomputed {
@@ -67,10 +69,11 @@ pub trait StageBlock: Send + Sync {
         Ok((y, Saved::new(inputs)))
     }
 
-    /// From the gradients of the result and of the final state to those of `x` and of the state at the beginning; adds the
-    /// gradients of the block's parameters to their buffers.
+    /// Returns the gradients of `x` and of the initial state, given the gradients of the result and
+    /// of the final state. Adds the gradients of the block's parameters to their buffers.
     ///
-    /// The gradient of a slot that all sequences shared is summed over the sequences, to the slot's own shape.
+    /// The gradient of a slot that all sequences shared is summed over the sequences, to the slot's
+    /// own shape.
     fn backward(
         &self,
         saved: Saved,
@@ -114,22 +117,22 @@ pub trait StageBlock: Send + Sync {
     }
 }
 
-/// What the default backward pass keeps: the inputs of the forward pass.
+/// Saved by the default forward pass: its inputs.
 struct Recomputed {
     x: Tensor,
     state: State,
 }
 
-/// What a block keeps from its forward pass for its backward pass; only the block knows what is inside.
+/// Data that a block saves in its forward pass for its backward pass, opaque to the hierarchy.
 pub struct Saved(Box<dyn Any + Send>);
 
 impl Saved {
-    /// Keeps `value`.
+    /// Saves `value`.
     pub fn new<T: Send + 'static>(value: T) -> Self {
         Self(Box::new(value))
     }
 
-    /// Gives back the value that was kept. Fails when it is not a `T`: when it was saved by another kind of block.
+    /// Returns the saved value. Fails if it is not a `T`: another kind of block saved it.
     pub fn take<T: 'static>(self) -> Result<T> {
         match self.0.downcast::<T>() {
             Ok(value) => Ok(*value),
@@ -141,14 +144,14 @@ impl Saved {
     }
 }
 
-/// What distinguishes one training pass from another: the seed of its dropout masks and which sequences it holds.
+/// The settings of one training pass of a block: dropout seed and sequence numbers.
 #[derive(Clone, Copy, Debug)]
 pub struct Pass {
     /// Seed of this stage's dropout in this optimizer step.
     pub seed: u64,
-    /// Index of the first sequence among all sequences of the stage, so that groups of any size draw the same masks.
+    /// Index of the first sequence in the stage: groups of any size draw the same masks.
     pub first_sequence: usize,
-    /// Whether the state afterwards is used: otherwise [`forward_train`](StageBlock::forward_train) may leave in it what it likes.
+    /// Whether the final state is used. If not, the block may leave anything in it.
     pub keeps_state: bool,
 }
 

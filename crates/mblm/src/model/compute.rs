@@ -1,11 +1,11 @@
-//! How layers compute: a value that is passed along with the rows.
+//! Numeric settings of the layers, passed along with the rows.
 //!
-//! Three things vary without changing what a layer means: how products round ([`Products`]), the type of the activations, and
-//! whether products with few rows read packed copies of the weights ([`linear::Packed`]). A [`Compute`] says all three. Each call
-//! brings its own, so that a model can be trained with rounded products on one thread and evaluated exactly on another.
+//! Three settings do not change the meaning of a layer: how products round ([`Products`]), the type
+//! of the activations, and whether products with few rows read packed copies of the weights
+//! ([`linear::Packed`]). A [`Compute`] holds all three. Each call passes its own, so that one
+//! thread can train with rounded products while another evaluates exactly.
 //!
-//! A packed copy remembers the version of the weight that it was made of: once the weight's values have changed, the layers read
-//! the weight itself.
+//! A packed copy stores the version of its weight. Once the weight changes, the copy is not used.
 
 use std::fmt;
 use std::sync::Arc;
@@ -46,7 +46,7 @@ struct PackedWeight {
 }
 
 impl PackedWeights {
-    /// Whether these are copies of all weights of linear layers among `parameters`, with the values that they have now.
+    /// Whether these copies cover all linear weights of `parameters`, with their current values.
     fn is_of(&self, parameters: &Parameters) -> bool {
         let mut copies = parameters.iter().zip(&self.0);
         self.0.len() == parameters.len()
@@ -64,7 +64,7 @@ impl fmt::Debug for PackedWeights {
 }
 
 impl Compute {
-    /// For training passes in this precision: with bfloat16 products round, and on a GPU activations are bfloat16 too.
+    /// Settings for training: with `Bf16`, products round, and GPU activations are bfloat16.
     pub fn for_training(precision: Precision, device: &Device) -> Self {
         match precision.is_bf16(device) {
             true => Self {
@@ -75,8 +75,8 @@ impl Compute {
         }
     }
 
-    /// For a model that is only used, in this precision: on a GPU activations are bfloat16 where it says so. On the CPU products
-    /// are exact in any precision, so that it does not matter how many positions are computed at once.
+    /// Settings for inference: with `Bf16`, GPU activations are bfloat16. On the CPU products are
+    /// exact, so the result does not depend on how many positions are computed at once.
     pub fn for_use(precision: Precision, device: &Device) -> Self {
         Self {
             activations: (precision.is_bf16(device) && device.is_cuda()).then_some(DType::BF16),
@@ -84,8 +84,8 @@ impl Compute {
         }
     }
 
-    /// The same, reading packed copies of these parameters where products have few rows, as those of decoding do. The copies are
-    /// held by the result and its clones.
+    /// The same settings with packed copies of these parameters, which products with few rows read,
+    /// as in decoding. The result and its clones own the copies.
     ///
     /// # Errors
     /// A failing device.
@@ -107,17 +107,17 @@ impl Compute {
         })
     }
 
-    /// How products round.
+    /// The rounding of products.
     pub fn products(&self) -> Products {
         self.products
     }
 
-    /// The type of activations that meet parameters of type `parameters`.
+    /// The type of activations for parameters of type `parameters`.
     pub fn activations(&self, parameters: DType) -> DType {
         self.activations.unwrap_or(parameters)
     }
 
-    /// The packed copy of a weight, if there is one and the weight's values are still those that it was made of.
+    /// The packed copy of a weight, if it exists and the weight has not changed since.
     pub(super) fn packed_of(&self, weight: &Parameter) -> Option<&linear::Packed> {
         let copy = self.packed.as_ref()?.0.get(weight.index())?.as_ref()?;
         copy.packed.as_ref().filter(|_| weight.has_version(&copy.version))
@@ -140,7 +140,7 @@ mod tests {
         Mblm::seeded(&config.unwrap(), 3, &Device::Cpu).unwrap()
     }
 
-    /// Rounds in one thread, and computes the losses of the same bytes in another.
+    /// Trains with rounded products in one thread while another evaluates the same bytes.
     #[test]
     fn an_evaluation_beside_a_rounded_training_pass_is_exact() {
         let model = model();

@@ -1,12 +1,12 @@
 //! The decoder: a hierarchy of causal stages over bytes.
 //!
-//! Stage 1 reads whole patches, the local stage (N) single bytes; each stage's outputs, one position late, are the context
-//! of the next stage's sequences (see [`Stage`]). Rows of the local stage are flattened over all patches: row j of a sample
-//! is the output after byte j and predicts byte j + 1, also across patch borders; byte 0 is predicted by the local start
-//! row.
+//! Stage 1 reads whole patches, the local stage (N) single bytes. The outputs of each stage,
+//! shifted by one position, are the contexts of the next stage's sequences (see [`Stage`]). Rows of
+//! the local stage are flattened over all patches: row j of a sample is the output after byte j and
+//! predicts byte j + 1, also across patch borders. The local start row predicts byte 0.
 //!
-//! Shapes: ids (B, L), padded to L' = P1' · P_2 · … · P_N; stage n has B · P1' · … · P_{n−1} sequences of P_n positions; rows
-//! (B · L', D_N).
+//! Shapes: ids (B, L), padded to L' = P1' · P_2 · … · P_N; stage n has B · P1' · … · P_{n−1}
+//! sequences of P_n positions; rows (B · L', D_N).
 
 use candle_core::{DType, Device, Tensor};
 
@@ -33,7 +33,7 @@ pub struct Mblm {
 }
 
 impl Mblm {
-    /// A model whose parameters come from `source`: a seed ([`Seeded`]) or a file.
+    /// Creates a model with parameters from `source`: a seed ([`Seeded`]) or a file.
     pub fn new(
         config: &ModelConfig,
         registry: &BlockRegistry,
@@ -61,7 +61,7 @@ impl Mblm {
         })
     }
 
-    /// A new float32 model of built-in blocks.
+    /// Creates a float32 model of built-in blocks.
     pub fn seeded(config: &ModelConfig, seed: u64, device: &Device) -> Result<Self> {
         Self::new(config, &BlockRegistry::default(), &Seeded(seed), DType::F32, device)
     }
@@ -86,12 +86,12 @@ impl Mblm {
         self.dtype
     }
 
-    /// How the model computes where it is only used; training passes bring their own.
+    /// The numeric settings for inference; training passes bring their own.
     pub fn compute(&self) -> &Compute {
         &self.compute
     }
 
-    /// Lets the model compute like that where it is only used; exactly at first.
+    /// Sets the numeric settings for inference; the default is exact.
     pub fn set_compute(&mut self, compute: Compute) {
         self.compute = compute;
     }
@@ -101,7 +101,7 @@ impl Mblm {
         self.stages.len()
     }
 
-    /// Whether a step of a stage's block computes the whole sequence again.
+    /// Whether a step of a stage's block recomputes the whole sequence.
     pub(crate) fn stage_recomputes(&self, stage: usize) -> bool {
         self.stages[stage].block.recomputes()
     }
@@ -116,7 +116,7 @@ impl Mblm {
         self.stages[stage].begin(compute)
     }
 
-    /// The contexts (b, P, D) of a sequence of the stage after `stage`, from an output (b, 1, D); `None` after the last.
+    /// The contexts (b, P, D) after `stage` from an output (b, 1, D); `None` for the last stage.
     pub(crate) fn next_contexts(&self, stage: usize, output: &Tensor, compute: &Compute) -> Result<Option<Tensor>> {
         match stage + 1 < self.stages.len() {
             true => self.contexts(stage, &output.squeeze(1)?, compute).map(Some),
@@ -124,14 +124,14 @@ impl Mblm {
         }
     }
 
-    /// The contexts (m, P, D) that rows (m, D) of the feed of a stage, which is not the last, give to the next stage's sequences.
+    /// The contexts (m, P, D) of the next stage's sequences, from rows (m, D) that feed it.
     pub(super) fn contexts(&self, stage: usize, feed: &Tensor, compute: &Compute) -> Result<Tensor> {
         let next = &self.stages[stage + 1];
         let contexts = self.stages[stage].to_next().forward(feed, compute)?;
         Ok(contexts.reshape((feed.dim(0)?, next.positions, next.dim))?)
     }
 
-    /// Positions `start` and on of a stage's sequences, from ids (b, t, p) and contexts (b or 1, t, D): (b, t, D).
+    /// Runs positions `start`… of a stage: ids (b, t, p), contexts (b or 1, t, D) → (b, t, D).
     pub(crate) fn run_stage(
         &self,
         stage: usize,
@@ -158,7 +158,7 @@ impl Mblm {
         &self.stages[self.stages.len() - 1]
     }
 
-    /// Checks and pads ids, and that the first stage has room for them.
+    /// Checks and pads ids, and checks that the first stage has room for them.
     pub(super) fn checked(&self, ids: Ids<'_>) -> Result<PaddedIds> {
         let ids = PaddedIds::new(&self.config, ids, &self.device)?;
         let (patches, bytes) = (ids.padded / self.stages[0].bytes, self.stages[0].bytes);

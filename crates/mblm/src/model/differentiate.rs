@@ -13,11 +13,12 @@ use super::sums::Sums;
 use crate::Result;
 
 impl Mblm {
-    /// The loss of a batch of ids (B, L), weighed with `mask`, one weight for each id; adds its gradients, times `pass.scale`,
-    /// to `gradients`.
+    /// Returns the loss of ids (B, L) with weights `mask`, one for each id; adds its gradients,
+    /// times `pass.scale`, to `gradients`.
     ///
     /// # Errors
-    /// Ids outside the vocabulary, more than a fixed position table of the first stage allows, a mask of another length.
+    /// Ids outside the vocabulary, more ids than a fixed position table of the first stage allows,
+    /// a mask of another length.
     pub fn loss_and_gradients<'a>(
         &self,
         ids: impl Into<Ids<'a>>,
@@ -28,10 +29,11 @@ impl Mblm {
         self.objective_and_gradients(ids, mask, &CrossEntropy, pass, gradients)
     }
 
-    /// The same for another loss of the logits than their cross-entropy: its mean over the predictions that count.
+    /// Returns the mean of another loss over the predictions that count; otherwise as
+    /// [`loss_and_gradients`](Self::loss_and_gradients).
     ///
     /// # Errors
-    /// As [`loss_and_gradients`](Self::loss_and_gradients), and those of the objective.
+    /// Those of [`loss_and_gradients`](Self::loss_and_gradients) and of the objective.
     pub fn objective_and_gradients<'a>(
         &self,
         ids: impl Into<Ids<'a>>,
@@ -45,7 +47,7 @@ impl Mblm {
         Ok(loss)
     }
 
-    /// The same, with the time spent in backward passes; `watch` is for passes in chunks.
+    /// The same, with the time spent in backward passes; `watch` applies to passes in chunks.
     pub(super) fn timed_objective_and_gradients(
         &self,
         ids: Ids<'_>,

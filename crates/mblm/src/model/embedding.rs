@@ -1,9 +1,9 @@
-//! Token embedding of one stage: from byte ids to the rows that the stage's block sees.
+//! Token embedding of one stage: from byte ids to the input rows of the stage's block.
 //!
 //! ```text
-//! local stage     x = E[id]                                               E (V, D)
-//! other stages    x = LayerNorm(W · LayerNorm(E[id_1] ‖ … ‖ E[id_p]) + b)   E (V, D_N), W (D, p·D_N), p bytes a patch
-//! then            + table (fixed), or rotated by position (rope), or as it is
+//! local stage    x = E[id]                                               E (V, D)
+//! other stages   x = LayerNorm(W · LayerNorm(E[id_1] ‖ … ‖ E[id_p]) + b)  E (V, D_N), W (D, p·D_N)
+//! then           + table (fixed), or rotated by position (rope), or unchanged
 //! ```
 //!
 //! Shapes: ids (n, t, p) `u32`; rows (n, t, D). `n` sequences of `t` positions with `p` bytes each.
@@ -45,7 +45,7 @@ enum Position {
     Rope,
 }
 
-/// What the embedding keeps for its backward pass.
+/// The values that the backward pass of the embedding needs.
 pub(super) struct Saved {
     ids: Tensor,
     start: usize,
@@ -131,7 +131,7 @@ impl TokenEmbedding {
         })
     }
 
-    /// The rows of a position table, or `None` where any number of positions is allowed.
+    /// The number of rows of a position table, or `None` if the number of positions is unlimited.
     pub(super) fn max_positions(&self) -> Option<usize> {
         match &self.position {
             Position::Fixed(table) => table.value().dims().first().copied(),
@@ -189,7 +189,7 @@ impl TokenEmbedding {
         self.with_positions(&self.tokens(ids, compute)?, start)
     }
 
-    /// [`forward`](Self::forward) that keeps what the backward pass needs.
+    /// [`forward`](Self::forward) that also returns what the backward pass needs.
     pub(super) fn forward_train(&self, ids: &Tensor, start: usize, compute: &Compute) -> Result<(Tensor, Saved)> {
         let (tokens, patch) = self.tokens_train(ids, compute)?;
         let saved = Saved {
@@ -200,7 +200,7 @@ impl TokenEmbedding {
         Ok((self.with_positions(&tokens, start)?, saved))
     }
 
-    /// Adds the gradients of the tables and the projection, from that of the rows (n, t, D).
+    /// Adds the gradients of tables and projection, from the gradient of the rows (n, t, D).
     pub(super) fn backward(
         &self,
         saved: Saved,

@@ -1,8 +1,8 @@
 //! The encoder: the same hierarchy without start tokens, bidirectional, for masked-byte training.
 //!
-//! Stage n sees its embedded tokens plus the projection of all outputs of stage n − 1: output i feeds sequence i. An
-//! attention mask (B, L) hides bytes; a patch of a higher stage is visible if any (or all) of its bytes are. Bytes added to
-//! fill the last patch are hidden. Shapes as in the decoder.
+//! The input of stage n is its embedded tokens plus the projection of all outputs of stage n − 1:
+//! output i feeds sequence i. An attention mask (B, L) hides bytes; a patch of a higher stage is
+//! visible if any (or all) of its bytes are. Padding bytes are hidden. Shapes as in the decoder.
 
 use std::time::Duration;
 
@@ -32,16 +32,16 @@ pub struct MblmEncoder {
     compute: Compute,
 }
 
-/// A masked-byte batch: what the model reads, what it may see, and what it is to restore.
+/// A masked-byte batch: input ids, visibility, and the bytes to restore.
 #[derive(Clone, Copy, Debug)]
 pub struct MaskedBatch<'a> {
-    /// Ids (B, L) as the model reads them, some replaced by the mask id.
+    /// Input ids (B, L), some replaced by the mask id.
     pub ids: Ids<'a>,
-    /// Which ids may be seen, one for each; `None` = all.
+    /// Whether each id is visible; `None` = all are.
     pub attention_mask: Option<&'a [bool]>,
     /// The original ids, one for each.
     pub labels: &'a [u32],
-    /// Weight of the loss at each id; 0 where nothing is to be restored.
+    /// Weight of each id's loss; 0 for ids that are not to be restored.
     pub loss_mask: &'a [f32],
 }
 
@@ -57,7 +57,7 @@ struct Checked {
 }
 
 impl MblmEncoder {
-    /// A model whose parameters come from `source`.
+    /// Creates a model with parameters from `source`.
     pub fn new(config: &EncoderConfig, source: &dyn ParameterSource, dtype: DType, device: &Device) -> Result<Self> {
         config.validate()?;
         let model = &config.mblm_config;
@@ -77,7 +77,7 @@ impl MblmEncoder {
         })
     }
 
-    /// A new float32 model.
+    /// Creates a float32 model.
     pub fn seeded(config: &EncoderConfig, seed: u64, device: &Device) -> Result<Self> {
         Self::new(config, &Seeded(seed), DType::F32, device)
     }
@@ -97,12 +97,12 @@ impl MblmEncoder {
         &self.device
     }
 
-    /// How the model computes where it is only used; training passes bring their own.
+    /// The numeric settings for inference; training passes bring their own.
     pub fn compute(&self) -> &Compute {
         &self.compute
     }
 
-    /// Lets the model compute like that where it is only used; exactly at first.
+    /// Sets the numeric settings for inference; the default is exact.
     pub fn set_compute(&mut self, compute: Compute) {
         self.compute = compute;
     }
@@ -135,7 +135,7 @@ impl MblmEncoder {
         Ok(rows.narrow(1, 0, len)?)
     }
 
-    /// The mean loss of restoring the marked bytes.
+    /// Returns the mean loss of restoring the masked bytes.
     pub fn loss(&self, batch: &MaskedBatch<'_>) -> Result<Loss> {
         let checked = self.checked(batch)?;
         if checked.count == 0 {
@@ -156,7 +156,7 @@ impl MblmEncoder {
         Ok(Loss::of_sum(sum, checked.count))
     }
 
-    /// The loss in nats of restoring each byte (B, L), unweighted, also of those that are not masked.
+    /// Returns the loss in nats of restoring each byte (B, L), unweighted, unmasked bytes included.
     pub fn losses(&self, batch: &MaskedBatch<'_>) -> Result<Tensor> {
         self.losses_of(&self.checked(batch)?, batch)
     }
@@ -178,7 +178,7 @@ impl MblmEncoder {
         Ok(Tensor::stack(&losses, 0)?)
     }
 
-    /// The mean loss of restoring the marked bytes; adds its gradients, times `pass.scale`, to `gradients`.
+    /// Returns the mean loss of the masked bytes; adds its gradients, times `pass.scale`.
     pub fn loss_and_gradients(
         &self,
         batch: &MaskedBatch<'_>,

@@ -7,13 +7,13 @@ use super::compute::Compute;
 use super::gradients::Gradients;
 use crate::Result;
 
-/// A map from (sequences, positions, D) to the same shape in which each row depends on all visible rows: what a stage of an encoder
-/// does with its sequences.
+/// A bidirectional map from (sequences, positions, D) to the same shape: the computation of one
+/// encoder stage. Each row depends on all visible rows.
 pub trait EncoderBlock: Send + Sync {
-    /// Maps `x` (n, t, D) to (n, t, D); every position sees all positions that `visible` (n, t) `u8` does not hide.
+    /// Maps `x` (n, t, D) to (n, t, D); `visible` (n, t) `u8` marks the positions that are seen.
     fn encode(&self, x: &Tensor, visible: Option<&Tensor>, compute: &Compute) -> Result<Tensor>;
 
-    /// [`encode`](Self::encode) that keeps what the backward pass needs.
+    /// [`encode`](Self::encode) that also returns what the backward pass needs.
     fn encode_train(
         &self,
         x: &Tensor,
@@ -22,8 +22,8 @@ pub trait EncoderBlock: Send + Sync {
         compute: &Compute,
     ) -> Result<(Tensor, Saved)>;
 
-    /// The gradient of the input of [`encode_train`](Self::encode_train), from that of its result; adds the gradients of the
-    /// block's parameters to their buffers.
+    /// Returns the gradient of the input of [`encode_train`](Self::encode_train), given the
+    /// gradient of its result; adds the gradients of the block's parameters to their buffers.
     fn encode_backward(
         &self,
         saved: Saved,

@@ -1,6 +1,6 @@
-//! The visitors of an encoder: one that looks, one that trains.
+//! The visitors of an encoder: one evaluates, one trains.
 //!
-//! Output i of a stage feeds sequence i of the next as it is: there is no start row, and nothing comes one position late.
+//! Output i of a stage feeds sequence i of the next: no start row, no shift by one position.
 
 use std::time::{Duration, Instant};
 
@@ -25,7 +25,7 @@ use crate::config::{MaskReduce, ModelConfig};
 pub(super) struct EncoderStage {
     embedding: TokenEmbedding,
     block: Box<dyn EncoderBlock>,
-    /// To the contexts of the next stage's sequence; none for the local stage.
+    /// Projection to the contexts of the next stage's sequence; `None` for the local stage.
     to_next: Option<Linear>,
     /// Positions of a sequence.
     positions: usize,
@@ -69,12 +69,12 @@ fn contexts(stages: &[EncoderStage], stage: usize, feed: &Tensor, compute: &Comp
     Ok(contexts.reshape((feed.dim(0)?, next.positions, next.dim))?)
 }
 
-/// Ids some of which are hidden.
+/// Ids with their visibility.
 pub(super) struct Masked {
     pub(super) ids: PaddedIds,
     /// Visibility of each byte, (B · padded).
     pub(super) visible: Vec<bool>,
-    /// When a patch is visible.
+    /// Whether any or all bytes of a patch must be visible for the patch to be visible.
     pub(super) reduce: MaskReduce,
 }
 
@@ -101,7 +101,7 @@ impl Masked {
     }
 }
 
-/// The visitor that collects the outputs of the local stage, in pieces (rows, D).
+/// The evaluation visitor: collects the outputs of the local stage, in pieces (rows, D).
 pub(super) struct Looking<'a> {
     pub(super) stages: &'a [EncoderStage],
     pub(super) masked: &'a Masked,
@@ -138,7 +138,7 @@ impl Look for Looking<'_> {
     }
 }
 
-/// The visitor that restores bytes, and learns from it.
+/// The training visitor: restores bytes and computes gradients.
 pub(super) struct EncoderTraining<'a> {
     pub(super) stages: &'a [EncoderStage],
     pub(super) to_logits: &'a Linear,
@@ -147,12 +147,12 @@ pub(super) struct EncoderTraining<'a> {
     pub(super) labels: &'a [u32],
     /// The weights of their losses, (B · padded).
     pub(super) weights: &'a [f32],
-    /// The factor from the gradient of the summed loss to the one that is asked for.
+    /// Factor on the gradient of the summed loss.
     pub(super) scale: f64,
     pub(super) pass: &'a TrainingPass,
 }
 
-/// What the groups of a pass add up.
+/// The sums over the groups of a pass.
 pub(super) struct EncoderSums<'g> {
     gradients: &'g mut Gradients,
     losses: Vec<Tensor>,
@@ -175,7 +175,7 @@ impl<'g> EncoderSums<'g> {
     }
 }
 
-/// What a group keeps for its backward pass.
+/// The values of a group's forward pass that its backward pass needs.
 pub(super) struct EncoderKept {
     embedded: embedding::Saved,
     block: Saved,

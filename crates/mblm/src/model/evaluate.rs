@@ -1,7 +1,7 @@
-//! Whole sequences through a decoder, without gradients: hidden states, logits, losses.
+//! Evaluation of whole sequences by a decoder, without gradients: hidden states, logits, losses.
 //!
-//! A long first stage goes in chunks of positions, the state carried along, and everything below a chunk follows it at once: memory
-//! does not grow with the length.
+//! A long first stage goes in chunks of positions, with the state carried along. Everything below a
+//! chunk is computed before the next chunk, so memory does not grow with the length.
 
 use candle_core::{DType, Device, Tensor};
 use mblm_ops::cross_entropy;
@@ -17,17 +17,17 @@ use super::state::State;
 use super::traverse::{Group, Look, Walk};
 use crate::{Error, Result};
 
-/// Where the embedded tokens of each stage come from.
+/// The source of each stage's embedded tokens.
 enum Tokens<'a> {
     Ids(&'a PaddedIds),
-    /// One tensor (sequences, positions, D_n) a stage.
+    /// One tensor (sequences, positions, D_n) per stage.
     Embedded(Vec<Tensor>),
 }
 
-/// What is called with the number of the first of some consecutive rows of the local stage, and with them (rows, D_N).
+/// Receives consecutive rows (rows, D_N) of the local stage, and the number of the first.
 type Visit<'s> = &'s mut dyn FnMut(usize, Tensor) -> Result<()>;
 
-/// The visitor that looks at whole sequences.
+/// The evaluation visitor.
 struct Evaluation<'a> {
     model: &'a Mblm,
     walk: Walk,
@@ -38,18 +38,18 @@ struct Evaluation<'a> {
 }
 
 impl Mblm {
-    /// Logits (B, L, V) of ids (B, L); row j predicts byte j + 1.
+    /// Returns the logits (B, L, V) of ids (B, L); row j predicts byte j + 1.
     ///
     /// # Errors
-    /// Ids outside the vocabulary, and more than a fixed position table of the first stage allows.
+    /// Ids outside the vocabulary, or more than a fixed position table of the first stage allows.
     pub fn logits<'a>(&self, ids: impl Into<Ids<'a>>) -> Result<Tensor> {
         self.to_logits.forward(&self.hidden_states(ids)?, &self.compute)
     }
 
-    /// The outputs of the local stage (B, L, D_N), before the logits layer.
+    /// Returns the outputs of the local stage (B, L, D_N), before the logits layer.
     ///
     /// # Errors
-    /// As those of [`logits`](Self::logits).
+    /// Those of [`logits`](Self::logits).
     pub fn hidden_states<'a>(&self, ids: impl Into<Ids<'a>>) -> Result<Tensor> {
         let ids = self.checked(ids.into())?;
         let local_dim = self.local().dim;
@@ -69,10 +69,10 @@ impl Mblm {
         Ok(self.to_logits.forward(&first, &self.compute)?.flatten_all()?)
     }
 
-    /// The loss in nats of each byte (B, L) given the bytes before it; padding and masks are not looked at.
+    /// Returns the loss in nats of each byte (B, L) given the bytes before it; no mask applies.
     ///
     /// # Errors
-    /// As those of [`logits`](Self::logits).
+    /// Those of [`logits`](Self::logits).
     pub fn losses<'a>(&self, ids: impl Into<Ids<'a>>) -> Result<Tensor> {
         self.losses_of(&self.checked(ids.into())?)
     }
@@ -103,10 +103,10 @@ impl Mblm {
         Ok(Tensor::cat(&[&first_losses, &losses.narrow(1, 0, ids.len - 1)?], 1)?)
     }
 
-    /// The loss of a batch of ids (B, L), weighed with `mask`, one weight for each id, without gradients.
+    /// Returns the loss of ids (B, L) with weights `mask`, one for each id, without gradients.
     ///
     /// # Errors
-    /// As those of [`logits`](Self::logits); a mask of another length than the ids.
+    /// Those of [`logits`](Self::logits); a mask of another length than the ids.
     pub fn loss<'a>(&self, ids: impl Into<Ids<'a>>, mask: Option<&[f32]>) -> Result<Loss> {
         let ids = self.checked(ids.into())?;
         let targets = Targets::new(&self.config, &ids, mask)?;
@@ -115,7 +115,7 @@ impl Mblm {
         for (sample, losses) in losses.chunks(ids.len.max(1)).enumerate() {
             let weights = &targets.weights[sample * ids.padded..];
             let weights = std::iter::once(&targets.first[sample].1).chain(weights);
-            // weight 0 means not counted, even where the loss is not finite
+            // an id of weight 0 does not count, even if its loss is not finite
             let counted = losses.iter().zip(weights).filter(|(_, weight)| **weight != 0.0);
             sum += counted
                 .map(|(loss, weight)| f64::from(*loss) * f64::from(*weight))
@@ -124,11 +124,11 @@ impl Mblm {
         Ok(Loss::of_sum(sum, targets.count))
     }
 
-    /// The embedded tokens of each stage, from the most global to the local one, without positions: stage n has
-    /// (B, P1', P_2, …, P_n, D_n).
+    /// Returns the embedded tokens without positions, one tensor (B, P1', P_2, …, P_n, D_n) per
+    /// stage, the most global first.
     ///
     /// # Errors
-    /// As those of [`logits`](Self::logits).
+    /// Those of [`logits`](Self::logits).
     pub fn embed<'a>(&self, ids: impl Into<Ids<'a>>) -> Result<Vec<Tensor>> {
         let ids = self.checked(ids.into())?;
         let mut dims = vec![ids.batch, ids.padded / self.stages[0].bytes];
@@ -147,8 +147,8 @@ impl Mblm {
         Ok(embedded)
     }
 
-    /// Hidden states (B, P1' · P_2 · … · P_N, D_N) from embedded tokens instead of ids, one tensor a stage as
-    /// [`embed`](Self::embed) returns them.
+    /// Returns the hidden states (B, P1' · P_2 · … · P_N, D_N) of embedded tokens, one tensor per
+    /// stage as returned by [`embed`](Self::embed).
     ///
     /// # Errors
     /// Tensors of other shapes.
@@ -182,8 +182,9 @@ impl Mblm {
         Ok(rows.reshape((batch, padded, self.local().dim))?)
     }
 
-    /// Calls `visit(first row, rows)` for consecutive rows (rows, D_N) of the local stage over whole patches of the first stage:
-    /// `ids` (t · p), the contexts (t, P_2, D_2) that the first stage gives to each, and what every stage starts from.
+    /// Calls `visit(first row, rows)` for consecutive rows (rows, D_N) of the local stage over
+    /// whole patches of the first stage, given `ids` (t · p), the contexts (t, P_2, D_2) of each
+    /// patch, and the start of every stage.
     pub(crate) fn rows_below(
         &self,
         ids: &[u32],
@@ -217,7 +218,7 @@ impl Mblm {
         Ok(Tensor::cat(&pieces, 0)?)
     }
 
-    /// Calls `visit(first row, rows)` for consecutive rows (rows, D_N) of the local stage, groups of sequences at a time.
+    /// Calls `visit(first row, rows)` for consecutive rows (rows, D_N) of the local stage.
     fn evaluate(&self, tokens: Tokens<'_>, batch: usize, mut visit: Visit<'_>) -> Result<()> {
         let starts = self.stages.iter().map(|stage| stage.begin(&self.compute));
         let starts = starts.collect::<Result<Vec<_>>>()?;
@@ -245,7 +246,7 @@ impl Evaluation<'_> {
         &self.model.stages[group.stage]
     }
 
-    /// All positions of the first stage in one sample, `chunk` of them at a time, and everything below.
+    /// Evaluates one sample, its first stage in chunks of `chunk` positions.
     fn in_chunks(&self, sample: usize, chunk: usize, visit: &mut Visit<'_>) -> Result<()> {
         let (mut before, mut state) = self.starts[0].clone();
         for group in self.walk.chunks(sample, chunk) {
@@ -258,7 +259,7 @@ impl Evaluation<'_> {
         Ok(())
     }
 
-    /// The embedded tokens of a group, positions and contexts added: (n, t, D).
+    /// The embedded tokens of a group with positions and contexts added: (n, t, D).
     fn input(&self, group: &Group, context: Option<Tensor>) -> Result<Tensor> {
         let stage = self.stage(group);
         let positions = self.walk.levels[group.stage].positions;
@@ -309,8 +310,8 @@ impl Look for Evaluation<'_> {
     }
 }
 
-/// How many positions of `bytes` bytes the first stage takes at once where nothing is kept for a backward pass: as many rows as
-/// the device computes at once, and not too many bytes, which are embedded one by one.
+/// The most positions of `bytes` bytes that the first stage takes at once: as many rows as the
+/// device computes at once, limited by the embedded bytes.
 fn first_chunk(bytes: usize, device: &Device) -> usize {
     /// Embedded bytes for each row.
     const BYTES: usize = 32;

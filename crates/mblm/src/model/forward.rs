@@ -1,7 +1,8 @@
-//! A training pass in two calls: forward, which gives all logits, and backward from their gradient.
+//! A training pass in two calls: forward, which returns logits, and backward from their gradient.
 //!
-//! For losses that need the logits of a whole batch at once. Everything that the backward pass needs is kept, of all stages and
-//! sequences: where the loss is a sum over rows, an [`Objective`](super::Objective) needs the memory of one group only.
+//! For losses that need the logits of a whole batch at once. The pass keeps what the backward pass
+//! needs of all stages and sequences. If the loss is a sum over rows, an
+//! [`Objective`](super::Objective) needs the memory of one group only.
 
 use candle_core::Tensor;
 
@@ -18,7 +19,7 @@ use super::sums::Sums;
 use super::traverse::{Group, Visitor};
 use crate::{Error, Result};
 
-/// A forward pass that kept what its backward pass needs.
+/// A finished forward pass with everything that its backward pass needs.
 ///
 /// ```
 /// # use mblm::model::{Gradients, Mblm, TrainingPass};
@@ -37,27 +38,26 @@ pub struct ForwardPass<'a> {
     stages: Vec<KeptStage>,
     /// The outputs of the local stage (B · L', D).
     rows: Tensor,
-    /// The rows (B, D) that predict first bytes, and where they are if each sequence has a start row of its own.
+    /// The rows (B, D) that predict first bytes; `first_rows` if start rows are not shared.
     first: Tensor,
     first_rows: Option<FirstRows>,
     logits: Tensor,
     first_logits: Tensor,
 }
 
-/// What one stage keeps.
+/// The data that one stage keeps.
 struct KeptStage {
     group: Group,
     kept: Kept,
-    /// What it feeds the next stage, (n · t, D).
+    /// The rows that feed the next stage, (n · t, D).
     feed: Option<Tensor>,
 }
 
 impl Mblm {
-    /// A forward pass over ids (B, L), with dropout where blocks have it, that keeps everything of all stages at once, whatever
-    /// `pass.chunking` says.
+    /// Runs a forward pass over ids (B, L), with dropout, ignoring `pass.chunking`.
     ///
     /// # Errors
-    /// No id at all, ids outside the vocabulary, more than a fixed position table of the first stage allows.
+    /// No ids, ids outside the vocabulary, or more than a fixed position table allows.
     pub fn forward_train<'a>(&self, ids: impl Into<Ids<'a>>, pass: TrainingPass) -> Result<ForwardPass<'_>> {
         let ids = self.checked(ids.into())?;
         if ids.host.is_empty() {
@@ -117,7 +117,7 @@ impl Mblm {
 }
 
 impl ForwardPass<'_> {
-    /// Logits (B, L, V); row j predicts byte j + 1, as those of [`Mblm::logits`].
+    /// Logits (B, L, V); row j predicts byte j + 1, as in [`Mblm::logits`].
     pub fn logits(&self) -> &Tensor {
         &self.logits
     }
@@ -137,11 +137,11 @@ impl ForwardPass<'_> {
         Ok(self.rows.reshape((batch, rows / batch, dim))?.narrow(1, 0, len)?)
     }
 
-    /// Adds the gradients of all parameters, times the pass's scale, to `gradients`, from those of the logits (B, L, V) and of the
-    /// first logits (B, V).
+    /// Adds the gradients of all parameters, times the pass's scale, to `gradients`, given the
+    /// gradients of the logits (B, L, V) and of the first logits (B, V).
     ///
     /// # Errors
-    /// Tensors of other shapes than the logits have.
+    /// Tensors whose shapes differ from the shapes of the logits.
     pub fn backward(self, d_logits: &Tensor, d_first: Option<&Tensor>, gradients: &mut Gradients) -> Result<()> {
         let (training, model) = (&self.training, self.training.model);
         let scale = training.pass.scale;

@@ -1,7 +1,7 @@
 //! The buffers of the parameters' gradients.
 //!
-//! Whoever trains holds one [`Gradients`], which every pass adds to. Passes that go side by side (see [`shards`](super::shards))
-//! add to buffers of their own, which are kept from pass to pass.
+//! A trainer holds one [`Gradients`], to which every pass adds. Passes that run side by side (see
+//! [`shards`](super::shards)) add to their own buffers, which are reused by later passes.
 
 use mblm_ops::GradBuffer;
 use mblm_ops::cpu::par_map;
@@ -13,11 +13,11 @@ use crate::Result;
 #[derive(Debug)]
 pub struct Gradients {
     buffers: Vec<GradBuffer>,
-    /// Of the shards of a training pass that adds to these.
+    /// The buffers of the shards of a pass.
     shards: ShardGradients,
 }
 
-/// The gradients of all shards but the first, which adds to the caller's: kept from pass to pass, and zero between passes.
+/// The gradients of all shards but the first, reused by later passes; zero between passes.
 #[derive(Debug, Default)]
 pub(super) struct ShardGradients(Vec<Gradients>);
 
@@ -55,7 +55,7 @@ impl Gradients {
         self.buffers.iter_mut()
     }
 
-    /// Those of shards, out of here while they are added to.
+    /// Takes the shards' buffers out, so that they can be added to.
     pub(super) fn take_shards(&mut self) -> ShardGradients {
         std::mem::take(&mut self.shards)
     }
@@ -77,7 +77,7 @@ impl Gradients {
 }
 
 impl ShardGradients {
-    /// Those of so many shards but the first.
+    /// The buffers of shards 2 to `shards`.
     pub(super) fn of_others(&mut self, shards: usize, parameters: &Parameters) -> Result<&mut [Gradients]> {
         while self.0.len() + 1 < shards {
             self.0.push(Gradients::zeros(parameters)?);
@@ -85,7 +85,7 @@ impl ShardGradients {
         Ok(&mut self.0[..shards.saturating_sub(1)])
     }
 
-    /// Adds the gradients of all shards to `sums`, in order, and is zero again.
+    /// Adds the gradients of all shards to `sums`, in order, and sets them to zero.
     pub(super) fn drain_to(&mut self, sums: &mut Gradients) -> Result<()> {
         self.0.iter_mut().try_for_each(|shard| {
             let buffers: Vec<_> = shard.iter_mut().zip(sums.iter_mut()).collect();

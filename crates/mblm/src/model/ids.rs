@@ -1,4 +1,4 @@
-//! A batch of byte ids: as given, checked and padded to whole patches, and with what each row predicts.
+//! A batch of byte ids: as given, padded to whole patches, and with the target of each row.
 
 use candle_core::{Device, Tensor};
 
@@ -6,7 +6,7 @@ use crate::bytes::ids_from_bytes;
 use crate::config::ModelConfig;
 use crate::{Error, Result};
 
-/// Ids of some samples of the same length, one sample after the other, on the host.
+/// Ids of samples of the same length, one sample after the other, on the host.
 ///
 /// ```
 /// use mblm::model::Ids;
@@ -16,7 +16,7 @@ use crate::{Error, Result};
 /// let one = Ids::from(&text);
 /// # let _ = (two, one);
 /// ```
-///
+/// The model checks the shape and the ids.
 /// A model checks the shape and the ids when it is given them.
 #[derive(Clone, Copy, Debug)]
 pub struct Ids<'a> {
@@ -57,7 +57,7 @@ impl<'a, const N: usize> From<&'a [u32; N]> for Ids<'a> {
     }
 }
 
-/// A batch for a model of either kind, on the host: samples of the same length, one after the other.
+/// A batch for a decoder or encoder, on the host: samples of the same length, one after the other.
 ///
 /// ```
 /// use mblm::model::ModelBatch;
@@ -68,20 +68,20 @@ impl<'a, const N: usize> From<&'a [u32; N]> for Ids<'a> {
 /// ```
 #[derive(Clone, Debug)]
 pub struct ModelBatch {
-    /// Ids as the model reads them, (batch · len).
+    /// Input ids, (batch · len).
     pub ids: Vec<u32>,
-    /// Samples.
+    /// The number of samples.
     pub batch: usize,
     /// Ids of a sample.
     pub len: usize,
-    /// Weights of the loss, one for each id; required by an encoder, where they mark the bytes to restore.
+    /// Weights of the loss, one for each id. An encoder needs them: they mark the bytes to restore.
     pub loss_mask: Option<Vec<f32>>,
     /// For an encoder: the original ids.
     pub labels: Option<Vec<u32>>,
 }
 
 impl ModelBatch {
-    /// `batch` samples of `len` ids each, whose predictions all count.
+    /// Creates `batch` samples of `len` ids each, whose predictions all count.
     pub fn new(ids: Vec<u32>, batch: usize, len: usize) -> Self {
         Self {
             ids,
@@ -92,7 +92,7 @@ impl ModelBatch {
         }
     }
 
-    /// The same with a weight of the loss for each id.
+    /// Sets a weight of the loss for each id.
     pub fn with_loss_mask(self, loss_mask: Vec<f32>) -> Self {
         Self {
             loss_mask: Some(loss_mask),
@@ -100,7 +100,7 @@ impl ModelBatch {
         }
     }
 
-    /// The same with the original ids, which an encoder is to restore.
+    /// Sets the original ids, which an encoder is to restore.
     pub fn with_labels(self, labels: Vec<u32>) -> Self {
         Self {
             labels: Some(labels),
@@ -122,13 +122,13 @@ impl<'a> From<&'a ModelBatch> for Ids<'a> {
     }
 }
 
-/// Checked ids, padded on the right with the padding id to a multiple of the bytes of a stage-1 patch.
+/// Checked ids, padded on the right with the padding id to whole stage-1 patches.
 pub(super) struct PaddedIds {
     /// All ids, (B · padded), on the model's device.
     pub(super) tensor: Tensor,
     pub(super) host: Vec<u32>,
     pub(super) batch: usize,
-    /// Bytes of a sample as given.
+    /// Bytes of a sample, without padding.
     pub(super) len: usize,
     /// Bytes of a sample with padding.
     pub(super) padded: usize,
@@ -156,7 +156,7 @@ impl PaddedIds {
         })
     }
 
-    /// The ids of `count` sequences from `first` on, (count, positions, bytes), of a stage whose sequences have this shape.
+    /// The ids (count, positions, bytes) of `count` sequences from `first` on.
     pub(super) fn sequences(&self, first: usize, count: usize, positions: usize, bytes: usize) -> Result<Tensor> {
         let each = positions * bytes;
         Ok(self
@@ -165,14 +165,14 @@ impl PaddedIds {
             .reshape((count, positions, bytes))?)
     }
 
-    /// The original ids of masked ones, (B · L), checked and padded: (B · padded).
+    /// Checks and pads the original ids (B · L) of a masked batch: (B · padded).
     pub(super) fn labels(&self, config: &ModelConfig, labels: &[u32]) -> Result<Vec<u32>> {
         let padded = self.per_byte("labels", labels, config.pad_token_id)?;
         check(config, labels, self.len)?;
         Ok(padded)
     }
 
-    /// One value for each id as given, (B · L), with `padding` for the ids that padding added: (B · padded).
+    /// Pads values, one for each given id (B · L), with `padding`: (B · padded).
     pub(super) fn per_byte<T: Copy>(&self, what: &str, values: &[T], padding: T) -> Result<Vec<T>> {
         let (batch, len) = (self.batch, self.len);
         if values.len() != batch * len {
@@ -185,7 +185,7 @@ impl PaddedIds {
     }
 }
 
-/// Rows of `len` values, each followed by as much padding as makes it `padded` long.
+/// Pads rows of `len` values to `padded` values each.
 fn spread<T: Copy>(values: &[T], len: usize, padded: usize, padding: T) -> Vec<T> {
     let rows = values.chunks(len.max(1));
     let mut spread = Vec::with_capacity(rows.len() * padded);
@@ -196,7 +196,7 @@ fn spread<T: Copy>(values: &[T], len: usize, padded: usize, padding: T) -> Vec<T
     spread
 }
 
-/// Fails for an id outside the vocabulary, in samples of `len` ids.
+/// Fails on an id outside the vocabulary, in samples of `len` ids.
 fn check(config: &ModelConfig, ids: &[u32], len: usize) -> Result<()> {
     let tokens = config.num_tokens;
     match ids.iter().position(|id| *id as usize >= tokens) {
@@ -212,13 +212,14 @@ fn check(config: &ModelConfig, ids: &[u32], len: usize) -> Result<()> {
     }
 }
 
-/// What each row of the local stage predicts, and with which weight.
+/// The predicted id and the weight of each row of the local stage.
 ///
-/// Row j of a sample is the output after reading byte j and predicts byte j + 1; byte 0 is predicted by the start row.
+/// Row j of a sample is the output after reading byte j and predicts byte j + 1; byte 0 is
+/// predicted by the start row.
 pub(super) struct Targets {
     /// The predicted id of each row, (B · padded).
     pub(super) ids: Vec<u32>,
-    /// The weight of each row's loss, (B · padded); 0 where nothing is predicted or the prediction does not count.
+    /// The weight of each row's loss, (B · padded); 0 if its prediction does not count.
     pub(super) weights: Vec<f32>,
     /// Id and weight of the first byte of each sample.
     pub(super) first: Vec<(u32, f32)>,
@@ -227,7 +228,7 @@ pub(super) struct Targets {
 }
 
 impl Targets {
-    /// Every row counts, whatever it predicts: for a loss that is not computed here.
+    /// Targets that all count, for a loss that is computed elsewhere.
     pub(super) fn all(ids: &PaddedIds) -> Self {
         Self {
             ids: ids.host.clone(),
@@ -237,7 +238,7 @@ impl Targets {
         }
     }
 
-    /// Targets of all ids that are not padding, weighed with `mask`, one weight for each id as given.
+    /// Targets of all ids but padding, weighted by `mask`, one weight for each given id.
     pub(super) fn new(config: &ModelConfig, ids: &PaddedIds, mask: Option<&[f32]>) -> Result<Self> {
         let mask = mask.map(|mask| ids.per_byte("loss mask", mask, 0.0)).transpose()?;
         let mut targets = Self {

@@ -1,7 +1,7 @@
 //! First values of parameters: seeded, and the same on every machine.
 //!
-//! Each tensor draws from a generator of its own, seeded by the model's seed and the tensor's name, so that adding a stage
-//! or a layer changes no other tensor. Only exact arithmetic and `libm` are used, never the system's mathematics library.
+//! Each tensor has its own generator, seeded by the model's seed and the tensor's name, so adding a
+//! layer changes no other tensor. Only exact arithmetic and `libm` are used.
 
 use candle_core::{DType, Device, Tensor};
 use rand_core::{Rng, SeedableRng};
@@ -9,7 +9,7 @@ use rand_pcg::Pcg64Mcg;
 
 use crate::Result;
 
-/// How a parameter starts in a new model.
+/// The initial distribution of a parameter.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub enum Init {
     /// All zeros.
@@ -18,15 +18,15 @@ pub enum Init {
     Ones,
     /// Normal with mean 0 and this standard deviation.
     Normal(f64),
-    /// A table of normal rows (standard deviation 1) in which this row is zero: embeddings with padding.
+    /// Normal rows (standard deviation 1), except this row, which is zero: embeddings with padding.
     NormalExceptRow(usize),
     /// Uniform in ±bound.
     Uniform(f64),
-    /// The inverse softplus of a step size that is log-uniform in [0.001, 0.1], at least 1e-4: a scan's bias of its step sizes.
+    /// A scan's step-size bias: softplus⁻¹ of log-uniform steps in [0.001, 0.1], at least 1e-4.
     TimeStepBias,
-    /// ln U(1, 16): a scan's logarithms of decays, one a head.
+    /// ln U(1, 16): the log decays of a scan, one per head.
     LogUniform,
-    /// ln 1, ln 2, … ln n in each row of n: a scan's logarithms of decays, one a state.
+    /// ln 1, ln 2, … ln n in each row of n: the log decays of a scan, one per state.
     LogCount,
 }
 
@@ -71,9 +71,9 @@ fn normal(rng: &mut Pcg64Mcg) -> f64 {
     radius * libm::cos(2.0 * std::f64::consts::PI * unit(rng))
 }
 
-/// Where the first values of parameters come from: a seed or a file.
+/// A source of initial parameter values: a seed or a file.
 pub trait ParameterSource {
-    /// The tensor of this name and shape. `init` says how it starts in a new model.
+    /// Returns the tensor of this name and shape; `init` is its distribution in a new model.
     fn tensor(&self, name: &str, shape: &[usize], init: Init, dtype: DType, device: &Device) -> Result<Tensor>;
 }
 

@@ -1,11 +1,10 @@
-//! What of a model has no kernel on a device, and is computed there by the reference implementations: right, but slower and with more
-//! memory.
+//! Parts of a model without a kernel on a device. They run slower and need more memory.
 
 use candle_core::Device;
 
 use crate::config::ModelConfig;
 
-/// One sentence for each part of the model that has no kernel on `device`, each naming the key that would change it.
+/// Returns one sentence for each part without a kernel on `device`, naming the key to change.
 ///
 /// The CPU has kernels for everything.
 pub fn without_kernels(config: &ModelConfig, device: &Device) -> Vec<String> {

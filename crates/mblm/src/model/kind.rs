@@ -29,10 +29,10 @@ pub enum Model {
     Encoder(Box<MblmEncoder>),
 }
 
-/// Weights of fewer bytes are not compared with the memory there is, which takes longer to find than they take to make.
+/// Smaller weights (in bytes) skip the memory check, which takes longer than their creation.
 const SMALL: u64 = 64 << 20;
 
-/// Fails where the weights alone are larger than the memory there is: the process would be ended in the middle. A GPU says so itself.
+/// Fails if the weights exceed the CPU's memory, where the system would kill the process.
 fn check_weights(architecture: &Architecture, device: &Device) -> Result<()> {
     let parameters = architecture.parameter_counts().total;
     let needed = parameters.saturating_mul(4); // float32
@@ -52,10 +52,10 @@ fn check_weights(architecture: &Architecture, device: &Device) -> Result<()> {
 }
 
 impl Model {
-    /// A float32 model whose parameters come from `source`.
+    /// Creates a float32 model with parameters from `source`.
     ///
     /// # Errors
-    /// Blocks that `registry` does not know, parameters that `source` does not have, and a model that is larger than the memory there is.
+    /// Blocks that `registry` does not know, parameters missing in `source`, too little memory.
     pub fn new(
         architecture: &Architecture,
         registry: &BlockRegistry,
@@ -75,15 +75,15 @@ impl Model {
         })
     }
 
-    /// A new float32 model of built-in blocks.
+    /// Creates a float32 model of built-in blocks.
     ///
     /// # Errors
-    /// A configuration that no model can have.
+    /// An invalid configuration.
     pub fn seeded(architecture: impl Into<Architecture>, seed: u64, device: &Device) -> Result<Self> {
         Self::new(&architecture.into(), &BlockRegistry::default(), &Seeded(seed), device)
     }
 
-    /// What the model was made from.
+    /// The architecture of the model.
     pub fn architecture(&self) -> Architecture {
         match self {
             Self::Decoder(model) => Architecture::Decoder(model.config().clone()),
@@ -99,7 +99,7 @@ impl Model {
         }
     }
 
-    /// How the model computes where it is only used: a learner has its own way.
+    /// The numeric settings for inference; a learner has its own.
     pub fn compute(&self) -> &Compute {
         match self {
             Self::Decoder(model) => model.compute(),
@@ -107,11 +107,11 @@ impl Model {
         }
     }
 
-    /// Sets the precision in which the model computes where it is only used, on a GPU; a learner has its own. On the CPU that is
-    /// always float32, as at first on every device.
+    /// Sets the precision of inference on a GPU; a learner has its own. The default, and on the CPU
+    /// the only precision, is float32.
     ///
     /// # Errors
-    /// A decoder that others hold as well: they would compute otherwise all of a sudden.
+    /// The decoder is shared: the precision of its other owners would change.
     pub fn set_precision(&mut self, precision: Precision) -> Result<()> {
         let compute = Compute::for_use(precision, self.device());
         match self {
@@ -128,12 +128,14 @@ impl Model {
         Ok(())
     }
 
-    /// Prepares a model that is only used for `precision`: on a GPU as [`set_precision`](Self::set_precision) does. On the CPU, where a
-    /// byte's time is that of reading the weights, `Bf16` rounds the weights of the linear layers, for good, and reads half as much; all
-    /// else stays float32, so that it does not matter how many positions are computed at once.
+    /// Prepares a model for inference in `precision`: on a GPU as
+    /// [`set_precision`](Self::set_precision) does. On the CPU, `Bf16` permanently rounds the
+    /// weights of the linear layers, which halves the bytes read, and so the time, per decoded
+    /// byte. All else stays float32, so the result does not depend on how many positions are
+    /// computed at once.
     ///
     /// # Errors
-    /// As [`set_precision`](Self::set_precision), and a failing device.
+    /// Those of [`set_precision`](Self::set_precision), and a failing device.
     pub fn use_in(&mut self, precision: Precision) -> Result<()> {
         let precision = precision.chosen(self.device());
         self.set_precision(precision)?;
@@ -151,7 +153,7 @@ impl Model {
         }
     }
 
-    /// The decoder, or an error that says what needs one.
+    /// Returns the decoder, or an error that names the purpose.
     pub fn decoder(&self, purpose: &str) -> Result<&Arc<Mblm>> {
         match self {
             Self::Decoder(model) => Ok(model),
@@ -161,7 +163,7 @@ impl Model {
         }
     }
 
-    /// The loss of a batch without gradients.
+    /// Returns the loss of a batch without gradients.
     pub fn loss(&self, batch: &ModelBatch) -> Result<Loss> {
         on_workers(|| match self {
             Self::Decoder(model) => model.loss(batch, batch.loss_mask.as_deref()),
@@ -169,7 +171,7 @@ impl Model {
         })
     }
 
-    /// The loss in nats of each id of a batch (B, L), unweighted; an encoder's where nothing is masked too.
+    /// Returns the loss in nats of each id of a batch (B, L), unweighted, unmasked ids included.
     pub fn losses(&self, batch: &ModelBatch) -> Result<Tensor> {
         on_workers(|| match self {
             Self::Decoder(model) => model.losses(batch),
@@ -177,7 +179,7 @@ impl Model {
         })
     }
 
-    /// The loss of a batch; adds its gradients to `gradients`.
+    /// Returns the loss of a batch; adds its gradients to `gradients`.
     pub fn loss_and_gradients(
         &self,
         batch: &ModelBatch,
@@ -189,7 +191,7 @@ impl Model {
             .0)
     }
 
-    /// The same, with the time spent in backward passes; `watch` is for passes in chunks.
+    /// The same, with the time spent in backward passes; `watch` applies to passes in chunks.
     pub(crate) fn timed_loss_and_gradients(
         &self,
         batch: &ModelBatch,

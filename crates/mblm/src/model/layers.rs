@@ -22,7 +22,7 @@ impl Linear {
         Self::with_bias(builder, inputs, outputs, Init::linear(inputs))
     }
 
-    /// With a bias that starts in a way of its own.
+    /// With bias, initialized by `bias`.
     pub(crate) fn with_bias(builder: &Builder<'_>, inputs: usize, outputs: usize, bias: Init) -> Result<Self> {
         Ok(Self {
             weight: builder.linear_weight(&[outputs, inputs], Init::linear(inputs))?,
@@ -61,7 +61,7 @@ impl Linear {
         })
     }
 
-    /// The gradient of `x`; those of weight and bias go to their buffers.
+    /// Returns the gradient of `x`; adds the gradients of weight and bias to their buffers.
     pub(crate) fn backward(
         &self,
         x: &Tensor,
@@ -72,7 +72,7 @@ impl Linear {
         self.backward_from(None, x, dy, compute, gradients)
     }
 
-    /// The same, added to `sum`, which nobody else may hold: it may be overwritten.
+    /// The same, added to `sum`, which may be overwritten: nobody else may hold it.
     pub(crate) fn backward_onto(
         &self,
         sum: Tensor,
@@ -105,30 +105,30 @@ impl Linear {
     }
 }
 
-/// Adds a layer's output to the residual stream and normalises the sum, after a token shift where there is one.
+/// Adds a layer's output to the residual stream and normalizes it, with an optional token shift.
 pub(crate) struct AddNorm {
     gain: Parameter,
     norm: Norm,
 }
 
-/// What [`AddNorm`] gives its layer.
+/// The outputs of [`AddNorm`].
 pub(crate) struct Normed {
     /// The input of the layer (n, t, d).
     pub(crate) out: Tensor,
-    /// For the backward pass; holds the residual stream too.
+    /// For the backward pass; includes the residual stream.
     pub(crate) saved: SavedNorm,
 }
 
-/// What [`AddNorm`] keeps for its backward pass.
+/// The values that the backward pass of [`AddNorm`] needs.
 pub(crate) struct SavedNorm {
-    /// The residual stream (n, t, d), the addition included.
+    /// The residual stream (n, t, d) after the addition.
     pub(crate) residual: Tensor,
     previous: Option<Tensor>,
     saved: add_norm::Saved,
 }
 
 impl AddNorm {
-    /// The norm over `dim` channels whose gain is called `name`.
+    /// A norm over `dim` channels with the gain `name`.
     pub(crate) fn new(builder: &Builder<'_>, name: &str, dim: usize, norm: Norm) -> Result<Self> {
         Ok(Self {
             gain: builder.parameter(name, &[dim], Init::Ones)?,
@@ -140,7 +140,8 @@ impl AddNorm {
         &self.gain
     }
 
-    /// Norm of x + `delta` (n, t, d); with a token shift if `previous` (n|1, 1, d) gives the row before the first.
+    /// Norm of x + `delta` (n, t, d). `previous` (n|1, 1, d), the row before the first, turns on
+    /// the token shift.
     pub(crate) fn forward(&self, x: &Tensor, delta: Option<&Tensor>, previous: Option<Tensor>) -> Result<Normed> {
         let output = add_norm::forward(x, delta, self.gain.value(), self.norm, previous.as_ref())?;
         Ok(Normed {
@@ -153,8 +154,8 @@ impl AddNorm {
         })
     }
 
-    /// The gradients of x (and of `delta`, the same) and of `previous`, from that of the result, and from those that flow
-    /// along the residual stream and into its last row as a state, if any.
+    /// Returns the gradients of x (equal to the gradient of `delta`) and of `previous`, given the
+    /// gradients of the result, of the residual stream, and of its last row as a state, if any.
     pub(crate) fn backward(
         &self,
         saved: &SavedNorm,

@@ -1,7 +1,7 @@
 //! The model: a hierarchy of stages over bytes, and the blocks that make them up.
 //!
-//! Read [`decoder`](Mblm) for what is computed, `traverse` for the order in which it is, `evaluate` and `backward` for what differs
-//! between use and training, [`StageBlock`] for what a block is, [`Objective`] for losses of one's own.
+//! See [`decoder`](Mblm) for the computation, `traverse` for its order, `evaluate` and `backward`
+//! for inference and training, [`StageBlock`] for blocks, [`Objective`] for custom losses.
 
 mod backward;
 pub(crate) mod block;

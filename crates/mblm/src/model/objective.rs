@@ -1,9 +1,9 @@
-//! What a training pass makes small: a function of the logits, called group by group.
+//! The loss that a training pass minimizes: a function of the logits, called group by group.
 //!
-//! An [`Objective`] sees the logits (m, V) of m consecutive rows, knows which byte each of them predicts, and gives their summed loss
-//! and its gradient. The hierarchy does the rest, depth first, so that no more logits than those of one group are in memory at once.
-//! [`CrossEntropy`] is the default. Where an objective needs all logits at once, [`Mblm::forward_train`](super::Mblm::forward_train)
-//! gives them.
+//! An [`Objective`] gets the logits (m, V) of m consecutive rows and the byte that each row
+//! predicts, and returns their summed loss and its gradient. The hierarchy calls it depth first, so
+//! only one group's logits are in memory. [`CrossEntropy`] is the default. If an objective needs
+//! all logits at once, use [`Mblm::forward_train`](super::Mblm::forward_train).
 
 use std::ops::Range;
 
@@ -18,7 +18,7 @@ use crate::Result;
 /// use mblm::candle::DType;
 /// use mblm::model::{LogitRows, Objective, RowGradients};
 ///
-/// /// Half the sum of all squared logits, whatever the bytes are: its gradient is the logits themselves.
+/// /// Half the sum of all squared logits, whatever the bytes: its gradient is the logits.
 /// struct Small;
 ///
 /// impl Objective for Small {
@@ -32,40 +32,40 @@ use crate::Result;
 /// # let _ = Small;
 /// ```
 pub trait Objective: Sync {
-    /// The loss of some rows and its gradient. May be called from several threads at once, for different rows.
+    /// Returns the loss of some rows and its gradient. May be called from several threads at once.
     ///
     /// # Errors
     /// Those of tensor operations.
     fn rows(&self, rows: &LogitRows<'_>) -> Result<RowGradients>;
 }
 
-/// The logits of consecutive rows, and what they predict.
+/// The logits of consecutive rows, and their targets.
 pub struct LogitRows<'a> {
     /// (m, V), in the type of the activations.
     pub logits: &'a Tensor,
     /// The predicted ids (m), `u32`, on the model's device.
     pub targets: &'a Tensor,
-    /// The weight of each prediction (m), `f32`, on the model's device: 0 for padding and for what the mask leaves out, whose loss
-    /// and gradient have to be 0.
+    /// The weight of each prediction (m), `f32`, on the model's device. Loss and gradient of weight
+    /// 0 (padding, excluded ids) must be 0.
     pub weights: &'a Tensor,
-    /// The factor from the gradient of the summed loss to the one that is asked for: the pass's scale / predictions that count.
+    /// Factor on the gradient of the summed loss: the pass's scale / predictions that count.
     pub scale: f64,
     pub(super) bytes: PredictedBytes,
 }
 
-/// A predicted byte.
+/// A predicted byte of a batch.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct PredictedByte {
-    /// Its sample.
+    /// The sample.
     pub sample: usize,
-    /// Its position in the sample. Behind the sample's last byte for a row of padding.
+    /// The position in the sample; past its end for a row of padding.
     pub position: usize,
 }
 
-/// Which bytes rows predict.
+/// The bytes that rows predict.
 #[derive(Clone, Debug)]
 pub(super) enum PredictedBytes {
-    /// Rows of the local stage with samples of `padded` rows each: row j of a sample predicts byte j + 1.
+    /// Rows of the local stage: row j of a sample (`padded` rows) predicts byte j + 1.
     Rows {
         /// Numbers of the rows, over all samples.
         rows: Range<usize>,
@@ -77,7 +77,7 @@ pub(super) enum PredictedBytes {
 }
 
 impl LogitRows<'_> {
-    /// The byte that each row predicts, in the order of the rows.
+    /// The byte that each row predicts, in row order.
     pub fn bytes(&self) -> Vec<PredictedByte> {
         match &self.bytes {
             PredictedBytes::Rows { rows, padded } => rows
@@ -95,11 +95,11 @@ impl LogitRows<'_> {
     }
 }
 
-/// What an [`Objective`] gives.
+/// The result of an [`Objective`].
 pub struct RowGradients {
     /// The weighted loss, summed over the rows: a scalar, `f64`.
     pub loss: Tensor,
-    /// Its gradient (m, V) × [`LogitRows::scale`].
+    /// The gradient of `loss` (m, V) × [`LogitRows::scale`].
     pub d_logits: Tensor,
 }
 

@@ -1,12 +1,12 @@
 //! Parameters, and the builder that makes them.
 //!
-//! A [`Parameter`] is a named tensor that is updated in place. Layers hold their own parameters; the model holds the list of
-//! all of them, in the order in which they were made, and a parameter's place in that list is its index in
-//! [`Gradients`](super::Gradients).
+//! A [`Parameter`] is a named tensor that is updated in place. Layers hold their own parameters.
+//! The model holds the list of all parameters in the order of their creation; a parameter's index
+//! in that list is its index in [`Gradients`](super::Gradients).
 //!
-//! The weight of a linear layer counts the changes of its values, so that copies made of them ([`Compute`](super::Compute)) know
-//! when they are out of date. For activations of another type than its own, as on a GPU, it keeps a rounded copy of itself until it
-//! changes.
+//! The weight of a linear layer counts its changes, so that copies ([`Compute`](super::Compute))
+//! can tell whether they are up to date. If activations have another type, as on a GPU, the weight
+//! keeps a rounded copy of itself until it changes.
 
 use std::cell::RefCell;
 use std::rc::Rc;
@@ -18,26 +18,26 @@ use candle_core::{DType, Device, Tensor, Var};
 use super::init::{Init, ParameterSource};
 use crate::{Error, Result};
 
-/// A named tensor of the model that training changes in place.
+/// A named tensor of the model, updated in place by training.
 #[derive(Clone, Debug)]
 pub struct Parameter {
     name: Arc<str>,
     index: usize,
     var: Var,
     value: Tensor,
-    /// What a linear layer's weight knows besides.
+    /// Version and rounded copy, for the weight of a linear layer.
     linear: Option<LinearWeight>,
 }
 
 #[derive(Clone, Debug, Default)]
 struct LinearWeight {
-    /// How often the values have changed.
+    /// The number of changes of the values.
     changes: Arc<AtomicU64>,
-    /// The values in the type of activations, from their first use until they change.
+    /// The values in the type of activations, made at first use, dropped on a change.
     shadow: Arc<Mutex<Option<Tensor>>>,
 }
 
-/// Which weight, and which values of it, a copy was made of.
+/// The weight, and the version of its values, that a copy was made of.
 #[derive(Debug)]
 pub(super) struct WeightVersion {
     weight: Arc<AtomicU64>,
@@ -55,12 +55,12 @@ impl Parameter {
         &self.value
     }
 
-    /// The same storage as a variable of candle's autograd, for blocks that leave their gradients to candle.
+    /// The same storage as a variable of candle's autograd, for blocks differentiated by candle.
     pub fn tracked(&self) -> &Tensor {
         self.var.as_tensor()
     }
 
-    /// Replaces the values; every holder of the parameter sees them.
+    /// Replaces the values for every holder of the parameter.
     pub fn set(&self, value: &Tensor) -> Result<()> {
         let value = value.to_dtype(self.value.dtype())?.to_device(self.value.device())?;
         self.var.set(&value)?;
@@ -68,7 +68,7 @@ impl Parameter {
         Ok(())
     }
 
-    /// Says that the values have been changed in place, in another way than by [`set`](Self::set).
+    /// Records an in-place change of the values that did not go through [`set`](Self::set).
     pub fn changed(&self) {
         if let Some(weight) = &self.linear {
             weight.changes.fetch_add(1, Ordering::Release);
@@ -76,12 +76,12 @@ impl Parameter {
         }
     }
 
-    /// The place in the list of the model's parameters.
+    /// The index in the list of the model's parameters.
     pub(super) fn index(&self) -> usize {
         self.index
     }
 
-    /// What a copy of a linear layer's weight remembers of it.
+    /// The current version, to store with a copy; `None` unless this is a linear layer's weight.
     pub(super) fn weight_version(&self) -> Option<WeightVersion> {
         self.linear.as_ref().map(|weight| WeightVersion {
             weight: weight.changes.clone(),
@@ -89,7 +89,7 @@ impl Parameter {
         })
     }
 
-    /// Whether this is the weight that `version` is of, with the same values still.
+    /// Whether `version` is of this weight and its values have not changed since.
     pub(super) fn has_version(&self, version: &WeightVersion) -> bool {
         self.linear.as_ref().is_some_and(|weight| {
             Arc::ptr_eq(&weight.changes, &version.weight) && weight.changes.load(Ordering::Acquire) == version.changes
@@ -139,7 +139,7 @@ impl Parameters {
         self.iter().find(|parameter| parameter.name() == name)
     }
 
-    /// Rounds the weights of all linear layers to bfloat16, for good; their packed forms take half the memory then.
+    /// Rounds the weights of all linear layers to bfloat16 permanently; packed forms halve in size.
     pub(crate) fn round_weights(&self) -> Result<()> {
         let weights = self.iter().filter(|parameter| parameter.linear.is_some());
         for parameter in weights {
@@ -148,7 +148,7 @@ impl Parameters {
         Ok(())
     }
 
-    /// Names and values, as a model file holds them.
+    /// Names and values, as in a model file.
     pub fn named_tensors(&self) -> Vec<(String, Tensor)> {
         self.iter()
             .map(|parameter| (parameter.name().to_string(), parameter.value().clone()))
@@ -156,7 +156,7 @@ impl Parameters {
     }
 }
 
-/// Makes the parameters of a model and keeps the list of them; scopes make up the names.
+/// Creates and lists the parameters of a model; nested scopes form their names.
 #[derive(Clone)]
 pub struct Builder<'a> {
     source: &'a dyn ParameterSource,
@@ -167,7 +167,7 @@ pub struct Builder<'a> {
 }
 
 impl<'a> Builder<'a> {
-    /// A builder that takes first values from `source`.
+    /// Creates a builder that takes initial values from `source`.
     pub fn new(source: &'a dyn ParameterSource, dtype: DType, device: &Device) -> Self {
         Self {
             source,
@@ -178,7 +178,7 @@ impl<'a> Builder<'a> {
         }
     }
 
-    /// The scope `name` inside this one: its parameters are called `….name.…`.
+    /// The scope `name` inside this one: its parameters are named `….name.…`.
     pub fn scope(&self, name: impl std::fmt::Display) -> Self {
         let prefix = if self.prefix.is_empty() {
             name.to_string()
@@ -198,12 +198,12 @@ impl<'a> Builder<'a> {
         self.dtype
     }
 
-    /// Makes the parameter `name` of this scope.
+    /// Creates the parameter `name` of this scope.
     pub fn parameter(&self, name: &str, shape: &[usize], init: Init) -> Result<Parameter> {
         self.make(name, shape, init, None)
     }
 
-    /// Makes the parameter `weight` (outputs, inputs) of a linear layer in this scope.
+    /// Creates the parameter `weight` (outputs, inputs) of a linear layer in this scope.
     pub(super) fn linear_weight(&self, shape: &[usize; 2], init: Init) -> Result<Parameter> {
         self.make("weight", shape, init, Some(LinearWeight::default()))
     }
@@ -217,7 +217,7 @@ impl<'a> Builder<'a> {
                 tensor.dims()
             )));
         }
-        // contiguous and a copy of its own: parameters change in place
+        // contiguous, and not shared: parameters change in place
         let var = Var::from_tensor(&tensor.contiguous()?.detach())?;
         let mut made = self.made.borrow_mut();
         let parameter = Parameter {

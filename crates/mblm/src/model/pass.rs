@@ -1,4 +1,4 @@
-//! What a training pass is given and what it tells: its settings, its loss, and who watches it.
+//! Settings, loss and observers of a training pass.
 
 use std::sync::atomic::AtomicBool;
 
@@ -16,7 +16,7 @@ pub struct Loss {
     pub mean: f64,
     /// The number of predictions that count: target not padding, weight not 0.
     pub count: usize,
-    /// Whether predictions count by weights other than 0 and 1, so that the mean is that of weighted losses.
+    /// Whether some weight is neither 0 nor 1, so that the mean is over weighted losses.
     #[serde(default, skip_serializing_if = "std::ops::Not::not")]
     pub weighted: bool,
 }
@@ -30,13 +30,13 @@ impl Loss {
         }
     }
 
-    /// Notes whether these weights of predictions are others than 0 and 1.
+    /// Records whether some of these weights is neither 0 nor 1.
     pub(crate) fn with_weights(self, weights: Option<&[f32]>) -> Self {
         let weighted = weights.is_some_and(|weights| weights.iter().any(|weight| *weight != 0.0 && *weight != 1.0));
         Self { weighted, ..self }
     }
 
-    /// What the mean is of, in words: "bits", or "weighted bits" where weights make it other than what the data have.
+    /// The unit of the mean: "bits", or "weighted bits" if weights distort the loss of the data.
     pub fn bits_in_words(&self) -> &'static str {
         match self.weighted {
             true => "weighted bits",
@@ -50,7 +50,7 @@ impl Loss {
     }
 }
 
-/// The sum of losses (scalars) that a device has computed.
+/// The sum of losses (scalars) on a device.
 pub(super) fn total(losses: &[Tensor]) -> Result<f64> {
     if losses.is_empty() {
         return Ok(0.0);
@@ -58,27 +58,28 @@ pub(super) fn total(losses: &[Tensor]) -> Result<f64> {
     Ok(Tensor::stack(losses, 0)?.to_vec1::<f64>()?.into_iter().sum())
 }
 
-/// How much of a batch a training pass computes at once: less needs less memory and more time. The loss and its gradients do not
-/// depend on it but for rounding.
+/// How much of a batch a training pass computes at once: less takes less memory and more time. Loss
+/// and gradients are equal up to rounding.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Chunking {
-    /// Positions of the first stage; `None` for all. Where a sample has more, the first stage's forward pass is computed twice and
-    /// what it keeps for the backward pass is that of so many positions, beside its states at the borders. Stages with dropout are
-    /// always computed at once.
+    /// Positions of the first stage; `None` for all. If a sample has more, the first stage's
+    /// forward pass is computed twice, and memory holds the backward data of this many positions
+    /// plus the states at the chunk borders. Stages with dropout are always computed at once.
     pub positions: Option<usize>,
-    /// Rows of the other stages where `train_checkpoint_chunks` does not say; `None` for as many as the device computes at full
-    /// speed.
+    /// Rows of the other stages, unless `train_checkpoint_chunks` is set; `None` for as many as the
+    /// device computes at full speed.
     pub rows: Option<usize>,
 }
 
 impl Chunking {
-    /// Positions of a chunk, if fewer than the first stage's `positions` are asked for.
+    /// Positions of a chunk, if fewer than the first stage's `positions`.
     pub(crate) fn chunk_of(&self, positions: usize) -> Option<usize> {
         let asked = self.positions?.max(1);
         (asked < positions).then_some(asked)
     }
 
-    /// Whether a decoder's pass may be cut into shards: whoever asks for fewer rows is short of memory, which shards need.
+    /// Whether a decoder's pass may use shards: not on a GPU, and not if rows are limited for
+    /// memory.
     pub(crate) fn may_have_shards(&self, gpu: bool) -> bool {
         !gpu && self.rows.is_none()
     }
@@ -89,16 +90,16 @@ impl Chunking {
     }
 }
 
-/// What a training pass may vary.
+/// The settings of a training pass.
 #[derive(Clone, Debug)]
 pub struct TrainingPass {
     /// Factor on all gradients, such as 1 / accumulated batches.
     pub scale: f64,
     /// Seed of the dropout masks; another one for every batch.
     pub seed: u64,
-    /// How much is computed at once.
+    /// How much to compute at once.
     pub chunking: Chunking,
-    /// How the layers compute: exactly by default, whatever the model does where it is only used.
+    /// Numeric settings of the layers: exact by default, independent of the settings for inference.
     pub compute: Compute,
 }
 
@@ -120,12 +121,12 @@ impl Default for TrainingPass {
     }
 }
 
-/// What watches a training pass that goes in chunks.
+/// Observers of a training pass in chunks.
 #[derive(Clone, Copy, Default)]
 pub struct Watch<'a> {
-    /// Once it is set, the pass ends before its next chunk, with [`Error::Stopped`](crate::Error::Stopped).
+    /// Set to end the pass before its next chunk, with [`Error::Stopped`](crate::Error::Stopped).
     pub stop: Option<&'a AtomicBool>,
-    /// Told before each chunk, on the thread that computes, how many of how many parts are done: a chunk's first forward pass is
-    /// one part, everything else about it as many as it takes work.
+    /// Called before each chunk, on the computing thread, with the finished and the total parts. A
+    /// chunk's first forward pass is one part; the rest of its work counts in proportion.
     pub progress: Option<&'a (dyn Fn(usize, usize) + Sync)>,
 }

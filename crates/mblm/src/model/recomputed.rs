@@ -1,8 +1,8 @@
-//! Blocks that know whole sequences only.
+//! Blocks that compute whole sequences only.
 //!
-//! A custom block that offers no step is still one that streams and decodes: its state is its input so far, and each call
-//! computes all of that again. Inside a patch that costs little; as a first stage it costs the whole sequence for every patch,
-//! which [`StageBlock::recomputes`] makes known.
+//! A custom block without a step function can still stream and decode: its state is its input so
+//! far, and each call recomputes all of it. Inside a patch this is cheap; as a first stage it costs
+//! the whole sequence for every patch, which [`StageBlock::recomputes`] reports.
 
 use candle_core::Tensor;
 
@@ -12,13 +12,14 @@ use super::parameter::Parameter;
 use super::state::State;
 use crate::Result;
 
-/// A causal map over whole sequences, in candle's operations on [`tracked`](Parameter::tracked) parameters.
+/// A causal map over whole sequences, in candle's operations on [`tracked`](Parameter::tracked)
+/// parameters.
 pub trait SequenceBlock: Send + Sync {
     /// The block's own parameters.
     fn parameters(&self) -> Vec<&Parameter>;
 
-    /// Maps `x` (n, t, D), whole sequences from their first position on, to the same shape; row i of the result depends on rows
-    /// 0…i alone.
+    /// Maps whole sequences `x` (n, t, D) to the same shape; result row i depends on rows 0…i
+    /// alone.
     fn forward(&self, x: &Tensor) -> Result<Tensor>;
 }
 

@@ -1,4 +1,4 @@
-//! Memory for slots of a state that grow row by row, as keys and values do.
+//! Growable memory for slots of a state that gain rows, such as keys and values.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
@@ -7,20 +7,20 @@ use candle_core::Tensor;
 
 use crate::Result;
 
-/// Memory for the rows of a slot and for more after them.
+/// Memory for the rows of a slot, with spare capacity.
 ///
-/// Several states may share one, as clones do: each sees its own beginning of it, and whoever comes first takes the rows behind
-/// that. Rows that were taken never change.
+/// Clones of a state share it: each uses its own prefix, and the first to append takes the rows
+/// after the prefix. Rows never change once taken.
 #[derive(Clone, Debug)]
 pub(super) struct Room {
     /// (n, capacity, w), contiguous.
     pub(super) rows: Tensor,
-    /// Rows that some state has taken.
+    /// The number of rows taken by any state.
     pub(super) taken: Arc<AtomicUsize>,
 }
 
 impl Room {
-    /// Room for rows (n or 1, s, w) of `sequences` sequences and `added` more, and half as many again; and those rows in it.
+    /// Copies rows (n or 1, s, w) to memory with capacity for `added` more and half as many again.
     pub(super) fn new(past: &Tensor, sequences: usize, added: usize) -> Result<(Self, Tensor)> {
         let (_, len, width) = past.dims3()?;
         let capacity = Self::capacity(len + added);
@@ -32,13 +32,12 @@ impl Room {
         Ok((Self { rows, taken }, kept))
     }
 
-    /// Rows that memory for `rows` of them has in all.
+    /// The capacity to allocate for `rows` rows.
     pub(super) fn capacity(rows: usize) -> usize {
         rows * 3 / 2 + 8
     }
 
-    /// Takes rows (n, added, w) after the first `len`, which are the caller's, unless there is no room, or another state has
-    /// taken them.
+    /// Takes `added` rows after the caller's first `len`; false if full or taken by another state.
     pub(super) fn take(&self, added: AddedRows, len: usize) -> Result<bool> {
         let (n, capacity, w) = self.rows.dims3()?;
         let AddedRows {
@@ -55,8 +54,7 @@ impl Room {
         Ok(taken.is_ok())
     }
 
-    /// The first `len` rows, which are the caller's, with `rows` after them; `None` when there is no room, or another state has
-    /// taken it.
+    /// Appends `rows` to the caller's first `len`; `None` if full or taken by another state.
     pub(super) fn append(&self, rows: &Tensor, len: usize) -> Result<Option<Tensor>> {
         let (sequences, added, width) = rows.dims3()?;
         let shape = AddedRows {
@@ -72,7 +70,7 @@ impl Room {
     }
 }
 
-/// The shape (n, added, w) of rows that are put after others.
+/// The shape (n, added, w) of rows to append.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct AddedRows {
     pub(super) sequences: usize,
@@ -80,17 +78,17 @@ pub(super) struct AddedRows {
     pub(super) width: usize,
 }
 
-/// Where one more row of a slot goes, whoever writes it: see [`State::next_rows`].
+/// The place of a slot's next row, for an operation that writes it: see [`State::next_rows`].
 pub(crate) struct NextRow {
     /// The rows so far (n or 1, s, w), if there are any.
     pub(crate) past: Option<Tensor>,
-    /// Whether those are elsewhere, so that they have to be copied into the room.
+    /// Whether `past` is outside the room and has to be copied into it.
     pub(crate) moves: bool,
     pub(super) room: Room,
 }
 
 impl NextRow {
-    /// (n, more than s, w), contiguous: row s and those after it are to be written.
+    /// (n, more than s, w), contiguous: the caller writes row s, and the rows before it if `moves`.
     pub(crate) fn room(&self) -> &Tensor {
         &self.room.rows
     }

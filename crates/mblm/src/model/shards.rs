@@ -1,21 +1,21 @@
-//! Shards of a training pass: parts of a batch that go side by side, forward and backward, each on a thread of its own.
+//! Shards of a training pass: parts of a batch that run side by side, each on its own thread.
 //!
-//! Threads that share every operation wait for each other at the end of each, and read what others have written. Shards write nothing in
-//! common: each adds to gradients of its own, which are added to the caller's in the order of the shards. The samples of a batch
-//! are cut into shards where that gives equal parts, else the sequences of the second stage. A thread whose shard is done takes
-//! pieces of the operations of others.
+//! Threads that share every operation wait for each other after each, and read each other's
+//! results. Shards share no writes: each adds to its own gradients, which are then added to the
+//! caller's in shard order. Samples are divided into shards if the parts are equal, otherwise the
+//! sequences of the second stage. A thread whose shard is done helps with the others' operations.
 //!
-//! How many shards there are depends on the model and the batch alone, never on the number of threads, and so do the sums. Shards
-//! are for small models, whose operations are short; a GPU has none.
+//! The number of shards, and thus the order of sums, depends on the model and the batch, never on
+//! the number of threads. Shards are for small models, whose operations are short; a GPU has none.
 
-/// Shards.
+/// Most shards of a pass.
 const MAX_SHARDS: usize = 4;
-/// Bytes of a shard: the gradients of fewer would take as long to add as to compute.
+/// Least bytes of a shard: with fewer, adding the gradients would take as long as computing them.
 const MIN_BYTES: usize = 1024;
-/// Numbers in the gradients of all shards but the first, which adds to the caller's: 128 MiB of `f32`.
+/// Most gradient values of all shards but the first, which uses the caller's: 128 MiB of `f32`.
 const MAX_EXTRA: u64 = 1 << 25;
 
-/// What decides about shards.
+/// The quantities that decide the number of shards.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Split {
     /// Parameters of the model.
@@ -26,14 +26,14 @@ pub(crate) struct Split {
     pub(crate) at_once: usize,
     /// Bytes of a sample.
     pub(crate) len: usize,
-    /// Whether samples go one after another, in chunks.
+    /// Whether samples run one after another, in chunks.
     pub(crate) in_chunks: bool,
 }
 
-/// Into how many shards a pass is cut, and where: at most one number is not 1.
+/// The number of shards of a pass: at most one field is not 1.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) struct Shards {
-    /// Shards of samples, which divide the batch.
+    /// Shards of samples; divides the batch.
     pub(crate) samples: usize,
     /// Most shards of sequences of the second stage.
     pub(crate) sequences: usize,
@@ -68,12 +68,12 @@ impl Shards {
         }
     }
 
-    /// All shards.
+    /// The total number of shards.
     pub(crate) fn count(self) -> usize {
         self.samples * self.sequences
     }
 
-    /// Shards of sequences that have so many bytes together.
+    /// The number of shards for sequences of `bytes` bytes in total.
     pub(super) fn of_sequences(self, bytes: usize) -> usize {
         match bytes >= self.sequences * MIN_BYTES {
             true => self.sequences,

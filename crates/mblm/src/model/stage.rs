@@ -1,4 +1,4 @@
-//! One stage of the hierarchy: token embedding, start token, block, and the projection to the next stage.
+//! One stage of the hierarchy: token embedding, start token, block, projection to the next stage.
 
 use candle_core::{DType, Tensor};
 
@@ -15,9 +15,9 @@ use crate::Result;
 use crate::blocks::BlockArgs;
 use crate::config::ModelConfig;
 
-/// What a group of sequences of a stage gives.
+/// The outputs of a group of sequences.
 pub(super) struct Outputs {
-    /// The output before the first position (n or 1, 1, D): that of the start row, or of the chunk before.
+    /// The output before the first position (n or 1, 1, D): of the start row or the previous chunk.
     pub(super) before: Tensor,
     /// (n, t, D).
     pub(super) y: Tensor,
@@ -25,7 +25,7 @@ pub(super) struct Outputs {
 
 /// The gradients of [`Outputs`].
 pub(super) struct OutputGradients {
-    /// (n, 1, D); nothing where the output before is not used.
+    /// (n, 1, D); `None` if the output before is not used.
     pub(super) before: Option<Tensor>,
     /// (n, t, D).
     pub(super) y: Tensor,
@@ -36,7 +36,7 @@ pub(super) struct Stage {
     pub(super) embedding: TokenEmbedding,
     pub(super) block: Box<dyn StageBlock>,
     pub(super) start: Parameter,
-    /// To the contexts of the next stage's sequence: (…, D_n) → (…, P_{n+1} · D_{n+1}). None for the local stage.
+    /// To the next stage's contexts, (…, D_n) → (…, P_{n+1} · D_{n+1}); `None` for the local stage.
     to_next: Option<Linear>,
     /// Positions of one sequence, P_n.
     pub(super) positions: usize,
@@ -79,12 +79,12 @@ impl Stage {
         Ok(row.to_dtype(self.activations(compute))?)
     }
 
-    /// The type of the rows that go into the block and come out of it.
+    /// The type of the block's input and output rows.
     pub(super) fn activations(&self, compute: &Compute) -> DType {
         compute.activations(self.start.value().dtype())
     }
 
-    /// Rows as the block takes them: in the type of its parameters, unless it takes fewer bits too.
+    /// Converts rows to the type of the block's parameters, unless the block takes bfloat16.
     fn for_block(&self, x: &Tensor) -> Result<Tensor> {
         match self.block.takes_half_precision() {
             true => Ok(x.clone()),
@@ -92,23 +92,23 @@ impl Stage {
         }
     }
 
-    /// The output of the start row, (1, 1, D), and the state after it, which every sequence of the stage shares.
+    /// Runs the start row: its output (1, 1, D) and the state after it, which all sequences share.
     ///
-    /// A start token gets nothing from the stage above and blocks are causal, so both are the same for all sequences.
+    /// A start token has no context and blocks are causal, so both are equal for all sequences.
     pub(super) fn begin(&self, compute: &Compute) -> Result<(Tensor, State)> {
         let mut state = self.block.initial_state();
         let y = self.forward(&self.start_row(compute)?, &mut state, compute)?;
         Ok((y, state))
     }
 
-    /// The block's forward pass outside every autograd graph, which a custom block's tracked parameters would start.
+    /// Runs the block outside autograd, which a custom block's tracked parameters would start.
     pub(super) fn forward(&self, x: &Tensor, state: &mut State, compute: &Compute) -> Result<Tensor> {
         let y = self.block.forward(&self.for_block(x)?, state, compute)?.detach();
         *state = state.detach();
         Ok(y.to_dtype(x.dtype())?)
     }
 
-    /// [`forward`](Self::forward) that keeps what [`backward`](Self::backward) needs.
+    /// [`forward`](Self::forward) that also returns what [`backward`](Self::backward) needs.
     pub(super) fn forward_train(
         &self,
         x: &Tensor,
@@ -120,7 +120,7 @@ impl Stage {
         Ok((y.to_dtype(x.dtype())?, saved))
     }
 
-    /// The gradients of the rows and of the state before them, from those of the outputs and of the state after them.
+    /// Returns the gradients of rows and initial state from those of outputs and final state.
     pub(super) fn backward(
         &self,
         saved: Saved,
@@ -134,7 +134,7 @@ impl Stage {
         Ok((dx.to_dtype(dy.dtype())?, d_begin))
     }
 
-    /// The rows that feed the next stage, (n · t, D): the outputs one position late.
+    /// The rows that feed the next stage, (n · t, D): the outputs shifted by one position.
     pub(super) fn feed(&self, outputs: &Outputs) -> Result<Tensor> {
         let Outputs { before, y } = outputs;
         let (sequences, positions, dim) = y.dims3()?;
@@ -143,7 +143,7 @@ impl Stage {
         Ok(feed.reshape((sequences * positions, dim))?)
     }
 
-    /// The gradients of the outputs before (n, 1, D) and of `y` (n, t, D), from that of [`feed`](Self::feed).
+    /// Returns the gradients of both [`Outputs`], given the gradient of [`feed`](Self::feed).
     pub(super) fn feed_backward(&self, d_feed: &Tensor, sequences: usize) -> Result<OutputGradients> {
         let (rows, dim) = d_feed.dims2()?;
         let d_feed = d_feed.reshape((sequences, rows / sequences, dim))?;

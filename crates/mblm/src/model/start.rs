@@ -1,8 +1,9 @@
 //! The start row of a stage in a training pass.
 //!
-//! A start token gets nothing from the stage above and blocks are causal: its row is the same for all sequences of a stage. It runs once
-//! a pass, all sequences go on from its state, and the gradients that come back to its output and its state are summed before its
-//! own backward pass. With dropout the masks differ, so each sequence then has a start row of its own.
+//! A start token has no context and blocks are causal: its row is equal for all sequences of a
+//! stage. It runs once per pass, all sequences continue from its state, and the gradients of its
+//! output and state are summed before its backward pass. With dropout, each sequence runs its own
+//! start row.
 
 use candle_core::Tensor;
 use mblm_ops::device::sum_sequences;
@@ -13,7 +14,7 @@ use crate::Result;
 
 /// The start row of a stage, run once for all its sequences.
 pub(super) struct Start {
-    /// Its output (1, 1, D).
+    /// The output (1, 1, D).
     pub(super) y: Tensor,
     pub(super) state: State,
 }
@@ -26,7 +27,7 @@ pub(super) struct StartGradient {
 }
 
 impl StartGradient {
-    /// Adds gradients of its output (n, 1, D), if any, and of its state.
+    /// Adds gradients of the output (n, 1, D), if any, and of the state.
     pub(super) fn add(&mut self, d_y: Option<&Tensor>, d_state: StateGradient) -> Result<()> {
         self.d_state.add(d_state)?;
         let Some(d_y) = d_y else { return Ok(()) };

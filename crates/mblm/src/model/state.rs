@@ -1,8 +1,9 @@
-//! What a block carries from one position to the next.
+//! The state that a block carries from one position to the next.
 //!
-//! A [`State`] is a list of slots, each empty (the start: zeros, or no rows yet) or filled with a tensor whose first
-//! dimension is the sequences: all n of them, or 1 when all sequences share it. A block documents its slots. The same type
-//! serves training (the state after a shared start row, or at the border of a chunk), prefill and decode.
+//! A [`State`] is a list of slots. A slot is empty (the start: zeros, or no rows yet) or holds a
+//! tensor whose first dimension is the sequences: all n, or 1 if all sequences share it. A block
+//! documents its slots. Training (the state after a shared start row, or at a chunk border),
+//! prefill and decode use the same type.
 
 use std::collections::BTreeSet;
 use std::sync::Arc;
@@ -18,9 +19,9 @@ use crate::{Error, Result};
 pub struct State {
     position: usize,
     slots: Vec<Option<Tensor>>,
-    /// For slots that grow: what their tensors are the beginnings of.
+    /// For growing slots: the memory that their tensors are prefixes of.
     rooms: Vec<Option<Room>>,
-    /// Slots that rows were appended to.
+    /// The slots that rows were appended to.
     growing: BTreeSet<usize>,
 }
 
@@ -35,7 +36,7 @@ impl State {
         }
     }
 
-    /// A state before `position`, with all slots empty: to be filled with what was there.
+    /// A state before `position`, with all slots empty, to be filled by the caller.
     pub fn at(position: usize, slots: usize) -> Self {
         Self {
             position,
@@ -43,18 +44,18 @@ impl State {
         }
     }
 
-    /// The number of positions that have gone by.
+    /// The number of positions consumed.
     pub fn position(&self) -> usize {
         self.position
     }
 
-    /// Rows of each slot that grows with the positions.
+    /// The number of rows of each growing slot.
     pub(crate) fn growing_rows(&self) -> impl Iterator<Item = usize> {
         let growing = self.growing.iter().filter_map(|slot| self.get(*slot));
         growing.map(|tensor| tensor.dims().get(1).copied().unwrap_or(0))
     }
 
-    /// Moves on by `positions`.
+    /// Advances the position by `positions`.
     pub fn advance(&mut self, positions: usize) {
         self.position += positions;
     }
@@ -80,9 +81,9 @@ impl State {
         }
     }
 
-    /// Puts `rows` (n, t, w) after those (n or 1, s, w) in a slot.
+    /// Appends `rows` (n, t, w) to the rows (n or 1, s, w) of a slot.
     ///
-    /// A slot that grows again and again is kept with room for more, so that a row costs the same however many there are.
+    /// Repeated appends get spare capacity, so that the cost of a row does not grow.
     pub fn append(&mut self, slot: usize, rows: &Tensor) -> Result<()> {
         self.growing.insert(slot);
         let Some(past) = self.get(slot).cloned() else {
@@ -95,7 +96,7 @@ impl State {
         let (room, grown) = match room.map(|room| room.append(rows, len)).transpose()?.flatten() {
             Some(grown) => (room.cloned(), grown),
             None if past.dim(0)? != sequences || added > len => {
-                // the first rows of these sequences, or many at once: they may stay the last
+                // a first append, or many rows at once: no more may follow, so no spare capacity
                 let past = past.broadcast_as((sequences, len, width))?;
                 (None, Tensor::cat(&[&past, rows], 1)?)
             }
@@ -112,8 +113,8 @@ impl State {
         Ok(())
     }
 
-    /// Takes memory for one more row (n, 1, w) in each of `slots`, of the type and on the device of `like`, where something else
-    /// than [`append`](Self::append) writes it; [`grow`](Self::grow) then puts it in the slot.
+    /// Allocates the next row (n, 1, w) of each of `slots`, in the type and on the device of
+    /// `like`. The caller writes the row; [`grow`](Self::grow) then appends it.
     pub(crate) fn next_rows(
         &self,
         slots: &[usize],
@@ -138,7 +139,7 @@ impl State {
             capacity = capacity.max(Room::capacity(len + 1));
         }
         let missing = rooms.iter().filter(|room| room.is_none()).count();
-        // one piece of memory for all of them
+        // one allocation for all of them
         let memory = Tensor::zeros((missing, sequences, capacity, width), like.dtype(), like.device())?;
         let mut made = 0;
         let mut rows = Vec::with_capacity(slots.len());
@@ -161,7 +162,7 @@ impl State {
         Ok(rows)
     }
 
-    /// Puts a row that has been written to its place after those in a slot.
+    /// Appends a row that has been written to its place.
     pub(crate) fn grow(&mut self, slot: usize, row: NextRow) -> Result<()> {
         let len = row.past.as_ref().map_or(Ok(0), |past| past.dim(1))?;
         self.growing.insert(slot);
@@ -177,7 +178,7 @@ impl State {
         self.rooms[slot] = room;
     }
 
-    /// Makes room for more rows in the slots that grow, here and not at the next row: before decoding begins.
+    /// Allocates spare capacity for growing slots ahead of decoding, not at the next row.
     pub(crate) fn reserve(&mut self) -> Result<()> {
         for slot in self.growing.clone() {
             let has_room = self.rooms.get(slot).is_some_and(Option::is_some);
@@ -190,13 +191,13 @@ impl State {
         Ok(())
     }
 
-    /// This state, growing in the same slots as `other`.
+    /// This state, with the same growing slots as `other`.
     pub(crate) fn growing_like(mut self, other: &Self) -> Self {
         self.growing.clone_from(&other.growing);
         self
     }
 
-    /// The states of several groups of sequences, all at the same position, as one.
+    /// Joins the states of several groups of sequences, all at the same position.
     ///
     /// # Errors
     /// States at different positions, or with tensors of different shapes.
@@ -215,7 +216,7 @@ impl State {
             let tensors: Vec<&Tensor> = states.iter().filter_map(|state| state.get(slot)).collect();
             match tensors.as_slice() {
                 [] => {}
-                // what all share stays shared
+                // a shared tensor stays shared
                 [one, others @ ..] if one.dim(0)? == 1 && others.iter().all(|other| other.id() == one.id()) => {
                     stacked.set(slot, (*one).clone());
                 }
@@ -225,10 +226,10 @@ impl State {
         Ok(stacked)
     }
 
-    /// The state of one of several sequences.
+    /// Returns the state of one sequence.
     ///
     /// # Errors
-    /// A sequence that is not there.
+    /// `index` out of range.
     pub fn sequence(&self, index: usize) -> Result<Self> {
         self.map(|tensor| match tensor.dim(0)? {
             1 => Ok(tensor.clone()),
@@ -251,7 +252,7 @@ impl State {
         })
     }
 
-    /// The same state, holding on to no larger tensor that its slots are parts of; slots that grow stay in their room.
+    /// A copy that keeps no larger tensor alive; growing slots stay in their room.
     pub(super) fn apart(&self) -> Result<Self> {
         let mut apart = self.clone();
         for (slot, tensor) in apart.slots.iter_mut().enumerate() {
@@ -356,7 +357,7 @@ mod tests {
         }
     }
 
-    /// Appends a row as an operation does that writes into the room itself.
+    /// Appends a row as an operation does that writes into the room.
     fn write_next(state: &mut State, value: u32, sequences: usize) {
         let row = rows(value..value + 1, sequences);
         let mut places = state.next_rows(&[0], (sequences, 2), &row).unwrap();

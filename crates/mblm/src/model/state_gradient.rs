@@ -1,4 +1,4 @@
-//! The gradient of a block's state: what comes back from the positions behind.
+//! The gradient of a block's state, from the positions after it.
 
 use candle_core::Tensor;
 use mblm_ops::widened;
@@ -6,7 +6,7 @@ use mblm_ops::widened;
 use super::state::State;
 use crate::Result;
 
-/// The gradient of a state: one entry a slot, `None` where there is none.
+/// The gradient of a state: one entry per slot, `None` if there is none.
 #[derive(Clone, Debug, Default)]
 pub struct StateGradient(Vec<Option<Tensor>>);
 
@@ -42,7 +42,7 @@ impl StateGradient {
         Ok(())
     }
 
-    /// The same gradient, each slot in the type that `state` has there.
+    /// The same gradient, each slot in the type of that slot of `state`.
     pub(super) fn in_types_of(&self, state: &State) -> Result<Self> {
         let mut typed = Self::none();
         for (slot, gradient) in self.0.iter().enumerate() {

@@ -1,16 +1,18 @@
-//! Training passes over first stages of any length: chunks of positions, forward and then in reverse.
+//! Training passes over first stages of any length, in chunks of positions: forward, then reverse.
 //!
 //! ```text
-//! forward    for each chunk c: keep the state s_c before it and the last output before it; y = block(x_c, s_c), y is dropped
+//! forward    for each chunk c: keep the state s_c and the last output before it;
+//!            y = block(x_c, s_c), y is dropped
 //! reverse    for the last chunk c first:
-//!              y_c = block(x_c, s_c) again, keeping what the backward pass needs
-//!              everything below y_c, forward and backward               → ∂y_c and ∂ of the last output before it
-//!              (∂y_c, ∂s_{c+1}) through the block                       → ∂x_c, ∂s_c
+//!              y_c = block(x_c, s_c) again, with the data that the backward pass needs
+//!              everything below y_c, forward and backward → ∂y_c, ∂ of the last output before it
+//!              (∂y_c, ∂s_{c+1}) through the block         → ∂x_c, ∂s_c
 //! ```
 //!
-//! The gradients are those of the whole sequence computed at once: states carry what goes from chunk to chunk, forward and,
-//! as their gradients, back. In memory are the states at the borders and the activations of one chunk; the first stage's
-//! forward pass is computed twice, the stages below it once. One sample goes at a time.
+//! The gradients equal those of the whole sequence computed at once, since states carry values
+//! forward and their gradients backward. Memory holds the states at the borders and one chunk's
+//! activations. The first stage's forward pass runs twice, the stages below once. One sample at a
+//! time.
 
 use std::sync::atomic::Ordering;
 use std::time::Instant;
@@ -31,18 +33,18 @@ pub(super) struct Chunks<'a> {
     pub(super) training: &'a Training<'a>,
     /// Positions of a chunk.
     pub(super) chunk: usize,
-    /// Hears of every chunk, and may ask for an end.
+    /// Progress and stop request, checked before every chunk.
     pub(super) watch: Watch<'a>,
 }
 
-/// What is known before a chunk.
+/// The inputs of a chunk.
 struct Border {
     state: State,
     /// The output of the position before (1, 1, D).
     before: Tensor,
 }
 
-/// How a sample's work is counted.
+/// The units of work of a sample, for progress.
 struct Parts {
     chunks: usize,
     /// Parts of a chunk in reverse.
@@ -50,27 +52,27 @@ struct Parts {
 }
 
 impl Parts {
-    /// The last chunk has no first pass.
+    /// All parts; the last chunk has no first pass.
     fn all(&self) -> usize {
         self.chunks - 1 + self.chunks * self.reverse
     }
 
-    /// What is done before chunk `index` in reverse.
+    /// Parts done before chunk `index` in reverse.
     fn before_reverse(&self, index: usize) -> usize {
         self.chunks - 1 + (self.chunks - 1 - index) * self.reverse
     }
 }
 
-/// What comes back from the chunk behind.
+/// The gradients from the next chunk.
 struct Behind {
-    /// The gradient of the last output.
+    /// The gradient of this chunk's last output.
     d_last: Option<Tensor>,
     /// The gradient of the state after it.
     d_state: StateGradient,
 }
 
 impl Chunks<'_> {
-    /// One sample, and everything below.
+    /// Trains one sample, with everything below the first stage.
     pub(super) fn sample(&self, sample: usize, sums: &mut Sums<'_>) -> Result<()> {
         let training = self.training;
         let positions = training.walk.levels[0].positions;
@@ -96,7 +98,7 @@ impl Chunks<'_> {
         sums.starts[0].add(behind.d_last.as_ref(), behind.d_state)
     }
 
-    /// The forward sweep: what is known before each chunk.
+    /// The forward sweep: returns the inputs of each chunk.
     fn borders(&self, sample: usize, parts: &Parts) -> Result<Vec<Border>> {
         let (training, compute) = (self.training, &self.training.pass.compute);
         let Some(start) = &training.starts[0] else {
@@ -107,7 +109,7 @@ impl Chunks<'_> {
             before: start.y.clone(),
         }];
         let mut state = start.state.clone();
-        // the last chunk is followed by nothing
+        // no chunk follows the last
         for group in training.walk.chunks(sample, self.chunk).take(parts.chunks - 1) {
             self.go_on(sample, borders.len() - 1, parts.all())?;
             let stage = training.stage(&group);
@@ -123,8 +125,8 @@ impl Chunks<'_> {
         Ok(borders)
     }
 
-    /// The work of a chunk in reverse, in first forward passes: a pass forward and two backward, of all stages. By parameters, each
-    /// as often as it is used at a position of the first stage.
+    /// The work of a chunk in reverse (one forward, two backward passes of all stages), in first
+    /// forward passes. Estimated by parameters times their uses per first-stage position.
     fn reverse_parts(&self) -> usize {
         let model = self.training.model;
         let counts = model.config().parameter_counts().per_stage;
@@ -132,11 +134,11 @@ impl Chunks<'_> {
         let used = |(count, stage): (&u64, &Stage)| *count as f64 * (bytes / stage.bytes.max(1)) as f64;
         let work: Vec<f64> = counts.iter().zip(&model.stages).map(used).collect();
         let all: f64 = work.iter().sum();
-        // at least three, and no number that overflows where the first stage is a custom block, which is not counted
+        // at least 3; bounded for a custom first stage, whose parameters are not counted
         (3.0 * all / work[0].max(1.0)).clamp(3.0, 1000.0) as usize
     }
 
-    /// Tells that `done` of `of` parts of this sample are through; fails where the pass is asked to stop.
+    /// Reports that `done` of `of` parts of this sample are finished; fails on a stop request.
     fn go_on(&self, sample: usize, done: usize, of: usize) -> Result<()> {
         let (done, of) = (sample * of + done, self.training.ids.batch * of);
         if let Some(progress) = self.watch.progress {
@@ -148,7 +150,7 @@ impl Chunks<'_> {
         }
     }
 
-    /// One chunk, forward again and backward: the gradients of the output and of the state before it.
+    /// Runs a chunk forward again and backward; returns the gradients of its inputs.
     fn chunk_backward(&self, group: &Group, border: Border, behind: Behind, sums: &mut Sums<'_>) -> Result<Behind> {
         let (training, compute) = (self.training, &self.training.pass.compute);
         let stage = training.stage(group);
@@ -166,7 +168,7 @@ impl Chunks<'_> {
             y: mut d_y,
         } = match training.walk.below(training, group, &outputs, sums)? {
             Some(gradients) => gradients,
-            // nothing counts here, and nothing behind it depends on it
+            // no prediction counts in this chunk or after it
             None if d_last.is_none() && d_state.is_none() => return Ok(Behind { d_last: None, d_state }),
             None => OutputGradients {
                 before: None,

@@ -1,4 +1,4 @@
-//! What the groups of a decoder's training pass add up.
+//! Sums over the groups of a decoder's training pass.
 
 use std::time::Duration;
 
@@ -9,12 +9,12 @@ use super::pass::total;
 use super::start::StartGradient;
 use crate::Result;
 
-/// What the groups of a pass, or of one of its shards, add up.
+/// Sums over the groups of a pass, or of one of its shards.
 pub(super) struct Sums<'g> {
     pub(super) gradients: &'g mut Gradients,
-    /// Of the start row of each stage.
+    /// The gradient of each stage's start row.
     pub(super) starts: Vec<StartGradient>,
-    /// Of each group of rows, on the device.
+    /// The loss of each group of rows, on the device.
     pub(super) losses: Vec<Tensor>,
     /// Time spent in backward passes.
     pub(super) backward: Duration,
@@ -30,7 +30,7 @@ impl<'g> Sums<'g> {
         }
     }
 
-    /// The sum of losses that the device has computed, which is the one thing that a pass waits for.
+    /// The sum of the losses: the only point where a pass waits for the device.
     pub(super) fn loss(&self) -> Result<f64> {
         total(&self.losses)
     }

@@ -1,25 +1,25 @@
-//! The walk through the hierarchy: which sequences are computed together, in which order, and which number each row has.
+//! The walk through the hierarchy: the grouping of sequences, their order, and the row numbers.
 //!
 //! ```text
 //! samples ──▶ groups of samples, or one sample in chunks of positions
-//! a group of sequences of stage n: forward ──▶ its rows, each of which feeds one sequence of stage n + 1
-//!         ──▶ groups of those sequences, one after the other, each with everything below it (or in shards, side by side)
-//!         ──▶ the group again, on the way back
+//! a group of sequences of stage n: forward ──▶ its rows; each feeds one sequence of stage n + 1
+//!         ──▶ groups of those sequences in turn, each with everything below it (or in shards)
+//!         ──▶ the group's backward pass
 //! rows of the local stage: logits, loss
 //! ```
 //!
-//! Sequences of a stage are independent given the outputs of the stage above, so the walk goes **depth first**: what a group keeps
-//! for the way back is freed before the next group begins. Sequence s of a stage has the rows s · P_n and on of that stage, and row
-//! r of stage n feeds sequence r of stage n + 1.
+//! Sequences of a stage are independent given the outputs of the stage above, so the walk goes
+//! **depth first**: a group's backward data is freed before the next group begins. Sequence s of a
+//! stage has the rows from s · P_n on, and row r of stage n feeds sequence r of stage n + 1.
 //!
-//! What is computed is a [`Visitor`]'s. A visitor that only looks, [`Look`], has no way back. There are four of them:
+//! A [`Visitor`] does the computation; a [`Look`] is a visitor without backward passes:
 //!
-//! | visitor | differs in |
+//! | visitor | specifics |
 //! |---|---|
-//! | evaluation of a decoder | nothing is kept; rows go to a function; a long first stage goes in chunks, forward only |
-//! | training of a decoder | groups without a prediction that counts are left out; start rows; shards; chunks forward and in reverse |
-//! | evaluation of an encoder | outputs feed the next stage as they are, without start rows; masks |
-//! | training of an encoder | the same, and gradients |
+//! | evaluation of a decoder | keeps nothing; passes rows to a function; long first stages in chunks, forward only |
+//! | training of a decoder | skips groups without a prediction that counts; start rows; shards; chunks, forward and in reverse |
+//! | evaluation of an encoder | outputs feed the next stage directly, without start rows; masks |
+//! | training of an encoder | the same, with gradients |
 
 use std::ops::Range;
 
@@ -31,18 +31,18 @@ use super::shards::Shards;
 use crate::Result;
 use crate::config::ModelConfig;
 
-/// How many sequences of `positions` each make one group at most: as many rows as the device computes at once, which bounds the
-/// memory of everything below the first stage.
+/// The most sequences of `positions` positions in a group: as many rows as the device computes at
+/// once, which bounds the memory of everything below the first stage.
 pub(crate) fn group_size(positions: usize, device: &Device) -> usize {
     sequences_in(rows_at_once(!device.is_cpu()), positions)
 }
 
-/// How many sequences of `positions` a group of `rows` rows has.
+/// The number of sequences of `positions` positions in a group of `rows` rows.
 pub(crate) fn sequences_in(rows: usize, positions: usize) -> usize {
     (rows / positions.max(1)).max(1)
 }
 
-/// The size of each group of `total` sequences in as few groups of at most `most` as there can be, all of about one size.
+/// The size of even groups of `total` sequences: as few groups of at most `most` as possible.
 pub(crate) fn even_groups(total: usize, most: usize) -> usize {
     total.div_ceil(total.div_ceil(most.max(1)).max(1)).max(1)
 }
@@ -54,11 +54,11 @@ pub(super) struct Level {
     pub(super) positions: usize,
     /// Bytes of a position.
     pub(super) bytes: usize,
-    /// Sequences of a group, at most.
+    /// The most sequences of a group.
     pub(super) group: usize,
 }
 
-/// The way through a hierarchy.
+/// The stages and shards of a walk.
 #[derive(Clone, Debug)]
 pub(super) struct Walk {
     /// The stages, the most global first.
@@ -66,56 +66,56 @@ pub(super) struct Walk {
     pub(super) shards: Shards,
 }
 
-/// Some sequences of a stage that are computed together, whole or, one alone, a chunk of its positions.
+/// Sequences of a stage that are computed together, whole; or a chunk of one sequence.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Group {
     pub(super) stage: usize,
-    /// The first sequence, among all of the stage.
+    /// The index of the first sequence in the stage.
     pub(super) first: usize,
-    /// Sequences.
+    /// The number of sequences.
     pub(super) count: usize,
-    /// The first position, 0 but for chunks.
+    /// The first position; 0 unless this is a chunk.
     pub(super) from: usize,
     /// Positions.
     pub(super) positions: usize,
-    /// The number of the first row, among all of the stage.
+    /// The number of the first row in the stage.
     pub(super) row: usize,
 }
 
 impl Group {
-    /// Rows.
     pub(super) fn rows(&self) -> usize {
         self.count * self.positions
     }
 }
 
-/// What is computed at each place of a walk.
+/// The computation at each point of a walk.
 pub(super) trait Visitor: Sync {
-    /// What a group's forward pass gives.
+    /// The outputs of a group's forward pass.
     type Outputs;
-    /// What a group keeps for its way back.
+    /// The data that a group's backward pass needs.
     type Kept;
     /// The gradients of a group's outputs.
     type OutputGradients;
     /// The gradient of rows that feed the next stage, or of contexts.
     type Gradient: Send;
-    /// What the groups add up; each shard has its own.
+    /// The sums over the groups; each shard has its own.
     type Sums<'s>;
 
-    /// A group's forward pass, with contexts (n, P, D) for all stages but the first; `None` to leave the group out.
+    /// A group's forward pass, with contexts (n, P, D) after the first stage; `None` skips the
+    /// group.
     fn forward(&self, group: &Group, context: Option<Tensor>) -> Result<Option<(Self::Outputs, Self::Kept)>>;
 
     /// The rows (n · t, D) that feed the next stage.
     fn feed(&self, group: &Group, outputs: &Self::Outputs) -> Result<Tensor>;
 
-    /// The contexts (m, P, D) of the next stage's sequences that rows (m, D) of the feed of `stage` give.
+    /// The contexts (m, P, D) of the next stage's sequences, from rows (m, D) that feed it.
     fn contexts(&self, stage: usize, feed: &Tensor) -> Result<Tensor>;
 
-    /// The outputs of a group of the local stage.
+    /// Handles the outputs of a group of the local stage.
     fn local(&self, group: &Group, outputs: &Self::Outputs, sums: &mut Self::Sums<'_>)
     -> Result<Self::OutputGradients>;
 
-    /// The gradient of rows of the feed from that of the contexts that they gave; zeros where those were left out.
+    /// Returns the gradient of feed rows from their contexts' gradient; zeros if skipped.
     fn contexts_backward(
         &self,
         stage: usize,
@@ -124,10 +124,10 @@ pub(super) trait Visitor: Sync {
         sums: &mut Self::Sums<'_>,
     ) -> Result<Self::Gradient>;
 
-    /// The gradients of a group's outputs from the pieces of that of its feed, in order.
+    /// The gradients of a group's outputs, from the parts of its feed's gradient in order.
     fn feed_backward(&self, group: &Group, pieces: Vec<Self::Gradient>) -> Result<Self::OutputGradients>;
 
-    /// A group's backward pass: the gradient of its contexts.
+    /// Runs a group's backward pass and returns the gradient of its contexts.
     fn backward(
         &self,
         group: &Group,
@@ -136,7 +136,8 @@ pub(super) trait Visitor: Sync {
         sums: &mut Self::Sums<'_>,
     ) -> Result<Self::Gradient>;
 
-    /// Calls `work(shard, sums)` for so many shards, each with sums of its own, and adds those to `sums`: the results, in order.
+    /// Calls `work(shard, sums)` for each shard with its own sums, adds them to `sums`, and returns
+    /// the results in order.
     fn side_by_side<R: Send>(
         &self,
         shards: usize,
@@ -147,11 +148,11 @@ pub(super) trait Visitor: Sync {
     }
 }
 
-/// A [`Visitor`] without a way back.
+/// A [`Visitor`] without backward passes.
 pub(super) trait Look: Sync {
     /// As [`Visitor::Outputs`].
     type Outputs;
-    /// What the rows of the local stage go to.
+    /// Receives the rows of the local stage.
     type Sums<'s>;
 
     /// As [`Visitor::forward`].
@@ -204,15 +205,15 @@ impl<L: Look> Visitor for L {
 }
 
 impl Walk {
-    /// A walk that looks at sequences: as many at once as the device computes at full speed.
+    /// A walk for evaluation: groups of as many rows as the device computes at full speed.
     ///
     /// `first`: positions of a sample's first stage.
     pub(super) fn looking(config: &ModelConfig, first: usize, device: &Device) -> Self {
         Self::with_groups(config, first, |positions, _| group_size(positions, device))
     }
 
-    /// A walk of a training pass over `samples` samples of `first` positions of the first stage: groups as large as
-    /// `train_checkpoint_chunks` says for the stages below the first, else such that they have as many rows as are asked for.
+    /// A walk for training; `first` as in [`looking`](Self::looking). `train_checkpoint_chunks`
+    /// sets the group sizes of the lower stages, otherwise `chunking`.
     pub(super) fn training(
         config: &ModelConfig,
         first: usize,
@@ -247,13 +248,13 @@ impl Walk {
         }
     }
 
-    /// The bytes of a group among those of all samples, padding included.
+    /// The byte range of a group within all samples, padding included.
     pub(super) fn bytes_of(&self, group: &Group) -> Range<usize> {
         let bytes = self.levels[group.stage].bytes;
         group.row * bytes..(group.row + group.rows()) * bytes
     }
 
-    /// Groups of whole sequences of a stage, all of about one size.
+    /// Groups of whole sequences of a stage, even in size.
     pub(super) fn groups(&self, stage: usize, sequences: Range<usize>) -> impl Iterator<Item = Group> + use<> {
         let Level { positions, group, .. } = self.levels[stage];
         let size = even_groups(sequences.len(), group);
@@ -305,7 +306,7 @@ impl Walk {
         }
     }
 
-    /// All samples, whole, in groups; in shards of samples, where there are any.
+    /// Walks all samples, in groups; in shards of samples, if there are any.
     pub(super) fn all_samples<V: Visitor>(&self, visitor: &V, batch: usize, sums: &mut V::Sums<'_>) -> Result<()> {
         let shards = self.shards.samples;
         let of_shard = batch / shards; // shards of samples divide the batch
@@ -318,7 +319,7 @@ impl Walk {
         Ok(())
     }
 
-    /// A group, everything below it, and the group's way back: the gradient of its contexts, `None` where it was left out.
+    /// Walks a group and everything below it: the gradient of its contexts, `None` if skipped.
     pub(super) fn group<V: Visitor>(
         &self,
         visitor: &V,
@@ -337,7 +338,7 @@ impl Walk {
         }
     }
 
-    /// What follows from a group's outputs: the gradients of those, `None` where everything below was left out.
+    /// Walks everything below a group: the gradients of its outputs, `None` if all was skipped.
     pub(super) fn below<V: Visitor>(
         &self,
         visitor: &V,
@@ -365,7 +366,7 @@ impl Walk {
         visitor.feed_backward(group, pieces).map(Some)
     }
 
-    /// The sequences of the next stage that `rows` of a group's feed give, in groups.
+    /// Walks the sequences of the next stage that `rows` of a group's feed give, in groups.
     fn sequences<V: Visitor>(
         &self,
         visitor: &V,
@@ -390,9 +391,9 @@ impl Walk {
     }
 }
 
-/// What comes back from sequences to the rows that feed them.
+/// The gradients of rows that feed sequences.
 struct Fed<G> {
     pieces: Vec<G>,
-    /// Whether any of the groups was not left out.
+    /// Whether any group was not skipped.
     counts: bool,
 }

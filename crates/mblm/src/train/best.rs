@@ -1,8 +1,9 @@
 //! The best models of a run, by validation loss.
 //!
-//! Each is a model folder `models/batch_N` in the run's folder, N the batches that it has learned from. `models/index.json`
-//! lists them, the best first: that is how a run's folder stands for its best model. A model that is no longer among the best
-//! is removed only when no training state that is kept still lists it, so that a run that goes on from one finds it.
+//! Each is a model folder `models/batch_N` in the run's folder, N being the batches trained on.
+//! `models/index.json` lists them, best first, so a run's folder can stand for its best model. A
+//! model that leaves the list is removed only if no kept training state lists it, so a resumed run
+//! finds its models.
 
 use std::collections::BTreeSet;
 use std::path::{Path, PathBuf};
@@ -22,7 +23,7 @@ pub(super) struct BestModels {
 }
 
 impl BestModels {
-    /// Those of the run in `run`, of which `keep` stay.
+    /// The best models of the run in `run`; `keep` of them are kept.
     pub(super) fn new(run: &Path, keep: usize) -> Self {
         Self {
             folder: run.join(MODELS),
@@ -30,15 +31,15 @@ impl BestModels {
         }
     }
 
-    /// Whether a model of this loss is among the best.
+    /// Whether a model with this loss is among the best.
     pub(super) fn takes(&self, best: &[BestModel], loss: Loss) -> bool {
         best.len() < self.keep || best.last().is_some_and(|worst| worst.is_worse_than(loss))
     }
 
-    /// Writes the model's folder and enters it into the list, which keeps its length.
+    /// Writes the model's folder and adds it to the list, which stays at most `keep` long.
     ///
     /// # Errors
-    /// The folder cannot be written; the list is then as it was.
+    /// The folder cannot be written; the list is unchanged then.
     pub(super) fn add(
         &self,
         model: &dyn Trainable,
@@ -65,9 +66,10 @@ impl BestModels {
         Ok(())
     }
 
-    /// Brings `index.json` up to date and removes models that neither the list nor a state among `states` needs.
+    /// Updates `index.json` and removes models that neither the list nor one of `states` needs.
     ///
-    /// A run that is complete needs no model of its older states: if it went on from one, it would find the same best models.
+    /// A complete run needs no models of its older states: resumed from one, it finds the same
+    /// models.
     pub(super) fn tidy(&self, best: &[BestModel], states: Option<&States>) -> Result<()> {
         if !self.folder.is_dir() {
             return Ok(());
@@ -76,7 +78,7 @@ impl BestModels {
         atomic::write(&self.folder.join(INDEX_FILE), |out| writeln!(out, "{document}"))?;
         let mut needed: BTreeSet<String> = best.iter().map(|model| model.folder.clone()).collect();
         for (_, folder) in states.map_or(Ok(Vec::new()), States::folders)? {
-            // a state that cannot be read is not going to be used
+            // a state that cannot be read will not be used
             if let Ok(listed) = SavedState::best_models(&folder) {
                 needed.extend(listed.into_iter().map(|model| model.folder));
             }
@@ -90,7 +92,7 @@ impl BestModels {
         Ok(())
     }
 
-    /// The folder of a model of the list.
+    /// The folder of a listed model.
     pub(super) fn path(&self, model: &BestModel) -> PathBuf {
         self.folder.join(&model.folder)
     }

@@ -1,9 +1,10 @@
-//! How much of a batch a training step computes at once, so that it fits into the memory there is.
+//! How much of a batch a training step computes at once, so that it fits into memory.
 //!
-//! Fewer rows of the lower stages at a time cost little until products become small; chunks of the first stage cost its forward
-//! pass a second time, however large they are. So a step that fits as it is stays as it is; else the first stage goes in chunks that
-//! fit beside the lower stages, whose groups shrink only where chunks would get too small. A chunk that keeps the machine busy
-//! is large enough: larger ones are no faster, they only leave less memory to what no plan foresees, and come last.
+//! Fewer rows of the lower stages cost little time until products become small. Chunks of the first
+//! stage, of any size, cost its forward pass a second time. So a step that fits is left whole.
+//! Otherwise the first stage goes in chunks that fit beside the lower stages, whose groups shrink
+//! only if chunks would get too small. Chunks beyond the busy size are no faster and leave less
+//! memory for unplanned use, so they come last.
 
 use super::memory::{MemoryEstimate, Workload};
 use super::sizes::{list, sized};
@@ -12,24 +13,24 @@ use crate::model::Chunking;
 use crate::{Error, Result};
 use candle_core::Device;
 
-/// The fewest positions of a chunk that are worth their states.
+/// The fewest positions of a chunk: a smaller one would not be worth its states.
 const MIN_CHUNK: usize = 256;
-/// Positions times width of a chunk whose products are as fast as any: on an H100, chunks of 22,784 × 1024 and of 8192 × 1024
-/// took the same time a byte.
+/// Positions × width of a chunk with fast products: on an H100, chunks of 22,784 × 1024 and of 8192
+/// × 1024 took the same time per byte.
 const BUSY_CHUNK: usize = 1 << 23;
-/// Memory of the first stage's activations on the CPU where nobody says how much there is: the same on every machine, so that a
-/// run gives the same numbers wherever it goes on.
+/// Memory for the first stage's activations on the CPU without a limit: equal on every machine, so
+/// that a run gives the same numbers.
 const FIRST_STAGE: u64 = 512 << 20;
-/// What an estimate for a GPU may be too low by, in hundredths: nine measured peaks were within four.
+/// Safety margin of a GPU estimate, in percent: nine measured peaks were within four.
 const MARGIN: u64 = 5;
-/// What the lower stages' groups are divided by, in turns.
+/// Divisors of the lower stages' groups, in the order tried.
 const DIVISORS: [usize; 5] = [1, 2, 4, 8, 16];
 
-/// What a step computes at once so that it takes at most `memory` bytes; without a limit on the CPU, where a sample's first stage
-/// takes at most 512 MiB, and without any on a GPU.
+/// Returns how much to compute at once so that a step takes at most `memory` bytes. Without a
+/// limit, a GPU computes all at once; the CPU's first stage takes at most 512 MiB per sample.
 ///
 /// # Errors
-/// There is no such step. The message says what the one that takes least takes, of what.
+/// No step fits. The message gives the least memory that a step takes, and its consumers.
 pub fn chunking_for(work: &Workload<'_>, memory: Option<u64>) -> Result<Chunking> {
     let whole = Chunking::default();
     let of = |chunking| MemoryEstimate::of(&Workload { chunking, ..*work });
@@ -64,7 +65,7 @@ pub fn chunking_for(work: &Workload<'_>, memory: Option<u64>) -> Result<Chunking
 }
 
 impl Workload<'_> {
-    /// The same in chunks that fit into `memory` bytes: see [`chunking_for`].
+    /// Chooses chunks that fit into `memory` bytes: see [`chunking_for`].
     ///
     /// # Errors
     /// Nothing fits.
@@ -74,17 +75,17 @@ impl Workload<'_> {
     }
 }
 
-/// What training with this configuration on such a device takes, without the program itself.
+/// Estimates the memory of training on `device`, without the program itself.
 ///
-/// The first stage goes in chunks as [`chunking_for`] says, where it can.
+/// The first stage goes in chunks as [`chunking_for`] says, if possible.
 pub fn estimate_memory(experiment: &Experiment, device: &Device) -> MemoryEstimate {
     let work = Workload::of(experiment, device);
     let fitted = work.fitted(experiment.train.memory.map(|size| size.as_u64()));
     MemoryEstimate::of(&fitted.unwrap_or(work))
 }
 
-/// Positions of chunks to try: from what is [`BUSY_CHUNK`] down to [`MIN_CHUNK`], then the larger ones up to half of all, which have fewer
-/// states between them; none where the first stage takes no chunks.
+/// Chunk sizes to try: from [`BUSY_CHUNK`] down to [`MIN_CHUNK`], then larger ones up to half of
+/// all positions, which need fewer states; none if the first stage cannot go in chunks.
 fn sizes(work: &Workload<'_>) -> impl Iterator<Item = Option<usize>> {
     let positions = work.positions();
     let half = positions.div_ceil(2).next_multiple_of(MIN_CHUNK);

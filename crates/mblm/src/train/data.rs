@@ -1,4 +1,4 @@
-//! From a configuration to the splits of its data set, by the name that a registry knows it by.
+//! Opens the splits of a configured data set, which a registry finds by name.
 
 use std::sync::Arc;
 
@@ -10,26 +10,27 @@ use crate::{Error, Result};
 /// The data of a run.
 #[derive(Clone)]
 pub struct TrainingData {
-    /// What the model learns from.
+    /// The training split.
     pub train: Arc<dyn Dataset>,
-    /// What chooses the best models.
+    /// The split that selects the best models.
     pub validation: Option<Arc<dyn Dataset>>,
-    /// What the best model is measured on at the end.
+    /// The split that measures the best model at the end.
     pub test: Option<Arc<dyn Dataset>>,
 }
 
 impl TrainingData {
-    /// Opens the splits of the experiment's data set; `on_opening` hears of its progress where that takes time.
+    /// Opens the splits of the experiment's data set, reporting slow progress to `on_opening`.
     ///
     /// # Errors
-    /// An unknown data set, one that has nothing to train on, not even a batch, or masks nothing for an encoder, and whatever it finds wrong.
+    /// An unknown data set, one without a training batch, one that masks nothing for an encoder,
+    /// and the data set's own errors.
     pub fn open(experiment: &Experiment, registry: &TaskRegistry, on_opening: Option<OnOpening>) -> Result<Self> {
         let id = &experiment.io.dataset_id;
         let open = |split| open_split(experiment, registry, split, on_opening.clone());
         let Some(train) = open(Split::Train)? else {
             return Err(Error::config(format!("data set {id} has nothing to train on")));
         };
-        // the first sample shows whether data and model fit, before anything is written
+        // checks that data and model fit, before anything is written
         let first = train.sample(0, 0)?;
         if let (Architecture::Encoder(_), None) = (&experiment.params.architecture, &first.labels) {
             return Err(Error::config(format!(
@@ -48,7 +49,7 @@ impl TrainingData {
 /// Opens one split of the experiment's data set; `None` if it has no such split.
 ///
 /// # Errors
-/// As [`TrainingData::open`].
+/// Those of [`TrainingData::open`].
 pub fn open_split(
     experiment: &Experiment,
     registry: &TaskRegistry,
@@ -59,7 +60,7 @@ pub fn open_split(
     registry.open(&experiment.io.dataset_id, &args)
 }
 
-/// What an experiment's data set is opened with.
+/// The arguments that open an experiment's data set.
 pub fn dataset_args(experiment: &Experiment, split: Split, on_opening: Option<OnOpening>) -> DatasetArgs {
     let architecture = &experiment.params.architecture;
     let model = architecture.model();

@@ -1,8 +1,8 @@
-//! What tells a run's data from other data: its size and the contents of some samples.
+//! The fingerprint of a run's data: its size and the contents of some samples.
 //!
-//! A state keeps the fingerprint of the data that its run learns from. A run that goes on with other data would move held-out bytes into
-//! training, see some samples twice and others never, and compare losses that do not compare. Names, places and times of files do not
-//! matter: data may be copied and moved.
+//! A state keeps the fingerprint of its run's data. Resuming with other data would move held-out
+//! bytes into training, repeat or omit samples, and compare incomparable losses. Names, folders and
+//! times of files do not count: data may be copied and moved.
 
 use serde::{Deserialize, Serialize};
 use sha2::{Digest, Sha256};
@@ -12,35 +12,35 @@ use crate::checkpoint::hex;
 use crate::data::Dataset;
 use crate::{Error, Result};
 
-/// The most samples of a split that are looked at.
+/// The most samples of a split to read.
 const MAX_SAMPLES: usize = 32;
-/// The most ids of a split that are looked at, but for one sample.
+/// The most ids of a split to read; one sample may exceed it.
 const MAX_IDS: usize = 8 << 20;
 
-/// The fingerprints of the splits that a run uses while it learns.
+/// The fingerprints of the splits that a run uses for training.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Fingerprint {
-    /// What it learns from.
+    /// The training split.
     pub train: SplitFingerprint,
-    /// What chooses the best models.
+    /// The split that selects the best models.
     pub validation: Option<SplitFingerprint>,
-    /// The seed that the samples were drawn with.
+    /// The seed of the samples.
     pub seed: u64,
 }
 
-/// What tells the data of a split from other data.
+/// The fingerprint of one split.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct SplitFingerprint {
-    /// Its size in bytes.
+    /// The size in bytes.
     pub bytes: u64,
     /// Samples of the first epoch.
     pub samples: u64,
-    /// The SHA-256 of some of them.
+    /// The SHA-256 of some samples.
     pub contents: String,
 }
 
 impl SplitFingerprint {
-    /// Reads samples at even distances.
+    /// Fingerprints samples at even distances.
     ///
     /// # Errors
     /// Samples that cannot be read.
@@ -64,7 +64,7 @@ impl SplitFingerprint {
         })
     }
 
-    /// How the data `now` differ.
+    /// Describes how the data `now` differ; `None` if they do not.
     fn difference(&self, now: &Self) -> Option<String> {
         if self.bytes != now.bytes {
             return Some(format!("{} bytes when the run began, {} now", self.bytes, now.bytes));
@@ -75,7 +75,7 @@ impl SplitFingerprint {
 }
 
 impl Fingerprint {
-    /// Of a run's data; `seed` is what its samples are drawn with.
+    /// Fingerprints a run's data; `seed` is the seed of its samples.
     ///
     /// # Errors
     /// Samples that cannot be read.
@@ -87,10 +87,10 @@ impl Fingerprint {
         })
     }
 
-    /// Fails where the data `now` are not these. With another seed samples may be others, so that only sizes are compared.
+    /// Fails if the data `now` differ; with another seed, only sizes are compared.
     ///
     /// # Errors
-    /// Names the split and what changed.
+    /// Names the split and the difference.
     pub fn check(&self, now: &Self) -> Result<()> {
         let mut pairs = vec![("training", Some(&self.train), Some(&now.train))];
         pairs.push(("validation", self.validation.as_ref(), now.validation.as_ref()));

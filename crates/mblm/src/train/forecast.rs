@@ -1,4 +1,4 @@
-//! What a training step of a device may take, and what it would: its limit of memory, the longest context, the time of a batch.
+//! Forecasts of a training step on a device: memory limit, longest context, time per batch.
 
 use candle_core::Device;
 
@@ -9,18 +9,19 @@ use crate::config::{ByteSize, Precision};
 use crate::machine::speed::{Product, Spread};
 use crate::model::Chunking;
 
-/// Share of the memory that is free now which a step may take where nobody says how much.
+/// Share of the free memory that a step may take, unless configured.
 const SHARE_OF_FREE: f64 = 0.95;
-/// The share of a plain matrix product's speed that a step reaches, for the predicted time.
+/// Assumed speed of a step, as a share of the speed of a plain matrix product.
 const SHARE_OF_PRODUCT: f64 = 0.5;
 /// The widest product that is measured: wider ones are no faster.
 const MAX_WIDTH: usize = 4096;
 /// Repetitions of the product.
 const REPETITIONS: usize = 3;
-/// Longest context that is looked for, in bytes.
+/// The longest context tried, in bytes.
 const MAX_CONTEXT: usize = 1 << 40;
 
-/// The memory in bytes that a step may take: what was asked for, or what a GPU has free; on the CPU there is a rule of its own.
+/// The memory limit of a step in bytes: configured, or a GPU's free memory. The CPU has its own
+/// rule.
 ///
 /// # Errors
 /// A failing device.
@@ -31,8 +32,8 @@ pub fn memory_limit(asked: Option<ByteSize>, device: &Device) -> Result<Option<u
     })
 }
 
-/// The longest context in bytes, in whole patches, whose step fits into `memory` bytes with a batch of one sample: the model's own
-/// where its positions end. `None` if not even one patch does.
+/// Returns the longest context in bytes, in whole patches, whose step fits into `memory` bytes with
+/// one sample per batch, within the model's positions. `None` if not even one patch fits.
 pub fn longest_context(work: &Workload<'_>, memory: u64) -> Option<usize> {
     let model = work.architecture.model();
     let patch = model.patch_bytes(0).max(1);
@@ -58,7 +59,8 @@ pub fn longest_context(work: &Workload<'_>, memory: u64) -> Option<usize> {
     (fitting > 0).then_some(fitting * patch)
 }
 
-/// Seconds of a batch, from the products of the weights alone at half the speed of a plain product; `None` where those are not known.
+/// Estimates the seconds of a batch from its weight products alone, at half the speed of a plain
+/// product; `None` if their number is unknown.
 pub fn seconds_per_batch(work: &Workload<'_>, device: &Device) -> Option<f64> {
     let multiplications = work.architecture.multiplications_per_byte()?;
     let width = work.architecture.model().hidden_dims.last().copied()?;

@@ -1,4 +1,4 @@
-//! One training step after another: loss and gradients of a batch, accumulation, clipping, the optimizer's step.
+//! Training steps: loss and gradients of a batch, accumulation, clipping, optimizer step.
 
 use std::sync::Arc;
 use std::time::{Duration, Instant};
@@ -20,9 +20,9 @@ pub struct Learner {
     optimizer: Box<dyn Optimizer>,
     gradients: Gradients,
     batches: u64,
-    /// Batches whose gradients wait for the next step.
+    /// Batches accumulated since the last step.
     pending: u64,
-    /// Predictions that counted in them.
+    /// Predictions that counted in these batches.
     predictions: usize,
 }
 
@@ -31,26 +31,26 @@ const NAMES_SHOWN: usize = 8;
 
 const GRADIENT: &str = "gradient";
 
-/// How far a learner is.
+/// The progress of a learner.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct LearnerCounts {
-    /// Batches learned from.
+    /// Batches trained on.
     pub batches: u64,
-    /// Gradient steps taken.
+    /// Optimizer steps taken.
     pub steps: u64,
-    /// Batches since the last step, whose gradients wait.
+    /// Batches accumulated since the last step.
     pub pending: u64,
-    /// Predictions that counted in those batches.
+    /// Predictions that counted in these batches.
     pub predictions: usize,
 }
 
-/// What one batch did.
+/// The result of training on one batch.
 #[derive(Clone, Copy, Debug)]
 #[non_exhaustive]
 pub struct LearnedBatch {
     /// The batch's loss.
     pub loss: Loss,
-    /// The learning rate in force.
+    /// The learning rate.
     pub lr: f64,
     /// The gradient's norm, if the batch completed a step.
     pub norm: Option<GradientNorm>,
@@ -61,7 +61,7 @@ pub struct LearnedBatch {
 }
 
 impl Learner {
-    /// A learner at its first step.
+    /// Creates a learner before its first step.
     pub fn new(model: Arc<dyn Trainable>, recipe: Recipe) -> Result<Self> {
         Ok(Self {
             optimizer: recipe.optimizer.build(model.parameters())?,
@@ -74,8 +74,8 @@ impl Learner {
         })
     }
 
-    /// A learner that goes on where another one was after `batches` batches and `steps` gradient steps, with the tensors that
-    /// `load` gives by name, as [`tensors`](Self::tensors) named them. The model's parameters are the caller's affair.
+    /// Restores a learner after `batches` batches and `steps` steps. `load` returns the tensors
+    /// named by [`tensors`](Self::tensors). The caller restores the model's parameters.
     ///
     /// # Errors
     /// Those of `load`.
@@ -99,7 +99,7 @@ impl Learner {
         Ok(learner)
     }
 
-    /// How far it is.
+    /// The progress so far.
     pub fn counts(&self) -> LearnerCounts {
         LearnerCounts {
             batches: self.batches,
@@ -109,8 +109,8 @@ impl Learner {
         }
     }
 
-    /// All that it carries from batch to batch beside the model's parameters, by name: what the optimizer remembers, such as
-    /// `first.NAME`, and while gradients wait for their step `gradient.NAME`.
+    /// The named tensors of the learner's state besides the model's parameters: the optimizer's,
+    /// such as `first.NAME`, and any accumulated gradients, `gradient.NAME`.
     pub fn tensors(&self) -> Vec<(String, Tensor)> {
         let mut tensors = self.optimizer.state();
         if self.pending > 0 {
@@ -138,28 +138,28 @@ impl Learner {
         &self.gradients
     }
 
-    /// Learns from the next batch, for a loop of one's own: a step is due after every `grad_accum` batches.
+    /// Trains on the next batch, in a custom loop: a step is due after every `grad_accum` batches.
     ///
     /// # Errors
-    /// As [`learn`](Self::learn).
+    /// Those of [`learn`](Self::learn).
     pub fn step(&mut self, batch: &ModelBatch) -> Result<LearnedBatch> {
         self.learn(batch, self.batches)
     }
 
-    /// Learns from one batch; `batch_index` counts the batches of the epoch from 0, and a step is due when `batch_index` + 1
-    /// is a multiple of the recipe's `grad_accum`. A loss or gradient norm that is not finite changes no parameter.
+    /// Trains on one batch, `batch_index` (from 0) in its epoch. A step is due if `batch_index` + 1
+    /// is a multiple of `grad_accum`. A loss or norm that is not finite changes no parameter.
     ///
     /// # Errors
-    /// A parameter that the first step finds without gradient.
+    /// A parameter without gradient at the first step.
     pub fn learn(&mut self, batch: &ModelBatch, batch_index: u64) -> Result<LearnedBatch> {
         self.learn_watched(batch, batch_index, Watch::default())
     }
 
-    /// The same, with what hears of the chunks of a batch that goes in them. It is given up once `watch.stop` is set, unless
-    /// gradients of batches before it wait for their step: the learner is then as it was before.
+    /// [`learn`](Self::learn) with observers of chunks. `watch.stop` abandons the batch and leaves
+    /// the learner unchanged, unless gradients of earlier batches have accumulated.
     ///
     /// # Errors
-    /// As [`learn`](Self::learn), and [`Error::Stopped`].
+    /// Those of [`learn`](Self::learn), and [`Error::Stopped`].
     pub fn learn_watched(&mut self, batch: &ModelBatch, batch_index: u64, watch: Watch<'_>) -> Result<LearnedBatch> {
         let stop = watch.stop.filter(|_| self.pending == 0);
         let lr = self.recipe.schedule.lr(self.optimizer.steps());
@@ -207,7 +207,7 @@ impl Learner {
         Ok(norm)
     }
 
-    /// Fails when a parameter has got no gradient: training would never change it.
+    /// Fails if a parameter has no gradient: training would never change it.
     fn check_gradients(&self) -> Result<()> {
         let parameters = self.model.parameters().iter().zip(self.gradients.iter());
         let without: Vec<&str> = parameters

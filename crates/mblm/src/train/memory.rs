@@ -1,9 +1,10 @@
-//! How much memory a training run needs, estimated from its configuration, and what to say where there is too little.
+//! Memory estimate of a training run from its configuration, and the error for too little memory.
 //!
-//! Weights, gradients and the two moments of Adam make 16 bytes a parameter, and a bfloat16 copy of the weights 2 more on a GPU that computes
-//! with that. Activations are kept for one group of sequences of each stage at a time (all sequences of a group of samples in
-//! the first), so their rows are counted per group, in the type that the device computes in. Stages go depth first: while one goes
-//! backward, all stages above it are kept, and those below it are through. The peak is at the worst of these moments:
+//! Weights, gradients and Adam's two moments take 16 bytes per parameter; a bfloat16 copy of the
+//! weights takes 2 more on a GPU that computes in bfloat16. Activations are kept for one group of
+//! sequences per stage (in the first stage, all sequences of a group of samples), in the device's
+//! type. Stages go depth first: during a stage's backward pass, the activations of the stages above
+//! are kept, and none of those below. The peak is the worst of these moments:
 //!
 //! ```text
 //! peak = parameters + max over stages s of (Σ_{i ≤ s} kept_i + backward_s)
@@ -24,10 +25,10 @@ const FLOAT: f64 = 4.0;
 const HALF: f64 = 2.0;
 /// Weights and gradients.
 const COPIES: f64 = 2.0;
-/// What the driver, cuBLAS and the kernels take of a GPU before anything is computed, in bytes.
+/// Memory of a GPU that the driver, cuBLAS and the kernels take, in bytes.
 const DRIVER: u64 = 700 << 20;
 
-/// A training step whose memory is in question.
+/// A training step to estimate.
 #[derive(Clone, Copy, Debug)]
 pub struct Workload<'a> {
     /// The model.
@@ -38,16 +39,16 @@ pub struct Workload<'a> {
     pub len: usize,
     /// The type of matrix products.
     pub precision: Precision,
-    /// Whether a GPU computes, here or elsewhere.
+    /// Whether the device is a GPU, here or elsewhere.
     pub gpu: bool,
-    /// How much is computed at once.
+    /// How much to compute at once.
     pub chunking: Chunking,
-    /// Numbers that the optimizer keeps for each parameter: 2 of Adam.
+    /// Values that the optimizer keeps per parameter: 2 for Adam.
     pub moments: usize,
 }
 
 impl<'a> Workload<'a> {
-    /// What the experiment trains on such a device, without chunks of its first stage.
+    /// The training step of an experiment on a device, without chunks of its first stage.
     pub fn of(experiment: &'a Experiment, device: &Device) -> Self {
         Self {
             architecture: &experiment.params.architecture,
@@ -65,7 +66,7 @@ impl<'a> Workload<'a> {
         self.len.div_ceil(self.architecture.model().patch_bytes(0).max(1))
     }
 
-    /// Whether the first stage can go in chunks: that of a decoder that is known to have no dropout there.
+    /// Whether the first stage can go in chunks: in a decoder, if known to have no dropout.
     pub fn takes_chunks(&self) -> bool {
         let first = self.architecture.model().block.first();
         let dropout = first.and_then(|block| block.dropout());
@@ -78,7 +79,7 @@ impl<'a> Workload<'a> {
         self.chunking.chunk_of(self.positions()).filter(|_| takes_chunks)
     }
 
-    /// Rows of a group where nothing else is asked for.
+    /// The rows of a group by default.
     pub(super) fn rows_at_once(&self) -> usize {
         rows_at_once(self.kind().is_gpu())
     }
@@ -92,16 +93,16 @@ impl<'a> Workload<'a> {
     }
 }
 
-/// Where the memory of a training run goes, in bytes; nothing is counted beyond [`u64::MAX`].
+/// The memory of a training run by consumer, in bytes; saturates at [`u64::MAX`].
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct MemoryEstimate {
-    /// Weights, their gradients and the optimizer's moments.
+    /// Weights, gradients and optimizer moments.
     pub parameters: u64,
-    /// What a training pass keeps of each stage for its backward pass.
+    /// Each stage's activations kept for the backward pass.
     pub stages: Vec<u64>,
-    /// What is there beside that while the stage goes backward for which it is most.
+    /// Further memory during the backward pass of the stage at the peak.
     pub backward: u64,
-    /// States of the first stage between its chunks.
+    /// States of the first stage at chunk borders.
     pub borders: u64,
     /// Ids, targets and weights of a batch.
     pub batch: u64,
@@ -110,12 +111,12 @@ pub struct MemoryEstimate {
 }
 
 impl MemoryEstimate {
-    /// Of a step.
+    /// Estimates the memory of a step.
     pub fn of(work: &Workload<'_>) -> Self {
         work.kind().estimate(work)
     }
 
-    /// All of it.
+    /// The total.
     pub fn total(&self) -> u64 {
         let kept = self.stages.iter().fold(0u64, |sum, stage| sum.saturating_add(*stage));
         [self.parameters, self.backward, self.borders, self.batch, self.driver]
@@ -123,7 +124,7 @@ impl MemoryEstimate {
             .fold(kept, |sum, part| sum.saturating_add(*part))
     }
 
-    /// What takes memory, the largest first, and the settings that lower it.
+    /// The consumers of memory, largest first, with the settings that lower each.
     pub fn consumers(&self) -> Vec<(String, u64, &'static str)> {
         let mut consumers = vec![
             (
@@ -157,8 +158,7 @@ impl MemoryEstimate {
     }
 }
 
-/// `result` of a run that computes `chunks` at once, where memory ran out with an error that says what takes it and which settings
-/// lower that.
+/// Replaces an out-of-memory error by one that names the consumers and the settings to lower.
 pub fn explain_memory<T>(result: Result<T>, experiment: &Experiment, device: &Device, chunking: Chunking) -> Result<T> {
     match result {
         Err(Error::Tensor(error)) if is_out_of_memory(&error) => Err(too_little(experiment, device, chunking)),
@@ -187,15 +187,15 @@ fn too_little(experiment: &Experiment, device: &Device, chunking: Chunking) -> E
     ))
 }
 
-/// Bytes that one row takes.
+/// Bytes of one row.
 struct Row {
-    /// From the forward to the backward pass.
+    /// Kept from the forward to the backward pass.
     kept: f64,
-    /// Beside that while its stage goes backward, a layer at a time.
+    /// In addition during the stage's backward pass, one layer at a time.
     backward: f64,
 }
 
-/// How a device keeps activations.
+/// The device and type of activations.
 #[derive(Clone, Copy, PartialEq)]
 enum Kind {
     /// float32.
@@ -220,7 +220,7 @@ impl Kind {
     }
 
     fn estimate(self, work: &Workload<'_>) -> MemoryEstimate {
-        // Floats: the products of a configuration's numbers may be beyond any integer.
+        // floats: products of configured numbers may exceed any integer
         let model = work.architecture.model();
         let chunk = work.chunk();
         let samples = match chunk {
@@ -276,7 +276,7 @@ impl Kind {
         }
     }
 
-    /// Parts of a batch that go side by side, with gradients each.
+    /// The number of shards, each of which has its own gradients.
     fn shards(self, work: &Workload<'_>, parameters: u64) -> usize {
         let model = work.architecture.model();
         if !work.chunking.may_have_shards(self.is_gpu()) || !matches!(work.architecture, Architecture::Decoder(_)) {
@@ -293,8 +293,8 @@ impl Kind {
         shards.count()
     }
 
-    /// Bytes for each byte of a batch: ids, targets and weights on a GPU; in the memory of the host also those that the samples come
-    /// in and the next batch.
+    /// Bytes per byte of a batch: ids, targets, weights; on the CPU also loaded samples, next
+    /// batch.
     fn of_byte(self) -> f64 {
         match self.is_gpu() {
             true => 12.0,
@@ -302,31 +302,31 @@ impl Kind {
         }
     }
 
-    /// What a layer of a stage takes, in sequences of so many positions.
+    /// The memory of a layer of a stage, in sequences of `positions` positions.
     fn layer(self, model: &ModelConfig, stage: usize, positions: f64) -> BlockMemory {
         let dim = model.hidden_dims[stage];
         let args = MemoryArgs::new(dim, positions as usize, self.element(), self.is_gpu());
         model.block[stage].memory(&args)
     }
 
-    /// Bytes of a state of the first stage, without what grows with the positions.
+    /// Bytes of a first-stage state, without the parts that grow with the positions.
     fn state(self, model: &ModelConfig) -> f64 {
         let (dim, layers) = (model.hidden_dims[0] as f64, model.num_layers[0] as f64);
         layers * self.layer(model, 0, 0.0).state + self.element() * dim
     }
 
-    /// Bytes of what grows with all positions in the first stage's state, as keys and values do.
+    /// Bytes of the growing parts of the first stage's state, such as keys and values.
     fn growing(self, model: &ModelConfig, positions: f64) -> f64 {
         model.num_layers[0] as f64 * positions * self.layer(model, 0, positions).position
     }
 
-    /// What one row of a stage takes.
+    /// The memory of one row of a stage.
     fn row(self, model: &ModelConfig, stage: usize, positions: f64) -> Row {
         let dim = model.hidden_dims[stage] as f64;
         let layers = model.num_layers[stage] as f64;
         let local = model.num_stages() - 1;
         let layer = self.layer(model, stage, positions).row;
-        // the bytes of a patch, before and after their norm, and their gradients; logits and theirs come and go
+        // patch bytes before and after their norm, and gradients; logits are temporary
         let (kept, backward) = match stage == local {
             true => (0.0, 3.0 * model.num_tokens as f64),
             false => {
@@ -372,10 +372,12 @@ train: {target_elements: 18446744073709551615, target_elements_strategy: batch, 
         let parameters = count(&[]);
         // 3 · 25 rows: a layer of 16 · 6, patches of 4 · 4 twice, 4 · 6
         let first = 75 * (96 + 2 * 16 + 24);
-        // a chunk is 38 of 75 sequences of 4 rows: a layer of 16 · 4, 4 · 4; backward a layer, three rows of logits, 2 · 4
+        // a chunk: 38 of 75 sequences of 4 rows; a layer of 16 · 4, 4 · 4; backward a layer,
+        // logits three times, 2 · 4
         let second = 38 * 4 * ((64 + 16) + (64 + 30 + 8));
         let batch = 40 * 300;
-        assert_eq!(estimate(&[]), 16 * parameters + 4 * (first + second) + batch); // one layer of the second stage against many of the first, which go backward last
+        assert_eq!(estimate(&[]), 16 * parameters + 4 * (first + second) + batch);
+        // with 100 layers, the first stage's backward pass, which comes last, is the peak
         let wide = estimate(&["params.num_layers.0=100", "params.train_checkpoint_chunks.0=75"]);
         let parameters = 16 * count(&["params.num_layers.0=100"]);
         assert_eq!(

@@ -1,6 +1,6 @@
-//! Training: how long, at which rate, one step after another, and a whole run with validation.
+//! Training: plan, learning rates, steps, and whole runs with validation.
 //!
-//! A [`Trainer`] runs what a configuration says. A loop of one's own needs a [`Learner`] and a [`Recipe`] alone:
+//! A [`Trainer`] runs a configuration. A custom loop needs only a [`Learner`] and a [`Recipe`]:
 //!
 //! ```
 //! use std::sync::Arc;

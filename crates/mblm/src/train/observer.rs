@@ -1,4 +1,4 @@
-//! What a run tells those who watch it: progress bars, log files, tests.
+//! The events of a run, for progress bars, log files and tests.
 
 use std::collections::BTreeMap;
 use std::path::Path;
@@ -12,20 +12,20 @@ use crate::Result;
 use crate::model::Loss;
 use crate::unit::{Counted, Unit};
 
-/// A moment of a run.
+/// An event of a run.
 #[derive(Clone, Copy, Debug)]
 #[non_exhaustive]
 pub enum Event<'a> {
-    /// Training begins, or goes on.
+    /// Training begins or resumes.
     Start {
         /// The length of the run.
         plan: RunPlan,
-        /// Batches that were done before: 0 unless the run is resumed.
+        /// Batches done before: 0 unless resumed.
         done: u64,
     },
-    /// A batch has been learned from.
+    /// A batch has been trained on.
     Batch(BatchReport),
-    /// The model's loss on validation or test data is known.
+    /// The loss on validation or test data is known.
     Evaluated(Evaluation),
     /// One more batch of an evaluation is done.
     Evaluating {
@@ -34,18 +34,18 @@ pub enum Event<'a> {
         /// Batches of the evaluation.
         of: usize,
     },
-    /// A full training state is on disk: what the run goes on from if it is killed now.
+    /// A full training state is on disk; a killed run resumes from it.
     StateSaved {
         /// The state's folder.
         folder: &'a Path,
         /// Batches of the run that it contains.
         batches: u64,
     },
-    /// Something went wrong that does not end the run, such as a state that could not be written.
+    /// A problem that does not end the run, such as a state that could not be written.
     Warning(&'a str),
-    /// The run was asked to stop: its state is about to be saved.
+    /// The run was asked to stop; its state is saved next.
     Stopping,
-    /// The run is over: complete, or asked to stop.
+    /// The run has ended: complete or stopped.
     End {
         /// Batches of the run that are done.
         batches: u64,
@@ -54,11 +54,11 @@ pub enum Event<'a> {
     },
 }
 
-/// The lengths in bytes of the files that observers append to, by name within the run's folder. A state remembers them; a
-/// resumed run cuts the files back to them, so that no row is missing or there twice.
+/// The lengths in bytes of the observers' files, by name in the run's folder. A state stores them,
+/// and a resumed run truncates the files to them, so that no row is missing or repeated.
 pub type FileLengths = BTreeMap<String, u64>;
 
-/// What one training batch did.
+/// The result of one training batch.
 #[derive(Clone, Copy, Debug)]
 #[non_exhaustive]
 pub struct BatchReport {
@@ -76,20 +76,20 @@ pub struct BatchReport {
     pub bytes: usize,
     /// The loss.
     pub loss: Loss,
-    /// The learning rate in force.
+    /// The learning rate.
     pub lr: f64,
     /// The gradient's norm, if the batch completed a step.
     pub norm: Option<GradientNorm>,
-    /// Whether the configuration asks for this loss to be logged (`log_train_loss_amount`).
+    /// Whether the configuration logs this loss (`log_train_loss_amount`).
     pub logged: bool,
     /// Time spent in forward passes.
     pub forward: Duration,
-    /// Time spent in backward passes and, where the batch completed a step, in the optimizer.
+    /// Time spent in backward passes and the optimizer's step, if any.
     pub backward: Duration,
 }
 
 impl BatchReport {
-    /// Units a second, forward and backward together; 0 where no time passed.
+    /// Throughput in units per second, forward and backward; 0 if no time elapsed.
     pub fn speed(&self, unit: Unit) -> f64 {
         let seconds = (self.forward + self.backward).as_secs_f64();
         let units = match unit.counted {
@@ -100,12 +100,12 @@ impl BatchReport {
     }
 }
 
-/// What kind of data a model is evaluated on.
+/// The data of an evaluation.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum EvaluationKind {
     /// Validation data during training.
     Validation,
-    /// Test data after it.
+    /// Test data after training.
     Test,
 }
 
@@ -113,52 +113,52 @@ pub enum EvaluationKind {
 #[derive(Clone, Copy, Debug)]
 #[non_exhaustive]
 pub struct Evaluation {
-    /// On which data.
+    /// The data.
     pub kind: EvaluationKind,
     /// Epoch of the last batch before it.
     pub epoch: usize,
-    /// Place within the epoch of the last batch before it.
+    /// Index within the epoch of the last batch before it.
     pub batch: usize,
-    /// Batch of the run after which the model was evaluated, from 0.
+    /// Index within the run of the last batch before it, from 0.
     pub cum_batch: u64,
     /// Elements seen by this worker so far.
     pub elements_seen: u64,
-    /// Samples that it was evaluated on.
+    /// Samples evaluated.
     pub samples: usize,
     /// The loss over all samples.
     pub loss: Loss,
-    /// What else the model measures.
+    /// The model's additional metric.
     pub metric: Option<Metric>,
-    /// How long the evaluation took.
+    /// Duration of the evaluation.
     pub time: Duration,
-    /// Whether it is the best so far: the lowest validation loss.
+    /// Whether the validation loss is the lowest so far.
     pub best: bool,
 }
 
-/// Told how many of how many parts of a batch are done, where a batch goes in chunks; on a thread that computes.
+/// Called with the finished and total parts of a batch in chunks, on a computing thread.
 pub type OnChunk = Arc<dyn Fn(usize, usize) + Send + Sync>;
 
-/// Watches a run.
+/// An observer of a run.
 pub trait Observer {
     /// Called at each event, on the training thread. An error ends the run.
     fn event(&mut self, event: &Event<'_>) -> Result<()>;
 
-    /// What is to be told of the parts of long batches, if anything is.
+    /// The callback for the parts of long batches, if any.
     fn on_chunk(&self) -> Option<OnChunk> {
         None
     }
 
-    /// Brings everything written so far to the disk and says how long the files are; called before a state is saved.
+    /// Writes all rows to disk and returns the file lengths; called before a state is saved.
     ///
     /// # Errors
-    /// Rows that cannot be written. The state is then not saved either, the run goes on, and the rows are to be kept for
-    /// the next call.
+    /// Rows cannot be written: the state is not saved, the run continues, the rows wait for the
+    /// next call.
     fn flush(&mut self) -> Result<FileLengths> {
         Ok(FileLengths::new())
     }
 }
 
-/// Several observers in one; each hears every event.
+/// Several observers; each receives every event.
 pub struct Observers<'a>(pub Vec<&'a mut dyn Observer>);
 
 impl Observer for Observers<'_> {
@@ -183,7 +183,7 @@ impl Observer for Observers<'_> {
     }
 }
 
-/// Watches nothing.
+/// Observes nothing.
 impl Observer for () {
     fn event(&mut self, _: &Event<'_>) -> Result<()> {
         Ok(())

@@ -1,4 +1,4 @@
-//! How long a run is.
+//! The length of a run.
 //!
 //! ```text
 //! batches        ⌈⌊target_elements / workers⌋ / elements per batch⌉
@@ -10,7 +10,7 @@ use crate::config::{ElementCount, TrainConfig};
 /// The length of a run on one worker.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct RunPlan {
-    /// Elements (samples or bytes, as the configuration counts) of one batch of one worker.
+    /// Elements (samples or bytes, as configured) of one batch of one worker.
     pub elements_per_batch: u64,
     /// Batches that one worker trains on.
     pub batches: u64,

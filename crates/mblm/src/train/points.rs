@@ -1,8 +1,8 @@
-//! When a run validates and logs: a number of points spread evenly over its batches, the first and the last included.
+//! The points of validation and logging, evenly spread over a run's batches, both ends included.
 
-/// The batch indices `⌊linspace(first, last, amount)⌋`, ascending and without repetition.
+/// Returns the batch indices `⌊linspace(first, last, amount)⌋`, ascending and distinct.
 ///
-/// More points than batches are clipped to one at every batch.
+/// More points than batches give one point per batch.
 pub fn spread(first: u64, batches: u64, amount: usize) -> Vec<u64> {
     let amount = (amount as u64).min(batches);
     if amount == 1 {

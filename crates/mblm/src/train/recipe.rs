@@ -1,4 +1,4 @@
-//! How a model learns from batches: optimizer, learning rates, accumulation, clipping, precision.
+//! How a model is trained on batches: optimizer, learning rates, accumulation, clipping, precision.
 
 use std::sync::Arc;
 
@@ -8,28 +8,28 @@ use super::schedule::{Constant, Cosine, Schedule, WarmupStableDecay, share_of};
 use crate::config::{OptimizerKind, Precision, ScheduleKind, TrainConfig};
 use crate::model::Chunking;
 
-/// How a model learns from batches.
+/// The settings of training on batches.
 #[derive(Clone, Debug)]
 #[non_exhaustive]
 pub struct Recipe {
-    /// What turns gradients into steps.
+    /// The optimizer.
     pub optimizer: Arc<dyn OptimizerSpec>,
     /// The learning rate of each gradient step.
     pub schedule: Arc<dyn Schedule>,
-    /// Batches whose gradients are averaged for one step.
+    /// Batches averaged for one step.
     pub grad_accum: usize,
     /// The largest global L2 norm of the gradient of a step; `None` means no clipping.
     pub max_grad_norm: Option<f64>,
     /// Seed of the dropout masks.
     pub seed: u64,
-    /// How the linear layers multiply while the model learns; where it is only used, they are exact.
+    /// Precision of the linear layers in training; inference is exact.
     pub precision: Precision,
-    /// How much of a batch is computed at once.
+    /// How much of a batch to compute at once.
     pub chunking: Chunking,
 }
 
 impl Recipe {
-    /// Adam as published, the same learning rate for every step, a step every batch, no clipping.
+    /// Adam as published with a constant learning rate, a step every batch, no clipping.
     pub fn new(lr: f64) -> Self {
         Self {
             optimizer: Arc::new(Adam::default()),
@@ -42,7 +42,7 @@ impl Recipe {
         }
     }
 
-    /// What a configuration says, for a run of this length.
+    /// The recipe of a configuration, for a run of this length.
     pub fn of(train: &TrainConfig, plan: &RunPlan) -> Self {
         Self {
             optimizer: optimizer(train),
@@ -55,40 +55,40 @@ impl Recipe {
         }
     }
 
-    /// The same with another optimizer.
+    /// Sets the optimizer.
     pub fn with_optimizer(self, optimizer: impl OptimizerSpec + 'static) -> Self {
         let optimizer = Arc::new(optimizer);
         Self { optimizer, ..self }
     }
 
-    /// The same with other learning rates.
+    /// Sets the learning rates.
     pub fn with_schedule(self, schedule: impl Schedule + 'static) -> Self {
         let schedule = Arc::new(schedule);
         Self { schedule, ..self }
     }
 
-    /// The same with a step after so many batches.
+    /// Sets the number of batches per step.
     pub fn with_grad_accum(self, grad_accum: usize) -> Self {
         Self { grad_accum, ..self }
     }
 
-    /// The same with gradients clipped to this norm.
+    /// Sets the largest gradient norm.
     pub fn with_max_grad_norm(self, max_grad_norm: f64) -> Self {
         let max_grad_norm = Some(max_grad_norm);
         Self { max_grad_norm, ..self }
     }
 
-    /// The same with another seed of the dropout masks.
+    /// Sets the seed of the dropout masks.
     pub fn with_seed(self, seed: u64) -> Self {
         Self { seed, ..self }
     }
 
-    /// The same in another precision.
+    /// Sets the precision.
     pub fn with_precision(self, precision: Precision) -> Self {
         Self { precision, ..self }
     }
 
-    /// The same, computing so much of a batch at once.
+    /// Sets how much of a batch to compute at once.
     pub fn with_chunking(self, chunking: Chunking) -> Self {
         Self { chunking, ..self }
     }

@@ -1,4 +1,4 @@
-//! What a run is told beside the model: a part of an [`Experiment`], or of the configuration of another kind of model.
+//! The configuration of a run besides the model: a part of an [`Experiment`], or of another kind.
 
 use super::plan::RunPlan;
 use crate::config::{Experiment, IoConfig, TrainConfig};
@@ -8,20 +8,20 @@ use crate::unit::Unit;
 /// The configuration of a run.
 #[derive(Clone, Debug, PartialEq)]
 pub struct RunConfig {
-    /// How often it validates and logs, how many models it keeps.
+    /// The number of validations, logs and kept models.
     pub io: IoConfig,
     /// How the model is trained.
     pub train: TrainConfig,
-    /// Ids per sample, which the data set has to agree with: what `target_elements` counts where it counts bytes.
+    /// Ids per sample, which the data set has to match; counts for `target_elements` in bytes.
     pub sample_len: usize,
-    /// What losses and speeds are counted in.
+    /// The unit of losses and speeds.
     pub unit: Unit,
-    /// The first batch of a run that begins anew.
+    /// The first batch of a new run.
     pub start: Position,
 }
 
 impl RunConfig {
-    /// A run of a model of bytes, from the beginning of its data.
+    /// The configuration for a model of bytes, from the beginning of its data.
     pub fn new(io: IoConfig, train: TrainConfig, sample_len: usize) -> Self {
         Self {
             io,
@@ -38,7 +38,7 @@ impl RunConfig {
     }
 }
 
-/// What the experiment says of the run; its data begin where the map `resume` says, if it is there.
+/// The run of an experiment; its data begin at the position in the map `resume`, if present.
 impl From<&Experiment> for RunConfig {
     fn from(experiment: &Experiment) -> Self {
         let Experiment {

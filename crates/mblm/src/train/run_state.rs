@@ -1,4 +1,4 @@
-//! What a run knows beside tensors: how far it is, its place in the data, its best models. This is what `state.json` holds.
+//! The state of a run besides tensors: progress, data position, best models (`state.json`).
 
 use serde::{Deserialize, Serialize};
 
@@ -8,20 +8,20 @@ use super::observer::FileLengths;
 use crate::data::Position;
 use crate::model::Loss;
 
-/// The version of the format that is written, the only one that is read.
+/// The format version that is written, and the only one that is read.
 pub(super) const FORMAT: u64 = 1;
 
-/// What a run knows beside tensors.
+/// The state of a run besides tensors.
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
 pub struct RunState {
     pub(super) format: u64,
-    /// Batches of the run that are done, gradient steps, what waits for the next step.
+    /// Batches, optimizer steps, and what has accumulated for the next step.
     pub counts: LearnerCounts,
     /// The next batch.
     pub next: Position,
     /// The last batch.
     pub last: Position,
-    /// Whether the model is to be validated before the next batch.
+    /// Whether to validate before the next batch.
     pub validation_due: bool,
     /// The loss of the last batch.
     pub last_loss: Option<Loss>,
@@ -29,19 +29,19 @@ pub struct RunState {
     pub best: Vec<BestModel>,
     /// The lengths of the log files.
     pub files: FileLengths,
-    /// What tells the data; `None` in states from before this was kept.
+    /// The fingerprint of the data; `None` in states older than this field.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub data: Option<Fingerprint>,
 }
 
-/// A model that was kept.
+/// A kept model.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct BestModel {
     /// The name of its folder in `models`.
     pub folder: String,
-    /// Batches that it has learned from.
+    /// Batches trained on.
     pub batches: u64,
-    /// Its validation loss; `None` for the last model of a run that validates nothing.
+    /// The validation loss; `None` for the last model of a run without validation.
     pub loss: Option<Loss>,
 }
 
@@ -57,7 +57,8 @@ impl RunState {
 }
 
 impl RunState {
-    /// The state of a run that goes on with other data: losses of before do not compare with those that come.
+    /// The state of a run resumed with other data: earlier losses do not compare, so they are
+    /// dropped.
     pub fn with_other_data(mut self, data: Fingerprint) -> Self {
         self.best.iter_mut().for_each(|model| model.loss = None);
         self.data = Some(data);
@@ -66,7 +67,7 @@ impl RunState {
 }
 
 impl BestModel {
-    /// Whether a model of this loss comes before it. Of equal ones the earlier stays before the later.
+    /// Whether a model of this loss ranks before it. Of equal models the earlier ranks first.
     pub(super) fn is_worse_than(&self, loss: Loss) -> bool {
         self.loss.is_none_or(|own| loss.mean < own.mean)
     }

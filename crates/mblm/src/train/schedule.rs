@@ -1,11 +1,11 @@
-//! Which learning rate each gradient step has. All schedules begin with the same warm-up.
+//! Learning rate schedules. All begin with the same warm-up.
 //!
 //! ```text
 //! steps S, of which the first W warm up and, of WSD, the last C cool down
 //!
 //! all            lr · (0.1 + 0.9 · s/W)                       for s < W, and from then on
 //! cosine         lr · (1 + cos(π · (s − W)/(S − W))) / 2      as published
-//! WSD            lr, and lr · (S − s)/C                       for s ≥ S − C  (warm-up, stable, decay: arXiv 2404.06395)
+//! WSD            lr, and lr · (S − s)/C                       for s ≥ S − C  (arXiv 2404.06395)
 //! constant       lr
 //! ```
 
@@ -24,24 +24,24 @@ pub struct Cosine {
     pub lr: f64,
     /// Steps of the rise, at most `steps`.
     pub warmup: u64,
-    /// Steps in all.
+    /// Total steps.
     pub steps: u64,
 }
 
-/// A linear rise from a tenth of the highest learning rate, a level stretch, then a linear fall to zero.
+/// A linear rise from a tenth of the highest learning rate, a constant phase, a linear fall to 0.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub struct WarmupStableDecay {
     /// The highest learning rate.
     pub lr: f64,
     /// Steps of the rise.
     pub warmup: u64,
-    /// Steps of the fall, the last ones.
+    /// Steps of the fall, at the end.
     pub cooldown: u64,
-    /// Steps in all.
+    /// Total steps.
     pub steps: u64,
 }
 
-/// A linear rise from a tenth of the learning rate, then level for ever.
+/// A linear rise from a tenth of the learning rate, then constant.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub struct Constant {
     /// The learning rate.
@@ -51,7 +51,7 @@ pub struct Constant {
 }
 
 impl Cosine {
-    /// A schedule of `steps`, of which the share `warmup_share` in [0, 1] warms up.
+    /// A schedule of `steps` with a warm-up of the share `warmup_share` in [0, 1].
     pub fn new(lr: f64, steps: u64, warmup_share: f64) -> Self {
         Self {
             lr,
@@ -93,14 +93,14 @@ impl Schedule for Constant {
     }
 }
 
-/// The learning rate of a step of the warm-up; `None` after it.
+/// The learning rate of a warm-up step; `None` after the warm-up.
 fn warming_up(lr: f64, warmup: u64, step: u64) -> Option<f64> {
     (step < warmup).then(|| lr * (0.1 + 0.9 * step as f64 / warmup as f64))
 }
 
 /// The number of steps in a share of `steps`, rounded down.
 pub(super) fn share_of(steps: u64, share: f64) -> u64 {
-    // the product is rounded, up too from 2^53 steps on
+    // the product is rounded, from 2^53 steps on also up
     ((steps as f64 * share).floor() as u64).min(steps)
 }
 
@@ -134,7 +134,7 @@ mod tests {
 
     #[test]
     fn runs_of_any_length_have_a_rate() {
-        // as a float 2^53 + 4: more than there are
+        // as a float 2^53 + 4: more than the steps
         let steps = (1 << 53) + 3;
         assert_eq!(Cosine::new(1.0, steps, 1.0).lr(steps), 1.0);
     }

@@ -1,6 +1,6 @@
-//! Sizes for messages: bytes in a unit that fits, and what takes them with the settings that lower it.
+//! Sizes in messages: bytes in a fitting unit, and lists of consumers.
 
-/// Bytes for messages in a unit that fits, with so many digits.
+/// Formats bytes in a fitting unit with `digits` digits.
 pub(super) fn sized(bytes: u64, digits: usize) -> String {
     let (unit, size) = match bytes {
         0..1_048_576 => ("KiB", 1u64 << 10),
@@ -10,7 +10,7 @@ pub(super) fn sized(bytes: u64, digits: usize) -> String {
     format!("{:.digits$} {unit}", bytes as f64 / size as f64)
 }
 
-/// Consumers for messages: each with its size and, in parentheses, the settings that lower it.
+/// Formats consumers, each with its size and, in parentheses, the settings that lower it.
 pub(super) fn list(consumers: &[(String, u64, &str)], digits: usize) -> String {
     let each = |(what, bytes, settings): &(String, u64, &str)| format!("{what} {} ({settings})", sized(*bytes, digits));
     consumers.iter().map(each).collect::<Vec<_>>().join(", ")

@@ -1,17 +1,17 @@
-//! Full training states: what a killed run goes on from as if nothing had happened.
+//! Full training states: a killed run resumes from one as if never interrupted.
 //!
-//! A state is a folder `states/batch_N` in the run's folder, N the batches that it contains. It is a model folder as well, so
-//! its weights can be used as they are.
+//! A state is a folder `states/batch_N` in the run's folder, N being the batches done. It is also a
+//! model folder, with usable weights.
 //!
 //! | file | holds |
 //! |---|---|
 //! | `config.json`, `model.safetensors` | the model |
-//! | `optimizer.safetensors` | what the optimizer remembers (Adam: its moments) and, between two gradient steps, the gradients that wait |
-//! | `state.json` | [`RunState`]: counters, place in the data, the best models, lengths of the log files |
-//! | `SHA256SUMS` | checksums of these, checked before a state is used |
+//! | `optimizer.safetensors` | the optimizer's tensors (Adam: its moments) and any accumulated gradients |
+//! | `state.json` | [`RunState`]: counters, data position, best models, lengths of the log files |
+//! | `SHA256SUMS` | checksums of these, verified before a state is used |
 //!
-//! Everything random in a run is a function of its seed and of these counters, so there is no other generator to keep. A
-//! state appears complete or not at all ([`atomic::write_folder`]); the newest few are kept.
+//! All randomness of a run is a function of its seed and these counters, so no generator is saved.
+//! A state appears complete or not at all ([`atomic::write_folder`]); the newest few are kept.
 
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
@@ -25,14 +25,14 @@ use crate::{Error, Result};
 
 const OPTIMIZER_FILE: &str = "optimizer.safetensors";
 
-/// A state on disk that has been found whole.
+/// A verified state on disk.
 #[derive(Clone, Debug)]
 pub struct SavedState {
-    /// Its folder.
+    /// The folder.
     pub folder: PathBuf,
-    /// What it says.
+    /// The content of `state.json`.
     pub state: RunState,
-    /// Newer states that could not be used, and why.
+    /// Newer states that are damaged, with the reasons.
     pub damaged: Vec<String>,
 }
 
@@ -44,7 +44,7 @@ pub struct States {
 }
 
 impl SavedState {
-    /// Opens a state's folder.
+    /// Opens and verifies a state's folder.
     ///
     /// # Errors
     /// Files that are missing, damaged, or of another version.
@@ -70,12 +70,12 @@ impl SavedState {
         })
     }
 
-    /// The best models that the state in `folder` lists, without a look at anything else in it.
+    /// The best models listed by the state in `folder`, without verifying anything else.
     pub(super) fn best_models(folder: &Path) -> Result<Vec<BestModel>> {
         Ok(read_state(&folder.join(STATE_FILE))?.best)
     }
 
-    /// Puts the state's weights into `model`, and makes the learner that goes on from there.
+    /// Loads the state's weights into `model`, and restores the learner.
     ///
     /// # Errors
     /// Tensors that do not fit the model.
@@ -90,7 +90,7 @@ impl SavedState {
 }
 
 impl States {
-    /// The states of the run in `run`, of which the newest `keep` stay.
+    /// The states of the run in `run`; the newest `keep` are kept.
     pub fn new(run: &Path, keep: usize) -> Self {
         Self {
             folder: run.join(STATES),
@@ -98,12 +98,12 @@ impl States {
         }
     }
 
-    /// The folders of states with the batches that they contain, oldest first; none of them has been looked into.
+    /// The folders of states with the batches done, oldest first, not verified.
     pub fn folders(&self) -> Result<Vec<(u64, PathBuf)>> {
         checkpoint::batch_folders(&self.folder)
     }
 
-    /// Removes what a killed run left half-written in its folder `run`, before it goes on.
+    /// Removes partial files that a killed run left in its folder `run`.
     ///
     /// # Errors
     /// Files that cannot be removed.
@@ -116,10 +116,10 @@ impl States {
         Ok(())
     }
 
-    /// The newest state that is whole; `None` if there is none.
+    /// Returns the newest undamaged state; `None` if there are no states.
     ///
     /// # Errors
-    /// The folder cannot be read, or it holds states of which none is whole.
+    /// The folder cannot be read, or all states in it are damaged.
     pub fn newest(&self) -> Result<Option<SavedState>> {
         let mut damaged = Vec::new();
         for (_, folder) in self.folders()?.into_iter().rev() {
@@ -140,10 +140,10 @@ impl States {
         }
     }
 
-    /// Writes a state, and then removes all but the newest few, and damaged ones newer than it.
+    /// Writes a state, then removes all but the newest few, and newer damaged ones.
     ///
     /// # Errors
-    /// A state that cannot be written; the others are then as they were.
+    /// The state cannot be written; the others are unchanged then.
     pub(super) fn save(&self, learner: &Learner, state: &mut RunState) -> Result<PathBuf> {
         state.counts = learner.counts();
         atomic::make_folder(&self.folder)?;
@@ -156,7 +156,7 @@ impl States {
             new.write(STATE_FILE, |out| writeln!(out, "{document}"))
         })?;
         for (batches, other) in self.superfluous(state.counts.batches)? {
-            // an old state that stays is no reason to end a run
+            // failing to remove an old state is no reason to end a run
             if let Err(error) = atomic::remove(&other) {
                 tracing::warn!("the state of batch {batches} stays: {error}");
             }
@@ -164,8 +164,8 @@ impl States {
         Ok(folder)
     }
 
-    /// States beside that of `batches`, which is whole, and the ones to keep with it. Newer ones are of another past: the run
-    /// went on from an older state because they were damaged.
+    /// The states to remove, beside the good state at `batches` and the ones to keep. Newer ones
+    /// belong to a discarded past: they were damaged, so the run resumed from an older state.
     fn superfluous(&self, batches: u64) -> Result<Vec<(u64, PathBuf)>> {
         let mut folders = self.folders()?;
         let newer = folders.split_off(folders.partition_point(|(other, _)| *other <= batches));

@@ -1,7 +1,7 @@
-//! What can be trained: a model that gives the loss of a batch and the gradients of that loss.
+//! The interface of trainable models: the loss of a batch and its gradients.
 //!
-//! A batch is ids; what they mean is the model's own. [`Learner`](super::Learner) and [`Trainer`](super::Trainer) train whatever implements
-//! [`Trainable`]: the models of this library do, and so can a model of one's own.
+//! A batch is ids; the model defines their meaning. [`Learner`](super::Learner) and
+//! [`Trainer`](super::Trainer) train any [`Trainable`], from this library or custom.
 
 use std::time::Duration;
 
@@ -19,17 +19,18 @@ pub trait Trainable: Send + Sync {
     /// The device that the parameters are on.
     fn device(&self) -> &Device;
 
-    /// The loss of a batch, computed exactly and without dropout.
+    /// Returns the loss of a batch, computed exactly and without dropout.
     ///
     /// # Errors
     /// A batch that does not fit the model.
     fn evaluate(&self, batch: &ModelBatch) -> Result<BatchEvaluation>;
 
-    /// The loss of a batch, whose gradients × `pass.scale` are added to `gradients`. Dropout masks depend on `pass.seed`.
+    /// Returns the loss of a batch and adds its gradients × `pass.scale` to `gradients`. Dropout
+    /// masks depend on `pass.seed`.
     ///
     /// # Errors
-    /// A batch that does not fit the model. A pass that goes in chunks ends with [`Error::Stopped`](crate::Error::Stopped) once
-    /// `watch.stop` is set; what it has added to `gradients` is then of no use.
+    /// A batch that does not fit the model. With `watch.stop` set, a pass in chunks ends with
+    /// [`Error::Stopped`](crate::Error::Stopped) and leaves `gradients` useless.
     fn differentiate(
         &self,
         batch: &ModelBatch,
@@ -38,34 +39,34 @@ pub trait Trainable: Send + Sync {
         watch: Watch<'_>,
     ) -> Result<TimedLoss>;
 
-    /// Writes the files of a model folder, from which the model can be opened again.
+    /// Writes the files of a model folder, from which the model can be opened.
     ///
     /// # Errors
     /// Files that cannot be written.
     fn write(&self, folder: &mut NewFolder) -> Result<()>;
 }
 
-/// What the evaluation of one batch found.
+/// The evaluation of one batch.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub struct BatchEvaluation {
     /// The loss.
     pub loss: Loss,
-    /// What else is measured, such as the share of right answers; of every batch the same, or of none.
+    /// An additional metric, such as accuracy; the same one for every batch, or never any.
     pub metric: Option<Metric>,
 }
 
 /// A mean that is reported beside the loss.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub struct Metric {
-    /// Its name in logs, such as `accuracy`.
+    /// The name in logs, such as `accuracy`.
     pub name: &'static str,
-    /// The sum over what it is a mean of.
+    /// The sum of the values.
     pub sum: f64,
-    /// How many those are.
+    /// The number of values.
     pub count: usize,
 }
 
-/// The loss of a training batch, and how long its backward passes took.
+/// The loss of a training batch, with the time of its backward passes.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub struct TimedLoss {
     /// The loss.
@@ -75,10 +76,10 @@ pub struct TimedLoss {
 }
 
 impl Metric {
-    /// The name of a share of right answers, which logs show in percent.
+    /// The name of the share of correct predictions, which logs show in percent.
     pub const ACCURACY: &'static str = "accuracy";
 
-    /// The mean; 0 over nothing.
+    /// The mean; 0 if there are no values.
     pub fn value(&self) -> f64 {
         self.sum / self.count.max(1) as f64
     }

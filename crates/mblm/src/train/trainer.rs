@@ -1,4 +1,4 @@
-//! A run of a model, from its beginning or from a saved state on: what [`TrainingRun`] needs, made of a configuration.
+//! A run of a model, new or resumed: creates a [`TrainingRun`] from a configuration.
 
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
@@ -20,7 +20,7 @@ use super::training_run::{Outcome, SavedAt, TrainingRun};
 use crate::Result;
 use crate::model::Chunking;
 
-/// What happens where a run goes on with other data than it began with.
+/// The policy for resuming with other data.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum OtherData {
     Refuse,
@@ -39,7 +39,7 @@ pub struct Trainer {
 }
 
 impl Trainer {
-    /// A run that writes into `folder`, which exists.
+    /// Creates a run that writes to the existing `folder`.
     pub fn new(config: impl Into<RunConfig>, model: Arc<dyn Trainable>, data: TrainingData, folder: &Path) -> Self {
         let config = config.into();
         Self {
@@ -52,18 +52,18 @@ impl Trainer {
         }
     }
 
-    /// The same run, computing so much of a batch at once.
+    /// Sets how much of a batch to compute at once.
     pub fn with_chunking(self, chunking: Chunking) -> Self {
         let recipe = self.recipe.clone().with_chunking(chunking);
         self.with_recipe(recipe)
     }
 
-    /// The same run, learning from batches in another way than its configuration says: with an optimizer or a schedule of one's own.
+    /// Replaces the configured recipe, for example by one with a custom optimizer or schedule.
     pub fn with_recipe(self, recipe: Recipe) -> Self {
         Self { recipe, ..self }
     }
 
-    /// The same run, going on from a saved state with data that are not those of before, if they are not.
+    /// Allows resuming from a saved state with other data.
     pub fn accepting_other_data(self) -> Self {
         Self {
             other_data: OtherData::Accept,
@@ -76,20 +76,20 @@ impl Trainer {
         self.config.plan()
     }
 
-    /// How the run learns from a batch.
+    /// The recipe of the run.
     pub fn recipe(&self) -> &Recipe {
         &self.recipe
     }
 
-    /// Trains from the beginning, or from a saved state on, until the end of the plan or until `stop` is set: then the run
-    /// ends after the current batch with its state saved.
+    /// Trains, from the beginning or a saved state, until the plan ends or `stop` is set. A stopped
+    /// run finishes the current batch and saves its state.
     ///
-    /// On the CPU the weights, the best models and what observers hear do not depend on how often the run was interrupted,
-    /// nor where.
+    /// On the CPU, interruptions change neither weights nor best models nor observed events.
     ///
     /// # Errors
-    /// Data that cannot be read, a loss that is not finite, parameters without gradient, a last state that cannot be
-    /// written. Other states and models that cannot be written are warnings: the run goes on with what it has.
+    /// Data that cannot be read, a loss that is not finite, parameters without gradient, a final
+    /// state that cannot be written. Other states and models that cannot be written cause warnings,
+    /// and the run continues.
     pub fn run(&self, from: Option<&SavedState>, observer: &mut dyn Observer, stop: &AtomicBool) -> Result<Outcome> {
         let data = Fingerprint::of(&self.data, self.config.train.seed)?;
         let (learner, mut state) = match from {
@@ -126,10 +126,10 @@ impl Trainer {
         run.finish_plan()
     }
 
-    /// A learner at its first step that learns as the run does, for a loop of one's own.
+    /// Creates a learner with the run's recipe, before its first step, for a custom loop.
     ///
     /// # Errors
-    /// A device without memory for it.
+    /// A device without enough memory.
     pub fn learner(&self) -> Result<Learner> {
         Learner::new(self.model.clone(), self.recipe.clone())
     }

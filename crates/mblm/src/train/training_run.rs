@@ -1,9 +1,9 @@
-//! A training run on its way: batches, validation at points spread over the run, the best models and full states kept.
+//! A training run in progress: batches, evenly spread validation, best models and full states.
 //!
-//! After each batch, in this order: the batch is reported, the model validated if the batch is a point of validation, the
-//! model kept if it is among the best, the state saved if it is due. A state that is saved includes all of these, so what comes
-//! after it does not depend on whether the run was interrupted. A run that is asked to stop saves its state after the current
-//! batch and validates nothing: the validation that may be due is the first thing it does when it goes on.
+//! After each batch, in this order: the batch is reported, the model validated if due, kept if
+//! among the best, and the state saved if due. A saved state includes all of these, so
+//! interruptions do not change later results. A run that is asked to stop saves its state after the
+//! current batch without validating; a validation that is due runs first when the run resumes.
 
 use std::path::PathBuf;
 use std::sync::Arc;
@@ -25,24 +25,24 @@ use crate::data::{Batch, Dataset, Loader, LoaderOptions, Position};
 use crate::model::{Loss, Watch};
 use crate::{Error, Result};
 
-/// The longest time without a saved state, where the configuration does not say how often.
+/// The longest time between saved states, unless configured.
 const MAX_UNSAVED: Duration = Duration::from_secs(600);
 
-/// How a run ended.
+/// The result of a run.
 #[derive(Clone, Debug)]
 #[non_exhaustive]
 pub struct Outcome {
-    /// Batches trained on, those before a resumption included.
+    /// Batches trained on, including those before a resumption.
     pub batches: u64,
-    /// Where the training goes on if it does.
+    /// The next batch if training continues.
     pub next: Position,
     /// Loss of the last training batch.
     pub last_loss: Option<Loss>,
     /// The lowest validation loss.
     pub best: Option<Loss>,
-    /// The loss of the best model on the test split.
+    /// The test loss of the best model.
     pub test: Option<Loss>,
-    /// The folder of the best model (of the last one where nothing was validated); `None` when there is none yet.
+    /// The folder of the best model, or of the last one without validation; `None` if none exists.
     pub model_folder: Option<PathBuf>,
     /// The folder of the last state.
     pub state_folder: PathBuf,
@@ -55,11 +55,11 @@ pub struct Outcome {
 pub(super) struct SavedAt {
     /// Its folder.
     pub(super) folder: PathBuf,
-    /// What it says.
+    /// The content of `state.json`.
     pub(super) state: RunState,
 }
 
-/// A run on its way.
+/// A run in progress.
 pub(super) struct TrainingRun<'r> {
     pub(super) config: &'r RunConfig,
     pub(super) data: &'r TrainingData,
@@ -70,14 +70,14 @@ pub(super) struct TrainingRun<'r> {
     pub(super) models: BestModels,
     /// The newest state on disk.
     pub(super) saved: Option<SavedAt>,
-    /// When it was written, or the run begun.
+    /// The time when it was written, or the run began.
     pub(super) saved_at: Instant,
     pub(super) observer: &'r mut dyn Observer,
     pub(super) stop: &'r AtomicBool,
 }
 
 impl TrainingRun<'_> {
-    /// Goes on to the end of the plan, or until the run is asked to stop.
+    /// Runs to the end of the plan, or until asked to stop.
     pub(super) fn finish_plan(mut self) -> Result<Outcome> {
         let (plan, io) = (self.plan, &self.config.io);
         let validate = self.spread(io.validate_amount, "validate_amount")?;
@@ -111,7 +111,7 @@ impl TrainingRun<'_> {
         self.stop.load(Ordering::Relaxed)
     }
 
-    /// Points spread over the run; warns when there are fewer batches than were asked for.
+    /// Points spread over the run; warns if there are fewer batches than requested points.
     fn spread(&mut self, amount: usize, key: &str) -> Result<Vec<u64>> {
         let batches = self.plan.batches;
         if amount as u64 > batches && self.state.counts.batches == 0 {
@@ -128,7 +128,7 @@ impl TrainingRun<'_> {
         Loader::new(self.data.train.clone(), options)
     }
 
-    /// Learns from a batch; `None` when the run was asked to stop in the middle of it.
+    /// Trains on a batch; `None` if the run was asked to stop meanwhile.
     fn learn(&mut self, batch: &Batch) -> Result<Option<LearnedBatch>> {
         let cum_batch = self.state.counts.batches;
         let model_batch = model_batch(batch);
@@ -171,7 +171,7 @@ impl TrainingRun<'_> {
         Ok(Some(learned))
     }
 
-    /// Counts a batch that was learned from, and says so.
+    /// Counts and reports a batch.
     fn report(&mut self, batch: &Batch, learned: LearnedBatch, logged: bool) -> Result<()> {
         let cum_batch = self.state.counts.batches;
         self.state.counts = self.learner.counts();
@@ -207,8 +207,8 @@ impl TrainingRun<'_> {
         self.state.counts.batches * self.plan.elements_per_batch
     }
 
-    /// Evaluates on the validation data if that is due and the run is not asked to stop, and keeps the model if it is among
-    /// the best. Returns whether it did.
+    /// Validates if due and not asked to stop, and keeps the model if it is among the best. Returns
+    /// whether it validated.
     fn validate_if_due(&mut self) -> Result<bool> {
         let Some(data) = self.data.validation.as_ref().filter(|_| self.state.validation_due) else {
             return Ok(false);
@@ -237,7 +237,7 @@ impl TrainingRun<'_> {
         Ok(true)
     }
 
-    /// The model's loss on `data`, not called the best; `None` when the run was asked to stop meanwhile.
+    /// Evaluates on `data`, without marking a best model; `None` if asked to stop meanwhile.
     fn evaluate(&mut self, kind: EvaluationKind, data: &Arc<dyn Dataset>) -> Result<Option<Evaluation>> {
         let train = &self.config.train;
         let begun = Instant::now();
@@ -264,14 +264,14 @@ impl TrainingRun<'_> {
         }
     }
 
-    /// Saves the state; if that fails, the one before stays in use, and the run goes on.
+    /// Saves the state; on failure warns, keeps the previous state, and the run continues.
     fn save_or_warn(&mut self) -> Result<()> {
         let Err(error) = self.save()? else { return Ok(()) };
         let message = format!("the training state was not saved: {error}; {}", self.in_use());
         self.observer.event(&Event::Warning(&message))
     }
 
-    /// What a run could go on from now.
+    /// Describes the state from which the run could resume now.
     fn in_use(&self) -> String {
         match &self.saved {
             Some(saved) => format!("{} stays in use", saved.folder.display()),
@@ -279,7 +279,7 @@ impl TrainingRun<'_> {
         }
     }
 
-    /// Saves the state and tidies up what it makes superfluous. The inner error is that of the disk.
+    /// Saves the state and removes superfluous files. The inner error is the disk's.
     fn save(&mut self) -> Result<Result<()>> {
         match self.observer.flush() {
             Ok(files) => self.state.files = files,
@@ -309,7 +309,7 @@ impl TrainingRun<'_> {
         Ok(Ok(()))
     }
 
-    /// Saves the last state, and measures the best model of a run that is complete.
+    /// Saves the final state, and tests the best model of a complete run.
     fn end(mut self) -> Result<Outcome> {
         let complete = !self.stopped() && !self.state.validation_due;
         if !complete {
@@ -351,7 +351,7 @@ impl TrainingRun<'_> {
         })
     }
 
-    /// The loss of the best model on the test data; `None` when the run was asked to stop meanwhile.
+    /// The test loss of the best model; `None` if asked to stop meanwhile.
     fn test(&mut self, test: &Arc<dyn Dataset>) -> Result<Option<Loss>> {
         let Some(best) = self.state.best.first() else {
             return Ok(None);

@@ -10,20 +10,20 @@ use crate::config::TrainConfig;
 use crate::data::{Batch, Dataset, Loader, LoaderOptions, Order};
 use crate::model::{Loss, ModelBatch};
 
-/// Measures a model as the configuration says: batch size, order, number of batches.
+/// Evaluates a model as configured: batch size, order, number of batches.
 pub(super) struct Evaluator<'a> {
     model: &'a dyn Trainable,
     train: &'a TrainConfig,
 }
 
-/// What an evaluation found.
+/// The result of an evaluation.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Measured {
     /// The mean over all predictions that count.
     pub(super) loss: Loss,
-    /// The mean over all batches, where the model measures one.
+    /// The mean over all batches of the model's metric, if any.
     pub(super) metric: Option<Metric>,
-    /// Samples that it was evaluated on.
+    /// Samples evaluated.
     pub(super) samples: usize,
 }
 
@@ -32,7 +32,7 @@ impl<'a> Evaluator<'a> {
         Self { model, train }
     }
 
-    /// Evaluates the model on `dataset`; `None` when `stop` was set meanwhile.
+    /// Evaluates the model on `dataset`; `None` if `stop` was set meanwhile.
     pub(super) fn run(
         &self,
         dataset: &Arc<dyn Dataset>,
@@ -77,13 +77,12 @@ impl<'a> Evaluator<'a> {
 
 /// The batches of an evaluation.
 struct EvaluationBatches<B> {
-    /// The batches in order.
     batches: B,
-    /// How many there are.
+    /// The number of batches.
     count: usize,
 }
 
-/// The batches that an evaluation takes of `dataset` as the configuration says.
+/// The batches of `dataset` that the configuration evaluates.
 fn evaluation_batches(
     train: &TrainConfig,
     dataset: Arc<dyn Dataset>,
@@ -98,7 +97,7 @@ fn evaluation_batches(
     })
 }
 
-/// The order of samples that the configuration's `shuffle_…` and `seed` mean.
+/// The sample order of the configuration's `shuffle_…` and `seed`.
 pub(super) fn sample_order(shuffle: bool, seed: u64) -> Order {
     match shuffle {
         true => Order::Shuffled { seed },
@@ -106,7 +105,7 @@ pub(super) fn sample_order(shuffle: bool, seed: u64) -> Order {
     }
 }
 
-/// A batch of a data set as a model takes it: masked bytes alone count, where there are any.
+/// Converts a batch of a data set for a model: if ids are masked, only masked ones count.
 pub fn model_batch(batch: &Batch) -> ModelBatch {
     let masked: Option<Vec<f32>> = batch
         .masked

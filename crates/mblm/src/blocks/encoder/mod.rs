@@ -1,4 +1,4 @@
-//! The block `transformerEncoder`: attention and feed-forward layers that see both ways, for encoders.
+//! The block `transformerEncoder`: bidirectional attention and feed-forward layers, for encoders.
 
 mod spec;
 mod stack;

@@ -1,4 +1,4 @@
-//! The keys of a bidirectional Transformer stack, which are those of the causal one, and what follows from them.
+//! The keys of a bidirectional Transformer stack, equal to the causal one's, and its costs.
 
 use serde::{Deserialize, Serialize};
 
@@ -63,7 +63,7 @@ impl BlockSpec for TransformerEncoder {
         self.0.cost(dim, layers)
     }
 
-    /// An encoder keeps no state from position to position.
+    /// An encoder carries no state between positions
     fn memory(&self, args: &MemoryArgs) -> BlockMemory {
         BlockMemory {
             row: args.element * activations(&self.0, args),

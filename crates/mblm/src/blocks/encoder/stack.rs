@@ -1,4 +1,5 @@
-//! A bidirectional Transformer stack: the layers of [`transformer`](crate::blocks::Transformer) without token shift, with a key mask.
+//! A bidirectional Transformer stack: [`transformer`](crate::blocks::Transformer) layers without
+//! token shift, with a key mask.
 
 use candle_core::Tensor;
 
@@ -6,7 +7,7 @@ use crate::Result;
 use crate::blocks::transformer::Stack;
 use crate::model::{Compute, EncoderBlock, Gradients, Pass, Saved};
 
-/// The stack of one stage of an encoder.
+/// The stack of one encoder stage.
 pub(super) struct EncoderStack(pub(super) Stack);
 
 impl EncoderBlock for EncoderStack {

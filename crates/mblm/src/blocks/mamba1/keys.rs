@@ -5,7 +5,8 @@ use serde::{Deserialize, Serialize};
 
 use crate::blocks::spec::PositionEmbedding;
 
-/// A stack of Mamba1 layers. It takes the keys of Mamba2 and ignores `headdim` and `dropout`, as the published package does.
+/// A stack of Mamba1 layers. Takes the keys of Mamba2 and, like the published package, ignores
+/// `headdim` and `dropout`.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 #[non_exhaustive]
@@ -34,7 +35,8 @@ impl Default for Mamba1 {
 }
 
 impl Mamba1 {
-    /// A stack with states of width `d_state`, four taps of convolution, twice the stage's width inside, without position embedding.
+    /// A stack with states of width `d_state`, four convolution taps, inner width twice the stage's
+    /// width, no position embedding.
     pub fn new(d_state: usize) -> Self {
         Self {
             d_state,
@@ -46,7 +48,7 @@ impl Mamba1 {
         }
     }
 
-    /// The same with a position embedding of the stage's tokens.
+    /// Sets the position embedding of the stage's tokens.
     pub fn pos_emb_type(mut self, embedding: impl Into<Option<PositionEmbedding>>) -> Self {
         self.pos_emb_type = embedding.into();
         self

@@ -1,4 +1,4 @@
-//! What follows from the keys of a Mamba1 stack: checks, costs, memory, device limits.
+//! Checks, costs, memory and device limits of a Mamba1 stack, from its keys.
 
 use mblm_ops::{conv_silu, selective_scan};
 
@@ -40,12 +40,13 @@ impl BlockSpec for Mamba1 {
         countable("expand", "expand × hidden dim", self.expand, dim)
     }
 
-    /// There is none: the key `dropout` is ignored.
+    /// None: the key `dropout` is ignored.
     fn dropout(&self) -> Option<f64> {
         Some(0.0)
     }
 
-    /// A layer has a norm, W_in, a convolution with bias, W_x, W_dt with bias, A_log, D, W_out. The rank of Δ is ⌈D/16⌉.
+    /// A layer: norm, W_in, convolution with bias, W_x, W_dt with bias, A_log, D, W_out. Rank of Δ:
+    /// ⌈D/16⌉.
     fn cost(&self, dim: usize, layers: usize) -> Option<BlockCost> {
         let (dim, layers) = (Count::of(dim), Count::of(layers));
         let (inner, state) = (Count::of(self.expand) * dim, Count::of(self.d_state));

@@ -1,4 +1,4 @@
-//! Mamba1 stack (arXiv 2312.00752): selective state-space layers with a decay per channel and state entry.
+//! Mamba1 stack (arXiv 2312.00752): state-space layers with a decay per channel and state entry.
 //!
 //! ```text
 //! each layer   x = x + Mixer(RMSNorm(x))                                  (no final norm)
@@ -8,8 +8,8 @@
 //!
 //! Shapes: u (n, t, d); x, z, Δ (n, t, i) with i = expand · d; δ (n, t, ⌈d / 16⌉); B, C (n, t, N).
 //!
-//! State, two slots a layer: the last `d_conv` − 1 rows before the convolution (n, d_conv − 1, i), and the scan's state
-//! (n, i, N).
+//! State, two slots per layer: the last `d_conv` − 1 rows before the convolution
+//! (n, d_conv − 1, i), and the scan's state (n, i, N).
 
 use candle_core::{D, Tensor};
 use mblm_ops::add_norm::Norm;
@@ -28,7 +28,7 @@ use crate::model::parameter::{Builder, Parameter};
 use crate::model::state::State;
 use crate::model::state_gradient::StateGradient;
 
-/// Slots of the state that one layer has.
+/// Slots of the state per layer.
 const SLOTS: usize = 2;
 const CONVOLUTION: usize = 0;
 const SCAN: usize = 1;

@@ -34,8 +34,8 @@ impl Default for Mamba2 {
 }
 
 impl Mamba2 {
-    /// A stack with states of width `d_state` and heads of `headdim` channels, four taps of convolution, twice the stage's width
-    /// inside, without dropout and position embedding.
+    /// A stack with states of width `d_state` and heads of `headdim` channels, four convolution
+    /// taps, inner width twice the stage's width, no dropout, no position embedding.
     pub fn new(d_state: usize, headdim: usize) -> Self {
         Self {
             d_state,
@@ -47,13 +47,13 @@ impl Mamba2 {
         }
     }
 
-    /// The same with dropout of the last mixer's output.
+    /// Sets the dropout of the last mixer's output.
     pub fn dropout(mut self, dropout: f64) -> Self {
         self.dropout = dropout;
         self
     }
 
-    /// The same with a position embedding of the stage's tokens.
+    /// Sets the position embedding of the stage's tokens.
     pub fn pos_emb_type(mut self, embedding: impl Into<Option<PositionEmbedding>>) -> Self {
         self.pos_emb_type = embedding.into();
         self

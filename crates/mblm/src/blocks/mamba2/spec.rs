@@ -1,4 +1,4 @@
-//! What follows from the keys of a Mamba2 stack: checks, costs, memory, device limits.
+//! Checks, costs, memory and device limits of a Mamba2 stack, from its keys.
 
 use mblm_ops::{conv_silu, ssd};
 
@@ -70,7 +70,8 @@ impl BlockSpec for Mamba2 {
         Some(self.dropout)
     }
 
-    /// A layer has a norm, W_in, a convolution with bias, A_log, D and dt_bias per head, a gated norm, W_out. A norm stands at the end.
+    /// A layer: norm, W_in, convolution with bias, A_log, D and dt_bias per head, gated norm,
+    /// W_out. A norm after all layers.
     fn cost(&self, dim: usize, layers: usize) -> Option<BlockCost> {
         let (dim, layers) = (Count::of(dim), Count::of(layers));
         let inner = Count::of(self.expand) * dim;
@@ -114,7 +115,7 @@ impl BlockSpec for Mamba2 {
     }
 }
 
-/// The largest divisor of `number` that is no larger than `wanted` (at least 1).
+/// The largest divisor of `number` that is at most `wanted` (at least 1).
 fn nearest_divisor(number: usize, wanted: usize) -> usize {
     let highest = wanted.min(number).min(1 << 16);
     (1..=highest)

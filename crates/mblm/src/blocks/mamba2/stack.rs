@@ -1,15 +1,17 @@
 //! Mamba2 stack (arXiv 2405.21060): state-space layers with a scalar decay per head.
 //!
 //! ```text
-//! each layer   r = x + r;  x = Mixer(RMSNorm(r))                         (r starts as the input, x as nothing)
+//! each layer   r = x + r;  x = Mixer(RMSNorm(r))                   (initially r = input, x = 0)
 //! at the end   RMSNorm(x + r)
-//! Mixer(u)     [z | xBC | dt] = W_in u;  xBC = silu(conv(xBC));  y = scan(xBC, dt);  W_out RMSNorm(y · silu(z))
+//! Mixer(u)     [z | xBC | dt] = W_in u;  xBC = silu(conv(xBC));  y = scan(xBC, dt);
+//!              W_out RMSNorm(y · silu(z))
 //! ```
 //!
-//! Shapes: u (n, t, d); z (n, t, i) with i = expand · d; xBC (n, t, i + 2·N); dt (n, t, H) with H = i / headdim.
+//! Shapes: u (n, t, d); z (n, t, i), i = expand · d; xBC (n, t, i + 2·N); dt (n, t, H) with
+//! `H = i / headdim`.
 //!
-//! State, two slots a layer: the last `d_conv` − 1 rows before the convolution (n, d_conv − 1, i + 2·N), and the scan's
-//! state (n, H, headdim, N).
+//! State, two slots per layer: the last `d_conv` − 1 rows before the convolution
+//! (n, d_conv − 1, i + 2·N), and the scan's state (n, H, headdim, N).
 
 use candle_core::{D, Tensor};
 use mblm_ops::add_norm::Norm;
@@ -29,9 +31,9 @@ use crate::model::parameter::{Builder, Parameter};
 use crate::model::state::State;
 use crate::model::state_gradient::StateGradient;
 
-/// Positions that the scan takes at once through matrix products.
+/// Positions that the scan processes at once, as matrix products.
 const CHUNK: usize = 64;
-/// Slots of the state that one layer has.
+/// Slots of the state per layer.
 const SLOTS: usize = 2;
 const CONVOLUTION: usize = 0;
 const SCAN: usize = 1;
@@ -226,7 +228,7 @@ impl Stack {
         Ok(a.d_x)
     }
 
-    /// All layers: the residual stream and the last mixer's output, still to be added to it.
+    /// Runs all layers: the residual stream, and the last mixer's output, not yet added to it.
     fn run(
         &self,
         x: &Tensor,

@@ -25,7 +25,7 @@ pub struct Transformer {
     /// Dropout inside the feed-forward layer in training.
     #[serde(default)]
     pub ff_dropout: f64,
-    /// Accepted for the package's sake; changes nothing in the results.
+    /// Accepted for compatibility with the package; does not change results.
     #[serde(default)]
     pub use_flash_attn: bool,
     /// Position embedding of the stage's tokens.
@@ -45,7 +45,8 @@ impl Default for Transformer {
 }
 
 impl Transformer {
-    /// A stack with `heads` rotary attention heads of `head_dims` channels, without dropout and position embedding.
+    /// A stack with `heads` rotary attention heads of `head_dims` channels, no dropout, no position
+    /// embedding.
     pub fn new(heads: usize, head_dims: usize) -> Self {
         Self {
             attn_head_dims: head_dims,
@@ -59,31 +60,31 @@ impl Transformer {
         }
     }
 
-    /// The same with queries and keys rotated by position, or not.
+    /// Sets whether queries and keys are rotated by position.
     pub fn attn_use_rot_embs(mut self, rotated: bool) -> Self {
         self.attn_use_rot_embs = rotated;
         self
     }
 
-    /// The same with a feed-forward layer of `multiplier` times the stage's width.
+    /// Sets the feed-forward width to `multiplier` times the stage's width.
     pub fn ff_multiplier(mut self, multiplier: usize) -> Self {
         self.ff_multiplier = multiplier;
         self
     }
 
-    /// The same with dropout of the attention weights.
+    /// Sets the dropout of the attention weights.
     pub fn attn_dropout(mut self, probability: f64) -> Self {
         self.attn_dropout = probability;
         self
     }
 
-    /// The same with dropout inside the feed-forward layer.
+    /// Sets the dropout inside the feed-forward layer.
     pub fn ff_dropout(mut self, probability: f64) -> Self {
         self.ff_dropout = probability;
         self
     }
 
-    /// The same with a position embedding of the stage's tokens.
+    /// Sets the position embedding of the stage's tokens.
     pub fn pos_emb_type(mut self, embedding: impl Into<Option<PositionEmbedding>>) -> Self {
         self.pos_emb_type = embedding.into();
         self

@@ -1,4 +1,4 @@
-//! What follows from the keys of a Transformer stack: checks, costs, memory, device limits.
+//! Checks, costs, memory and device limits of a Transformer stack, from its keys.
 
 use mblm_ops::attention;
 
@@ -12,7 +12,7 @@ use crate::config::Problem;
 use crate::model::StageBlock;
 
 impl Transformer {
-    /// Channels of all heads.
+    /// The channels of all heads.
     fn width(&self) -> Count {
         Count::of(self.attn_num_heads) * Count::of(self.attn_head_dims)
     }
@@ -77,7 +77,7 @@ impl BlockSpec for Transformer {
         Some(self.attn_dropout.max(self.ff_dropout))
     }
 
-    /// A layer has a norm, W_q, W_kv, W_o; a norm and two linear layers with biases. A norm stands at the end.
+    /// A layer: norm, W_q, W_kv, W_o; norm, two linear layers with biases. A norm after all layers.
     fn cost(&self, dim: usize, layers: usize) -> Option<BlockCost> {
         let (dim, layers) = (Count::of(dim), Count::of(layers));
         let inner = Count::of(self.ff_multiplier) * dim;
@@ -90,8 +90,8 @@ impl BlockSpec for Transformer {
         })
     }
 
-    /// The state is the last rows of the two token shifts; keys and values of all positions grow, in more room than they fill, and
-    /// have gradients.
+    /// The state is the last rows of two token shifts, and the growing keys and values of all
+    /// positions, with spare capacity and gradients.
     fn memory(&self, args: &MemoryArgs) -> BlockMemory {
         let width = 2.0 * self.attn_num_heads as f64 * self.attn_head_dims as f64;
         BlockMemory {
@@ -118,13 +118,13 @@ impl BlockSpec for Transformer {
     }
 }
 
-/// What the CUDA kernels say to this dropout of attention weights.
+/// The CUDA kernels' limit on this dropout of attention weights, as a message.
 pub(in crate::blocks) fn attention_dropout(dropout: f64) -> Option<String> {
     (dropout > 0.0).then(|| "dropout of attention weights: CUDA kernels have none (attn_dropout)".to_string())
 }
 
-/// Elements that a layer keeps for a row: residuals and norms; q, [k | v], the attended values; the inner activations. On the CPU also
-/// rotated keys and values, and the weights where keys are few.
+/// Elements that a layer keeps per row: residuals and norms; q, [k | v], the attended values; the
+/// inner activations. On the CPU also rotated keys and values, and the weights if keys are few.
 pub(in crate::blocks) fn activations(block: &Transformer, args: &MemoryArgs) -> f64 {
     let dim = args.dim as f64;
     let heads = block.attn_num_heads as f64;

@@ -1,16 +1,18 @@
-//! Transformer stack, as a decoder (causal, with token shift) and as an encoder (bidirectional, with a key mask).
+//! Transformer stack: a decoder (causal, token shift) or an encoder (bidirectional, key mask).
 //!
 //! ```text
-//! each layer   x = x + W_o · attention(q, k, v)      q = W_q a, [k | v] = W_kv a,  a = RMSNorm(shift(x))
-//!              x = x + W_2 · gelu(W_1 f + b_1) + b_2                               f = RMSNorm(shift(x))
+//! each layer   x = x + W_o · attention(q, k, v)        q = W_q a, [k | v] = W_kv a,
+//!                                                      a = RMSNorm(shift(x))
+//!              x = x + W_2 · gelu(W_1 f + b_1) + b_2   f = RMSNorm(shift(x))
 //! at the end   RMSNorm(x)
 //! ```
 //!
-//! `shift` takes the second half of the channels from the position before; the encoder has none. Shapes: x (n, t, d),
-//! q (n, t, h·d_h), [k | v] (n, t, 2·h·d_h), inner activations (n, t, m·d).
+//! `shift` takes the second half of the channels from the previous position; the encoder has none.
+//! Shapes: x (n, t, d), q (n, t, h·d_h), [k | v] (n, t, 2·h·d_h), inner activations (n, t, m·d).
 //!
-//! State of the decoder, three slots a layer: the last row that entered the attention's shift (n, 1, d); the keys (rotated)
-//! and values of all positions so far (n, s, 2·h·d_h); the last row that entered the feed-forward's shift (n, 1, d).
+//! State of the decoder, three slots per layer: the last input row of the attention's shift
+//! (n, 1, d); keys (rotated) and values of all positions so far (n, s, 2·h·d_h); the last input row
+//! of the feed-forward's shift (n, 1, d).
 
 mod decode;
 mod layer_backward;
@@ -32,7 +34,7 @@ use crate::model::parameter::{Builder, Parameter};
 use crate::model::state::State;
 use crate::model::state_gradient::StateGradient;
 
-/// Slots of the state that one layer of the decoder has.
+/// Slots of the decoder's state per layer.
 const SLOTS: usize = 3;
 const ATTENTION_SHIFT: usize = 0;
 const KEYS_VALUES: usize = 1;
@@ -55,12 +57,12 @@ struct Layer {
     to_out: Linear,
     feed_forward_norm: AddNorm,
     inner: Linear,
-    /// Of `inner`; added together with the activation.
+    /// The bias of `inner`, added together with the activation.
     inner_bias: Parameter,
     outer: Linear,
 }
 
-/// What one layer keeps for its backward pass.
+/// The values of one layer that its backward pass needs.
 struct SavedLayer {
     attention_norm: SavedNorm,
     attention_input: Tensor,
@@ -142,13 +144,13 @@ impl Stack {
         })
     }
 
-    /// Maps `x` (n, t, d) to (n, t, d), every position seeing all positions that `visible` (n, t) `u8` does not hide.
+    /// Maps `x` (n, t, d) to (n, t, d); `visible` (n, t) `u8` marks the positions that are seen.
     pub(in crate::blocks) fn encode(&self, x: &Tensor, visible: Option<&Tensor>, compute: &Compute) -> Result<Tensor> {
         let (x, delta) = self.run(x, &mut self.initial_state(), visible, None, compute, drop)?;
         Ok(self.norm.forward(&x, delta.as_ref(), None)?.out)
     }
 
-    /// [`encode`](Self::encode) that keeps what the backward pass needs.
+    /// [`encode`](Self::encode) that also returns what the backward pass needs.
     pub(in crate::blocks) fn encode_train(
         &self,
         x: &Tensor,
@@ -159,7 +161,7 @@ impl Stack {
         self.train(x, &mut self.initial_state(), visible, pass, compute)
     }
 
-    /// The gradient of the input of [`encode_train`](Self::encode_train), from that of its result.
+    /// Returns the gradient of the input of [`encode_train`](Self::encode_train) from its result's.
     pub(in crate::blocks) fn encode_backward(
         &self,
         saved: Saved,
@@ -192,7 +194,7 @@ impl Stack {
         Ok((out, Saved::new(saved)))
     }
 
-    /// All layers: the residual stream and the last layer's output, still to be added to it.
+    /// Runs all layers: the residual stream, and the last layer's output, not yet added to it.
     fn run(
         &self,
         x: &Tensor,
@@ -236,7 +238,7 @@ impl Stack {
         }))
     }
 
-    /// The row before the first for a token shift, zeros at the beginning; nothing for the encoder.
+    /// The row before the first for a token shift, zeros at the beginning; `None` for the encoder.
     fn shift_row(&self, state: &State, slot: usize, like: &Tensor) -> Result<Option<Tensor>> {
         if !self.attention.causal {
             return Ok(None);
@@ -247,7 +249,7 @@ impl Stack {
         }
     }
 
-    /// One layer: from (x, delta), whose sum is the residual stream, to the next such pair.
+    /// Runs one layer: from (x, delta), whose sum is the residual stream, to the next such pair.
     fn layer(
         &self,
         layer: &Layer,
@@ -353,7 +355,7 @@ impl StageBlock for Stack {
         let saved = saved.take::<SavedStack>()?;
         let last = self.norm.backward(&saved.norm, dy, None, None, gradients)?;
         let mut d_begin = StateGradient::none();
-        // residual stream and pending delta have the same gradient: the next norm sees their sum
+        // residual stream and pending delta have equal gradients: the next norm sees their sum
         let mut d_x = last.d_x;
         let stack = (saved.start, &saved.pass, saved.visible.as_ref());
         for (index, (layer, saved)) in self.layers.iter().zip(saved.layers).enumerate().rev() {

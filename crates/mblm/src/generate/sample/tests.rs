@@ -11,7 +11,7 @@ fn logits() -> Vec<f32> {
     PROBABILITIES.iter().map(|&p| libm::log(p) as f32 + 3.0).collect()
 }
 
-/// The default options but for a change.
+/// The default options with one change.
 fn with(change: impl FnOnce(&mut Sampling)) -> Sampling {
     let mut sampling = Sampling::default();
     change(&mut sampling);
@@ -22,8 +22,8 @@ fn ids(allowed: &str) -> TokenSet {
     allowed.parse().unwrap()
 }
 
-/// Pearson's χ² of counts against exact probabilities, for a chance of 10⁻⁵ to fail were the seed not fixed; ids of
-/// probability 0 must not occur. The bound is Wilson and Hilferty's approximation.
+/// Pearson's χ² test of counts against exact probabilities, at a level of 10⁻⁵ (the seed is fixed);
+/// ids of probability 0 must not occur. The bound is Wilson and Hilferty's approximation.
 fn check_distribution(counts: &[u64], probabilities: &[f64]) {
     let draws: u64 = counts.iter().sum();
     let total: f64 = probabilities.iter().sum();
@@ -71,9 +71,9 @@ fn draws_follow_the_exact_distribution() {
     check(with(|s| s.top_p = Some(1.0)), &PROBABILITIES);
     check(with(|s| s.min_p = Some(0.19)), &only(&[1, 4, 3, 7, 5]));
     check(with(|s| s.allowed = ids("0,2-3,5-300")), &only(&[0, 2, 3, 5, 6, 7]));
-    // Top-p counts the share of what top-k left: 0.6 / 0.85 > 0.65.
+    // Top-p applies to the probabilities after top-k: 0.6 / 0.85 > 0.65.
     check(with(|s| (s.top_k, s.top_p) = (Some(4), Some(0.65))), &only(&[1, 4]));
-    // The temperature comes first: of the squares, 0.16 + 0.04 of 0.2410 are more than 0.8.
+    // The temperature applies first: of the squares, 0.16 + 0.04 of 0.2410 are more than 0.8.
     let squares: Vec<f64> = only(&[1, 4]).iter().map(|p| p * p).collect();
     check(with(|s| (s.temperature, s.top_p) = (0.5, Some(0.8))), &squares);
     let squares: Vec<f64> = only(&[1, 4, 3]).iter().map(|p| p * p).collect();
@@ -105,8 +105,8 @@ fn neighbouring_streams_and_seeds_are_independent() {
     check_distribution(&pairs, &products);
 }
 
-/// The numbers are those of numpy's `PCG64DXSM` set to the same state and increment: the sequence is part of the
-/// interface, since a seed names a sample.
+/// The numbers of numpy's `PCG64DXSM` with the same state and increment: part of the interface,
+/// since a seed names a sample.
 #[test]
 fn random_numbers_are_those_of_numpy() {
     let mut sampler = Sampler::new(Sampling::default(), 7, 3).unwrap();
@@ -233,7 +233,7 @@ fn impossible_choices_are_errors() {
             assert!(message.contains(expected), "{message}");
         }
     };
-    // Also where the id is forbidden: the model is broken.
+    // also for a forbidden id: the model is broken
     check(&[0.0, f32::NAN], "0", "logit of id 1: the model gives no numbers (NaN)");
     check(
         &[f32::INFINITY, 0.0],
@@ -304,7 +304,7 @@ fn options() -> impl Strategy<Value = Sampling> {
 proptest! {
     #![proptest_config(ProptestConfig::with_cases(2000))]
 
-    /// Whatever the logits and options: an allowed id, and without a penalty one of the k best.
+    /// For any logits and options: an allowed id, and without a penalty one of the k best.
     #[test]
     fn chooses_among_what_the_filters_leave(
         sampling in options(),

@@ -1,6 +1,6 @@
 //! Adam as published, and AdamW: Adam with decoupled weight decay of all parameters or of some.
 //!
-//! The formula is that of [`mblm_ops::adam`]; a parameter that does not decay has a decay of 0.
+//! [`mblm_ops::adam`] has the formula; parameters without weight decay use a decay of 0.
 
 use candle_core::Tensor;
 use mblm_ops::adam;
@@ -18,16 +18,16 @@ pub struct Adam {
     pub beta1: f64,
     /// Decay of the mean of squared gradients, in [0, 1).
     pub beta2: f64,
-    /// Added to the root of the mean square, ≥ 0.
+    /// Added to the root of the mean square; ≥ 0.
     pub eps: f64,
 }
 
 /// Adam with decoupled weight decay.
 #[derive(Clone, Debug, PartialEq)]
 pub struct AdamW {
-    /// The constants that it shares with Adam.
+    /// The constants shared with Adam.
     pub adam: Adam,
-    /// The share of a parameter's value, times the learning rate, that a step takes away; ≥ 0.
+    /// Share of a value, times the learning rate, that each step subtracts; ≥ 0.
     pub weight_decay: f64,
     /// The parameters that decay.
     pub decayed: DecayedParameters,
@@ -68,7 +68,7 @@ impl OptimizerSpec for Adam {
 
 impl OptimizerSpec for AdamW {
     /// # Errors
-    /// A pattern that no parameter matches, too.
+    /// Also a pattern that matches no parameter.
     fn build(&self, parameters: &Parameters) -> Result<Box<dyn Optimizer>> {
         let decays = decayed(&self.decayed, parameters)?;
         Ok(Box::new(Moments::new(
@@ -85,9 +85,9 @@ const SECOND: &str = "second";
 
 /// Adam with its moments, one pair for each parameter.
 struct Moments {
-    /// The constants of parameters that do not decay.
+    /// The constants of parameters without decay.
     plain: adam::Adam,
-    /// The constants of those that do.
+    /// The constants of parameters with decay.
     decaying: adam::Adam,
     /// Whether a parameter decays, in the order of the parameters.
     decays: Vec<bool>,
@@ -117,7 +117,7 @@ impl Moments {
         })
     }
 
-    /// What a step changes of the parameters that decay, or of those that do not.
+    /// The parameters with or without decay, for one step.
     fn group<'a>(&'a self, gradients: &'a Gradients, decay: bool) -> Vec<adam::Parameter<'a>> {
         let moments = self.first.iter().zip(&self.second);
         let all = self.parameters.iter().zip(gradients.iter()).zip(moments);

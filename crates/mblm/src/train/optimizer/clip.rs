@@ -1,4 +1,4 @@
-//! The norm of a step's gradient, and the factor that clips it.
+//! The norm of a step's gradient, and the clipping factor.
 //!
 //! ```text
 //! norm = √(Σ g²) over all parameters        scale = min(1, max_grad_norm / (norm + 1e-6))
@@ -17,21 +17,20 @@ pub struct GradientNorm {
     pub before: f64,
     /// After clipping.
     pub after: f64,
-    /// The mean over all parameters of the mean of their gradient's elements, before clipping: the number that the Python
-    /// package logs as `avg_grad`.
+    /// Mean of the gradients' means before clipping, by parameter: the Python package's `avg_grad`.
     pub mean: f64,
 }
 
-/// How a gradient is clipped.
+/// The clipping of a gradient.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Clipping {
     pub(super) norm: GradientNorm,
-    /// What the gradient is multiplied with; `None` where its norm is not finite.
+    /// The factor of the gradient; `None` if its norm is not finite.
     pub(super) scale: Option<f64>,
 }
 
 impl Clipping {
-    /// Such that the norm is at most `max_grad_norm`, if given.
+    /// Clips the norm to at most `max_grad_norm`, if given.
     pub(super) fn of(gradients: &Gradients, max_grad_norm: Option<f64>) -> Result<Self> {
         let buffers: Vec<_> = gradients.iter().collect();
         let sums = adam::sums(&buffers)?;
@@ -44,7 +43,7 @@ impl Clipping {
             };
             return Ok(Self { norm, scale: None });
         }
-        // the published recipe's clipping: the small constant keeps a zero norm from dividing
+        // as in the published recipe; the small constant avoids a division by zero
         let scale = max_grad_norm.map_or(1.0, |max| (max / (before + 1e-6)).min(1.0));
         let norm = GradientNorm {
             before,

@@ -1,4 +1,4 @@
-//! Which parameters weight decay is for: all, matrices, or those whose names match a pattern.
+//! The parameters with weight decay: all, matrices, or those whose names match a pattern.
 
 use crate::config::{DecayedParameters, suggest};
 use crate::model::Parameters;
@@ -7,7 +7,7 @@ use crate::{Error, Result};
 /// Whether each of the parameters decays, in their order.
 ///
 /// # Errors
-/// A pattern that matches none of them.
+/// A pattern that matches no parameter.
 pub(super) fn decayed(choice: &DecayedParameters, parameters: &Parameters) -> Result<Vec<bool>> {
     let names = || parameters.iter().map(|parameter| parameter.name());
     Ok(match choice {
@@ -32,7 +32,7 @@ pub(super) fn decayed(choice: &DecayedParameters, parameters: &Parameters) -> Re
     })
 }
 
-/// Whether the whole of `name` is like `pattern`, in which `*` stands for any text, also for none.
+/// Whether all of `name` matches `pattern`, in which `*` stands for any text, even none.
 fn matches(pattern: &str, name: &str) -> bool {
     let Some((start, rest)) = pattern.split_once('*') else {
         return pattern == name;
@@ -40,7 +40,7 @@ fn matches(pattern: &str, name: &str) -> bool {
     let Some(name) = name.strip_prefix(start) else {
         return false;
     };
-    // the text between two stars may be taken where it is found first: what follows has the more to choose from
+    // take the first match between two stars: it leaves the most for the rest
     let (middle, end) = rest.rsplit_once('*').unwrap_or(("", rest));
     let mut name = name;
     for part in middle.split('*') {
@@ -85,7 +85,7 @@ mod tests {
         ] {
             assert!(!matches(pattern, name), "{pattern}");
         }
-        // the start and the end do not share their text
+        // prefix and suffix do not overlap
         assert!(!matches("ab*ba", "aba"));
     }
 }

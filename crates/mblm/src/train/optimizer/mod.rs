@@ -1,12 +1,12 @@
-//! What turns gradients into steps.
+//! Optimizers: from gradients to steps.
 //!
 //! | file | holds |
 //! |---|---|
-//! | `rule.rs` | [`Optimizer`], what steps, and [`OptimizerSpec`], what makes one for a model's parameters |
+//! | `rule.rs` | [`Optimizer`], and [`OptimizerSpec`], which builds one for a model's parameters |
 //! | `clip.rs` | the gradient's norm and its clipping, the same for all optimizers |
 //! | `adam.rs` | [`Adam`], as published, and [`AdamW`] |
 //! | `sgd.rs` | [`Sgd`] |
-//! | `decayed.rs` | which parameters weight decay is for |
+//! | `decayed.rs` | the parameters with weight decay |
 
 mod adam;
 mod clip;

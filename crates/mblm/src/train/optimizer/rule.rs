@@ -1,4 +1,4 @@
-//! The interface of optimizers: a spec is plain data, an optimizer carries what it remembers of a model's parameters.
+//! The interface of optimizers: a spec is plain data, an optimizer has state for a model.
 
 use std::fmt;
 
@@ -8,22 +8,23 @@ use super::clip::{Clipping, GradientNorm};
 use crate::Result;
 use crate::model::{Gradients, Parameters};
 
-/// The constants of an optimizer, before it meets a model.
+/// The constants of an optimizer, independent of a model.
 pub trait OptimizerSpec: fmt::Debug + Send + Sync {
-    /// An optimizer at its first step, which changes these parameters.
+    /// Creates an optimizer of these parameters, before its first step.
     ///
     /// # Errors
-    /// Constants that cannot be used, and a device without memory.
+    /// Invalid constants, or a device without memory.
     fn build(&self, parameters: &Parameters) -> Result<Box<dyn Optimizer>>;
 }
 
-/// Gives the tensor of a name, of the shape, type and device of another one.
+/// Returns the tensor of a name, in the shape and type and on the device of another tensor.
 pub type LoadTensor<'a> = dyn Fn(&str, &Tensor) -> Result<Tensor> + 'a;
 
-/// What changes a model's parameters, step after step.
+/// Updates a model's parameters, step by step.
 pub trait Optimizer: Send {
-    /// Moves every parameter by one step, in place, along the negative gradient × `scale`. Whoever changes a parameter by other
-    /// means than [`Parameter::set`](crate::model::Parameter::set) says so ([`Parameter::changed`](crate::model::Parameter::changed)).
+    /// Moves every parameter by one step, in place, along the negative gradient × `scale`. After a
+    /// change other than by [`Parameter::set`](crate::model::Parameter::set), the implementation
+    /// calls [`Parameter::changed`](crate::model::Parameter::changed).
     ///
     /// # Errors
     /// A failing device.
@@ -32,21 +33,22 @@ pub trait Optimizer: Send {
     /// The number of steps taken.
     fn steps(&self) -> u64;
 
-    /// What it remembers from step to step, by name, such as `first.NAME` for the parameter NAME. A state keeps these.
+    /// The named tensors of the optimizer's state, such as `first.NAME` for the parameter NAME.
     fn state(&self) -> Vec<(String, Tensor)>;
 
-    /// Goes on where another one was after `steps` steps, with the tensors that `load` gives by the names of [`state`](Self::state).
+    /// Restores the state after `steps` steps; `load` returns the tensors named by `state`.
     ///
     /// # Errors
     /// Those of `load`.
     fn restore(&mut self, steps: u64, load: &LoadTensor<'_>) -> Result<()>;
 
-    /// One step: scales the gradient so that its global norm is at most `max_grad_norm`, if given, and updates every parameter.
+    /// Runs one step: clips the gradient's norm to `max_grad_norm`, if given, and updates
+    /// parameters.
     ///
-    /// A gradient whose norm is not finite changes nothing and is no step; the norm says so.
+    /// A gradient whose norm is not finite changes nothing and is not a step; the norm shows it.
     ///
     /// # Errors
-    /// As [`update`](Self::update).
+    /// Those of [`update`](Self::update).
     fn step(&mut self, gradients: &Gradients, lr: f64, max_grad_norm: Option<f64>) -> Result<GradientNorm> {
         let clipping = Clipping::of(gradients, max_grad_norm)?;
         if let Some(scale) = clipping.scale {
@@ -62,7 +64,7 @@ pub(super) fn zeros(parameters: &Parameters) -> Result<Vec<Tensor>> {
     zeros.collect()
 }
 
-/// Tensors of the parameters with their names, `KIND.NAME`.
+/// The tensors with names `KIND.NAME`, NAME being the parameter's.
 pub(super) fn named(kind: &str, parameters: &Parameters, tensors: &[Tensor]) -> Vec<(String, Tensor)> {
     let names = parameters
         .iter()
@@ -70,7 +72,7 @@ pub(super) fn named(kind: &str, parameters: &Parameters, tensors: &[Tensor]) -> 
     names.zip(tensors.iter().cloned()).collect()
 }
 
-/// What [`named`] named.
+/// Loads the tensors that [`named`] named.
 pub(super) fn load_named(kind: &str, parameters: &Parameters, load: &LoadTensor<'_>) -> Result<Vec<Tensor>> {
     let tensors = parameters
         .iter()

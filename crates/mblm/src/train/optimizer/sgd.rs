@@ -1,10 +1,10 @@
-//! Stochastic gradient descent, with momentum where it is asked for.
+//! Stochastic gradient descent with optional momentum.
 //!
 //! ```text
-//! g = scale · gradient        velocity = momentum · velocity + g        value = value − lr · velocity
+//! g = scale · gradient      velocity = momentum · velocity + g      value = value − lr · velocity
 //! ```
 //!
-//! The same as torch.optim.SGD without dampening and weight decay.
+//! Equal to torch.optim.SGD without dampening and weight decay.
 
 use candle_core::Tensor;
 use mblm_ops::cpu::par_map;
@@ -16,7 +16,7 @@ use crate::{Error, Result};
 /// Stochastic gradient descent.
 #[derive(Clone, Copy, Debug, Default, PartialEq)]
 pub struct Sgd {
-    /// The share of the last step that the next one goes on with, in [0, 1).
+    /// The share of the last velocity that is kept, in [0, 1).
     pub momentum: f64,
 }
 
@@ -46,7 +46,7 @@ const VELOCITY: &str = "velocity";
 struct Descent {
     momentum: f64,
     parameters: Parameters,
-    /// One for each parameter, where there is a momentum.
+    /// One per parameter; `None` without momentum.
     velocity: Option<Vec<Tensor>>,
     steps: u64,
 }

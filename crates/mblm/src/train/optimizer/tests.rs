@@ -1,4 +1,4 @@
-//! Optimizers against torch and closed forms, and what they keep.
+//! Optimizers against torch and closed forms, and their saved state.
 
 use candle_core::{DType, Device, Tensor};
 
@@ -53,8 +53,8 @@ fn waves(step: u64) -> [f64; 4] {
     [0, 1, 2, 3].map(|i| (step as f64 * f64::from(i + 1)).sin() * 10f64.powi(-i))
 }
 
-/// Expected: torch.optim.AdamW of PyTorch 2.15 in double precision, lr 0.01, betas (0.9, 0.95), eps 1e-3, with and without weight
-/// decay.
+/// Expected values: torch.optim.AdamW of PyTorch 2.15 in double precision, lr 0.01, betas
+/// (0.9, 0.95), eps 1e-3, with and without weight decay.
 #[test]
 fn adam_steps_as_torch_does_and_decays_what_is_chosen() {
     let plain = [
@@ -148,7 +148,7 @@ fn the_norm_is_that_of_all_parameters_and_is_clipped() {
         &values(&parameters, "layer.bias"),
         &VALUES.map(|value| value - 1.5 * scale),
     );
-    // a norm that is small enough stays
+    // a small norm is not changed
     let norm = optimizer
         .step(&gradients(&parameters, [0.1; 4]), 1.0, Some(1.0))
         .unwrap();
@@ -204,7 +204,7 @@ fn an_optimizer_goes_on_from_its_state() {
         let mut optimizer = spec.build(&parameters).unwrap();
         step(&mut optimizer, &parameters, 1);
         step(&mut optimizer, &parameters, 2);
-        // tensors of the state may be the optimizer's own, which change
+        // the state may share the optimizer's tensors, which change
         let state: Vec<(String, Tensor)> = optimizer.state();
         let state: Vec<_> = state
             .into_iter()

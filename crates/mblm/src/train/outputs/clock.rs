@@ -1,15 +1,15 @@
-//! The time as the files of a run tell it: the local clock, like Python's `str(datetime.now())`, `2026-11-25 07:31:02.123456`.
+//! Timestamps in local time as in Python's `str(datetime.now())`: `2026-11-25 07:31:02.123456`.
 
 use jiff::ZonedDateTime;
 use jiff::civil::DateTime;
 use jiff::tz::TimeZone;
 
-/// The time now, as the files of a run write it.
+/// The current time in the format of a run's files.
 pub fn timestamp() -> String {
     Moment::now().timestamp()
 }
 
-/// A moment, once for all files that tell of it.
+/// A point in time, shared by all files that record it.
 #[derive(Clone, Debug)]
 pub(super) struct Moment(ZonedDateTime);
 
@@ -34,8 +34,7 @@ impl Moment {
     }
 }
 
-/// The seconds of a timestamp since 1970 on the clock that wrote it, whose time zone is not known: good for differences
-/// only. `None` if it is no timestamp.
+/// Seconds since 1970 in an unknown time zone, for differences; `None` if it is not a timestamp.
 pub(super) fn seconds(timestamp: &str) -> Option<f64> {
     let time: DateTime = timestamp.parse().ok()?;
     let timestamp = TimeZone::UTC.to_timestamp(time).ok()?;

@@ -1,29 +1,31 @@
 //! TensorBoard's event files: records of protobuf messages, each with checksums.
 //!
 //! ```text
-//! file      record of Event { wall_time, file_version: "brain.Event:2" }, then one record a moment
-//! record    u64 length, u32 mask(crc of the 8 bytes before), data, u32 mask(crc of data); little endian
+//! file      record of Event { wall_time, file_version: "brain.Event:2" }, one record per event
+//! record    u64 length, u32 mask(crc of the 8 bytes before), data, u32 mask(crc of data);
+//!           little endian
 //! mask(c)   (c rotated right by 15) + 0xa282ead8, c a CRC-32C
-//! Event     1: double wall_time (seconds since 1970), 2: int64 step, 3: string file_version, 5: Summary
+//! Event     1: double wall_time (seconds since 1970), 2: int64 step, 3: string file_version,
+//!           5: Summary
 //! Summary   1: repeated Value;  Value  1: string tag, 2: float simple_value
 //! ```
 //!
-//! Five fields of three messages do not need a protobuf library: a field is its key, `number << 3 | type`, and its value.
+//! Five fields of three messages need no protobuf library: a field is `number << 3 | type`, value.
 
 use std::path::Path;
 
-/// How the names of event files begin; the time of their making follows.
+/// The prefix of event file names; the creation time follows.
 pub(super) const PREFIX: &str = "events.out.tfevents.";
 
-/// How the names of this program's event files end, where others name the machine.
+/// The suffix of this program's event files, where others name the machine.
 const SUFFIX: &str = ".mblm";
 
-/// The name of an event file made at `second` since 1970.
+/// The name of an event file created at `second` since 1970.
 pub(super) fn name(second: u64) -> String {
     format!("{PREFIX}{second}{SUFFIX}")
 }
 
-/// The event file of this program in a folder that was made last.
+/// The newest event file of this program in a folder.
 pub(super) fn newest(folder: &Path) -> Option<String> {
     let names = std::fs::read_dir(folder).ok()?.filter_map(|entry| {
         let name = entry.ok()?.file_name().into_string().ok()?;
@@ -56,7 +58,7 @@ pub(super) fn scalars_record(wall_time: f64, step: u64, scalars: &[(&str, f64)])
     record(&event)
 }
 
-/// The length of the whole and undamaged records at the beginning of `bytes`.
+/// The length of the complete, undamaged records at the beginning of `bytes`.
 pub(super) fn whole_records(bytes: &[u8]) -> usize {
     let mut end = 0;
     while let Some(length) = record_length(&bytes[end..]) {
@@ -65,7 +67,7 @@ pub(super) fn whole_records(bytes: &[u8]) -> usize {
     end
 }
 
-/// The length of the record that `bytes` begin with, if it is whole and undamaged.
+/// The length of the first record of `bytes`, if it is complete and undamaged.
 fn record_length(bytes: &[u8]) -> Option<usize> {
     let (head, rest) = bytes.split_at_checked(8)?;
     let length = usize::try_from(u64::from_le_bytes(head.try_into().ok()?)).ok()?;
@@ -101,7 +103,7 @@ fn bytes_field(number: u8, value: &[u8]) -> Vec<u8> {
     field
 }
 
-/// Seven bits a byte, the low ones first; the high bit says that more follow.
+/// Seven bits per byte, low bits first; the high bit means that more follow.
 fn varint(mut value: u64) -> Vec<u8> {
     let mut bytes = Vec::new();
     while value >= 0x80 {
@@ -120,7 +122,7 @@ mod tests {
         bytes.iter().map(|byte| format!("{byte:02x}")).collect()
     }
 
-    /// The records that TensorBoard's own `RecordWriter` makes of the same events.
+    /// Compares records with those of TensorBoard's own `RecordWriter`.
     #[test]
     fn records_are_those_of_tensorboard() {
         assert_eq!(

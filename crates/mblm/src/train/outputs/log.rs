@@ -1,5 +1,4 @@
-//! `train.log`: what happened in a run, in lines for people. Lines are only ever added, also by a run that goes on: it is the
-//! run's history.
+//! `train.log`: the history of a run in lines for people. Lines are only ever appended.
 
 use super::clock::Moment;
 use crate::train::observer::{BatchReport, Evaluation, EvaluationKind, Event};
@@ -9,12 +8,12 @@ use crate::unit::Unit;
 /// The name of the file in a run's folder.
 pub const TRAIN_LOG: &str = "train.log";
 
-/// A line with its time and end; further lines of the text are indented below the first.
+/// Formats a line with its time; further lines of the text are indented below the first.
 pub(super) fn line(moment: &Moment, text: &str) -> String {
     format!("{}  {}\n", moment.second(), text.trim_end().replace('\n', "\n    "))
 }
 
-/// What an event is worth telling; `batches` is the length of the run.
+/// The log text of an event, if any; `batches` is the length of the run.
 pub(super) fn text(event: &Event<'_>, batches: u64, unit: Unit) -> Option<String> {
     match event {
         Event::Start { plan, done: 0 } => Some(format!(

@@ -1,4 +1,4 @@
-//! `loss.csv`: the losses of a run, one row a training batch that is logged and one an evaluation.
+//! `loss.csv`: the losses of a run, one row per logged training batch and per evaluation.
 //!
 //! ```text
 //! gpu_rank,timestamp,elements_seen,kind,epoch,batch,cum_batch,loss,lr,avg_grad,avg_grad_clipped
@@ -7,8 +7,8 @@
 //! 0,2026-11-25 07:59:59.000001,-1,test,-1,-1,-1,2.0794,-1,-1,-1
 //! ```
 //!
-//! These are the columns of the Python package, whose files are read as well. Losses are in nats; -1 stands where a column
-//! does not apply, and in the columns of the gradient where a batch completed no step.
+//! The columns are those of the Python package, whose files can be read too. Losses are in nats. A
+//! column that does not apply holds -1, and so do the gradient columns without a step.
 
 use std::fs;
 use std::path::Path;
@@ -20,7 +20,7 @@ use crate::{Error, Result};
 /// The name of the file in a run's folder.
 pub use crate::checkpoint::LOSS_FILE;
 
-/// The first line, with its end.
+/// The header line, with its newline.
 pub(super) const HEADER: &str =
     "gpu_rank,timestamp,elements_seen,kind,epoch,batch,cum_batch,loss,lr,avg_grad,avg_grad_clipped\n";
 
@@ -56,7 +56,7 @@ pub(super) fn evaluation_row(rank: usize, moment: &Moment, evaluation: &Evaluati
     }
 }
 
-/// Which data a loss is of.
+/// The data of a loss.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum LossKind {
     /// A training batch.
@@ -72,33 +72,33 @@ pub enum LossKind {
 pub struct LossRow {
     /// The worker that wrote it.
     pub rank: u64,
-    /// Seconds since 1970 on the clock that wrote it; its time zone is not known, so that only differences mean something.
+    /// Seconds since 1970 in the writer's unknown time zone: only differences are meaningful.
     pub time: f64,
-    /// Elements (samples or bytes, as the run's configuration counts) seen before or at this row, if it says so.
+    /// Elements (samples or bytes, as configured) seen at this row, if recorded.
     pub elements_seen: Option<u64>,
-    /// Which data.
+    /// The data.
     pub kind: LossKind,
-    /// Batch of the run, from 0, if the row says so.
+    /// Batch of the run, from 0, if recorded.
     pub cum_batch: Option<u64>,
-    /// Mean loss in nats; may be infinite or not a number.
+    /// Mean loss in nats; may be infinite or NaN.
     pub loss: f64,
-    /// The learning rate, if the row says so.
+    /// The learning rate, if recorded.
     pub lr: Option<f64>,
 }
 
 /// The content of a `loss.csv`.
 #[derive(Clone, Debug, PartialEq)]
 pub struct LossLog {
-    /// Its rows, in the order of the file.
+    /// The rows, in file order.
     pub rows: Vec<LossRow>,
-    /// Whether the last line has no end and was left out: the file was being written, or its writer was killed.
+    /// Whether an unfinished last line was ignored: being written, or left by a killed writer.
     pub torn: bool,
 }
 
-/// Reads a `loss.csv`, of this program or of the Python package.
+/// Reads a `loss.csv` of this program or of the Python package.
 ///
 /// # Errors
-/// A file that cannot be read, has another first line, or a damaged line, which is named by its number.
+/// The file cannot be read, has another header, or a damaged line, which the error numbers.
 pub fn read_losses(path: &Path) -> Result<LossLog> {
     let bytes = fs::read(path).map_err(|error| Error::file(path, error))?;
     let text = String::from_utf8_lossy(&bytes);
@@ -124,7 +124,7 @@ pub fn read_losses(path: &Path) -> Result<LossLog> {
     })
 }
 
-/// One line, without its end.
+/// Parses one line, without its newline.
 fn row(line: &str) -> Result<LossRow, String> {
     let columns: Vec<&str> = line.split(',').collect();
     let [
@@ -153,7 +153,7 @@ fn row(line: &str) -> Result<LossRow, String> {
         value if value >= 0.0 && value.fract() == 0.0 => Ok(Some(value as u64)),
         _ => Err(format!("{name}: expected a whole number, or -1, found {text:?}")),
     };
-    // read for their own sake: a line is whole or it is damaged
+    // parsed only to detect damaged lines
     count("epoch", epoch)?;
     count("batch", batch)?;
     number("avg_grad", mean)?;

@@ -1,17 +1,18 @@
-//! What a run writes down while it goes, in its folder: [`RunFiles`], an [`Observer`].
+//! The files that a run writes to its folder: [`RunFiles`], an [`Observer`].
 //!
-//! | file | holds | when a run goes on from a state |
+//! | file | holds | on resuming |
 //! |---|---|---|
-//! | `loss.csv` | losses, learning rate, gradients | is cut back to the state's length |
-//! | `timemem.csv` | times and memory | is cut back |
-//! | `events.out.tfevents.SECONDS.mblm` | the same numbers for TensorBoard | is cut back; TensorBoard must be started anew |
-//! | `train.log` | lines for people | is kept: it is the history |
+//! | `loss.csv` | losses, learning rate, gradients | truncated to the state's length |
+//! | `timemem.csv` | times and memory | truncated |
+//! | `events.out.tfevents.SECONDS.mblm` | the same numbers for TensorBoard | truncated; restart TensorBoard |
+//! | `train.log` | lines for people | kept as history |
 //!
-//! Rows are gathered in memory and written at each event. A disk that is full does not end a run: the rows are kept, tried
-//! again at the next event, and [`flush`](Observer::flush) says what is wrong. No half row stays in a file, so the rows of a
-//! run that was killed and resumed are those of a run that never was, but for the clock's columns.
+//! Rows are buffered and written at each event. A full disk does not end a run: rows are kept and
+//! retried at the next event, and [`flush`](Observer::flush) reports the error. Files keep no
+//! partial rows, so a killed and resumed run has the rows of an uninterrupted one, except for
+//! times.
 //!
-//! All files belong to the worker of rank 0. Others write only their `loss_rankN.csv`, where they are asked to.
+//! The worker of rank 0 writes all files. Others write only their `loss_rankN.csv`, if configured.
 //!
 //! ```
 //! use mblm::train::outputs::{RunFiles, RunFilesOptions};
@@ -50,20 +51,20 @@ use crate::Result;
 use crate::checkpoint::append::Appended;
 use crate::unit::Unit;
 
-/// What [`RunFiles`] writes.
+/// The options of [`RunFiles`].
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct RunFilesOptions {
-    /// This worker, from 0.
+    /// The rank of this worker.
     pub rank: usize,
-    /// Whether it writes its losses: whether `io.enabled_loss_log_for_gpus` names its rank.
+    /// Whether to write losses: whether `io.enabled_loss_log_for_gpus` has its rank.
     pub losses: bool,
-    /// What a loss is a mean over.
+    /// The unit of a loss.
     pub unit: Unit,
 }
 
 impl Default for RunFilesOptions {
-    /// The only worker, with losses, of a model of bytes.
+    /// A single worker, with losses, and a model of bytes.
     fn default() -> Self {
         Self {
             rank: 0,
@@ -74,7 +75,7 @@ impl Default for RunFilesOptions {
 }
 
 impl From<&RunConfig> for RunFilesOptions {
-    /// The only worker of a run, as its configuration says.
+    /// A single worker, as configured.
     fn from(config: &RunConfig) -> Self {
         Self {
             rank: 0,
@@ -84,7 +85,7 @@ impl From<&RunConfig> for RunFilesOptions {
     }
 }
 
-/// The row files of a run.
+/// The files of a run.
 pub struct RunFiles {
     rank: usize,
     unit: Unit,
@@ -95,18 +96,18 @@ pub struct RunFiles {
     /// Batches of the whole run, once known.
     batches: u64,
     usage: Usage,
-    /// What the run computes on.
+    /// The device of the run.
     device: Option<Device>,
-    /// Whether the last attempt to write failed; said once, not at every event.
+    /// Whether the last write failed; reported once, not at every event.
     failing: bool,
 }
 
 impl RunFiles {
-    /// The files of a new run in `folder`, which exists. Rows of a run that wrote there before are lost, but for `train.log`
-    /// and its event file.
+    /// Creates the files of a new run in the existing `folder`. Rows of an earlier run there are
+    /// lost, except for `train.log` and its event file.
     ///
     /// # Errors
-    /// Files that cannot be made or written.
+    /// Files that cannot be created or written.
     pub fn create(folder: &Path, options: RunFilesOptions) -> Result<Self> {
         let mut second = Moment::now().unix() as u64;
         while folder.join(event_file::name(second)).exists() {
@@ -125,12 +126,12 @@ impl RunFiles {
         Self::open(folder, options, &name, &FileLengths::new())
     }
 
-    /// The files of a run in `folder` that goes on from a state, which remembers their `lengths`: what was written after the
-    /// state is cut off. A file that the state does not know begins anew. A file that is shorter than it was, or gone, is not
-    /// what a run should fail for: a warning names it.
+    /// Opens the files of a run in `folder` that resumes from a state, and truncates them to the
+    /// state's `lengths`. A file unknown to the state is started again. A missing or too short file
+    /// is not an error: a warning names it.
     ///
     /// # Errors
-    /// Files that cannot be opened, cut or written.
+    /// Files that cannot be opened, truncated or written.
     pub fn resume(folder: &Path, lengths: &FileLengths, options: RunFilesOptions) -> Result<Self> {
         let known = lengths.keys().rfind(|name| name.starts_with(event_file::PREFIX));
         let name = known
@@ -172,13 +173,13 @@ impl RunFiles {
         Ok(files)
     }
 
-    /// The same, with the memory of the device that the run computes on in `timemem.csv`.
+    /// Records the memory of the run's device in `timemem.csv`.
     pub fn on(self, device: &Device) -> Self {
         let device = Some(device.clone());
         Self { device, ..self }
     }
 
-    /// Adds a line to `train.log`, with the time: the configuration, the device, whatever should be known later.
+    /// Appends a line with the time to `train.log`, such as the configuration or the device.
     pub fn note(&mut self, text: &str) {
         push(&mut self.log, log::line(&Moment::now(), text));
         self.write();
@@ -232,7 +233,7 @@ impl RunFiles {
         push(&mut self.events, record);
     }
 
-    /// Writes what was pushed; what cannot be written is kept for the next time.
+    /// Writes buffered rows; on failure they are kept for the next time.
     fn write(&mut self) {
         let mut failed = None;
         for file in self.all() {
@@ -246,7 +247,7 @@ impl RunFiles {
 }
 
 impl Observer for RunFiles {
-    /// Writes the event's rows. Never fails: rows that cannot be written are kept, and [`flush`](Self::flush) says why.
+    /// Writes the event's rows. Never fails: see [`flush`](Self::flush).
     fn event(&mut self, event: &Event<'_>) -> Result<()> {
         let moment = Moment::now();
         match event {
@@ -292,8 +293,8 @@ fn push(file: &mut Option<Appended>, rows: impl AsRef<[u8]>) {
     }
 }
 
-/// Opens a file of rows that begins with `header` and cuts it back to its recorded length, and there to whole rows, whose
-/// length `whole` knows. `None`: the file begins anew.
+/// Opens a file of rows with the header `header` and truncates it to its recorded length and there
+/// to complete rows, measured by `whole`. `None`: the file has to be started again.
 fn open_rows(path: &Path, recorded: Option<u64>, header: &[u8], whole: impl Fn(&[u8]) -> usize) -> Result<Appended> {
     let length = usize::try_from(recorded.unwrap_or(0)).unwrap_or(usize::MAX);
     let mut file = Appended::open(path, |content| whole(&content[..length.min(content.len())]))?;
@@ -310,7 +311,7 @@ fn open_rows(path: &Path, recorded: Option<u64>, header: &[u8], whole: impl Fn(&
     Ok(file)
 }
 
-/// The length of the whole lines that `content` begins with; 0 if they do not begin with `header`.
+/// The length of the complete lines at the beginning of `content`; 0 without `header`.
 fn whole_rows(content: &[u8], header: &str) -> usize {
     match content.starts_with(header.as_bytes()) {
         true => content.iter().rposition(|byte| *byte == b'\n').map_or(0, |end| end + 1),

@@ -1,4 +1,4 @@
-//! Runs that are written down, killed, resumed, and written on disks that are full.
+//! Runs that are recorded, killed, resumed, and recorded on full disks.
 //!
 //! Longer than 450 lines: the tests share one made-up run and compare all of its files.
 
@@ -19,7 +19,7 @@ use crate::unit::Counted;
 
 const BATCHES: u64 = 12;
 
-/// The loss of batch `batch`, with digits that a short form would lose.
+/// The loss of batch `batch`, with more digits than a short form keeps.
 fn loss(batch: u64) -> Loss {
     Loss {
         mean: 5.545_177_444_479_562 / (batch + 1) as f64,
@@ -70,7 +70,8 @@ fn evaluation(kind: EvaluationKind, cum_batch: u64) -> Evaluation {
     }
 }
 
-/// Lets the files hear of the batches `from..to`: validation after each fourth, the end and the test after the last.
+/// Sends the events of batches `from..to`: validation after each fourth; end and test after the
+/// last.
 fn run(files: &mut RunFiles, from: u64, to: u64) {
     let plan = RunPlan {
         elements_per_batch: 64,
@@ -99,7 +100,7 @@ fn read(folder: &Path, name: &str) -> String {
     std::fs::read_to_string(folder.join(name)).unwrap()
 }
 
-/// The rows of a file without the columns that a clock or the system's memory decides.
+/// The rows of a file without the columns that depend on a clock or on memory.
 fn rows(folder: &Path, name: &str, without: &[usize]) -> Vec<String> {
     let row = |line: &str| {
         let columns = line.split(',').enumerate();
@@ -115,7 +116,7 @@ fn rows(folder: &Path, name: &str, without: &[usize]) -> Vec<String> {
 /// A scalar of an event file: step, tag, value.
 type Scalar = (u64, String, f32);
 
-/// The scalars of the one event file in a folder, read by the rules of protobuf: any field in any order.
+/// The scalars of the only event file in a folder, read by protobuf's rules: any field order.
 fn scalars(folder: &Path) -> Vec<Scalar> {
     let names: Vec<_> = std::fs::read_dir(folder)
         .unwrap()
@@ -208,7 +209,7 @@ fn plain_crc32c(data: &[u8]) -> u32 {
     })
 }
 
-/// All that two runs of the same batches must agree on.
+/// The content that two runs of the same batches must share.
 fn content(folder: &Path) -> (Vec<String>, Vec<String>, Vec<Scalar>) {
     (
         rows(folder, LOSS_FILE, &[1]),
@@ -274,7 +275,7 @@ fn what_is_written_is_read_back() {
     let test = log.rows.last().unwrap();
     assert_eq!((test.cum_batch, test.elements_seen, test.lr), (None, None, None));
 
-    // as Python's csv module ends lines, killed in the middle of one
+    // line ends as of Python's csv module; killed in the middle of a line
     let text = read(folder.path(), LOSS_FILE).replace('\n', "\r\n");
     std::fs::write(&path, &text[..text.len() - 5]).unwrap();
     let killed = read_losses(&path).unwrap();
@@ -444,7 +445,7 @@ fn a_resumed_run_has_the_rows_of_one_that_was_never_killed() {
         assert_eq!(lengths.len(), 3, "{lengths:?}");
         run(&mut files, saved, killed);
         drop(files);
-        // the kill came while a row was written
+        // killed while a row was written
         for name in lengths.keys().map(String::as_str).chain([TRAIN_LOG]) {
             let path = folder.path().join(name);
             let mut torn = std::fs::read(&path).unwrap();
@@ -481,7 +482,7 @@ fn files_that_the_state_does_not_know_begin_anew_and_lost_ones_end_no_run() {
     run(&mut files, 0, BATCHES);
     assert_eq!(content(folder.path()), whole);
 
-    // gone, and shorter in the middle of a row
+    // missing, and truncated in the middle of a row
     let lengths = files.flush().unwrap();
     std::fs::remove_file(folder.path().join(TIMEMEM_FILE)).unwrap();
     let losses = read(folder.path(), LOSS_FILE);

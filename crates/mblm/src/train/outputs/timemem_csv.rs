@@ -1,13 +1,13 @@
-//! `timemem.csv`: time and memory of logged training batches and of evaluations, in the columns of the Python package.
+//! `timemem.csv`: time and memory of logged batches and evaluations, as in the Python package.
 //!
 //! ```text
 //! cum_batch,num_items,kind,fw_time,bw_time,allocated,allocated_max,reserved,reserved_max,total
 //! 0,8,train,0.41,0.92,524288000,629145600,1073741824,1073741824,16777216000
 //! ```
 //!
-//! Samples of the batch or evaluation, seconds, bytes. An evaluation has no backward pass: -1. On the CPU `allocated` is the
-//! resident set of the process, `reserved` the address space that it took from the system, `total` the machine's memory. On a GPU all are
-//! those of its memory, of what is in use by this and other programs; what a program has taken there it keeps.
+//! Units: samples, seconds, bytes. An evaluation has no backward pass: -1. On the CPU `allocated`
+//! is the process's resident set, `reserved` its address space, `total` the machine's memory. On a
+//! GPU all describe the GPU's memory in use by all programs; a program keeps what it has taken.
 
 use super::usage::Usage;
 use crate::train::observer::{BatchReport, Evaluation, EvaluationKind};
@@ -15,7 +15,7 @@ use crate::train::observer::{BatchReport, Evaluation, EvaluationKind};
 /// The name of the file in a run's folder.
 pub const TIMEMEM_FILE: &str = "timemem.csv";
 
-/// The first line, with its end.
+/// The header line, with its newline.
 pub(super) const HEADER: &str =
     "cum_batch,num_items,kind,fw_time,bw_time,allocated,allocated_max,reserved,reserved_max,total\n";
 

@@ -1,4 +1,4 @@
-//! How much memory the process uses, in bytes; on a GPU, how much of the GPU's is in use.
+//! The memory used by the process, or the GPU memory in use, in bytes.
 //!
 //! On Linux the kernel keeps the peaks; elsewhere they are the largest readings so far.
 
@@ -6,28 +6,29 @@ use candle_core::Device;
 
 use crate::machine::memory::{MachineMemory, ProcessMemory};
 
-/// A reading; `None` is not known.
+/// A reading; `None` = unknown.
 #[derive(Clone, Copy, Debug, Default)]
 pub(super) struct Usage {
-    /// Memory of the machine that the process occupies.
+    /// Physical memory of the process.
     pub(super) resident: Option<u64>,
-    /// Its peak.
+    /// Peak of `resident`.
     pub(super) resident_peak: Option<u64>,
-    /// Address space that the process took.
+    /// Address space of the process.
     pub(super) reserved: Option<u64>,
-    /// Its peak.
+    /// Peak of `reserved`.
     pub(super) reserved_peak: Option<u64>,
     /// The machine's memory.
     pub(super) total: Option<u64>,
 }
 
-/// The most memory, in bytes, that this process has occupied so far, where the system says so.
+/// Returns the peak resident memory of this process in bytes, if the system reports it.
 pub fn peak_resident() -> Option<u64> {
     Usage::read(&Usage::default()).resident_peak
 }
 
 impl Usage {
-    /// A new reading of a device's memory, or of the process's where the device has none of its own; `before` is the one before it.
+    /// Reads the memory of the device or, without its own, of the process, after the reading
+    /// `before`.
     pub(super) fn on(device: Option<&Device>, before: &Self) -> Self {
         let memory = device.and_then(|device| crate::device::memory(device).ok().flatten());
         let Some((free, total)) = memory else {
@@ -43,7 +44,7 @@ impl Usage {
         }
     }
 
-    /// A new reading; `before` is the one before it.
+    /// Reads the process's memory; `before` is the last reading.
     pub(super) fn read(before: &Self) -> Self {
         let Some(now) = ProcessMemory::now() else {
             return *before;
@@ -64,7 +65,7 @@ mod tests {
 
     #[test]
     fn memory_that_is_used_is_seen() {
-        // other tests of this process take memory and give it back meanwhile: one of several tries sees its own
+        // other tests of this process allocate and free meanwhile: one of several tries succeeds
         let grows = |_| {
             let before = Usage::read(&Usage::default());
             let block = vec![1u8; 64 << 20];

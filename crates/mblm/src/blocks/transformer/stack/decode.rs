@@ -1,4 +1,4 @@
-//! One position through all layers and the last norm in one kernel, where there is one for that: on CUDA.
+//! One position through all layers and the final norm in one kernel, where it exists: on CUDA.
 
 use candle_core::Tensor;
 use mblm_ops::decode;
@@ -25,8 +25,8 @@ impl Layer {
 }
 
 impl Stack {
-    /// One position through all layers and the last norm by one kernel, where there is one: elsewhere the layers' operations,
-    /// called one by one ([`run`](Self::run)), are as fast.
+    /// Runs one position through all layers and the final norm in one kernel, if it exists.
+    /// Elsewhere calling the layers' operations one by one ([`run`](Self::run)) is as fast.
     pub(super) fn step(&self, x: &Tensor, state: &mut State) -> Result<Option<Tensor>> {
         let Some(first) = self.layers.first().filter(|_| self.attention.causal) else {
             return Ok(None);
@@ -40,7 +40,7 @@ impl Stack {
         self.step_at_once(x, state).map(Some)
     }
 
-    /// One position through all layers and the last norm by [`decode::step`].
+    /// Runs one position through all layers and the final norm by [`decode::step`].
     fn step_at_once(&self, x: &Tensor, state: &mut State) -> Result<Tensor> {
         let sequences = x.dim(0)?;
         let layers = self
@@ -86,7 +86,7 @@ mod tests {
     use crate::model::init::Seeded;
     use crate::model::parameter::Builder;
 
-    /// A step that one kernel takes computes what the layers' operations do and leaves the same state.
+    /// A step in one kernel gives the results and the state of the layers' operations.
     #[test]
     fn a_step_at_once_is_that_of_the_operations() {
         let builder = Builder::new(&Seeded(1), DType::F64, &Device::Cpu);

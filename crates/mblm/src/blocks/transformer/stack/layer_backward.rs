@@ -1,5 +1,5 @@
-//! The backward pass of one layer of a Transformer stack: the feed-forward half, then attention, each from the gradient of what it added
-//! to the residual stream.
+//! The backward pass of one Transformer layer: the feed-forward half, then attention, each from the
+//! gradient of its addition to the residual stream.
 
 use candle_core::Tensor;
 use mblm_ops::device::sum_sequences;
@@ -14,8 +14,8 @@ use crate::model::gradients::Gradients;
 use crate::model::state_gradient::StateGradient;
 
 impl Stack {
-    /// The backward pass of [`layer`](Self::layer): from the gradients of the pair it returned to that of the pair it got
-    /// (the same for both, since the layer sees their sum only).
+    /// The backward pass of [`layer`](Self::layer): from the gradients of its output pair to the
+    /// gradient of its input pair (the same for both, since the layer sees only their sum).
     pub(super) fn layer_backward(
         &self,
         layer: &Layer,
@@ -58,7 +58,7 @@ impl Stack {
         )?;
         let mut d_past = attended.d_past;
         if let (Some(d_cache), Some(past)) = (d_cache, &saved.past) {
-            // the rows that were there before are in the cache afterwards too
+            // the earlier rows are also in the cache afterwards
             let mut kept = d_cache.narrow(1, 0, before)?;
             if past.dim(0)? == 1 {
                 kept = sum_sequences(&kept)?.to_dtype(kept.dtype())?;
@@ -84,7 +84,7 @@ impl Stack {
         Ok(a.d_x)
     }
 
-    /// The backward pass of the feed-forward half: the gradients of its norm's inputs.
+    /// The backward pass of the feed-forward half: returns the gradients of its norm's inputs.
     fn feed_forward_backward(
         &self,
         layer: &Layer,
