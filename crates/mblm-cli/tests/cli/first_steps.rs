@@ -45,6 +45,10 @@ fn init_writes_a_configuration_that_trains() {
         "{}",
         run.text()
     );
+    let empty = scratch.file("empty.txt", "");
+    let output = scratch.path("e.yaml");
+    let init = ["init", "--data", str(&empty), "-o", str(&output)];
+    fails(&init, 2, &["empty.txt", "found 0 bytes"]);
     fails(
         &["init", "--data", "/missing"],
         1,

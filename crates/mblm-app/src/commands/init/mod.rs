@@ -152,7 +152,10 @@ fn run(args: &InitArgs, context: &Context) -> Result<ExitCode> {
 fn configuration(args: &InitArgs) -> Result<String> {
     let bytes = match &args.data {
         None => 0,
-        Some(data) => size_of(data)?,
+        Some(data) => match size_of(data)? {
+            0 => return Err(Usage(format!("{}: expected data to train on, found 0 bytes", data.display())).into()),
+            bytes => bytes,
+        },
     };
     let size = Size::of(bytes, args.gpu);
     let known = bytes.max(1) as f64;
@@ -221,7 +224,7 @@ mod tests {
 
     #[test]
     fn every_size_is_a_configuration() {
-        for bytes in [0, 1, 5_000, 3_000_000, 50_000_000, 1 << 40] {
+        for bytes in [1, 5_000, 3_000_000, 50_000_000, 1 << 40] {
             for gpu in [false, true] {
                 let folder = tempfile::tempdir().unwrap();
                 let data = folder.path().join("my data: \"1\".txt");
