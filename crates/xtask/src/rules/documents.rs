@@ -9,7 +9,7 @@ use crate::tree::{Finding, Tree};
 
 /// The README's two commands: the quick start, and all tests.
 const COMMANDS: [&str; 2] = [
-    "cargo run --release -p mblm-cli -- train configs/quickstart.yaml --minutes 2 --precision fastest",
+    "cargo run --release -p mblm-cli -- train configs/quickstart.yaml --minutes 2.5 --precision fastest",
     "cargo test --workspace",
 ];
 

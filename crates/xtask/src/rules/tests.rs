@@ -223,7 +223,7 @@ fn links_lead_somewhere() {
 
 #[test]
 fn the_readme_names_its_commands() {
-    let whole = "cargo test --workspace\ncargo run --release -p mblm-cli -- train configs/quickstart.yaml --minutes 2 --precision fastest\n";
+    let whole = "cargo test --workspace\ncargo run --release -p mblm-cli -- train configs/quickstart.yaml --minutes 2.5 --precision fastest\n";
     check(documents::commands, &[("README.md", whole)], &[]);
     check(
         documents::commands,
