@@ -1,13 +1,15 @@
-//! What a value was written as, for the places that want a text: `y`, `1e3` and `08` are texts in YAML 1.1 as PyYAML reads it, though
-//! they are also taken as a boolean and numbers where one is wanted.
+//! The source text of scalars that PyYAML reads as strings and this parser as booleans or numbers:
+//! `y`, `1e3`, `08`. A key that expects a string takes the source text; a key that expects a number
+//! takes the number.
 //!
-//! The place of a value leads to its first character in the text; a value of this kind ends at the next blank or bracket.
+//! The position of a value is the position of its first character in the file. Such a value ends
+//! at the next blank, comma or closing bracket.
 
 use super::problem::Origin;
 use super::tree::{Node, Value};
 
-/// Notes at each boolean and number below `node` that was written as a text how it was written, and at each key of the map `node` whether
-/// its value is an anchor.
+/// Stores in `node` and below the source text of each boolean and number that PyYAML reads as a
+/// string. Also marks each key of the map `node` whose value is an anchor.
 pub(super) fn note(node: &mut Node, text: &str) {
     let lines: Vec<&str> = text.lines().collect();
     note_texts(node, &lines);
@@ -33,7 +35,7 @@ fn note_texts(node: &mut Node, lines: &[&str]) {
     }
 }
 
-/// Whether a map has nothing but anchors.
+/// Returns whether all values of a map are anchors.
 fn only_anchors(node: &Node, lines: &[&str]) -> bool {
     match &node.value {
         Value::Map(entries) if !entries.is_empty() => entries.iter().all(|(key, value)| {
@@ -43,7 +45,7 @@ fn only_anchors(node: &Node, lines: &[&str]) -> bool {
     }
 }
 
-/// Whether an anchor stands behind a key of this name.
+/// Returns whether the value of the key `name` begins with an anchor.
 fn is_anchor(rest: &str, name: &str) -> bool {
     let value = rest
         .strip_prefix(name)
@@ -51,7 +53,7 @@ fn is_anchor(rest: &str, name: &str) -> bool {
     value.is_some_and(|value| value.trim_start().starts_with('&'))
 }
 
-/// The line from a place on.
+/// Returns the rest of the line from a position.
 fn behind<'t>(at: &Origin, lines: &[&'t str]) -> Option<&'t str> {
     let Origin::Text { line, column } = at else { return None };
     let line = lines.get(usize::try_from(*line).ok()?.checked_sub(1)?)?;
@@ -62,7 +64,7 @@ fn behind<'t>(at: &Origin, lines: &[&'t str]) -> Option<&'t str> {
     Some(&line[start..])
 }
 
-/// Whether PyYAML takes what is read here as a boolean or number for a text.
+/// Returns whether PyYAML reads this boolean or number as a string.
 fn is_text(written: &str) -> bool {
     let unsigned = written.strip_prefix(['+', '-']).unwrap_or(written);
     let Some(first) = unsigned.chars().next() else {

@@ -5,8 +5,9 @@ use std::time::Duration;
 
 use anyhow::Result;
 use candle_core::Device;
-use mblm::config::{ElementCount, Experiment};
+use mblm::config::Experiment;
 use mblm::model::{Chunking, Model, Seeded};
+use mblm::train::RunPlan;
 
 use crate::command::Context;
 use crate::measure;
@@ -39,11 +40,8 @@ pub(super) fn set_length(
     let recipe = (train.precision, chunking);
     let found = measure::training(&Arc::new(model), recipe, (train.batch_size, len), time, &|| ())?;
     let batches = (minutes * 60.0 * SHARE_OF_STEPS / found.step.median).max(1.0) as u64;
-    let elements = match train.target_elements_strategy {
-        ElementCount::Batch => train.batch_size,
-        ElementCount::Sequence => train.batch_size * len,
-    };
-    experiment.train.target_elements = batches.saturating_mul(elements as u64);
+    let elements = RunPlan::new(train, len, 1).elements_per_batch;
+    experiment.train.target_elements = batches.saturating_mul(elements);
     if !context.quiet() {
         output::note(&format!(
             "{minutes} minutes at {:.3} seconds a step: {} steps, train.target_elements={}",
