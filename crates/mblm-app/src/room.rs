@@ -3,12 +3,9 @@
 use candle_core::Device;
 
 use mblm::config::ByteSize;
-use mblm::machine::memory::room;
+use mblm::machine::memory::shortage;
 use mblm::train::{MemoryEstimate, Workload};
 use mblm::{Error, Result};
-
-/// Steps below this number of bytes are not checked.
-const SMALL: u64 = 64 << 20;
 
 /// Fails if a step of `work`, including the model, needs more memory than is available on the CPU,
 /// where the system would kill the process during training. A GPU reports the error itself.
@@ -18,13 +15,9 @@ const SMALL: u64 = 64 << 20;
 pub(crate) fn check_room(work: &Workload<'_>, device: &Device) -> Result<()> {
     let estimate = MemoryEstimate::of(work);
     let needed = estimate.total();
-    if !device.is_cpu() || needed < SMALL {
+    let Some(room) = device.is_cpu().then(|| shortage(needed)).flatten() else {
         return Ok(());
-    }
-    let room = room();
-    if needed <= room {
-        return Ok(());
-    }
+    };
     let consumers = estimate.consumers().into_iter().take(3);
     let largest: Vec<String> = consumers
         .map(|(what, bytes, settings)| format!("{what} {} ({settings})", ByteSize::b(bytes)))

@@ -56,6 +56,17 @@ pub fn room() -> u64 {
     [container, own].into_iter().flatten().fold(available, u64::min)
 }
 
+/// Fewer bytes are not compared with [`room`], which takes longer to find than they take to fill.
+const SMALL: u64 = 64 << 20;
+
+/// Returns the [`room`] of this process if it is less than `needed` bytes; `None` if they fit.
+pub fn shortage(needed: u64) -> Option<u64> {
+    if needed < SMALL {
+        return None;
+    }
+    Some(room()).filter(|room| needed > *room)
+}
+
 /// Returns the limit in a line such as `Max address space  4096000000  unlimited  bytes`, if any.
 fn address_space(limits: &str) -> Option<u64> {
     let line = limits.lines().find_map(|line| line.strip_prefix("Max address space"))?;

@@ -18,7 +18,7 @@ use super::parameter::Parameters;
 use super::pass::{Loss, TrainingPass, Watch};
 use crate::blocks::BlockRegistry;
 use crate::config::{Architecture, ByteSize, Precision};
-use crate::machine::memory::room;
+use crate::machine::memory::shortage;
 use crate::{Error, Result};
 
 /// A decoder or an encoder.
@@ -29,20 +29,13 @@ pub enum Model {
     Encoder(Box<MblmEncoder>),
 }
 
-/// Smaller weights (in bytes) skip the memory check, which takes longer than their creation.
-const SMALL: u64 = 64 << 20;
-
 /// Fails if the weights exceed the CPU's memory, where the system would kill the process.
 fn check_weights(architecture: &Architecture, device: &Device) -> Result<()> {
     let parameters = architecture.parameter_counts().total;
     let needed = parameters.saturating_mul(4); // float32
-    if !device.is_cpu() || needed < SMALL {
-        return Ok(());
-    }
-    let room = room();
-    match needed > room {
-        false => Ok(()),
-        true => Err(Error::OutOfMemory(format!(
+    match device.is_cpu().then(|| shortage(needed)).flatten() {
+        None => Ok(()),
+        Some(room) => Err(Error::OutOfMemory(format!(
             "the model's {parameters} parameters need {}, but this process can take {}; use a smaller model, or a machine with more \
              memory",
             ByteSize::b(needed),
