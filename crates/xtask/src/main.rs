@@ -3,11 +3,13 @@
 //! | file | holds |
 //! |---|---|
 //! | `chart` | the README's chart |
+//! | `log` | the bundled log file |
 //! | `tree` | the files of the repository, and Rust files with their syntax trees |
 //! | `modules` | the module tree of a crate, and the resolution of its paths |
 //! | `rules` | the rules, grouped by topic |
 
 mod chart;
+mod log;
 mod modules;
 mod rules;
 mod tree;
@@ -17,17 +19,19 @@ use std::process::ExitCode;
 
 use anyhow::{Context, Result};
 
-const USAGE: &str = "usage: cargo xtask tidy | lines | chart
+const USAGE: &str = "usage: cargo xtask tidy | lines | chart | log
 
   tidy   check every rule; print each finding as FILE:LINE: MESSAGE and fail if there is any
   lines  print the lines of each crate without its tests
-  chart  draw the README's chart from benchmarks/figure.csv";
+  chart  draw the README's chart from benchmarks/figure.csv
+  log    write the bundled log file, data/logs/shop.log.gz";
 
 fn main() -> ExitCode {
     let command = std::env::args().nth(1).unwrap_or_default();
     let result = match command.as_str() {
         "tidy" => tidy(),
         "lines" => lines(),
+        "log" => root().and_then(log::run),
         "chart" => root().and_then(|root| chart::run(root, false)),
         _ => {
             eprintln!("{USAGE}");
