@@ -42,9 +42,9 @@ pub(crate) struct NeedleArgs {
     #[arg(long, value_name = "PERCENT", value_delimiter = ',', default_value = "0,25,50,75,100", value_parser = percent)]
     pub(crate) depths: Vec<f64>,
 
-    /// Samples of each length and depth
-    #[arg(long, value_name = "N", default_value_t = 20, value_parser = clap::value_parser!(u64).range(1..))]
-    pub(crate) samples: u64,
+    /// Samples of each length and depth [default: 20, fewer where they would take over two minutes]
+    #[arg(long, value_name = "N", value_parser = clap::value_parser!(u64).range(1..))]
+    pub(crate) samples: Option<u64>,
 
     /// Seed of texts, keys and values
     #[arg(long, default_value_t = 0)]

@@ -51,7 +51,7 @@ fn heat_map(table: &Table<'_>) -> HeatMap {
     HeatMap {
         title: format!(
             "values found, % of {} samples, needles in each: {}",
-            table.args.samples,
+            table.samples,
             table.test.task().options().needles
         ),
         x_label: "length of the context (bytes)".into(),

@@ -11,12 +11,14 @@ mod table;
 
 use std::path::PathBuf;
 use std::process::ExitCode;
+use std::sync::Arc;
 
 use anyhow::Result;
 use clap::{ArgMatches, Args};
 use mblm::config::{Experiment, ModelConfig};
 use mblm::data::Split;
-use mblm::model::Model;
+use mblm::generate::Generator;
+use mblm::model::{Mblm, Model};
 use serde_json::{Map, Value};
 
 use self::args::NeedleArgs;
@@ -33,6 +35,14 @@ const DATASET: &str = "needle";
 
 /// The shortest default length to test, in bytes.
 const SHORTEST: usize = 256;
+
+/// The samples of each length and depth by default.
+const SAMPLES: u64 = 20;
+/// The fewest samples by default.
+const MIN_SAMPLES: u64 = 2;
+/// The operations that an ordinary CPU and GPU do in two minutes.
+const TWO_MINUTES_CPU: f64 = 4e12;
+const TWO_MINUTES_GPU: f64 = 5e15;
 
 /// `mblm needle`.
 pub(crate) struct Needle;
@@ -89,6 +99,7 @@ fn run(args: &NeedleArgs, context: &Context) -> Result<ExitCode> {
         text,
         test: NeedleTest::new(task, haystack, args.seed),
         cells: vec![vec![Found::default(); args.depths.len()]; lengths.len()],
+        samples: samples(args, model, &lengths, context)?,
         lengths,
         stopped: false,
     };
@@ -100,7 +111,12 @@ fn run(args: &NeedleArgs, context: &Context) -> Result<ExitCode> {
     }
     match args.json {
         true => output::json(table.json())?,
-        false => table.print()?,
+        false => {
+            table.print()?;
+            if args.plot.is_none() {
+                context.suggest(&format!("needle -m {} --plot found.svg", args.model.model.display()));
+            }
+        }
     }
     Ok(signals.exit_code().map_or(ExitCode::SUCCESS, ExitCode::from))
 }
@@ -168,6 +184,29 @@ fn haystack(
         })?,
     };
     Ok((haystack, (dir.clone(), split)))
+}
+
+/// Returns the samples of each cell: by default [`SAMPLES`], fewer if they would take longer than
+/// two minutes on an ordinary device. The number depends on the model and the options alone, so
+/// that two runs on similar devices test the same samples.
+fn samples(args: &NeedleArgs, model: &Arc<Mblm>, lengths: &[usize], context: &Context) -> Result<u64> {
+    if let Some(samples) = args.samples {
+        return Ok(samples);
+    }
+    let generator = Generator::new(model.clone())?;
+    let of_one: f64 = lengths.iter().map(|len| generator.prefill_flops(0, *len)).sum();
+    let budget = match model.device().is_cpu() {
+        true => TWO_MINUTES_CPU,
+        false => TWO_MINUTES_GPU,
+    };
+    let fit = budget / (of_one * args.depths.len() as f64);
+    let samples = SAMPLES.min(fit as u64).max(MIN_SAMPLES);
+    if samples < SAMPLES && !context.quiet() {
+        output::note(&format!(
+            "{samples} samples of each length and depth, for about two minutes; --samples {SAMPLES} measures more exactly"
+        ));
+    }
+    Ok(samples)
 }
 
 /// Returns the lengths to test, in bytes.

@@ -26,6 +26,8 @@ pub(super) struct Table<'a> {
     pub(super) test: NeedleTest,
     pub(super) lengths: Vec<usize>,
     pub(super) cells: Vec<Vec<Found>>,
+    /// Samples of each cell.
+    pub(super) samples: u64,
     pub(super) stopped: bool,
 }
 
@@ -53,7 +55,7 @@ impl Table<'_> {
     pub(super) fn fill(&mut self, model: &Arc<Mblm>, signals: &Signals, quiet: bool) -> Result<()> {
         let generator = Generator::new(model.clone())?;
         let (depths, batch) = (self.args.depths.clone(), self.args.batch_size);
-        let of_a_length = self.args.samples.saturating_mul(depths.len() as u64);
+        let of_a_length = self.samples.saturating_mul(depths.len() as u64);
         let bytes = self
             .lengths
             .iter()
@@ -69,8 +71,8 @@ impl Table<'_> {
         for (row, length) in self.lengths.iter().enumerate() {
             for (column, depth) in depths.iter().enumerate() {
                 let mut first = 0;
-                while first < self.args.samples {
-                    let last = (first + batch).min(self.args.samples);
+                while first < self.samples {
+                    let last = (first + batch).min(self.samples);
                     let (at, streams) = (bar.position(), last - first);
                     let mut reader = ModelReader::watched(&generator, |read| {
                         bar.set_position(at + read as u64 * streams);
@@ -111,7 +113,7 @@ impl Table<'_> {
 
     pub(super) fn print(&self) -> Result<()> {
         let percent = |share: f64| format!("{:.1}", share * 100.0);
-        let title = format!("values found, % of {} samples", self.args.samples);
+        let title = format!("values found, % of {} samples", self.samples);
         self.print_table(&title, |cell| percent(cell.accuracy()))?;
         self.print_table("\nbytes of the values right, %", |cell| percent(cell.byte_accuracy()))?;
         self.print_table("\nloss of the values, bits per byte", |cell| {
