@@ -310,6 +310,13 @@ impl Context {
         self.quiet
     }
 
+    /// Suggests the next command on stderr: `try: mblm …`. Prints nothing with `--quiet`.
+    pub fn suggest(&self, command: &str) {
+        if !self.quiet {
+            crate::output::note(&format!("try: mblm {command}"));
+        }
+    }
+
     /// The program with all commands and their arguments, for completions.
     pub fn program(&self) -> &clap::Command {
         &self.program

@@ -11,9 +11,20 @@ use mblm::model::{Model, without_kernels};
 use crate::command::Context;
 use crate::usage::Usage;
 
-/// Reads a configuration file. A file that cannot be read is a usage error, and so is an invalid
+/// The folders above a configuration or the program that are looked into for its data.
+const MAX_FOLDERS_ABOVE: usize = 4;
+
+/// Reads a configuration file, and finds its data beside it or beside the program if they are not
+/// in the current folder. A file that cannot be read is a usage error, and so is an invalid
 /// configuration.
 pub fn read(path: &Path, overrides: &[String], context: &Context) -> Result<Experiment> {
+    let mut experiment = read_as_written(path, overrides, context)?;
+    find_beside(path, &mut experiment.io.dataset_dir);
+    Ok(experiment)
+}
+
+/// Reads a configuration file as [`read`] does, but leaves the path of its data alone.
+pub fn read_as_written(path: &Path, overrides: &[String], context: &Context) -> Result<Experiment> {
     if let Some(kind) = context.run_kind(path) {
         return Err(Usage(format!(
             "{}: expected the configuration of a model of bytes, with params; this is one of {}, which is for {}",
@@ -47,6 +58,24 @@ pub fn expand_paths(io: &mut IoConfig) -> Result<()> {
         *path = expanded(path)?;
     }
     Ok(())
+}
+
+/// Finds data with a relative path that is not in the current folder: beside the configuration,
+/// beside the program, or in a folder above either. So the bundled configurations find the bundled
+/// text from any folder. Data that is nowhere keeps its path, and opening it fails.
+fn find_beside(config: &Path, data: &mut PathBuf) {
+    if data.is_absolute() || data.as_os_str() == "-" || data.exists() {
+        return;
+    }
+    let bases = [config.canonicalize().ok(), std::env::current_exe().ok()];
+    let found = (bases.iter().flatten())
+        .flat_map(|base| base.ancestors().skip(1).take(MAX_FOLDERS_ABOVE))
+        .map(|folder| folder.join(&*data))
+        .find(|path| path.exists());
+    if let Some(found) = found {
+        tracing::info!("io.dataset_dir: {} is {}", data.display(), found.display());
+        *data = found;
+    }
 }
 
 fn expanded(path: &Path) -> Result<PathBuf> {

@@ -36,6 +36,7 @@ pub mod config;
 pub mod device;
 #[cfg(feature = "plot")]
 pub mod drawing;
+mod file_kinds;
 mod measure;
 mod memory;
 pub mod needle;

@@ -1,4 +1,5 @@
 //! Training runs as a whole: accumulation, parameters without gradient, losses that are not finite, observers.
+//! Longer than 450 lines: the tests share an experiment, a data set and a model.
 
 mod support;
 
@@ -67,6 +68,7 @@ impl Dataset for Letters {
 fn data(broken: Option<usize>) -> TrainingData {
     TrainingData {
         train: Arc::new(Letters { broken }),
+        other_workers: Vec::new(),
         validation: Some(Arc::new(Letters { broken: None })),
         test: None,
     }
@@ -439,4 +441,27 @@ fn more_points_than_batches_are_clipped_with_a_warning() {
         watch.heard.iter().filter(|line| line.starts_with("validated")).count(),
         12
     );
+}
+
+/// With a learning rate of 0 no validation after the first has a lower loss: the run ends after `early_stopping` more of
+/// them, tests nothing twice when resumed, and is not called stopped.
+#[test]
+fn a_run_ends_when_the_validation_loss_no_longer_falls() {
+    let experiment = experiment(&[
+        "train.learning_rate=0",
+        "train.early_stopping=2",
+        "io.validate_amount=10",
+        "train.target_elements=60",
+    ]);
+    let folder = tempfile::tempdir().unwrap();
+    let model = model(&experiment, &BlockRegistry::default());
+    let trainer = Trainer::new(&experiment, model, data(None), folder.path());
+    let never = AtomicBool::new(false);
+    let outcome = trainer.run(None, &mut (), &never).unwrap();
+    assert!(outcome.ended_early && !outcome.stopped, "{outcome:?}");
+    let states = States::new(folder.path(), 2).newest().unwrap().expect("a state");
+    assert_eq!(states.state.since_best, 2);
+    assert!(outcome.batches < trainer.plan().batches, "{outcome:?}");
+    let again = trainer.run(Some(&states), &mut (), &never).unwrap();
+    assert_eq!((again.batches, again.ended_early), (outcome.batches, true));
 }

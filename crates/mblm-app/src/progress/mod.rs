@@ -18,6 +18,10 @@ use crate::output::{grouped, note};
 /// How often a plain line is printed if stderr is not a terminal.
 const LINE_INTERVAL: Duration = Duration::from_secs(5);
 
+/// The batches and the time after which the duration of the run is known.
+const TIMED_BATCHES: u64 = 4;
+const TIMED: Duration = Duration::from_secs(2);
+
 /// The weight of the newest batch in the displayed average loss; larger for the first batches.
 const NEWEST_WEIGHT: f64 = 0.05;
 
@@ -45,7 +49,14 @@ pub struct TrainingProgress {
     smoothed: Option<f64>,
     /// Whether the loss is weighted.
     weighted: bool,
+    /// The duration of a step has been printed.
+    timed: bool,
+    /// Makes a sample after each validation.
+    sampler: Option<Sampler>,
 }
+
+/// Makes a line of text from the model as it is now; `None` if the model cannot.
+pub(crate) type Sampler = Box<dyn Fn() -> Option<String>>;
 
 impl TrainingProgress {
     /// Draws nothing before the run starts, and nothing at all if `quiet`.
@@ -64,7 +75,15 @@ impl TrainingProgress {
             bytes: 0,
             smoothed: None,
             weighted: false,
+            timed: false,
+            sampler: None,
         }
+    }
+
+    /// Prints a line of `sampler` after each validation.
+    #[must_use]
+    pub(crate) fn with_samples(self, sampler: Option<Sampler>) -> Self {
+        Self { sampler, ..self }
     }
 
     fn start(&mut self, batches: u64, done: u64) {
@@ -120,9 +139,9 @@ impl TrainingProgress {
 
     fn batch(&mut self, report: &mblm::train::BatchReport) {
         self.chunking.end();
-        self.bytes += report.bytes as u64;
-        let bits = report.loss.bits_per_byte();
-        self.weighted |= report.loss.weighted;
+        self.bytes += (report.bytes * report.workers) as u64;
+        let bits = report.mean_loss.bits_per_byte();
+        self.weighted |= report.mean_loss.weighted;
         let done = report.cum_batch + 1;
         let weight = (2.0 / ((done - self.before) as f64 + 1.0)).max(NEWEST_WEIGHT);
         self.smoothed = Some(
@@ -130,6 +149,7 @@ impl TrainingProgress {
                 .map_or(bits, |smoothed| smoothed + weight * (bits - smoothed)),
         );
         self.bar.set_position(done);
+        self.say_duration(done);
         let left = self.left(done);
         self.bar
             .set_message(format!("{}  {:#} left", self.message(), indicatif::HumanDuration(left)));
@@ -143,6 +163,32 @@ impl TrainingProgress {
                 self.message(),
                 indicatif::HumanDuration(left)
             ));
+        }
+    }
+
+    /// Prints once, after a few batches, how long a batch and the whole run take.
+    fn say_duration(&mut self, done: u64) {
+        let (elapsed, here) = (self.started.elapsed(), done - self.before);
+        if self.timed || here < TIMED_BATCHES || elapsed < TIMED {
+            return;
+        }
+        self.timed = true;
+        let seconds = elapsed.as_secs_f64() / here as f64;
+        let all = Duration::try_from_secs_f64(seconds * (self.batches - self.before) as f64).unwrap_or(Duration::MAX);
+        self.say(&format!(
+            "{seconds:.3} s a batch: {} for {} batches",
+            indicatif::HumanDuration(all),
+            grouped(self.batches - self.before)
+        ));
+    }
+
+    /// Prints a sample of the model.
+    fn sample(&self) {
+        if let Some(sampler) = self.sampler.as_ref().filter(|_| !self.quiet)
+            && let Some(text) = sampler()
+        {
+            let line: String = text.escape_debug().collect();
+            self.say(&format!("a sample: {}", line.replace("\\\"", "\"").replace("\\'", "'")));
         }
     }
 
@@ -170,7 +216,7 @@ impl Observer for TrainingProgress {
             Event::Start { plan, done } => self.start(plan.batches, *done),
             Event::Warning(message) => self.say(&format!("warning: {message}")),
             Event::Stopping => self.say("stopping: the state is being saved; a second signal ends the program at once"),
-            Event::Batch(report) => self.batch(report),
+            Event::Batch(report) if report.worker == 0 => self.batch(report),
             Event::Evaluating { done, of } => self.evaluating(*done, *of),
             Event::Evaluated(evaluation) => {
                 self.end_evaluation();
@@ -185,6 +231,9 @@ impl Observer for TrainingProgress {
                 let best = if evaluation.best { ", the best so far" } else { "" };
                 let unit = evaluation.loss.bits_in_words();
                 self.say(&format!("{what}: {bits:.3} {unit} per byte{place}{best}"));
+                if evaluation.kind == EvaluationKind::Validation {
+                    self.sample();
+                }
             }
             _ => {}
         }

@@ -140,7 +140,7 @@ fn held_out_data_may_be_a_file() {
     let run = done(&[&args[..], &held].concat());
     let bytes = book().len() as f64 / 1e3;
     let said = format!(
-        "data: {:.2} kB to learn from, 100 % text; held out: {bytes:.2} kB for validation",
+        "data: 2 files, {:.2} kB to learn from, 100 % text; held out: {bytes:.2} kB for validation",
         2.0 * bytes
     );
     assert!(run.stderr.contains(&said), "{said}: {}", run.stderr);
@@ -337,5 +337,91 @@ fn the_guide_lists_the_keys_that_there_are() {
             listed == expected,
             "configuration-keys.md is old: run the tests with INSTA_UPDATE=always"
         );
+    }
+}
+
+#[test]
+fn a_run_says_what_it_reads_and_shows_samples() {
+    let scratch = Scratch::new();
+    let run = done(&["train", str(scratch.config()), "--sample-bytes", "40"]);
+    assert!(run.stderr.contains("for validation (data.txt)"), "{}", run.stderr);
+    assert!(run.stderr.contains("a sample: "), "{}", run.stderr);
+    let images = scratch.path("images");
+    std::fs::create_dir(&images).unwrap();
+    for index in 0..40 {
+        let png = [&b"\x89PNG\r\n\x1a\n"[..], &[index; 500]].concat();
+        std::fs::write(images.join(format!("{index}.png")), png).unwrap();
+    }
+    let data = format!("io.dataset_dir={}", str(&images));
+    let run = done(&["train", str(scratch.config()), "--sample-bytes", "0", "--set", &data]);
+    assert!(run.stderr.contains("data: 36 files, "), "{}", run.stderr);
+    assert!(run.stderr.contains("PNG images: data set `pictures`"), "{}", run.stderr);
+    assert!(!run.stderr.contains("a sample: "), "{}", run.stderr);
+}
+
+#[test]
+fn data_is_found_beside_the_configuration_from_any_folder() {
+    let scratch = Scratch::new();
+    let text = std::fs::read_to_string(scratch.config()).unwrap();
+    let data = format!("dataset_dir: {}", str(scratch.data()));
+    assert!(text.contains(&data), "{text}");
+    std::fs::create_dir_all(scratch.path("sub/inner")).unwrap();
+    scratch.file("sub/inner/relative.yaml", text.replace(&data, "dataset_dir: data.txt"));
+    let config = scratch.path("sub/inner/relative.yaml");
+    done(&[
+        "train",
+        str(&config),
+        "--sample-bytes",
+        "0",
+        "--set",
+        "train.target_elements=3840",
+    ]);
+    std::fs::write(&config, text.replace(&data, "dataset_dir: nowhere.txt")).unwrap();
+    fails(&["train", str(&config)], 1, &["nowhere.txt: no such file or folder"]);
+}
+
+#[test]
+fn a_dry_run_tells_the_length_in_minutes() {
+    let scratch = Scratch::new();
+    let run = done(&["train", str(scratch.config()), "--minutes", "0.02", "--dry-run"]);
+    assert!(run.stderr.contains("seconds a step: "), "{}", run.stderr);
+    assert!(run.text().contains("gradient steps of "), "{}", run.text());
+    assert!(scratch.run_folders().is_empty());
+}
+
+#[test]
+fn early_stopping_needs_validation_data() {
+    let scratch = Scratch::new();
+    let args = [
+        "train",
+        str(scratch.config()),
+        "--set",
+        "train.early_stopping=3",
+        "--set",
+    ];
+    let held_out = "io.dataset_args.held_out=0";
+    fails(
+        &[&args[..], &[held_out]].concat(),
+        2,
+        &["train.early_stopping", "--validation"],
+    );
+    fails(
+        &[&args[..2], &["--set", "train.early_stopping=0"]].concat(),
+        2,
+        &["early_stopping", "at least 1"],
+    );
+}
+
+#[test]
+fn the_length_of_a_preset_follows_the_data() {
+    let scratch = Scratch::new();
+    let data = scratch.file("small.txt", book().repeat(8));
+    let passes = 10 * 8 * book().len() as u64;
+    for (preset, expected) in [("tiny", 3_000_000), ("small", passes), ("medium", passes)] {
+        let args = ["train", "--data", str(&data), "--preset", preset, "--dry-run", "--json"];
+        let plan = done(&args).json();
+        let step = plan["bytes_per_step"].as_u64().unwrap();
+        let bytes = plan["batches"].as_u64().unwrap() * step;
+        assert!((expected..expected + step).contains(&bytes), "{preset}: {plan}");
     }
 }

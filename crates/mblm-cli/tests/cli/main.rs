@@ -32,3 +32,4 @@ mod support;
 mod train;
 mod verify;
 mod window;
+mod workers;

@@ -50,7 +50,7 @@ fn a_run_becomes_a_picture_in_its_folder() {
     let finished = done(&["plot", str(&folder)]);
     let picture = folder.join("plot.svg");
     assert_eq!(finished.text(), format!("{}: 106 losses of 1 run\n", picture.display()));
-    assert_eq!(finished.stderr, "");
+    assert_eq!(finished.stderr, "try: mblm runs\n");
     let svg = std::fs::read_to_string(&picture).unwrap();
     assert!(svg.starts_with("<svg") && svg.trim_end().ends_with("</svg>"), "{svg}");
     for label in [

@@ -122,7 +122,7 @@ fn run(path: &Path, args: &TrainArgs, context: &Context) -> Result<ExitCode> {
     let training = Arc::new(ImageQuestions::new(training, words.clone(), values)?);
     let validation = Arc::new(ImageQuestions::new(validation, words, values)?);
     let parameters = network.parameters().elements();
-    let plan = RunPlan::new(&experiment.train, 1, 1);
+    let plan = RunPlan::new(&experiment.train, 1);
     if args.dry_run {
         output::line(&format!(
             "CNN + LSTM: {} parameters, {} batches of {} questions",
@@ -148,6 +148,7 @@ fn run(path: &Path, args: &TrainArgs, context: &Context) -> Result<ExitCode> {
     let mut watch = Watch::new(plan.batches * experiment.train.batch_size as u64, context.quiet());
     let data = TrainingData {
         train: training,
+        other_workers: Vec::new(),
         validation: Some(validation),
         test: None,
     };

@@ -33,6 +33,8 @@ mod preset;
 mod problem;
 pub mod suggest;
 mod train;
+#[cfg(test)]
+mod train_tests;
 pub(crate) mod tree;
 mod typed;
 mod vocabulary;

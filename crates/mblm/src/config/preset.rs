@@ -8,6 +8,7 @@ use std::str::FromStr;
 use super::experiment::Experiment;
 use super::io::IoConfig;
 use super::model::{Architecture, ModelConfig};
+use super::precision::Precision;
 use super::suggest;
 use super::train::TrainConfig;
 use crate::{Error, Result};
@@ -19,17 +20,20 @@ pub enum Preset {
     Tiny,
     /// 5.5 M parameters, 2048 bytes of context: hours on a laptop.
     Small,
+    /// 32 M parameters, 8192 bytes of context: an hour on a GPU.
+    Medium,
 }
 
 impl Preset {
     /// All presets, smallest first.
-    pub const ALL: [Self; 2] = [Self::Tiny, Self::Small];
+    pub const ALL: [Self; 3] = [Self::Tiny, Self::Small, Self::Medium];
 
     /// The preset's name on the command line.
     pub fn name(self) -> &'static str {
         match self {
             Self::Tiny => "tiny",
             Self::Small => "small",
+            Self::Medium => "medium",
         }
     }
 
@@ -50,6 +54,7 @@ impl Preset {
             max_eval_steps: Some(16),
             lr: size.lr,
             max_grad_norm: Some(1.0),
+            precision: Precision::Fastest,
             ..TrainConfig::default()
         };
         Experiment::new(Architecture::Decoder(size.model()), data)
@@ -70,6 +75,12 @@ impl Preset {
                 batch_size: 8,
                 lr: 1e-3,
                 target_bytes: 50_000_000,
+            },
+            Self::Medium => Size {
+                model: include_str!("presets/medium.yaml"),
+                batch_size: 8,
+                lr: 6e-4,
+                target_bytes: 500_000_000,
             },
         }
     }
@@ -119,7 +130,7 @@ mod tests {
 
     #[test]
     fn presets_are_valid_and_survive_yaml() {
-        for (preset, millions) in [(Preset::Tiny, 1.2), (Preset::Small, 5.5)] {
+        for (preset, millions) in [(Preset::Tiny, 1.2), (Preset::Small, 5.5), (Preset::Medium, 32.0)] {
             let experiment = preset.experiment(Path::new("my.txt"), Path::new("runs"));
             experiment.validate().unwrap();
             let yaml = experiment.to_yaml_string().unwrap();

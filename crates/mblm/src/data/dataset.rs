@@ -72,6 +72,11 @@ pub trait Dataset: Send + Sync {
     /// Returns one line for people: the kind of data, its size, and this worker's part of it.
     fn describe(&self) -> String;
 
+    /// Returns the files that the split is read from, in order; empty if the data is not in files.
+    fn files(&self) -> Vec<PathBuf> {
+        Vec::new()
+    }
+
     /// Returns whether a sample is so slow to prepare that threads should share the samples of a
     /// batch. The samples themselves do not depend on it.
     fn is_costly(&self) -> bool {

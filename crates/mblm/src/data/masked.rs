@@ -4,6 +4,7 @@
 //! The labels are the original ids, and the loss is taken at the masked positions. The masked
 //! positions depend on (seed, worker, epoch, index) alone; a short sample may have none.
 
+use std::path::PathBuf;
 use std::sync::Arc;
 
 use rand_core::{Rng, SeedableRng};
@@ -83,6 +84,10 @@ impl Dataset for Masked {
 
     fn bytes(&self) -> u64 {
         self.inner.bytes()
+    }
+
+    fn files(&self) -> Vec<PathBuf> {
+        self.inner.files()
     }
 
     fn describe(&self) -> String {

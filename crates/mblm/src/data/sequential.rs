@@ -7,6 +7,7 @@
 //! offsets below L that leave a worker at least one sample. A separator id takes one position.
 
 use std::ops::Range;
+use std::path::PathBuf;
 use std::sync::Arc;
 
 use serde::Deserialize;
@@ -200,6 +201,18 @@ impl<S: ByteSource> Dataset for Sequential<S> {
 
     fn describe(&self) -> String {
         self.description.clone()
+    }
+
+    fn files(&self) -> Vec<PathBuf> {
+        let starts = self.source.starts();
+        let first = starts
+            .partition_point(|start| *start <= self.bytes.start)
+            .saturating_sub(1);
+        let later = starts
+            .into_iter()
+            .skip(first)
+            .take_while(|start| *start < self.bytes.end);
+        later.map(|start| self.source.locate(start).0).collect()
     }
 }
 

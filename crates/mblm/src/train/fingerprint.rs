@@ -136,6 +136,7 @@ mod tests {
         };
         let data = TrainingData {
             train: open(Split::Train).unwrap(),
+            other_workers: Vec::new(),
             validation: open(Split::Validation),
             test: None,
         };

@@ -9,7 +9,8 @@ use serde::{Deserialize, Serialize};
 
 use super::optimizer::{GradientNorm, LoadTensor, Optimizer};
 use super::recipe::Recipe;
-use super::trainable::{TimedLoss, Trainable};
+use super::trainable::Trainable;
+use crate::data::hash::key;
 use crate::model::{Compute, Gradients, Loss, ModelBatch, TrainingPass, Watch};
 use crate::{Error, Result};
 
@@ -44,12 +45,30 @@ pub struct LearnerCounts {
     pub predictions: usize,
 }
 
-/// The result of training on one batch.
-#[derive(Clone, Copy, Debug)]
+/// The workers whose batches a learner gets, consecutive ones of all.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Workers {
+    /// The first, from 0.
+    pub first: usize,
+    /// The number of workers of the run; a step takes the mean of their gradients.
+    pub all: usize,
+}
+
+impl Default for Workers {
+    /// A run of one worker.
+    fn default() -> Self {
+        Self { first: 0, all: 1 }
+    }
+}
+
+/// The result of training on one batch of each worker.
+#[derive(Clone, Debug)]
 #[non_exhaustive]
 pub struct LearnedBatch {
-    /// The batch's loss.
+    /// The mean of the workers' losses.
     pub loss: Loss,
+    /// The loss of each worker's batch.
+    pub workers: Vec<Loss>,
     /// The learning rate.
     pub lr: f64,
     /// The gradient's norm, if the batch completed a step.
@@ -161,39 +180,67 @@ impl Learner {
     /// # Errors
     /// Those of [`learn`](Self::learn), and [`Error::Stopped`].
     pub fn learn_watched(&mut self, batch: &ModelBatch, batch_index: u64, watch: Watch<'_>) -> Result<LearnedBatch> {
+        self.learn_workers(std::slice::from_ref(batch), Workers::default(), batch_index, watch)
+    }
+
+    /// [`learn_watched`](Self::learn_watched) for a batch of each of several workers: the gradient
+    /// of a step is g = 1/(W·k) Σ ∇ℓ over the W workers and the k = `grad_accum` batches, whatever
+    /// number of predictions each batch counts.
+    ///
+    /// # Errors
+    /// Those of [`learn_watched`](Self::learn_watched).
+    pub fn learn_workers(
+        &mut self,
+        batches: &[ModelBatch],
+        workers: Workers,
+        batch_index: u64,
+        watch: Watch<'_>,
+    ) -> Result<LearnedBatch> {
         let stop = watch.stop.filter(|_| self.pending == 0);
         let lr = self.recipe.schedule.lr(self.optimizer.steps());
-        let pass = TrainingPass {
-            scale: 1.0 / self.recipe.grad_accum as f64,
-            seed: self
-                .recipe
-                .seed
-                .wrapping_add(self.batches.wrapping_mul(0x9e37_79b9_7f4a_7c15)),
-            chunking: self.recipe.chunking,
-            compute: Compute::for_training(self.recipe.precision, self.model.device()),
-        };
         let begun = Instant::now();
-        let found = (self.model).differentiate(batch, pass, &mut self.gradients, Watch { stop, ..watch });
-        if matches!(found, Err(Error::Stopped { .. })) {
-            self.gradients.clear()?;
+        let (mut losses, mut backward) = (Vec::with_capacity(batches.len()), Duration::ZERO);
+        for (worker, batch) in (workers.first..).zip(batches) {
+            let pass = TrainingPass {
+                scale: 1.0 / (self.recipe.grad_accum * workers.all) as f64,
+                seed: self.seed(worker),
+                chunking: self.recipe.chunking,
+                compute: Compute::for_training(self.recipe.precision, self.model.device()),
+            };
+            let found = (self.model).differentiate(batch, pass, &mut self.gradients, Watch { stop, ..watch });
+            if matches!(found, Err(Error::Stopped { .. })) {
+                self.gradients.clear()?;
+            }
+            let found = found?;
+            backward += found.backward;
+            losses.push(found.loss);
         }
-        let TimedLoss { loss, backward } = found?;
         let forward = begun.elapsed().saturating_sub(backward);
         self.batches += 1;
         self.pending += 1;
-        self.predictions += loss.count;
+        self.predictions += losses.iter().map(|loss| loss.count).sum::<usize>();
         let due = (batch_index + 1).is_multiple_of(self.recipe.grad_accum as u64);
-        let norm = match due && loss.mean.is_finite() {
+        let norm = match due && losses.iter().all(|loss| loss.mean.is_finite()) {
             true => Some(self.take_step(lr)?),
             false => None,
         };
         Ok(LearnedBatch {
-            loss,
+            loss: mean(&losses),
+            workers: losses,
             lr,
             norm,
             forward,
             backward: begun.elapsed().saturating_sub(forward),
         })
+    }
+
+    /// The seed of a worker's dropout masks for the next batch.
+    fn seed(&self, worker: usize) -> u64 {
+        let seed = match worker {
+            0 => self.recipe.seed,
+            worker => key(&[self.recipe.seed, worker as u64]),
+        };
+        seed.wrapping_add(self.batches.wrapping_mul(0x9e37_79b9_7f4a_7c15))
     }
 
     fn take_step(&mut self, lr: f64) -> Result<GradientNorm> {
@@ -228,5 +275,14 @@ impl Learner {
             without.len(),
             self.model.parameters().len()
         )))
+    }
+}
+
+/// The mean of the workers' losses, of which each counts the same.
+fn mean(losses: &[Loss]) -> Loss {
+    Loss {
+        mean: losses.iter().map(|loss| loss.mean).sum::<f64>() / losses.len().max(1) as f64,
+        count: losses.iter().map(|loss| loss.count).sum(),
+        weighted: losses.iter().any(|loss| loss.weighted),
     }
 }

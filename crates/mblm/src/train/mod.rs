@@ -54,7 +54,7 @@ pub use budget::{chunking_for, estimate_memory};
 pub use data::{TrainingData, dataset_args, open_split};
 pub use fingerprint::{Fingerprint, SplitFingerprint};
 pub use forecast::{longest_context, memory_limit, seconds_per_batch};
-pub use learner::{LearnedBatch, Learner, LearnerCounts};
+pub use learner::{LearnedBatch, Learner, LearnerCounts, Workers};
 pub use memory::{MemoryEstimate, Workload, explain_memory};
 pub use observer::{BatchReport, Evaluation, EvaluationKind, Event, FileLengths, Observer, Observers, OnChunk};
 pub use optimizer::{Adam, AdamW, GradientNorm, LoadTensor, Optimizer, OptimizerSpec, Sgd};

@@ -23,7 +23,7 @@ pub enum Event<'a> {
         /// Batches done before: 0 unless resumed.
         done: u64,
     },
-    /// A batch has been trained on.
+    /// A batch of a worker has been trained on; there is one event for each worker, the first first.
     Batch(BatchReport),
     /// The loss on validation or test data is known.
     Evaluated(Evaluation),
@@ -58,10 +58,16 @@ pub enum Event<'a> {
 /// and a resumed run truncates the files to them, so that no row is missing or repeated.
 pub type FileLengths = BTreeMap<String, u64>;
 
-/// The result of one training batch.
+/// The result of one training batch of a worker.
 #[derive(Clone, Copy, Debug)]
 #[non_exhaustive]
 pub struct BatchReport {
+    /// The worker, from 0.
+    pub worker: usize,
+    /// The workers of the run.
+    pub workers: usize,
+    /// The mean of the losses of all workers' batches.
+    pub mean_loss: Loss,
     /// Epoch, from 0.
     pub epoch: usize,
     /// Batch within the epoch, from 0.
@@ -74,7 +80,7 @@ pub struct BatchReport {
     pub samples: usize,
     /// Bytes of this batch.
     pub bytes: usize,
-    /// The loss.
+    /// The loss of this worker's batch.
     pub loss: Loss,
     /// The learning rate.
     pub lr: f64,
@@ -89,13 +95,13 @@ pub struct BatchReport {
 }
 
 impl BatchReport {
-    /// Throughput in units per second, forward and backward; 0 if no time elapsed.
+    /// Throughput of all workers in units per second, forward and backward; 0 if no time elapsed.
     pub fn speed(&self, unit: Unit) -> f64 {
         let seconds = (self.forward + self.backward).as_secs_f64();
         let units = match unit.counted {
             Counted::Ids => self.bytes,
             Counted::Samples => self.samples,
-        };
+        } * self.workers;
         if seconds > 0.0 { units as f64 / seconds } else { 0.0 }
     }
 }

@@ -32,9 +32,9 @@ impl RunConfig {
         }
     }
 
-    /// The length of the run on one worker.
+    /// The length of the run.
     pub fn plan(&self) -> RunPlan {
-        RunPlan::new(&self.train, self.sample_len, 1)
+        RunPlan::new(&self.train, self.sample_len)
     }
 }
 

@@ -27,11 +27,29 @@ pub struct RunState {
     pub last_loss: Option<Loss>,
     /// The best models so far, the best first.
     pub best: Vec<BestModel>,
+    /// Validations since the lowest loss.
+    #[serde(default, skip_serializing_if = "is_zero")]
+    pub since_best: usize,
+    /// The workers of the run.
+    #[serde(default = "one", skip_serializing_if = "is_one")]
+    pub workers: usize,
     /// The lengths of the log files.
     pub files: FileLengths,
     /// The fingerprint of the data; `None` in states older than this field.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub data: Option<Fingerprint>,
+}
+
+fn one() -> usize {
+    1
+}
+
+fn is_one(count: &usize) -> bool {
+    *count == 1
+}
+
+fn is_zero(count: &usize) -> bool {
+    *count == 0
 }
 
 /// A kept model.
@@ -50,9 +68,15 @@ impl RunState {
     pub fn new(next: Position) -> Self {
         Self {
             format: FORMAT,
+            workers: 1,
             next,
             ..Self::default()
         }
+    }
+
+    /// Sets the number of workers.
+    pub(super) fn with_workers(self, workers: usize) -> Self {
+        Self { workers, ..self }
     }
 }
 
@@ -61,6 +85,7 @@ impl RunState {
     /// dropped.
     pub fn with_other_data(mut self, data: Fingerprint) -> Self {
         self.best.iter_mut().for_each(|model| model.loss = None);
+        self.since_best = 0;
         self.data = Some(data);
         self
     }

@@ -17,8 +17,8 @@ use super::run_state::RunState;
 use super::state::{SavedState, States};
 use super::trainable::Trainable;
 use super::training_run::{Outcome, SavedAt, TrainingRun};
-use crate::Result;
 use crate::model::Chunking;
+use crate::{Error, Result};
 
 /// The policy for resuming with other data.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -91,14 +91,28 @@ impl Trainer {
     /// state that cannot be written. Other states and models that cannot be written cause warnings,
     /// and the run continues.
     pub fn run(&self, from: Option<&SavedState>, observer: &mut dyn Observer, stop: &AtomicBool) -> Result<Outcome> {
+        let workers = self.config.train.worker_count();
+        if self.data.other_workers.len() + 1 != workers {
+            let found = self.data.other_workers.len() + 1;
+            return Err(Error::config(format!(
+                "train.workers is {workers}: expected a part of the training data for each, found {found}"
+            )));
+        }
         let data = Fingerprint::of(&self.data, self.config.train.seed)?;
         let (learner, mut state) = match from {
             Some(saved) => (
                 saved.restore(self.model.clone(), self.recipe.clone())?,
                 saved.state.clone(),
             ),
-            None => (self.learner()?, RunState::new(self.config.start)),
+            None => (self.learner()?, RunState::new(self.config.start).with_workers(workers)),
         };
+        if state.workers != workers {
+            let before = state.workers;
+            return Err(Error::config(format!(
+                "train.workers is {workers}: expected {before}, with which the run began; any number of processes that divides \
+                 it can go on with the run"
+            )));
+        }
         match (&state.data, self.other_data) {
             (Some(before), OtherData::Refuse) => before.check(&data)?,
             (Some(before), OtherData::Accept) if before.check(&data).is_err() => {

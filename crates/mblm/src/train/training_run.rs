@@ -12,7 +12,7 @@ use std::time::{Duration, Instant};
 
 use super::best::BestModels;
 use super::data::TrainingData;
-use super::learner::{LearnedBatch, Learner};
+use super::learner::{LearnedBatch, Learner, Workers};
 use super::observer::{BatchReport, Evaluation, EvaluationKind, Event, Observer};
 use super::plan::RunPlan;
 use super::points;
@@ -21,6 +21,7 @@ use super::run_state::RunState;
 use super::state::States;
 use super::validation::{Evaluator, model_batch, sample_order};
 use crate::checkpoint::{WEIGHTS_FILE, Weights};
+use crate::data::hash::key;
 use crate::data::{Batch, Dataset, Loader, LoaderOptions, Position};
 use crate::model::{Loss, Watch};
 use crate::{Error, Result};
@@ -48,6 +49,8 @@ pub struct Outcome {
     pub state_folder: PathBuf,
     /// Whether the run was asked to stop before its end.
     pub stopped: bool,
+    /// Whether `train.early_stopping` ended the run before its plan.
+    pub ended_early: bool,
 }
 
 /// A state on disk.
@@ -86,16 +89,20 @@ impl TrainingRun<'_> {
         self.observer.event(&Event::Start { plan, done })?;
         self.validate_if_due()?;
         let mut batches = self.batches()?;
-        while self.state.counts.batches < plan.batches && !self.stopped() {
-            let Some(batch) = batches.next().transpose()? else {
+        while self.state.counts.batches < plan.batches && !self.stopped() && !self.ended_early() {
+            let next: Option<Vec<Batch>> = batches
+                .iter_mut()
+                .map(|loader| loader.next().transpose())
+                .collect::<Result<_>>()?;
+            let Some(next) = next else {
                 break;
             };
             let cum_batch = self.state.counts.batches;
             let logged = log.binary_search(&cum_batch).is_ok();
-            let Some(learned) = self.learn(&batch)? else {
+            let Some(learned) = self.learn(&next)? else {
                 break;
             };
-            self.report(&batch, learned, logged)?;
+            self.report(&next, &learned, logged)?;
             self.state.validation_due = self.data.validation.is_some()
                 && (validate.binary_search(&cum_batch).is_ok() || cum_batch + 1 == plan.batches);
             let validated = self.validate_if_due()?;
@@ -111,6 +118,12 @@ impl TrainingRun<'_> {
         self.stop.load(Ordering::Relaxed)
     }
 
+    /// Whether the loss has not fallen for `train.early_stopping` validations.
+    fn ended_early(&self) -> bool {
+        let patience = self.config.train.early_stopping;
+        patience.is_some_and(|patience| self.state.since_best >= patience)
+    }
+
     /// Points spread over the run; warns if there are fewer batches than requested points.
     fn spread(&mut self, amount: usize, key: &str) -> Result<Vec<u64>> {
         let batches = self.plan.batches;
@@ -121,17 +134,30 @@ impl TrainingRun<'_> {
         Ok(points::spread(0, batches, amount))
     }
 
-    fn batches(&self) -> Result<Loader> {
+    /// The batches of each worker.
+    fn batches(&self) -> Result<Vec<Loader>> {
         let train = &self.config.train;
-        let order = sample_order(train.shuffle_train, train.seed);
-        let options = LoaderOptions::training(train.batch_size, order, self.state.next);
-        Loader::new(self.data.train.clone(), options)
+        let loader = |worker| {
+            let seed = match worker {
+                0 => train.seed,
+                worker => key(&[train.seed, worker as u64]),
+            };
+            let order = sample_order(train.shuffle_train, seed);
+            let options = LoaderOptions::training(train.batch_size, order, self.state.next);
+            Loader::new(self.data.part(worker), options)
+        };
+        (0..train.worker_count()).map(loader).collect()
     }
 
-    /// Trains on a batch; `None` if the run was asked to stop meanwhile.
-    fn learn(&mut self, batch: &Batch) -> Result<Option<LearnedBatch>> {
+    /// Trains on a batch of each worker; `None` if the run was asked to stop meanwhile.
+    fn learn(&mut self, batches: &[Batch]) -> Result<Option<LearnedBatch>> {
         let cum_batch = self.state.counts.batches;
-        let model_batch = model_batch(batch);
+        let model_batches: Vec<_> = batches.iter().map(model_batch).collect();
+        let workers = Workers {
+            first: 0,
+            all: batches.len(),
+        };
+        let index = batches[0].position.batch as u64;
         let on_chunk = self.observer.on_chunk();
         let percent = AtomicUsize::new(0);
         let progress = |done: usize, of: usize| {
@@ -144,7 +170,7 @@ impl TrainingRun<'_> {
             stop: Some(self.stop),
             progress: Some(&progress),
         };
-        let found = (self.learner).learn_watched(&model_batch, batch.position.batch as u64, watch);
+        let found = (self.learner).learn_workers(&model_batches, workers, index, watch);
         let percent = percent.into_inner();
         let learned = match found {
             Ok(learned) => learned,
@@ -160,38 +186,54 @@ impl TrainingRun<'_> {
             }
         };
         let norm = learned.norm.map_or(0.0, |norm| norm.before);
-        for (what, value) in [("the loss", learned.loss.mean), ("the norm of the gradient", norm)] {
+        let losses = learned.workers.iter().map(|loss| ("the loss", loss.mean)).enumerate();
+        let norm = (0, ("the norm of the gradient", norm));
+        for (worker, (what, value)) in losses.chain([norm]) {
             if !value.is_finite() {
+                let batch = &batches[worker];
                 let Position { epoch, batch: index } = batch.position;
                 let samples = &batch.samples;
-                let place = format!("batch {cum_batch} (epoch {epoch}, batch {index} of it, samples {samples:?})");
+                let of = match batches.len() {
+                    1 => String::new(),
+                    _ => format!(", worker {worker}"),
+                };
+                let place = format!("batch {cum_batch} (epoch {epoch}, batch {index} of it, samples {samples:?}{of})");
                 return Err(self.not_finite(what, value, place));
             }
         }
         Ok(Some(learned))
     }
 
-    /// Counts and reports a batch.
-    fn report(&mut self, batch: &Batch, learned: LearnedBatch, logged: bool) -> Result<()> {
+    /// Counts a batch of each worker, and reports them.
+    fn report(&mut self, batches: &[Batch], learned: &LearnedBatch, logged: bool) -> Result<()> {
         let cum_batch = self.state.counts.batches;
         self.state.counts = self.learner.counts();
         self.state.last_loss = Some(learned.loss);
-        self.state.last = batch.position;
-        self.state.next = batch.next;
-        self.observer.event(&Event::Batch(BatchReport {
+        self.state.last = batches[0].position;
+        self.state.next = batches[0].next;
+        let elements_seen = self.elements_seen();
+        let of_each = batches.iter().zip(&learned.workers).enumerate();
+        let report = |(worker, (batch, loss)): (usize, (&Batch, &Loss))| BatchReport {
+            worker,
+            workers: batches.len(),
+            mean_loss: learned.loss,
             epoch: batch.position.epoch,
             batch: batch.position.batch,
             cum_batch,
-            elements_seen: self.elements_seen(),
+            elements_seen,
             samples: batch.rows,
             bytes: batch.ids.len(),
-            loss: learned.loss,
+            loss: *loss,
             lr: learned.lr,
             norm: learned.norm,
             logged,
             forward: learned.forward,
             backward: learned.backward,
-        }))
+        };
+        for report in of_each.map(report) {
+            self.observer.event(&Event::Batch(report))?;
+        }
+        Ok(())
     }
 
     fn not_finite(&self, what: &'static str, value: f64, place: String) -> Error {
@@ -222,10 +264,10 @@ impl TrainingRun<'_> {
             return Err(self.not_finite("the validation loss", loss.mean, place));
         }
         let best = self.state.best.first().and_then(|best| best.loss);
-        self.observer.event(&Event::Evaluated(Evaluation {
-            best: best.is_none_or(|best| loss.mean < best.mean),
-            ..evaluation
-        }))?;
+        let best = best.is_none_or(|best| loss.mean < best.mean);
+        self.state.since_best = if best { 0 } else { self.state.since_best + 1 };
+        self.observer
+            .event(&Event::Evaluated(Evaluation { best, ..evaluation }))?;
         self.state.validation_due = false;
         if self.models.takes(&self.state.best, loss) {
             let (model, best) = (self.learner.model(), &mut self.state.best);
@@ -312,6 +354,13 @@ impl TrainingRun<'_> {
     /// Saves the final state, and tests the best model of a complete run.
     fn end(mut self) -> Result<Outcome> {
         let complete = !self.stopped() && !self.state.validation_due;
+        let ended_early = self.ended_early() && self.state.counts.batches < self.plan.batches;
+        if let (true, Some(patience)) = (complete && ended_early, self.config.train.early_stopping) {
+            let message = format!(
+                "the validation loss has not fallen for {patience} validations (train.early_stopping): the run ends"
+            );
+            self.observer.event(&Event::Warning(&message))?;
+        }
         if !complete {
             self.observer.event(&Event::Stopping)?;
         }
@@ -348,6 +397,7 @@ impl TrainingRun<'_> {
             // a state was saved above
             state_folder: self.saved.map(|saved| saved.folder).unwrap_or_default(),
             stopped,
+            ended_early,
         })
     }
 

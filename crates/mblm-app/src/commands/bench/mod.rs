@@ -112,6 +112,7 @@ fn run(args: &BenchArgs, context: &Context) -> Result<ExitCode> {
     if generate {
         print_generation(&report["generate"])?;
     }
+    context.suggest("plan CONFIG.yaml");
     Ok(ExitCode::SUCCESS)
 }
 

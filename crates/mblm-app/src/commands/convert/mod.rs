@@ -75,6 +75,7 @@ fn run(args: &ConvertArgs, context: &Context) -> Result<ExitCode> {
             model.parameters().len()
         ));
     }
+    context.suggest(&format!("inspect {}", args.to.display()));
     Ok(ExitCode::SUCCESS)
 }
 

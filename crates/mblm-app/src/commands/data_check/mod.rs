@@ -140,7 +140,12 @@ fn run(args: &CheckArgs, context: &Context) -> Result<ExitCode> {
     match signals.exit_code() {
         Some(code) => Ok(ExitCode::from(code)),
         None if problems > 0 => Ok(ExitCode::FAILURE),
-        None => Ok(ExitCode::SUCCESS),
+        None => {
+            if let Some(config) = args.config.as_ref().filter(|_| !args.json) {
+                context.suggest(&format!("train {}", config.display()));
+            }
+            Ok(ExitCode::SUCCESS)
+        }
     }
 }
 

@@ -92,6 +92,9 @@ fn run(args: &DoctorArgs, context: &Context) -> Result<ExitCode> {
     } else {
         print(&report)?;
     }
+    if !args.json && passed {
+        context.suggest("bench");
+    }
     Ok(if passed { ExitCode::SUCCESS } else { ExitCode::FAILURE })
 }
 

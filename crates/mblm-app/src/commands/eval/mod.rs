@@ -339,6 +339,13 @@ impl<'a> Evaluation<'a> {
             }
             self.waiting.iter().for_each(|line| output::note(line));
         }
+        if !self.args.json && self.surprisal.is_none() && !self.quiet {
+            let model = self.args.model.model.display();
+            output::note(&match self.args.files.first().filter(|file| !is_stdin(file)) {
+                Some(file) => format!("try: mblm score -m {model} {}", file.display()),
+                None => format!("try: mblm generate -m {model} --prompt TEXT"),
+            });
+        }
         Ok(self.signals.exit_code().map_or(ExitCode::SUCCESS, ExitCode::from))
     }
 

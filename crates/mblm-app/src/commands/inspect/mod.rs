@@ -71,6 +71,13 @@ fn run(args: &InspectArgs, context: &Context) -> Result<ExitCode> {
     if let Some(weights) = &weights {
         print_tensors(weights, args.tensors || architecture.is_none(), args.tensors)?;
     }
+    let path = path.display();
+    match (&architecture, &weights) {
+        (Some(Architecture::Decoder(_)), Some(_)) => context.suggest(&format!("generate -m {path} --prompt TEXT")),
+        (Some(_), Some(_)) => context.suggest(&format!("inspect {path} --tensors")),
+        (_, None) => context.suggest(&format!("plan {path}")),
+        (None, Some(_)) => context.suggest(&format!("convert --help")),
+    }
     Ok(ExitCode::SUCCESS)
 }
 

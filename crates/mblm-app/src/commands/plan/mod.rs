@@ -101,5 +101,6 @@ fn run(args: &PlanArgs, context: &Context) -> Result<ExitCode> {
         ))?,
         None => output::line("no longer context fits")?,
     }
+    context.suggest(&format!("train {}", args.config.display()));
     Ok(ExitCode::SUCCESS)
 }

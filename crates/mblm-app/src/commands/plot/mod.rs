@@ -82,6 +82,11 @@ fn run(args: &PlotArgs, context: &Context) -> Result<ExitCode> {
     let image = format.render(&figure)?;
     atomic::write(&output, |out| out.write_all(&image))?;
     report(args, &output, &figure)?;
+    if args.runs.len() == 1 {
+        context.suggest("runs");
+    } else {
+        context.suggest("runs compare RUN RUN");
+    }
     Ok(ExitCode::SUCCESS)
 }
 

@@ -229,6 +229,8 @@ fn compare(args: &CompareArgs, context: &Context) -> Result<ExitCode> {
     if keys.is_empty() && !context.quiet() {
         output::note("the configurations do not differ");
     }
+    let runs = [&first.folder, &second.folder].map(|folder| folder.display().to_string());
+    context.suggest(&format!("plot {}", runs.join(" ")));
     Ok(ExitCode::SUCCESS)
 }
 

@@ -1,25 +1,32 @@
 //! The training run's messages about its data: size, share of text and passes at the start; the
 //! bits per byte of gzip and zstd at the end.
 
+use std::path::PathBuf;
+
 use mblm::config::{ElementCount, Experiment};
 use mblm::data::Dataset;
 use mblm::train::TrainingData;
 
+use crate::file_kinds::FileKinds;
 use crate::output::grouped;
 
 /// The number of training samples that are examined.
 const LOOKED_AT: usize = 64;
 
-/// Returns a line with the size of the training and held-out data and the number of passes.
+/// Returns a line with the size of the training and held-out data and the number of passes, and
+/// advice about files that are rarely meant to be read byte by byte.
 ///
 /// # Errors
-/// A sample cannot be read.
-pub(super) fn line(data: &TrainingData, experiment: &Experiment) -> mblm::Result<String> {
+/// A sample or a file cannot be read.
+pub(super) fn lines(data: &TrainingData, experiment: &Experiment) -> mblm::Result<Vec<String>> {
     let train = &experiment.train;
     let decimal = |bytes: u64| indicatif::DecimalBytes(bytes).to_string();
     let held_out: Vec<String> = [("validation", &data.validation), ("test", &data.test)]
         .into_iter()
-        .filter_map(|(what, split)| Some(format!("{} for {what}", decimal(split.as_ref()?.bytes()))))
+        .filter_map(|(what, split)| {
+            let split = split.as_deref()?;
+            Some(format!("{} for {what}{}", decimal(split.bytes()), origin(split)))
+        })
         .collect();
     let held_out = match held_out.is_empty() {
         true => "nothing held out".into(),
@@ -34,11 +41,36 @@ pub(super) fn line(data: &TrainingData, experiment: &Experiment) -> mblm::Result
         passes if passes >= 10.0 => grouped(passes.round() as u64),
         passes => format!("{passes:.1}"),
     };
-    Ok(format!(
-        "data: {} to learn from{}; {held_out}; the run reads the data {passes} times",
+    let files = data.train.files();
+    let first = format!(
+        "data: {}{} to learn from{}; {held_out}; the run reads the data {passes} times",
+        match files.len() {
+            0 | 1 => String::new(),
+            count => format!("{} files, ", grouped(count as u64)),
+        },
         decimal(data.train.bytes()),
         text_share(&*data.train)?.map_or(String::new(), |share| format!(", {:.0} % text", 100.0 * share))
-    ))
+    );
+    let spaced: Vec<PathBuf> = (0..files.len().min(LOOKED_AT))
+        .map(|place| files[place * files.len() / files.len().min(LOOKED_AT)].clone())
+        .collect();
+    let advice = FileKinds::of(&spaced)?.advice().into_iter();
+    let advice = advice.filter(|advice| !advice.contains(": read decompressed"));
+    Ok(std::iter::once(first).chain(advice).collect())
+}
+
+/// Returns the files of a split as " (a.txt and 2 more files)"; nothing if the data are not in files.
+fn origin(split: &dyn Dataset) -> String {
+    let files = split.files();
+    let Some(name) = files.first().and_then(|file| file.file_name()) else {
+        return String::new();
+    };
+    let name = name.to_string_lossy();
+    match files.len() - 1 {
+        0 => format!(" ({name})"),
+        1 => format!(" ({name} and another file)"),
+        more => format!(" ({name} and {more} more files)"),
+    }
 }
 
 /// The share of bytes that are text, in evenly spaced samples; `None` if there are no bytes.

@@ -65,6 +65,10 @@ pub struct TrainArgs {
     #[arg(long, value_name = "N")]
     pub batch_size: Option<String>,
 
+    /// Equal parts of the data that are trained on side by side: shorthand of --set train.workers=N
+    #[arg(long, value_name = "N")]
+    pub workers: Option<String>,
+
     /// File or folder of held-out data: shorthand of --set io.dataset_args.validation=PATH
     #[arg(long, value_name = "PATH")]
     pub validation: Option<String>,
@@ -124,6 +128,7 @@ impl TrainArgs {
         let shorthands = [
             ("train.learning_rate", &self.lr),
             ("train.batch_size", &self.batch_size),
+            ("train.workers", &self.workers),
             ("io.dataset_args.validation", &validation),
             ("io.name_model", &name),
         ];
@@ -161,4 +166,6 @@ pub enum PresetArg {
     Tiny,
     /// 5.5 M parameters, 2048 bytes of context: hours on a laptop
     Small,
+    /// 32 M parameters, 8192 bytes of context: an hour on a GPU
+    Medium,
 }

@@ -23,6 +23,18 @@ pub(super) fn check_length(experiment: &Experiment) -> Result<(), Usage> {
     }
 }
 
+/// Fails if `train.early_stopping` has no validation loss to look at.
+pub(super) fn check_early_stopping(experiment: &Experiment, data: &TrainingData) -> Result<(), Usage> {
+    match (experiment.train.early_stopping, &data.validation) {
+        (Some(_), None) => Err(Usage(
+            "train.early_stopping needs validation data, found none: hold out a share with io.dataset_args.held_out, or name \
+             a file with --validation"
+                .into(),
+        )),
+        _ => Ok(()),
+    }
+}
+
 /// Fails if a resumed run would read other data than before; nothing of the run has changed by
 /// then.
 pub(super) fn check_data(

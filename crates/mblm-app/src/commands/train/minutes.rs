@@ -40,7 +40,7 @@ pub(super) fn set_length(
     let recipe = (train.precision, chunking);
     let found = measure::training(&Arc::new(model), recipe, (train.batch_size, len), time, &|| ())?;
     let batches = (minutes * 60.0 * SHARE_OF_STEPS / found.step.median).max(1.0) as u64;
-    let elements = RunPlan::new(train, len, 1).elements_per_batch;
+    let elements = RunPlan::new(train, len).elements_per_batch;
     experiment.train.target_elements = batches.saturating_mul(elements);
     if !context.quiet() {
         output::note(&format!(

@@ -3,10 +3,12 @@
 mod about_data;
 pub(crate) mod args;
 mod checks;
+mod dry_run;
 mod minutes;
 mod piped;
+mod samples;
 
-use std::path::{Path, PathBuf};
+use std::path::Path;
 use std::process::ExitCode;
 use std::sync::Arc;
 
@@ -15,24 +17,23 @@ use candle_core::Device;
 use clap::{ArgMatches, Args};
 use mblm::checkpoint::{Transfer, Weights};
 use mblm::config::{Architecture, Experiment, Preset, Summary};
-use mblm::generate::{Generator, Sampling, SamplingParams, StopRules, TokenSet, complete};
+use mblm::data::regular_files;
 use mblm::model::{Chunking, Loss, Model, ParameterSource, Seeded};
 use mblm::train::outputs::{RunFiles, RunFilesOptions, timestamp};
 use mblm::train::{
-    FileLengths, MemoryEstimate, Observers, Outcome, RunConfig, RunPlan, SavedState, Trainer, TrainingData, Workload,
+    FileLengths, Observer, Observers, Outcome, RunConfig, RunPlan, SavedState, Trainer, TrainingData, Workload,
     explain_memory,
 };
 use serde_json::json;
 
 use self::args::{PresetArg, TrainArgs};
-use self::checks::{check_data, check_length};
+use self::checks::{check_data, check_early_stopping, check_length};
 use self::piped::PipedData;
-use crate::architecture;
 use crate::command::{Command, Context, NextStep, Section, TaskCommands, parse};
 use crate::config;
 use crate::device;
 use crate::memory;
-use crate::output::{self, bytes, grouped};
+use crate::output::{self, grouped};
 use crate::progress::{self, TrainingProgress};
 use crate::room::check_room;
 use crate::run_folder::{self, Resume, RunFolder};
@@ -41,6 +42,11 @@ use crate::usage::Usage;
 
 /// The suggested command after training on bytes, if the data set suggests no other.
 const NEXT_STEP: NextStep = NextStep::new("generate", " --temperature 0.7 --prompt TEXT");
+
+/// The passes through the data after which a preset stops, if its own length is longer.
+const MAX_PASSES: u64 = 10;
+/// The shortest length of a preset's run, in bytes: smaller data are read more often.
+const MIN_PRESET_BYTES: u64 = 300_000;
 
 /// `mblm train`.
 pub(crate) struct Train;
@@ -80,8 +86,8 @@ fn run(args: &TrainArgs, context: &Context) -> Result<ExitCode> {
     let chunking = memory::chunking(&experiment, &device)?;
     let piped = PipedData::read(&mut experiment.io, context.quiet())?;
     experiment.train.precision = experiment.train.precision.chosen(&device);
-    if args.dry_run {
-        return dry_run(args, &experiment, &device, chunking, context);
+    if args.dry_run && args.minutes.is_none() {
+        return dry_run::run(args, &experiment, &device, chunking, context);
     }
     let work = Workload {
         chunking,
@@ -90,12 +96,16 @@ fn run(args: &TrainArgs, context: &Context) -> Result<ExitCode> {
     check_room(&work, &device)?;
     if let Some(minutes) = args.minutes {
         minutes::set_length(&mut experiment, minutes, &device, chunking, context)?;
+        if args.dry_run {
+            return dry_run::run(args, &experiment, &device, chunking, context);
+        }
     }
     config::warn_of_precision(experiment.train.precision, &device);
     let found = resume.find(&experiment, context)?;
     let data = TrainingData::open(&experiment, context.tasks(), progress::opening_bar(context.quiet()))?;
     let state = found.as_ref().and_then(|folder| folder.state.as_ref());
     check_data(args, &experiment, &data, state)?;
+    check_early_stopping(&experiment, &data)?;
     let source = first_values(&experiment, state)?;
     let model = Model::new(&experiment.params.architecture, context.blocks(), &*source, &device);
     let mut model = explain_memory(model, &experiment, &device, chunking)?;
@@ -108,43 +118,68 @@ fn run(args: &TrainArgs, context: &Context) -> Result<ExitCode> {
     if let Some(piped) = piped {
         piped.keep();
     }
-    let about_data = about_data::line(&data, &experiment)?;
-    let trainer = Trainer::new(&experiment, model.clone(), data.clone(), &folder.path).with_chunking(chunking);
-    let trainer = match args.accept_data_change {
-        true => trainer.accepting_other_data(),
-        false => trainer,
-    };
+    let about_data = about_data::lines(&data, &experiment)?;
+    let trainer = trainer(args, &experiment, &model, &data, &folder, chunking);
     let signals = Signals::listen()?;
     let started = timestamp();
     let mut files = run_files(&experiment, &folder, &device)?;
     let introduction = introduction(&experiment, &model, &trainer.plan(), &folder, &device);
-    for line in introduction.into_iter().chain([about_data]) {
-        files.note(&line);
-        if !context.quiet() {
-            output::note(&line);
-        }
-    }
-    let mut bars = TrainingProgress::new(context.quiet());
-    let mut observers = Observers(vec![&mut files, &mut bars]);
+    introduce(&mut files, introduction.into_iter().chain(about_data), context);
+    let mut bars =
+        TrainingProgress::new(context.quiet()).with_samples(samples::printed(args, &experiment, &model, context));
+    let mut others = other_workers_files(&experiment, &folder)?;
+    let mut observers: Vec<&mut dyn Observer> = vec![&mut files, &mut bars];
+    observers.extend(others.iter_mut().map(|files| files as &mut dyn Observer));
+    let mut observers = Observers(observers);
     let outcome = trainer.run(folder.state.as_ref(), &mut observers, &signals.stop);
     let outcome = explain_memory(outcome, &experiment, &device, chunking);
     bars.finish();
     if let Err(error) = &outcome {
         files.note(&format!("error: {error}"));
     }
-    let written = folder.write_end(&experiment, &outcome, summary(&model, &device, started));
+    let written = folder.write_end(
+        &experiment,
+        &outcome,
+        summary(&model, &device, experiment.train.worker_count(), started),
+    );
     let outcome = outcome?;
     written?;
     finish(args, context, &experiment, &folder, &outcome, &data)?;
     Ok(signals.exit_code().map_or(ExitCode::SUCCESS, ExitCode::from))
 }
 
+/// Creates the run in its folder.
+fn trainer(
+    args: &TrainArgs,
+    experiment: &Experiment,
+    model: &Arc<Model>,
+    data: &TrainingData,
+    folder: &RunFolder,
+    chunking: Chunking,
+) -> Trainer {
+    let trainer = Trainer::new(experiment, model.clone(), data.clone(), &folder.path).with_chunking(chunking);
+    match args.accept_data_change {
+        true => trainer.accepting_other_data(),
+        false => trainer,
+    }
+}
+
+/// Writes lines to `train.log`, and to stderr unless `--quiet` is set.
+fn introduce(files: &mut RunFiles, lines: impl Iterator<Item = String>, context: &Context) {
+    for line in lines {
+        files.note(&line);
+        if !context.quiet() {
+            output::note(&line);
+        }
+    }
+}
+
 /// Returns the summary that is added to the configuration at the end of the run.
-fn summary(model: &Model, device: &Device, started: String) -> Summary {
+fn summary(model: &Model, device: &Device, workers: usize, started: String) -> Summary {
     Summary {
         training_start: started,
         training_end: timestamp(),
-        num_workers: 1,
+        num_workers: workers,
         devices: vec![device::name(device)],
         parameter_count: model.parameters().elements() as u64,
         error: None,
@@ -153,13 +188,25 @@ fn summary(model: &Model, device: &Device, started: String) -> Summary {
 
 /// Opens the log files of the run: new ones, or existing ones truncated to the resumed state.
 fn run_files(experiment: &Experiment, folder: &RunFolder, device: &Device) -> Result<RunFiles> {
-    let options = RunFilesOptions::from(&RunConfig::from(experiment));
-    let files = match (&folder.state, folder.resumed) {
+    Ok(files_of(folder, RunFilesOptions::from(&RunConfig::from(experiment)))?.on(device))
+}
+
+/// Opens the loss files of the workers after the first that `io.enabled_loss_log_for_gpus` names.
+fn other_workers_files(experiment: &Experiment, folder: &RunFolder) -> Result<Vec<RunFiles>> {
+    let config = RunConfig::from(experiment);
+    (1..experiment.train.worker_count())
+        .map(|worker| RunFilesOptions::of_worker(&config, worker))
+        .filter(|options| options.losses)
+        .map(|options| files_of(folder, options))
+        .collect()
+}
+
+fn files_of(folder: &RunFolder, options: RunFilesOptions) -> Result<RunFiles> {
+    Ok(match (&folder.state, folder.resumed) {
         (Some(saved), _) => RunFiles::resume(&folder.path, &saved.state.files, options)?,
         (None, true) => RunFiles::resume(&folder.path, &FileLengths::new(), options)?,
         (None, false) => RunFiles::create(&folder.path, options)?,
-    };
-    Ok(files.on(device))
+    })
 }
 
 /// Returns the source of the initial weights: the resumed state, the checkpoint of `resume`, or the
@@ -185,7 +232,7 @@ fn experiment(args: &TrainArgs, resume: &Resume, context: &Context) -> Result<Ex
         }
         (None, None) if resume.config().is_some() => {
             let config = resume.config().unwrap_or_default();
-            let mut experiment = config::read(&config, &args.all_overrides(), context)?;
+            let mut experiment = config::read_as_written(&config, &args.all_overrides(), context)?;
             if let Resume::Path { run, .. } = resume {
                 run_folder::find_data(run, &mut experiment.io);
             }
@@ -198,8 +245,13 @@ fn experiment(args: &TrainArgs, resume: &Resume, context: &Context) -> Result<Ex
             let preset = match args.preset {
                 PresetArg::Tiny => Preset::Tiny,
                 PresetArg::Small => Preset::Small,
+                PresetArg::Medium => Preset::Medium,
             };
-            let experiment = preset.experiment(data, Path::new("runs"));
+            let mut experiment = preset.experiment(data, Path::new("runs"));
+            if let Some(bytes) = size_of(data).filter(|bytes| *bytes > 0) {
+                let most = bytes.saturating_mul(MAX_PASSES).max(MIN_PRESET_BYTES);
+                experiment.train.target_elements = experiment.train.target_elements.min(most);
+            }
             let name = format!("preset {}", preset.name());
             Experiment::from_yaml_str_with(
                 &experiment.to_yaml_string()?,
@@ -229,6 +281,13 @@ fn experiment(args: &TrainArgs, resume: &Resume, context: &Context) -> Result<Ex
     }
     config::expand_paths(&mut experiment.io)?;
     Ok(experiment)
+}
+
+/// The total size of a file, or of all files of a folder; `None` if it cannot be read, which opening
+/// the data reports.
+fn size_of(data: &Path) -> Option<u64> {
+    let files = regular_files(data).ok()?;
+    files.iter().map(|file| Some(file.metadata().ok()?.len())).sum()
 }
 
 /// Explains the error of an invalid configuration if the file seems to be data.
@@ -281,65 +340,6 @@ fn introduction(
     lines
 }
 
-/// Prints the plan of a run without training.
-fn dry_run(
-    args: &TrainArgs,
-    experiment: &Experiment,
-    device: &Device,
-    chunking: Chunking,
-    context: &Context,
-) -> Result<ExitCode> {
-    let architecture = &experiment.params.architecture;
-    let plan = RunPlan::new(&experiment.train, experiment.params.input_seq_len, 1);
-    let step_bytes =
-        (experiment.train.batch_size * experiment.params.input_seq_len) as u64 * experiment.train.grad_accum as u64;
-    let work = Workload {
-        chunking,
-        ..Workload::of(experiment, device)
-    };
-    let memory = MemoryEstimate::of(&work);
-    if args.json {
-        output::json(json!({
-            "kind": architecture.kind(), "stages": architecture::stages(architecture),
-            "parameters": architecture.parameter_counts().total, "batches": plan.batches, "steps": plan.steps,
-            "bytes_per_step": step_bytes, "memory_bytes": memory.total(), "parameter_memory_bytes": memory.parameters,
-            "stage_memory_bytes": memory.stages, "first_stage_portion": chunking.positions,
-        }))?;
-        return check_data_there(experiment, context);
-    }
-    let name = args
-        .config
-        .clone()
-        .unwrap_or_else(|| PathBuf::from(&experiment.io.name_model));
-    architecture::print(&name, architecture)?;
-    output::line(&format!(
-        "{} batches, {} gradient steps of {} bytes each",
-        grouped(plan.batches),
-        grouped(plan.steps),
-        grouped(step_bytes)
-    ))?;
-    let largest: Vec<String> = memory
-        .consumers()
-        .iter()
-        .map(|(what, size, _)| format!("{what} {}", bytes(*size)))
-        .collect();
-    output::line(&format!(
-        "about {} of memory on {}: {}",
-        bytes(memory.total()),
-        device::name(device),
-        largest.join(", ")
-    ))?;
-    memory::print_chunks(&work)?;
-    check_data_there(experiment, context)
-}
-
-/// Fails if the data cannot be opened; called after everything else has been printed.
-fn check_data_there(experiment: &Experiment, context: &Context) -> Result<ExitCode> {
-    let on_opening = progress::opening_bar(context.quiet());
-    TrainingData::open(experiment, context.tasks(), on_opening)?;
-    Ok(ExitCode::SUCCESS)
-}
-
 /// Prints the result of the run and a sample.
 fn finish(
     args: &TrainArgs,
@@ -355,7 +355,7 @@ fn finish(
     let is_text = task.is_none_or(|task| task.is_text());
     let sample = match experiment.params.architecture {
         Architecture::Decoder(_) if is_text && args.sample_bytes > 0 && !outcome.stopped => {
-            Some(sample(args, model, context)?)
+            Some(samples::of_folder(args, model, context)?)
         }
         _ => None,
     };
@@ -419,24 +419,4 @@ fn say_what_next(experiment: &Experiment, folder: &RunFolder, outcome: &Outcome,
         let NextStep { command, options } = next;
         output::note(&format!("try: mblm {command} -m {}{options}", folder.path.display()));
     }
-}
-
-/// Generates a sample from the best model, without a prompt.
-fn sample(args: &TrainArgs, model: &Path, context: &Context) -> Result<String> {
-    let device = device::open(&args.device)?;
-    let model = Model::open(model, context.blocks(), &device)?;
-    let model = model.decoder("a sample")?;
-    let longest = model.config().longest_input().unwrap_or(usize::MAX);
-    let mut params = SamplingParams::new(args.sample_bytes.min(longest));
-    params.sampling = Sampling {
-        temperature: 0.7,
-        allowed: TokenSet::bytes(),
-        ..Sampling::default()
-    };
-    let generator = Generator::new(model.clone())?;
-    let mut text = String::new();
-    for piece in complete(&generator, b"", &params, &StopRules::default())? {
-        text += &piece?.text();
-    }
-    Ok(text)
 }

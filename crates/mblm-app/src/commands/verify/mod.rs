@@ -64,5 +64,8 @@ fn run(args: &VerifyArgs, context: &Context) -> Result<ExitCode> {
         let verdict = if passed { "all within bounds" } else { "FAILED" };
         output::line(&format!("{verdict} on {}", device::name(&device)))?;
     }
+    if !args.json {
+        context.suggest("doctor");
+    }
     Ok(if passed { ExitCode::SUCCESS } else { ExitCode::FAILURE })
 }

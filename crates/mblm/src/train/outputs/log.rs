@@ -21,7 +21,7 @@ pub(super) fn text(event: &Event<'_>, batches: u64, unit: Unit) -> Option<String
             plan.batches, plan.steps
         )),
         Event::Start { plan, done } => Some(format!("training goes on after batch {done} of {}", plan.batches)),
-        Event::Batch(report) => report.logged.then(|| batch(report, batches, unit)),
+        Event::Batch(report) => (report.logged && report.worker == 0).then(|| batch(report, batches, unit)),
         Event::Evaluated(result) => Some(evaluation(result, batches, unit)),
         Event::Evaluating { .. } => None,
         Event::StateSaved { folder, batches } => {
@@ -45,10 +45,10 @@ fn batch(report: &BatchReport, batches: u64, unit: Unit) -> String {
         "batch {} of {batches}, epoch {}  {:.4} {} per {}  loss {:.4} nats  rate {:.3e}{norm}  {:.0} {}/s",
         report.cum_batch + 1,
         report.epoch,
-        report.loss.bits_per_byte(),
-        report.loss.bits_in_words(),
+        report.mean_loss.bits_per_byte(),
+        report.mean_loss.bits_in_words(),
         unit.singular,
-        report.loss.mean,
+        report.mean_loss.mean,
         report.lr,
         report.speed(unit),
         unit.plural,

@@ -75,11 +75,18 @@ impl Default for RunFilesOptions {
 }
 
 impl From<&RunConfig> for RunFilesOptions {
-    /// A single worker, as configured.
+    /// The first worker, as configured.
     fn from(config: &RunConfig) -> Self {
+        Self::of_worker(config, 0)
+    }
+}
+
+impl RunFilesOptions {
+    /// The options of one worker.
+    pub fn of_worker(config: &RunConfig, worker: usize) -> Self {
         Self {
-            rank: 0,
-            losses: config.io.enabled_loss_log_for_gpus.contains(&0),
+            rank: worker,
+            losses: config.io.enabled_loss_log_for_gpus.contains(&worker),
             unit: config.unit,
         }
     }
@@ -198,8 +205,8 @@ impl RunFiles {
         let Unit { singular, plural, .. } = self.unit;
         let (bits, speed) = (format!("bits_per_{singular}/train"), format!("{plural}_per_second"));
         let mut scalars = vec![
-            ("loss/train", report.loss.mean),
-            (&bits, report.loss.bits_per_byte()),
+            ("loss/train", report.mean_loss.mean),
+            (&bits, report.mean_loss.bits_per_byte()),
             ("learning_rate", report.lr),
             (&speed, report.speed(self.unit)),
         ];
@@ -252,7 +259,7 @@ impl Observer for RunFiles {
         let moment = Moment::now();
         match event {
             Event::Start { plan, .. } => self.batches = plan.batches,
-            Event::Batch(report) if report.logged => self.batch(&moment, report),
+            Event::Batch(report) if report.logged && report.worker == self.rank => self.batch(&moment, report),
             Event::Evaluated(evaluation) => self.evaluated(&moment, evaluation),
             _ => {}
         }

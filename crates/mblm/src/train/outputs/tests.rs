@@ -30,6 +30,9 @@ fn loss(batch: u64) -> Loss {
 
 fn report(cum_batch: u64) -> BatchReport {
     BatchReport {
+        worker: 0,
+        workers: 1,
+        mean_loss: loss(cum_batch),
         epoch: (cum_batch / 5) as usize,
         batch: (cum_batch % 5) as usize,
         cum_batch,
