@@ -1,4 +1,4 @@
-//! How a model is trained: the map `train` of a configuration, and its checks.
+//! The map `train` of a configuration, and its checks.
 
 use bytesize::ByteSize;
 use schemars::JsonSchema;
@@ -120,7 +120,7 @@ pub struct TrainConfig {
     pub keep_states: usize,
 }
 
-/// The share of the steps in which the learning rate of `wsd` falls, where the configuration does not say.
+/// The default share of the steps in which the learning rate of `wsd` falls.
 const COOLDOWN_STEPS: f64 = 0.2;
 
 fn two() -> usize {
@@ -138,7 +138,7 @@ impl ScheduleKind {
 }
 
 impl OptimizerKind {
-    /// The name in a configuration.
+    /// Returns the name in a configuration.
     pub fn name(self) -> &'static str {
         match self {
             Self::Adam => "adam",
@@ -149,7 +149,8 @@ impl OptimizerKind {
 }
 
 impl Default for TrainConfig {
-    /// A million bytes in batches of 8 samples at a learning rate of 1e-3; every other key as in a configuration that lacks it.
+    /// A million bytes in batches of 8 samples at a learning rate of 1e-3; every other key has its
+    /// default.
     fn default() -> Self {
         Self {
             target_elements: 1_000_000,
@@ -179,7 +180,7 @@ impl Default for TrainConfig {
 }
 
 impl TrainConfig {
-    /// The share of the gradient steps in which the learning rate of `wsd` falls.
+    /// Returns the share of the gradient steps in which the learning rate of `wsd` falls.
     pub fn cooldown_steps(&self) -> f64 {
         self.cooldown_steps_perc.unwrap_or(COOLDOWN_STEPS)
     }
@@ -187,7 +188,7 @@ impl TrainConfig {
     /// Checks the values.
     ///
     /// # Errors
-    /// The first that cannot be used.
+    /// Names the first value that cannot be used.
     pub fn check(&self) -> Result<(), Problem> {
         self.check_counts()?;
         finite("learning_rate", self.lr, "a finite number of at least 0", |lr| {
@@ -227,7 +228,8 @@ impl TrainConfig {
         Ok(())
     }
 
-    /// Numbers that the optimizer keeps for each parameter: two of Adam, one of gradient descent with momentum, else none.
+    /// Returns how many numbers the optimizer keeps for each parameter: two for Adam, one for
+    /// gradient descent with momentum, else none.
     pub fn moments(&self) -> usize {
         match (self.optimizer, self.momentum) {
             (OptimizerKind::Adam | OptimizerKind::AdamW, _) => 2,
@@ -308,7 +310,7 @@ mod tests {
     use super::*;
     use crate::config::tree::Node;
 
-    /// A configuration with the keys that have no default and these.
+    /// Reads a configuration of the keys without a default and these keys.
     fn read(more: &Value) -> Result<TrainConfig, String> {
         let mut keys = json!({
             "target_elements": 1000, "target_elements_strategy": "batch", "batch_size": 2, "learning_rate": 1e-3,
