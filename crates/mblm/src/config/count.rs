@@ -127,7 +127,8 @@ mod tests {
     use crate::blocks::BlockRegistry;
     use crate::model::{Model, Seeded};
 
-    /// Configurations written by the published Python package, and the sum of the sizes of its model's parameters.
+    /// Configurations written by the published Python package, each with the sum of the sizes of
+    /// its model's parameters.
     #[rustfmt::skip]
     const PUBLISHED: [(&str, u64); 7] = [
         // `decoder_1d_t`
