@@ -15,7 +15,7 @@
 //! | `typed.rs` | typed values from that tree |
 //! | `problem.rs` | [`Problem`]: what is wrong with a value, and where it was written |
 //! | `lenient.rs`, `written.rs` | numbers and booleans in other spellings, and as the texts that they were written as |
-//! | `suggest.rs` | the nearest known name to a misspelt one |
+//! | `suggest.rs` | the nearest known name to a misspelled one |
 //!
 //! Reading goes from text to a tree to typed values to checked values. An error in any of these
 //! steps names the file, the line and the key. All keys of the published Python package exist; keys
