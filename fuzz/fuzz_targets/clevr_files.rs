@@ -1,13 +1,14 @@
-//! A split of the data set `clevr`: the questions' JSON, after a NUL byte the PNG file that all of them may name as `a.png`.
+//! Fuzzes a split of the data set `clevr`: the questions' JSON, and after a NUL byte the PNG file
+//! that every question may name as `a.png`.
 #![no_main]
 
 use mblm::data::{Dataset, DatasetArgs, Split};
 use mblm_vision::clevr::{Clevr, check};
 use mblm_vision::image::Image;
 
-/// More ids than the sample of a small picture has.
+/// The length of a sample; the sample of a small image has fewer ids.
 const SAMPLE: usize = 1 << 16;
-/// Samples looked at.
+/// The number of samples that are read.
 const SAMPLES: usize = 8;
 
 libfuzzer_sys::fuzz_target!(|data: &[u8]| {

@@ -1,18 +1,18 @@
-//! Configurations: YAML text, and after each NUL byte an override (`train.seed=1`), into an experiment; the same text as
-//! the JSON of a model.
+//! Fuzzes configurations: YAML text, and after each NUL byte an override (`train.seed=1`), read as
+//! an experiment; the same text read as the JSON of a model.
 //!
-//! What is accepted must survive everything that is computed from a configuration before anything is built, and must be
-//! the same after it has been written and read again.
+//! Everything that is computed from an accepted configuration before anything is built must
+//! succeed. The configuration must be equal after it has been written and read again.
 #![no_main]
 
 use candle_core::Device;
 use mblm::config::{Architecture, Experiment, ModelConfig};
 use mblm::train::{Recipe, RunConfig, estimate_memory, spread};
 
-/// More overrides than anyone types.
+/// The maximum number of overrides; nobody types as many.
 const MAX_OVERRIDES: usize = 16;
 
-/// More points than any run logs.
+/// The maximum number of points; no run logs as many.
 const MAX_POINTS: usize = 1000;
 
 libfuzzer_sys::fuzz_target!(|data: &[u8]| {

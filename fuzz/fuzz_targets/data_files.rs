@@ -1,5 +1,6 @@
-//! Data files through the data set `bytes`: the first byte says by which name, and whether bad lines are left out or the bytes taken as they
-//! are; the others are the content.
+//! Fuzzes data files through the data set `bytes`. The first byte chooses the file's name, and
+//! whether bad lines are skipped or the bytes are read as they are; the other bytes are the
+//! content.
 #![no_main]
 
 use mblm::data::{DatasetArgs, Split};
@@ -7,7 +8,7 @@ use mblm::task::TaskRegistry;
 
 const NAMES: [&str; 6] = ["a.txt", "a.gz", "a.zst", "a.jsonl", "a.jsonl.gz", "a.jsonl.zst"];
 const SAMPLE: usize = 3;
-/// Samples looked at from each end.
+/// The number of samples that are read at each end.
 const SAMPLES: usize = 20;
 
 libfuzzer_sys::fuzz_target!(|data: &[u8]| {

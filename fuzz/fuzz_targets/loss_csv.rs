@@ -1,4 +1,4 @@
-//! The `loss.csv` of a run, as `mblm plot` reads it.
+//! Fuzzes the `loss.csv` of a run, as `mblm plot` reads it.
 #![no_main]
 
 use mblm::train::outputs::read_losses;

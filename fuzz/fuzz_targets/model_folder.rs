@@ -1,6 +1,8 @@
-//! Model folders: `config.json`, and after a NUL byte the folder's `SHA256SUMS`, beside the weights of a small model.
+//! Fuzzes model folders: `config.json`, and after a NUL byte the folder's `SHA256SUMS`, beside the
+//! weights of a small model.
 //!
-//! A model of any size may be described; building it must fail at the first tensor that the weights do not have.
+//! The configuration may describe a model of any size; building it must fail at the first tensor
+//! that the weights lack.
 #![no_main]
 
 use std::path::Path;

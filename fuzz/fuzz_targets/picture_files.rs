@@ -1,9 +1,9 @@
-//! A PNG or JPEG file: its pixels, taken apart into channels and put together again.
+//! Fuzzes a PNG or JPEG file: its pixels are split into channels and joined again.
 #![no_main]
 
 use mblm_vision::image::Image;
 
-/// Values of a picture that is small enough to be copied.
+/// The maximum number of values of an image that is copied.
 const SMALL: usize = 1 << 20;
 
 libfuzzer_sys::fuzz_target!(|data: &[u8]| {

@@ -1,6 +1,6 @@
-//! Safetensors files: as a model's weights, and as a fixture of known-good numbers.
+//! Fuzzes safetensors files: as a model's weights, and as a fixture of known-good numbers.
 //!
-//! Every tensor of floating-point numbers of a file that opens must load.
+//! If a file opens, every floating-point tensor in it must load.
 #![no_main]
 
 use std::path::Path;

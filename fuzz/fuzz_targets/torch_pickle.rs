@@ -1,6 +1,7 @@
-//! Torch files: a whole zip archive where the input begins like one, else the archive's `data.pkl`.
+//! Fuzzes torch files: the input is a zip archive if it begins like one, else the archive's
+//! `data.pkl`.
 //!
-//! A changed byte seldom leaves an archive whole, so most of the work is done on the pickle alone.
+//! A changed byte usually breaks an archive, so most inputs are a pickle alone.
 #![no_main]
 
 use std::io::{Cursor, Write};
@@ -10,7 +11,7 @@ use mblm::checkpoint::Weights;
 use zip::write::SimpleFileOptions;
 use zip::{CompressionMethod, ZipWriter};
 
-/// The bytes of the storages `data/0` and `data/1`.
+/// The sizes in bytes of the storages `data/0` and `data/1`.
 const STORAGES: [usize; 2] = [96, 8];
 
 libfuzzer_sys::fuzz_target!(|data: &[u8]| {
@@ -25,7 +26,7 @@ libfuzzer_sys::fuzz_target!(|data: &[u8]| {
     });
 });
 
-/// A torch file with this pickle.
+/// Returns a torch file with this pickle.
 fn archive(pickle: &[u8]) -> zip::result::ZipResult<Vec<u8>> {
     let mut zip = ZipWriter::new(Cursor::new(Vec::new()));
     let options = SimpleFileOptions::default().compression_method(CompressionMethod::Stored);

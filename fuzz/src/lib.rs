@@ -1,7 +1,9 @@
-//! What the fuzz targets share: the loading of every tensor of a file, and an allocator that ends the process when an input makes it ask for too much memory.
+//! Helpers of the fuzz targets: loading every tensor of a file, and an allocator that ends the
+//! process when an input requests too much memory.
 //!
-//! The limit of one input of n bytes is `64 MiB + 20 · n` above what was in use before. libFuzzer's own limit needs a
-//! sanitizer, which needs an unstable compiler. Memory that C code asks for (zstd's) is seen by `-rss_limit_mb` alone.
+//! The limit of one input of n bytes is `64 MiB + 20 · n` above the memory in use before.
+//! libFuzzer's own limit needs a sanitizer, which needs an unstable compiler. Only `-rss_limit_mb`
+//! sees memory that C code (zstd) requests.
 
 use std::alloc::{GlobalAlloc, Layout, System};
 use std::sync::atomic::{AtomicUsize, Ordering};
@@ -9,9 +11,10 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 use candle_core::{DType, Device};
 use mblm::checkpoint::{StoredType, Weights};
 
-/// What an input may use beside a multiple of its length: buffers of fixed size, the code's own tables.
+/// Memory that an input may use beyond a multiple of its length: buffers of fixed size, tables of
+/// the code.
 const FIXED: usize = 64 << 20;
-/// Bytes in use for each byte of input.
+/// Bytes that an input may use for each of its bytes.
 const PER_BYTE: usize = 20;
 
 /// Counts the bytes in use and aborts above a limit, so that libFuzzer keeps the input as a crash.
@@ -75,10 +78,10 @@ pub fn limited(length: usize, read: impl FnOnce()) {
     ALLOCATOR.limit.store(usize::MAX, Ordering::Relaxed);
 }
 
-/// Loads every tensor of a file, as what it is and as something narrower.
+/// Loads every tensor of a file, in its own type and in a narrower type.
 ///
 /// # Panics
-/// A tensor that the file claims to have does not load: files are checked when they are opened.
+/// A tensor of the file does not load: opening a file already checks it.
 pub fn load_all(weights: &Weights) {
     let names: Vec<&str> = weights.names().collect();
     for name in &names {
@@ -95,6 +98,6 @@ pub fn load_all(weights: &Weights) {
         }
         let _ = weights.load(name, &[1, 2, 3], DType::F32, &Device::Cpu);
     }
-    // The message names the nearest of all.
+    // The message names the nearest of all tensor names.
     let _ = weights.load("to_logits.weights", &[1], DType::F32, &Device::Cpu);
 }

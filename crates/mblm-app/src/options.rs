@@ -1,4 +1,4 @@
-//! Options that several commands have: model, device, precision, split; and readers of numbers.
+//! Options that several commands share: model, device, precision, split; and parsers of numbers.
 
 use std::path::{Path, PathBuf};
 
@@ -72,7 +72,7 @@ pub enum PrecisionArg {
 }
 
 impl PrecisionArg {
-    /// The name on the command line and in configurations.
+    /// Returns the name on the command line and in configurations.
     pub fn name(self) -> String {
         self.to_possible_value()
             .map_or_else(String::new, |value| value.get_name().to_string())
@@ -93,17 +93,18 @@ impl From<PrecisionArg> for Precision {
 /// Reads a number of bytes, such as 40GiB.
 ///
 /// # Errors
-/// Text that is none.
+/// Text that is not a number of bytes.
 pub fn byte_size(text: &str) -> Result<ByteSize, String> {
     text.trim()
         .parse()
         .map_err(|_| format!("expected a number of bytes, such as 8GiB, 500MB or 4096, found `{text}`"))
 }
 
-/// The model's folder that is meant: the path itself, the newest run in a folder of runs, or for `latest` the newest run in `runs`.
+/// Returns the folder of a model: the path itself, the newest run in a folder of runs, or for
+/// `latest` the newest run in `runs`.
 ///
 /// # Errors
-/// A folder of runs without any.
+/// A folder of runs that holds no run.
 pub fn model_path(text: &str) -> Result<PathBuf, String> {
     let path = PathBuf::from(text);
     if text == "latest" && !path.exists() {
@@ -119,7 +120,7 @@ pub fn model_path(text: &str) -> Result<PathBuf, String> {
     Ok(path)
 }
 
-/// The run in a folder of runs whose configuration was written last.
+/// Returns the run in a folder of runs whose configuration was written last.
 fn newest_run(folder: &Path) -> Option<PathBuf> {
     let runs = std::fs::read_dir(folder).ok()?.flatten().filter_map(|entry| {
         let written = entry.path().join(RUN_CONFIG).metadata().ok()?.modified().ok()?;

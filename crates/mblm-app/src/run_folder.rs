@@ -1,6 +1,7 @@
-//! The folder of a run: making a new one, finding the one to go on with, and the configuration in it.
+//! The folder of a run: creating it, finding the one to resume, and its configuration.
 //!
-//! `output_dir/name_model_<run id>`; the run id is the environment's `JOB_ID`, else the time.
+//! The path is `output_dir/name_model_<run id>`; the run id is the environment's `JOB_ID`, else the
+//! time.
 
 use std::fs::File;
 use std::path::{Component, Path, PathBuf};
@@ -15,14 +16,15 @@ use crate::options::model_path;
 use crate::output::note;
 use crate::usage::Usage;
 
-/// The configuration in a run's folder.
+/// The file name of the configuration in a run's folder.
 pub const CONFIG: &str = "config.yaml";
 
-/// The folder that relative paths of a run's configuration are relative to: where it was begun.
+/// The file that holds the folder in which a run began. Relative paths of the run's configuration
+/// are relative to that folder.
 const BEGAN_IN: &str = ".began_in";
 
-/// Where the data of a run are that is gone on with from another folder than it began in: a relative path is looked for here first, then where
-/// the run began.
+/// Finds the data of a run that is resumed from another folder than it began in: a relative path is
+/// looked up in the current folder first, then in the folder where the run began.
 pub fn find_data(run: &Path, io: &mut IoConfig) {
     if io.dataset_dir.is_absolute() || io.dataset_dir.exists() {
         return;
@@ -41,7 +43,9 @@ pub fn find_data(run: &Path, io: &mut IoConfig) {
     }
 }
 
-/// The configuration that was given, else that of the run whose folder, model or state the model is; `what` it is to say.
+/// Returns the given configuration, else the configuration of the run to which the model (a run's
+/// folder, model or state) belongs. `what` completes the error message: the facts that the
+/// configuration is needed for.
 pub fn config_of(model: &Path, given: Option<&Path>, what: &str) -> Result<PathBuf> {
     if let Some(path) = given {
         return Ok(path.to_path_buf());
@@ -64,24 +68,24 @@ pub fn config_of(model: &Path, given: Option<&Path>, what: &str) -> Result<PathB
     })
 }
 
-/// A run's folder, held by this process alone, and where the run goes on.
+/// A run's folder, locked by this process, and the state from which the run resumes.
 pub struct RunFolder {
-    /// Where it is.
+    /// The folder's path.
     pub path: PathBuf,
-    /// The state to go on from; `None` to begin.
+    /// The state to resume from; `None` for a new run.
     pub state: Option<SavedState>,
-    /// Whether the folder is from an earlier process.
+    /// Whether an earlier process created the folder.
     pub resumed: bool,
     _lock: File,
 }
 
-/// Which folder `--resume` means.
+/// The folder that `--resume` means.
 pub enum Resume {
-    /// A new one.
+    /// A new folder.
     No,
-    /// That of the newest run of the same name, else a new one.
+    /// The folder of the newest run of the same name, else a new folder.
     Auto,
-    /// A run's folder, and its state to go on from unless it is the newest.
+    /// A run's folder, and the state to resume from if it is not the newest.
     Path {
         /// The run's folder.
         run: PathBuf,
@@ -91,7 +95,7 @@ pub enum Resume {
 }
 
 impl Resume {
-    /// From the argument of `--resume`: a run's folder, one of its states, or `auto`.
+    /// Parses the argument of `--resume`: a run's folder, one of its states, or `auto`.
     pub fn parse(argument: Option<&Path>) -> Result<Self> {
         let Some(path) = argument else { return Ok(Self::No) };
         if path == Path::new("auto") {
@@ -121,7 +125,7 @@ impl Resume {
         Ok(Self::Path { run: path, state: None })
     }
 
-    /// The configuration file of the run that was named.
+    /// Returns the configuration file of the run that was named.
     pub fn config(&self) -> Option<PathBuf> {
         match self {
             Self::Path { run, .. } => Some(run.join(CONFIG)),
@@ -129,7 +133,7 @@ impl Resume {
         }
     }
 
-    /// Opens the folder of the run to go on with; `None` if a new one is to be begun.
+    /// Opens the folder of the run to resume; returns `None` if a new run begins.
     pub fn find(self, experiment: &Experiment, context: &Context) -> Result<Option<RunFolder>> {
         let (run, state) = match self {
             Self::No => (None, None),
@@ -140,8 +144,9 @@ impl Resume {
     }
 }
 
-/// A new folder of a run that `io` names, with its configuration, as YAML, in it. With `JOB_ID` the folder may exist, unless there is a run in it; without, the id is
-/// the first second from now on whose folder does not.
+/// Creates a new folder for the run that `io` names, and writes its configuration as YAML. With
+/// `JOB_ID` the folder may exist if it holds no run. Without `JOB_ID`, the run id is the first
+/// second from now on whose folder does not exist.
 pub fn create(io: &IoConfig, config: &str) -> Result<RunFolder> {
     let (path, lock) = new_folder(io)?;
     write_config(&path, config)?;
@@ -216,7 +221,8 @@ fn job_id() -> Option<String> {
     std::env::var("JOB_ID").ok().filter(|id| !id.is_empty())
 }
 
-/// The folder of the job, else of the run of the same name that was begun last; `None` if there is none.
+/// Returns the folder of the job, else the folder of the newest run of the same name; `None` if
+/// there is none.
 fn newest_run(io: &IoConfig) -> Result<Option<PathBuf>> {
     if let Some(id) = job_id() {
         let run = io.output_dir.join(format!("{}_{id}", io.name_model));
@@ -244,7 +250,7 @@ fn newest_run(io: &IoConfig) -> Result<Option<PathBuf>> {
     Ok(runs.into_iter().max().map(|(_, run)| run))
 }
 
-/// The folder of a run that was begun before.
+/// Opens the folder of an earlier run.
 fn go_on(run: PathBuf, state: Option<PathBuf>, experiment: &Experiment, context: &Context) -> Result<RunFolder> {
     let lock = atomic::lock(&run)?;
     States::recover(&run)?;
@@ -261,7 +267,7 @@ fn go_on(run: PathBuf, state: Option<PathBuf>, experiment: &Experiment, context:
     })
 }
 
-/// Fails if the run was begun with another model, and says which other values have changed.
+/// Fails if the run began with another model. Otherwise reports which other values have changed.
 fn compare(run: &Path, experiment: &Experiment, context: &Context) -> Result<()> {
     let before = serde_json::to_value(crate::config::read(&run.join(CONFIG), &[], context)?)?;
     let now = serde_json::to_value(experiment)?;
@@ -297,8 +303,8 @@ fn compare(run: &Path, experiment: &Experiment, context: &Context) -> Result<()>
 }
 
 impl RunFolder {
-    /// Writes the configuration again with what the run adds at its end: the summary, why it failed if it did, and where it
-    /// can be gone on with.
+    /// Writes the configuration again, with an addition at its end: the summary, the reason if the
+    /// run failed, and the state from which it can be resumed.
     pub fn write_end(
         &self,
         experiment: &Experiment,

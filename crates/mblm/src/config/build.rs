@@ -1,4 +1,4 @@
-//! Model configurations made in code: a hierarchy from its lengths, and what differs from the defaults.
+//! Builders of model configurations: stage lengths, and the values that differ from the defaults.
 //!
 //! ```
 //! use mblm::blocks::{Mamba2, Transformer};
@@ -18,9 +18,9 @@ use super::model::{Architecture, EncoderConfig, MaskReduce, ModelConfig};
 use crate::blocks::{BlockConfig, BlockRegistry};
 use crate::{Error, Result};
 
-/// Width of a stage where none is given.
+/// Default width of a stage.
 const DIM: usize = 256;
-/// Layers of a stage where none are given.
+/// Default number of layers of a stage.
 const LAYERS: usize = 4;
 
 /// Two stages: 256 patches of 8 bytes.
@@ -31,9 +31,11 @@ impl Default for ModelConfig {
 }
 
 impl ModelConfig {
-    /// A hierarchy with a stage for each of `seq_lens`, the positions of its sequences, from the most global to the local one.
+    /// Makes a hierarchy with one stage for each of `seq_lens`, the positions of a stage's
+    /// sequences, from the most global stage to the local one.
     ///
-    /// Each stage has four layers of the default block, 256 wide; ids are the 256 bytes and 256 for padding.
+    /// Each stage has four layers of the default block, 256 wide. The ids are the 256 bytes, and
+    /// 256 for padding.
     pub fn new(seq_lens: impl Into<Vec<usize>>) -> Self {
         let seq_lens = seq_lens.into();
         let stages = seq_lens.len();
@@ -48,20 +50,20 @@ impl ModelConfig {
         }
     }
 
-    /// The same with these widths, one a stage.
+    /// Sets the widths, one for each stage.
     pub fn dims(mut self, dims: impl Into<Vec<usize>>) -> Self {
         self.hidden_dims = dims.into();
         self
     }
 
-    /// The same with these numbers of layers, one a stage.
+    /// Sets the numbers of layers, one for each stage.
     pub fn layers(mut self, layers: impl Into<Vec<usize>>) -> Self {
         self.num_layers = layers.into();
         self
     }
 
-    /// The same with this block in stage `stage`, from 0. A block of a stage that does not exist is refused by
-    /// [`validate`](Self::validate).
+    /// Sets the block of stage `stage`, from 0. [`validate`](Self::validate) refuses a block of a
+    /// stage that does not exist.
     pub fn block(mut self, stage: usize, block: impl Into<BlockConfig>) -> Self {
         if stage >= self.block.len() {
             self.block.resize(stage + 1, BlockConfig::default());
@@ -70,25 +72,27 @@ impl ModelConfig {
         self
     }
 
-    /// The same with this block in every stage.
+    /// Sets the block of every stage.
     pub fn blocks(mut self, block: impl Into<BlockConfig>) -> Self {
         self.block = vec![block.into(); self.block.len()];
         self
     }
 
-    /// The same with ids below `num_tokens`, of which `pad_token_id` fills up the last patches.
+    /// Sets the vocabulary: ids below `num_tokens`, of which `pad_token_id` fills up the last
+    /// patches.
     pub fn vocabulary(mut self, num_tokens: usize, pad_token_id: u32) -> Self {
         (self.num_tokens, self.pad_token_id) = (num_tokens, pad_token_id);
         self
     }
 
-    /// The same with the number of chunks in which the patches of each stage after the first are trained.
+    /// Sets the numbers of chunks in which the patches of each stage after the first are trained.
     pub fn checkpoint_chunks(mut self, chunks: impl Into<Vec<usize>>) -> Self {
         self.train_checkpoint_chunks = Some(chunks.into());
         self
     }
 
-    /// Replaces each block that was not known when the configuration was read by the one that `registry` has.
+    /// Replaces each block that was unknown when the configuration was read by the block of
+    /// `registry`.
     ///
     /// # Errors
     /// Names the stage, the block, and the nearest known name or the key at fault.
@@ -103,8 +107,8 @@ impl ModelConfig {
 }
 
 impl EncoderConfig {
-    /// An encoder with this hierarchy, in which `mask_token_id` stands for a masked-out byte; a patch is visible if any of its bytes
-    /// is.
+    /// Makes an encoder with this hierarchy. `mask_token_id` replaces each masked byte; a patch is
+    /// visible if any of its bytes is visible.
     pub fn new(mask_token_id: u32, model: ModelConfig) -> Self {
         Self {
             mask_token_id,
@@ -115,7 +119,8 @@ impl EncoderConfig {
 }
 
 impl Architecture {
-    /// Replaces each block that was not known when the configuration was read by the one that `registry` has.
+    /// Replaces each block that was unknown when the configuration was read by the block of
+    /// `registry`.
     ///
     /// # Errors
     /// Names the stage, the block, and the nearest known name or the key at fault.

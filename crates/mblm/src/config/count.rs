@@ -1,4 +1,4 @@
-//! The number of parameters, from the configuration alone.
+//! The number of parameters, computed from the configuration alone.
 //!
 //! With V = `num_tokens`, p = P_{n+1}·…·P_N the bytes of a patch, stage n of a hierarchy has
 //!
@@ -18,26 +18,31 @@ use crate::blocks::{Count, PositionEmbedding};
 /// Parameters of a model, counted without making it.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct ParameterCounts {
-    /// Of each stage: token embedding, position table, start token, block, projection to the next stage.
+    /// Parameters of each stage: token embedding, position table, start token, block, projection to
+    /// the next stage.
     pub per_stage: Vec<u64>,
-    /// Of the logits layer.
+    /// Parameters of the logits layer.
     pub to_logits: u64,
-    /// Stages whose block does not tell its cost: its parameters are known only once it is built and are in none of these counts.
+    /// Stages whose block does not report its cost. Its parameters are known only after it is
+    /// built, and none of these counts includes them.
     pub uncounted: Vec<usize>,
-    /// Of everything counted.
+    /// The sum of all counts.
     pub total: u64,
 }
 
 impl Architecture {
-    /// Counts the model's parameters. Those of blocks that do not tell theirs are left out, see [`ParameterCounts::uncounted`].
+    /// Counts the model's parameters, except those of blocks that do not report their cost (see
+    /// [`ParameterCounts::uncounted`]).
     pub fn parameter_counts(&self) -> ParameterCounts {
         count(self.model(), matches!(self, Self::Decoder(_)))
     }
 
-    /// Multiplications (each with an addition) of weights with activations for one byte of context, forward.
+    /// Returns the multiplications (each with an addition) of weights with activations in a forward
+    /// pass, for one byte of context.
     ///
-    /// A stage's matrices count once for the bytes of its patch. Not counted: attention's products of activations, scans,
-    /// convolutions, and start rows. `None` where a block does not tell its cost.
+    /// A stage's matrices count once for the bytes of its patch. Not counted: attention's products
+    /// of activations, scans, convolutions, and start rows. `None` if a block does not report its
+    /// cost.
     pub fn multiplications_per_byte(&self) -> Option<f64> {
         let model = self.model();
         let local = model.hidden_dims.last().copied().unwrap_or(0) as f64;
@@ -58,7 +63,8 @@ impl Architecture {
 }
 
 impl ModelConfig {
-    /// Counts a decoder's parameters. Those of blocks that do not tell theirs are left out, see [`ParameterCounts::uncounted`].
+    /// Counts a decoder's parameters, except those of blocks that do not report their cost (see
+    /// [`ParameterCounts::uncounted`]).
     pub fn parameter_counts(&self) -> ParameterCounts {
         count(self, true)
     }
@@ -121,7 +127,8 @@ mod tests {
     use crate::blocks::BlockRegistry;
     use crate::model::{Model, Seeded};
 
-    /// Configurations written by the published Python package, and the sum of the sizes of its model's parameters.
+    /// Configurations written by the published Python package, each with the sum of the sizes of
+    /// its model's parameters.
     #[rustfmt::skip]
     const PUBLISHED: [(&str, u64); 7] = [
         // `decoder_1d_t`
@@ -184,7 +191,7 @@ mod tests {
         }
     }
 
-    /// The sizes the MBLM paper's experiments are known by, in units of 0.1 million.
+    /// The sizes of the models in the MBLM paper's experiments, in units of 0.1 million.
     #[test]
     fn equals_the_known_large_models() {
         let mamba = r#"{"d_state": 128, "d_conv": 4, "expand": 2, "headdim": 64}"#;

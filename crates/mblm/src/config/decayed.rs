@@ -1,4 +1,4 @@
-//! Which parameters weight decay is for: the key `train.decay`, a word or a list of names.
+//! The parameters that weight decay applies to: the key `train.decay`, a word or a list of names.
 
 use std::fmt;
 
@@ -7,15 +7,16 @@ use serde::ser::{Serialize, Serializer};
 
 use super::tree::Problem;
 
-/// Which parameters decay.
+/// The parameters that decay.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub enum DecayedParameters {
-    /// All (`all`).
+    /// All parameters (`all`).
     #[default]
     All,
-    /// Those with two dimensions or more (`matrices`): no biases, norms or other vectors.
+    /// Parameters with two dimensions or more (`matrices`): no biases, norms or other vectors.
     Matrices,
-    /// Those whose names match one of these patterns, in which `*` stands for any text: `["*.weight"]`.
+    /// Parameters whose names match one of these patterns, in which `*` stands for any text:
+    /// `["*.weight"]`.
     Matching(Vec<String>),
 }
 

@@ -1,6 +1,7 @@
-//! A configuration file of any keys: text and overrides become a tree of values, and types of the caller's own are read from it.
+//! A configuration file with any keys: text and overrides become a tree of values, from which a
+//! caller reads its own types.
 //!
-//! What is wrong with it is told as of an [`Experiment`](super::Experiment): with the file, the line and the key.
+//! Errors have the form of an [`Experiment`](super::Experiment)'s errors: file, line and key.
 
 use std::path::Path;
 
@@ -11,7 +12,7 @@ use super::tree::{Node, Problem};
 use super::yaml;
 use crate::{Error, Result};
 
-/// A configuration as it was written, with the places of its values.
+/// A configuration as written, with the positions of its values.
 ///
 /// ```
 /// use mblm::config::{Document, Problem};
@@ -37,7 +38,7 @@ impl Document {
     /// Reads a configuration file and applies the overrides (`KEY=VALUE`) in order.
     ///
     /// # Errors
-    /// A file that cannot be read or is not YAML, or an override that fits nowhere.
+    /// A file that cannot be read or is not YAML, or an override of a key that cannot exist.
     pub fn from_file(path: &Path, overrides: &[String]) -> Result<Self> {
         Self::from_yaml_str(&yaml::read_text(path)?, &path.display().to_string(), overrides)
     }
@@ -53,12 +54,12 @@ impl Document {
         })
     }
 
-    /// Whether it is a map that has this key.
+    /// Returns whether the configuration is a map with this key.
     pub fn has(&self, key: &str) -> bool {
         self.root.get(key).is_some()
     }
 
-    /// The whole of it as a type.
+    /// Reads the whole configuration as a type.
     ///
     /// # Errors
     /// A value of another type, or a key that is missing or unknown.
@@ -66,16 +67,16 @@ impl Document {
         self.root.read(&[]).map_err(|problem| problem.into_error(&self.source))
     }
 
-    /// The error of something that is wrong with a value, with the place where the value was written.
+    /// Returns the error for a problem with a value, with the position where the value was written.
     pub fn error(&self, problem: Problem) -> Error {
         self.root.error(problem, &self.source)
     }
 }
 
-/// The YAML text of a configuration.
+/// Returns a configuration as YAML text.
 ///
 /// # Errors
-/// A value that YAML has no form for, such as a path that is not UTF-8.
+/// A value that YAML cannot represent, such as a path that is not UTF-8.
 pub fn to_yaml(config: &impl Serialize) -> Result<String> {
     yaml::write(config)
 }

@@ -1,4 +1,4 @@
-//! An experiment: the YAML file that says what is trained, on what, how, and where the results go.
+//! An experiment: the YAML file that describes the model, the data, the training and the outputs.
 //!
 //! ```yaml
 //! io: {name_model: prose, output_dir: runs, dataset_dir: prose.txt, dataset_id: bytes, num_models_to_save: 1,
@@ -29,12 +29,12 @@ pub struct Experiment {
     pub io: IoConfig,
     /// The model and the length of its inputs.
     pub params: Params,
-    /// How it is trained.
+    /// The training.
     pub train: TrainConfig,
-    /// Where it starts from, if not from fresh weights.
+    /// The start of the run, if not from fresh weights.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub resume: Option<ResumeConfig>,
-    /// What a finished run adds to its output configuration; not read by training.
+    /// What a finished run adds to its output configuration. Training does not read it.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub summary: Option<Summary>,
 }
@@ -102,8 +102,8 @@ pub struct Summary {
 }
 
 impl Experiment {
-    /// Trains a model on the bytes of a file or folder, with samples as long as the model's context and the defaults for
-    /// everything else; set what should differ.
+    /// Makes an experiment that trains a model on the bytes of a file or folder, with samples as
+    /// long as the model's context and defaults for all other values.
     pub fn new(architecture: impl Into<Architecture>, dataset_dir: impl Into<PathBuf>) -> Self {
         Self {
             io: IoConfig::new(dataset_dir),
@@ -114,26 +114,27 @@ impl Experiment {
         }
     }
 
-    /// The same with other data and outputs.
+    /// Replaces data and outputs.
     pub fn with_io(self, io: IoConfig) -> Self {
         Self { io, ..self }
     }
 
-    /// The same, trained in another way.
+    /// Replaces the training.
     pub fn with_train(self, train: TrainConfig) -> Self {
         Self { train, ..self }
     }
 
-    /// Reads a configuration file, applies the overrides (`train.learning_rate=3e-4`, `params.seq_lens.0=64`) in order,
-    /// and checks the result.
+    /// Reads a configuration file, applies the overrides (`train.learning_rate=3e-4`,
+    /// `params.seq_lens.0=64`) in order, and checks the result.
     ///
     /// # Errors
-    /// A file that cannot be read, that is not YAML, or whose values cannot be used; names the line and the key.
+    /// A file that cannot be read, that is not YAML, or whose values cannot be used. The error
+    /// names the line and the key.
     pub fn from_file(path: impl AsRef<Path>, overrides: &[String]) -> Result<Self> {
         Self::from_file_with(path, overrides, &BlockRegistry::default())
     }
 
-    /// [`from_file`](Self::from_file) with blocks of one's own.
+    /// Like [`from_file`](Self::from_file), with custom blocks.
     ///
     /// # Errors
     /// As [`Experiment::from_file`].
@@ -147,7 +148,7 @@ impl Experiment {
         )
     }
 
-    /// Reads a configuration from YAML text; `source_name` stands for the file in error messages.
+    /// Reads a configuration from YAML text; error messages call it `source_name`.
     ///
     /// # Errors
     /// As [`Experiment::from_file`].
@@ -155,7 +156,7 @@ impl Experiment {
         Self::from_yaml_str_with(text, source_name, overrides, &BlockRegistry::default())
     }
 
-    /// [`from_yaml_str`](Self::from_yaml_str) with blocks of one's own.
+    /// Like [`from_yaml_str`](Self::from_yaml_str), with custom blocks.
     ///
     /// # Errors
     /// As [`Experiment::from_file`].
@@ -171,7 +172,7 @@ impl Experiment {
         Ok(experiment)
     }
 
-    /// The configuration as YAML; reading it back gives the same configuration.
+    /// Returns the configuration as YAML. Reading the YAML gives the same configuration.
     ///
     /// # Errors
     /// A path that is not UTF-8.
@@ -179,7 +180,7 @@ impl Experiment {
         yaml::write(self)
     }
 
-    /// Checks that the experiment can be run. What is read from YAML has been checked.
+    /// Checks that the experiment can be run. An experiment read from YAML is already checked.
     ///
     /// # Errors
     /// Names the key, what was expected, what was found and what to try.
@@ -247,7 +248,8 @@ impl Experiment {
         Ok(())
     }
 
-    /// Elements of one worker's batch, as `target_elements` counts them: samples or bytes. Saturates.
+    /// Returns the elements (samples or bytes) of one worker's batch, as `target_elements` counts
+    /// them. Saturates.
     pub fn elements_per_batch(&self) -> u64 {
         let samples = self.train.batch_size as u64;
         match self.train.target_elements_strategy {
@@ -258,7 +260,7 @@ impl Experiment {
 }
 
 impl Params {
-    /// A model and samples as long as its context.
+    /// Makes a model with samples as long as its context.
     pub fn new(architecture: impl Into<Architecture>) -> Self {
         let architecture = architecture.into();
         Self {

@@ -41,7 +41,8 @@ fn rank_zero() -> Vec<usize> {
 }
 
 impl Default for IoConfig {
-    /// The bytes of the files in the current folder, runs in `runs`, ten validations, a hundred training losses.
+    /// The bytes of the files in the current folder, runs in `runs`, ten validations, a hundred
+    /// training losses.
     fn default() -> Self {
         Self {
             name_model: "model".into(),
@@ -59,7 +60,8 @@ impl Default for IoConfig {
 }
 
 impl IoConfig {
-    /// The bytes of a file or folder, with the defaults for everything else.
+    /// Makes data and outputs for the bytes of a file or folder, with defaults for all other
+    /// values.
     pub fn new(dataset_dir: impl Into<PathBuf>) -> Self {
         Self {
             dataset_dir: dataset_dir.into(),
@@ -70,7 +72,7 @@ impl IoConfig {
     /// Checks the values.
     ///
     /// # Errors
-    /// The first that cannot be used.
+    /// Names the first value that cannot be used.
     pub fn check(&self) -> Result<(), Problem> {
         let empty = |key, what| Err(Problem::new(key, format!("expected {what}, found an empty text")));
         if self.name_model.is_empty() {

@@ -1,4 +1,5 @@
-//! Numbers and booleans as people write them in YAML, read as the published package reads them: PyYAML's YAML 1.1, then pydantic.
+//! Numbers and booleans in the spellings that the published package accepts: PyYAML's YAML 1.1,
+//! then pydantic.
 //!
 //! | wanted | taken too |
 //! |---|---|
@@ -6,21 +7,21 @@
 //! | a decimal number | an integer, a text that is a number (`"3e-3"`) |
 //! | a boolean | 0 and 1, the texts `yes`, `no`, `on`, `off`, `true`, `false` and their first letters |
 
-/// Whole numbers below this are exact as decimal numbers.
+/// Whole numbers below this are exact as 64-bit floats.
 const EXACT: f64 = (1u64 << 53) as f64;
 
-/// The integer that a text stands for.
+/// Returns the integer that a text stands for.
 pub(super) fn integer(text: &str) -> Option<i128> {
     let digits = number_text(text)?;
     digits.parse().ok().or_else(|| whole(digits.parse().ok()?))
 }
 
-/// The decimal number that a text stands for.
+/// Returns the decimal number that a text stands for.
 pub(super) fn float(text: &str) -> Option<f64> {
     number_text(text)?.parse().ok()
 }
 
-/// The boolean that a text stands for.
+/// Returns the boolean that a text stands for.
 pub(super) fn boolean(text: &str) -> Option<bool> {
     match text.to_ascii_lowercase().as_str() {
         "yes" | "on" | "true" | "y" | "t" | "1" => Some(true),
@@ -29,12 +30,13 @@ pub(super) fn boolean(text: &str) -> Option<bool> {
     }
 }
 
-/// The integer that a decimal number is.
+/// Returns the integer equal to a decimal number.
 pub(super) fn whole(number: f64) -> Option<i128> {
     (number.fract() == 0.0 && number.abs() < EXACT).then_some(number as i128)
 }
 
-/// The text of a number without blanks around it and underscores between its digits; `None` for what no number begins with.
+/// Returns the text of a number without surrounding blanks and without underscores between its
+/// digits; `None` for text that does not begin like a number.
 fn number_text(text: &str) -> Option<String> {
     let text = text.trim();
     let digits = text.trim_start_matches(['+', '-']);

@@ -1,4 +1,4 @@
-//! Configurations: what a model is, and how it is trained.
+//! Configurations: the model, and its training.
 //!
 //! | file | holds |
 //! |---|---|
@@ -15,10 +15,11 @@
 //! | `typed.rs` | typed values from that tree |
 //! | `problem.rs` | [`Problem`]: what is wrong with a value, and where it was written |
 //! | `lenient.rs`, `written.rs` | numbers and booleans in other spellings, and as the texts that they were written as |
-//! | `suggest.rs` | the nearest known name to a misspelt one |
+//! | `suggest.rs` | the nearest known name to a misspelled one |
 //!
-//! Reading goes from text to a tree to typed values to checked values. An error of any of these steps names the file,
-//! the line and the key. All keys are those of the published Python package; this project's own are optional.
+//! Reading goes from text to a tree to typed values to checked values. An error in any of these
+//! steps names the file, the line and the key. All keys of the published Python package exist; keys
+//! of this project alone are optional.
 
 mod build;
 mod count;

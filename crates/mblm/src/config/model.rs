@@ -1,7 +1,9 @@
-//! The hierarchy: one entry per stage in every list, from the most global stage to the local (byte) stage.
+//! The hierarchy: one entry per stage in every list, from the most global stage to the local (byte)
+//! stage.
 //!
-//! P_n = `seq_lens`, D_n = `hidden_dims`. A position of stage n stands for P_{n+1}·…·P_N bytes; the whole model sees
-//! ∏ P_n bytes. The same keys are read from an experiment's YAML and from a model's `config.json`, and written back.
+//! P_n = `seq_lens`, D_n = `hidden_dims`. A position of stage n stands for P_{n+1}·…·P_N bytes; the
+//! whole model sees ∏ P_n bytes. The same keys are read from an experiment's YAML and from a
+//! model's `config.json`, and written back.
 
 use schemars::JsonSchema;
 use serde::{Deserialize, Deserializer, Serialize, Serializer};
@@ -10,7 +12,8 @@ use super::tree::{Node, Problem, Value};
 use crate::blocks::{BlockConfig, BlockRegistry, Direction, PositionEmbedding, at_least_one};
 use crate::{Error, Result};
 
-/// The most stages of a hierarchy; a context that can be counted has fewer that are longer than 1.
+/// The maximum number of stages of a hierarchy. A context that can be counted has fewer stages that
+/// are longer than 1.
 const MAX_STAGES: usize = 64;
 
 /// A decoder's hierarchy of stages.
@@ -38,7 +41,7 @@ pub struct ModelConfig {
     pub block: Vec<BlockConfig>,
 }
 
-/// The keys of [`ModelConfig`] that are read as they are.
+/// The keys of [`ModelConfig`] that need no block registry.
 #[derive(Deserialize)]
 #[serde(deny_unknown_fields)]
 struct PlainKeys {
@@ -74,7 +77,7 @@ pub struct EncoderConfig {
     pub mask_reduce_strat: MaskReduce,
 }
 
-/// The keys of [`EncoderConfig`] that are read as they are.
+/// The keys of [`EncoderConfig`] that need no block registry.
 #[derive(Deserialize)]
 #[serde(deny_unknown_fields)]
 struct PlainEncoderKeys {
@@ -83,7 +86,7 @@ struct PlainEncoderKeys {
     mask_reduce_strat: MaskReduce,
 }
 
-/// A model: what `config.json` describes. An encoder is recognised by its key `mblm_config`.
+/// A model, as `config.json` describes it. The key `mblm_config` marks an encoder.
 #[derive(Clone, Debug, PartialEq, Serialize)]
 #[serde(untagged)]
 pub enum Architecture {
@@ -102,7 +105,7 @@ impl Architecture {
         }
     }
 
-    /// `decoder` or `encoder`.
+    /// Returns `decoder` or `encoder`.
     pub fn kind(&self) -> &'static str {
         match self {
             Self::Decoder(_) => "decoder",
@@ -118,7 +121,7 @@ impl Architecture {
         self.check().map_err(|problem| Error::config(problem.to_string()))
     }
 
-    /// [`Architecture::validate`], with the path of the key at fault.
+    /// Like [`Architecture::validate`], with the path of the key at fault.
     pub(super) fn check(&self) -> Result<(), Problem> {
         match self {
             Self::Decoder(model) => model.check(Direction::Causal),
@@ -126,7 +129,8 @@ impl Architecture {
         }
     }
 
-    /// Reads the keys of an architecture whose blocks are those of `registry`; `also_known` as for [`Node::read`].
+    /// Reads the keys of an architecture whose blocks `registry` knows; `also_known` as for
+    /// [`Node::read`].
     pub(super) fn from_node(node: &Node, also_known: &[&str], registry: &BlockRegistry) -> Result<Self, Problem> {
         match node.get("mblm_config") {
             Some(model) => {
@@ -166,14 +170,15 @@ impl EncoderConfig {
 }
 
 impl ModelConfig {
-    /// Number of stages N.
+    /// Returns the number of stages N.
     pub fn num_stages(&self) -> usize {
         self.hidden_dims.len()
     }
 
-    /// Bytes that one position of stage `stage` (from 0) stands for: P_{n+1}·…·P_N, and 1 for the local stage.
+    /// Returns the bytes that one position of stage `stage` (from 0) stands for: P_{n+1}·…·P_N, and
+    /// 1 for the local stage.
     ///
-    /// Saturates; a validated configuration stays far below.
+    /// Saturates; a validated configuration stays far below the limit.
     pub fn patch_bytes(&self, stage: usize) -> usize {
         self.seq_lens
             .iter()
@@ -181,14 +186,16 @@ impl ModelConfig {
             .fold(1, |bytes, length| bytes.saturating_mul(*length))
     }
 
-    /// Bytes the model sees at once: ∏ P_n. Saturates; a validated configuration stays far below.
+    /// Returns the bytes the model sees at once: ∏ P_n. Saturates; a validated configuration stays
+    /// far below the limit.
     pub fn context(&self) -> usize {
         self.seq_lens
             .iter()
             .fold(1, |bytes, length| bytes.saturating_mul(*length))
     }
 
-    /// The longest input in bytes: ∏ P_n where the first stage has a `fixed` position table, else unlimited.
+    /// Returns the longest input in bytes: ∏ P_n if the first stage has a `fixed` position table,
+    /// else unlimited (`None`).
     pub fn longest_input(&self) -> Option<usize> {
         match self.block.first().and_then(|block| block.position_embedding()) {
             Some(PositionEmbedding::Fixed) => Some(self.context()),
@@ -214,7 +221,7 @@ impl ModelConfig {
         let known = [also_known, &["block"]].concat();
         let keys: PlainKeys = node.without(&["block"]).read(&known)?;
         let stages = keys.hidden_dims.len();
-        // Before a block is copied for each of them.
+        // The check comes before a block is copied for each stage.
         check_number(stages)?;
         let read = |node: &Node| registry.read(node, direction);
         let block = read_blocks(node.require("block")?, stages, read).map_err(|problem| problem.within("block"))?;
@@ -392,7 +399,7 @@ fn check_id(key: &str, id: u32, num_tokens: usize) -> Result<(), Problem> {
     }
 }
 
-/// Writes a list of numbers on one line of YAML; other formats are not affected.
+/// Writes a list of numbers on one line of YAML. Other formats stay as they are.
 fn one_line<S: Serializer>(values: &[usize], serializer: S) -> Result<S::Ok, S::Error> {
     serde_saphyr::FlowSeq(values).serialize(serializer)
 }

@@ -20,7 +20,7 @@ pub enum Precision {
 }
 
 impl Precision {
-    /// Whether matrix products on this device are bfloat16.
+    /// Returns whether matrix products on this device are bfloat16.
     pub fn is_bf16(self, device: &Device) -> bool {
         match self {
             Self::Auto => !device.is_cpu(),
@@ -30,7 +30,8 @@ impl Precision {
         }
     }
 
-    /// The precision that `Fastest` means on this device; any other precision as it is.
+    /// Returns the precision that `Fastest` means on this device; returns any other precision
+    /// unchanged.
     pub fn chosen(self, device: &Device) -> Self {
         match (self, self.is_bf16(device)) {
             (Self::Fastest, true) => Self::Bf16,

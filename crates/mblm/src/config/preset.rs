@@ -1,5 +1,5 @@
-//! Ready-made experiments: two-stage byte models for training on any file or folder with no configuration. Their hierarchies are
-//! in `presets/`.
+//! Ready-made experiments: two-stage byte models for training on any file or folder without a
+//! configuration. Their hierarchies are in `presets/`.
 
 use std::fmt;
 use std::path::Path;
@@ -28,7 +28,7 @@ impl Preset {
     /// All presets, smallest first.
     pub const ALL: [Self; 3] = [Self::Tiny, Self::Small, Self::Medium];
 
-    /// The preset's name on the command line.
+    /// Returns the preset's name on the command line.
     pub fn name(self) -> &'static str {
         match self {
             Self::Tiny => "tiny",
@@ -37,7 +37,8 @@ impl Preset {
         }
     }
 
-    /// The experiment that trains this preset on `data`, a file or folder of anything, with its runs in `output_dir`.
+    /// Returns the experiment that trains this preset on `data`, a file or folder of any content,
+    /// with its runs in `output_dir`.
     ///
     /// A twentieth of the data is held out for validation.
     pub fn experiment(self, data: &Path, output_dir: &Path) -> Experiment {
@@ -86,7 +87,7 @@ impl Preset {
     }
 }
 
-/// What the presets differ in.
+/// The values in which presets differ.
 struct Size {
     /// The keys of the hierarchy, as YAML.
     model: &'static str,

@@ -1,4 +1,5 @@
-//! What is wrong with a configuration: the key, the place where it was written, and a message in the words of its reader.
+//! Problems of a configuration: the key, the position where it was written, and a message in the
+//! words of the configuration's reader.
 
 use std::fmt;
 use std::sync::Arc;
@@ -11,7 +12,7 @@ use crate::Error;
 /// Where a key or value was written.
 #[derive(Clone, Debug, Default, PartialEq)]
 pub(crate) enum Origin {
-    /// Nowhere that could be named: JSON, or values made by a program.
+    /// No known position: JSON, or values made by a program.
     #[default]
     Unknown,
     /// A line and a column of the text, both counted from 1.
@@ -29,7 +30,7 @@ impl Origin {
     }
 }
 
-/// What is wrong with a value of a configuration: its key, as an override would give it, and a message.
+/// A problem with a value of a configuration: its key, as written in an override, and a message.
 #[derive(Debug)]
 pub struct Problem {
     at: Origin,
@@ -45,7 +46,7 @@ enum Kind {
 }
 
 impl Problem {
-    /// A problem with the value at `path`.
+    /// Makes a problem with the value at `path`.
     pub fn new(path: impl Into<String>, message: impl Into<String>) -> Self {
         Self {
             path: path.into(),
@@ -53,7 +54,7 @@ impl Problem {
         }
     }
 
-    /// A key that has no default is missing.
+    /// Makes the problem of a missing key that has no default.
     pub(super) fn missing(key: &str) -> Self {
         Self::of_kind(Kind::MissingKey(key.to_string()))
     }
@@ -66,7 +67,8 @@ impl Problem {
         }
     }
 
-    /// The same problem seen from the map or list whose entry `key` has it.
+    /// Returns the problem with `key` in front of its path: seen from the map or list that has the
+    /// entry `key`.
     pub fn within(mut self, key: impl fmt::Display) -> Self {
         self.path = match self.path.is_empty() {
             true => key.to_string(),
@@ -75,7 +77,7 @@ impl Problem {
         self
     }
 
-    /// The same problem, written at `origin` if it is not known better.
+    /// Returns the problem with the position `origin` if it has no position yet.
     pub(crate) fn or_at(mut self, origin: &Origin) -> Self {
         if self.at == Origin::Unknown {
             self.at = origin.clone();
@@ -83,12 +85,12 @@ impl Problem {
         self
     }
 
-    /// The key the problem is about, as in an override.
+    /// Returns the path of the key, as in an override.
     pub fn path(&self) -> &str {
         &self.path
     }
 
-    /// The error a caller sees: `source:line:column: message`.
+    /// Returns the error that a caller sees: `source:line:column: message`.
     pub(crate) fn into_error(self, source: &str) -> Error {
         Error::config(match &self.at {
             Origin::Unknown => format!("{source}: {self}"),
@@ -97,7 +99,8 @@ impl Problem {
         })
     }
 
-    /// The same problem with keys that were taken out before: a misspelling may mean them.
+    /// Returns the problem with more known keys, which were removed before: a misspelling may mean
+    /// one of them.
     pub(super) fn also_known(mut self, more: &[&str]) -> Self {
         if let Kind::UnknownKey { known, .. } = &mut self.kind {
             known.extend(more.iter().map(|key| key.to_string()));
@@ -165,7 +168,7 @@ impl de::Error for Problem {
     }
 }
 
-/// serde's name of an expectation, in the words of a configuration's reader.
+/// Returns serde's name of an expectation in the words of a configuration's reader.
 fn plain_expected(expected: &dyn de::Expected) -> String {
     match expected.to_string().as_str() {
         "usize" | "u64" | "u32" => "an integer of at least 0".to_string(),

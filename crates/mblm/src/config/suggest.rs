@@ -1,4 +1,4 @@
-//! The nearest known name to a misspelt one, by Damerau–Levenshtein distance.
+//! The known name nearest to a misspelled one, by Damerau–Levenshtein distance.
 //!
 //! ```
 //! use mblm::config::suggest::nearest;
@@ -6,9 +6,10 @@
 //! assert_eq!(nearest("learning_rte", ["learning_rate", "batch_size"]), Some("learning_rate"));
 //! ```
 
-/// The known name nearest to `word`: at most two edits away, or a third of its length for long names.
+/// Returns the known name nearest to `word`: at most two edits away, or a third of its length for
+/// long names.
 ///
-/// Letter case does not count. Of equally near names the first one wins.
+/// Letter case does not count. Of equally near names the first is returned.
 pub fn nearest<'a>(word: &str, known: impl IntoIterator<Item = &'a str>) -> Option<&'a str> {
     let lower = word.to_lowercase();
     let allowed = (word.chars().count() / 3).max(2);
@@ -20,7 +21,8 @@ pub fn nearest<'a>(word: &str, known: impl IntoIterator<Item = &'a str>) -> Opti
         .map(|(_, name)| name)
 }
 
-/// The end of an error message about an unknown name: the nearest known one, or all of them.
+/// Returns the end of an error message about an unknown name: the nearest known name, or all known
+/// names.
 pub fn hint(word: &str, known: &[&str]) -> String {
     match nearest(word, known.iter().copied()) {
         Some(name) => format!("; did you mean \"{name}\"?"),

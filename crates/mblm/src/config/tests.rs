@@ -1,4 +1,5 @@
-//! Reading and checking whole configurations: what is accepted, and what each message says.
+//! Tests of reading and checking whole configurations: accepted input, and the text of each
+//! message.
 //!
 //! Longer than 450 lines: all tests change one common configuration.
 
@@ -54,7 +55,7 @@ fn read_text(text: &str, overrides: &[&str]) -> crate::Result<Experiment> {
     Experiment::from_yaml_str(text, "my.yaml", &overrides)
 }
 
-/// The message for `TWO_STAGES` with `from` replaced by `to`.
+/// Returns the message for `TWO_STAGES` with `from` replaced by `to`.
 fn message(from: &str, to: &str) -> String {
     assert!(TWO_STAGES.contains(from), "{from}");
     read_text(&TWO_STAGES.replacen(from, to, 1), &[])
@@ -71,7 +72,7 @@ fn override_message(argument: &str) -> String {
         .to_string()
 }
 
-/// The same experiment with another model, from JSON.
+/// Returns the same experiment with another model, from JSON.
 fn architecture(json: &str) -> Architecture {
     serde_json::from_str(json).unwrap()
 }
@@ -220,7 +221,7 @@ fn json_has_the_published_keys_in_their_order() {
     );
 }
 
-/// What the package and older versions of this program wrote; the files on disk stay the same.
+/// Files that the package and older versions of this program wrote must stay unchanged.
 #[test]
 fn yaml_and_json_of_blocks_are_written_as_ever() {
     let experiment = read(&[
@@ -809,14 +810,15 @@ fn texts_that_name_things_must_not_be_empty() {
 }
 
 proptest! {
-    /// Whatever the text and the override, reading ends with a configuration or a message.
+    /// For any text and override, reading ends with a configuration or a message.
     #[test]
     fn nothing_panics(text in any::<String>(), key in "[a-z_.0-9]{0,12}", value in any::<String>()) {
         let _ = read_text(&text, &[]);
         let _ = read(&[&format!("{key}={value}")]);
     }
 
-    /// The same for a configuration with one character replaced, which is either refused or still a valid one.
+    /// For a configuration with one character replaced, reading ends with a message or a valid
+    /// configuration.
     #[test]
     fn damaged_files_are_refused_or_valid(at in 0..TWO_STAGES.len(), with in any::<char>()) {
         let mut text = TWO_STAGES.to_string();
@@ -862,10 +864,10 @@ fn keys_that_hold_anchors_are_passed_over() {
     for more in ["common: {a: 1}", "shared:\n  a: &a 1\n  b: 2"] {
         assert!(with(more).unwrap_err().to_string().contains("unknown key"), "{more}");
     }
-    // a key that is known stays, anchor or not
+    // a known key stays, with or without an anchor
     let anchored = TWO_STAGES.replacen("train:", "train: &t", 1);
     assert!(read_text(&anchored, &[]).is_ok());
-    // and a misspelt one below is still found
+    // a misspelled key below is still found
     let misspelt = TWO_STAGES.replacen("learning_rate:", "learning_rte: &l", 1);
     assert!(
         read_text(&misspelt, &[])

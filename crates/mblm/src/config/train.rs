@@ -1,4 +1,4 @@
-//! How a model is trained: the map `train` of a configuration, and its checks.
+//! The map `train` of a configuration, and its checks.
 
 use bytesize::ByteSize;
 use schemars::JsonSchema;
@@ -127,7 +127,7 @@ pub struct TrainConfig {
     pub keep_states: usize,
 }
 
-/// The share of the steps in which the learning rate of `wsd` falls, where the configuration does not say.
+/// The default share of the steps in which the learning rate of `wsd` falls.
 const COOLDOWN_STEPS: f64 = 0.2;
 
 fn two() -> usize {
@@ -145,7 +145,7 @@ impl ScheduleKind {
 }
 
 impl OptimizerKind {
-    /// The name in a configuration.
+    /// Returns the name in a configuration.
     pub fn name(self) -> &'static str {
         match self {
             Self::Adam => "adam",
@@ -156,7 +156,8 @@ impl OptimizerKind {
 }
 
 impl Default for TrainConfig {
-    /// A million bytes in batches of 8 samples at a learning rate of 1e-3; every other key as in a configuration that lacks it.
+    /// A million bytes in batches of 8 samples at a learning rate of 1e-3; every other key has its
+    /// default.
     fn default() -> Self {
         Self {
             target_elements: 1_000_000,
@@ -188,7 +189,7 @@ impl Default for TrainConfig {
 }
 
 impl TrainConfig {
-    /// The share of the gradient steps in which the learning rate of `wsd` falls.
+    /// Returns the share of the gradient steps in which the learning rate of `wsd` falls.
     pub fn cooldown_steps(&self) -> f64 {
         self.cooldown_steps_perc.unwrap_or(COOLDOWN_STEPS)
     }
@@ -201,7 +202,7 @@ impl TrainConfig {
     /// Checks the values.
     ///
     /// # Errors
-    /// The first that cannot be used.
+    /// Names the first value that cannot be used.
     pub fn check(&self) -> Result<(), Problem> {
         self.check_counts()?;
         finite("learning_rate", self.lr, "a finite number of at least 0", |lr| {
@@ -248,7 +249,8 @@ impl TrainConfig {
         Ok(())
     }
 
-    /// Numbers that the optimizer keeps for each parameter: two of Adam, one of gradient descent with momentum, else none.
+    /// Returns how many numbers the optimizer keeps for each parameter: two for Adam, one for
+    /// gradient descent with momentum, else none.
     pub fn moments(&self) -> usize {
         match (self.optimizer, self.momentum) {
             (OptimizerKind::Adam | OptimizerKind::AdamW, _) => 2,

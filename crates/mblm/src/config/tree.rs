@@ -1,8 +1,8 @@
-//! A configuration as a tree of values that know where they were written.
+//! A configuration as a tree of values with their positions in the text.
 //!
-//! YAML text, JSON and `--set` overrides all become a [`Node`]; typed configurations are read from it with
-//! [`Node::read`]. What goes wrong is a [`Problem`]: the key's path as it would be written in an override
-//! (`params.seq_lens.0`), the place it was written, and a message.
+//! YAML text, JSON and `--set` overrides all become a [`Node`]; [`Node::read`] reads typed
+//! configurations from it. An error is a [`Problem`]: the key's path as written in an override
+//! (`params.seq_lens.0`), the position where it was written, and a message.
 
 use std::fmt;
 
@@ -12,16 +12,16 @@ use serde_saphyr::Spanned;
 pub(crate) use super::problem::{Origin, Problem};
 use crate::Error;
 
-/// A value and where it was written.
+/// A value and its position.
 #[derive(Clone, Debug)]
 pub(crate) struct Node {
     pub(crate) at: Origin,
     pub(crate) value: Value,
-    /// What was written, where it is a text to the package and a boolean or number here.
+    /// The source text of a boolean or number that the package reads as a text.
     pub(crate) written: Option<Box<str>>,
 }
 
-/// What a node holds.
+/// The value of a node.
 #[derive(Clone, Debug)]
 pub(crate) enum Value {
     Null,
@@ -33,17 +33,17 @@ pub(crate) enum Value {
     Map(Vec<(Key, Node)>),
 }
 
-/// The name of a map's entry and where it was written.
+/// The name of a map's entry and its position.
 #[derive(Clone, Debug)]
 pub(crate) struct Key {
     pub(crate) at: Origin,
     pub(crate) name: String,
-    /// Whether its value is there to be repeated elsewhere: `common: &common …`.
+    /// Whether its value is an anchor to be repeated elsewhere: `common: &common …`.
     pub(crate) is_anchor: bool,
 }
 
 impl Node {
-    /// The value of `key`, if this is a map that has it.
+    /// Returns the value of `key` if this is a map that has it.
     pub(crate) fn get(&self, key: &str) -> Option<&Node> {
         match &self.value {
             Value::Map(entries) => entries.iter().find(|(k, _)| k.name == key).map(|(_, node)| node),
@@ -51,12 +51,12 @@ impl Node {
         }
     }
 
-    /// The value of `key`, or a problem that says it is missing.
+    /// Returns the value of `key`, or the problem that it is missing.
     pub(crate) fn require(&self, key: &str) -> Result<&Node, Problem> {
         self.get(key).ok_or_else(|| Problem::missing(key).or_at(&self.at))
     }
 
-    /// This map without some of its keys.
+    /// Returns this map without some of its keys.
     pub(crate) fn without(&self, keys: &[&str]) -> Node {
         let mut rest = self.clone();
         if let Value::Map(entries) = &mut rest.value {
@@ -65,7 +65,7 @@ impl Node {
         rest
     }
 
-    /// The names of this map's keys, in the order written; nothing for other values.
+    /// Returns the names of this map's keys, in the order written; nothing for other values.
     pub(crate) fn keys(&self) -> impl Iterator<Item = &str> {
         let entries = match &self.value {
             Value::Map(entries) => entries.as_slice(),
@@ -74,7 +74,7 @@ impl Node {
         entries.iter().map(|(key, _)| key.name.as_str())
     }
 
-    /// Where `path` was written, or the nearest map or list above it that was.
+    /// Returns the position of `path`, or of the nearest map or list above it that has a position.
     pub(crate) fn locate(&self, path: &str) -> &Origin {
         let mut node = self;
         for step in path.split('.') {
@@ -91,13 +91,14 @@ impl Node {
         &node.at
     }
 
-    /// A problem that a check of the values found, with the place where the value was written.
+    /// Returns the error for a problem that a check of the values found, with the position of the
+    /// value.
     pub(crate) fn error(&self, problem: Problem, source: &str) -> Error {
         let origin = self.locate(problem.path());
         problem.or_at(origin).into_error(source)
     }
 
-    /// Marks this value and all below it as written in `origin`.
+    /// Sets the position of this value and all values below it to `origin`.
     pub(crate) fn relocate(&mut self, origin: &Origin) {
         self.at = origin.clone();
         match &mut self.value {
@@ -145,7 +146,8 @@ impl From<serde_json::Value> for Node {
     }
 }
 
-/// From YAML, with the places where values and keys stand; other formats go through [`serde_json::Value`].
+/// Reads YAML with the positions of values and keys; other formats go through
+/// [`serde_json::Value`].
 impl<'de> Deserialize<'de> for Node {
     fn deserialize<D: de::Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
         let spanned = Spanned::<Value>::deserialize(deserializer)?;

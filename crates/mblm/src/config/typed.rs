@@ -1,6 +1,8 @@
-//! Typed values from a tree: a serde deserializer over [`Node`], whose problems name the place of the value.
+//! Typed values from a tree: a serde deserializer over [`Node`], whose problems name the position
+//! of the value.
 //!
-//! Numbers and booleans are taken in other spellings ([`lenient`]), and texts as they were written ([`Node::written`]).
+//! Numbers and booleans are accepted in other spellings ([`lenient`]), texts as written
+//! ([`Node::written`]).
 
 use serde::de::{self, DeserializeOwned, DeserializeSeed, IntoDeserializer, Unexpected, Visitor};
 
@@ -8,7 +10,8 @@ use super::lenient;
 use super::tree::{Key, Node, Problem, Value};
 
 impl Node {
-    /// Reads a typed value. `also_known` are keys of this map that were taken out before; misspellings may mean them.
+    /// Reads a typed value. `also_known` are keys of this map that were removed before; a
+    /// misspelling may mean one of them.
     pub(crate) fn read<T: DeserializeOwned>(&self, also_known: &[&str]) -> Result<T, Problem> {
         T::deserialize(Reader { node: self, also_known })
     }
@@ -65,7 +68,7 @@ impl<'a> Reader<'a> {
     }
 }
 
-/// Integers of every width, from whatever `lenient` takes for one.
+/// Reads integers of every width from any value that `lenient` accepts as an integer.
 macro_rules! integers {
     ($($name:ident)*) => { $(
         fn $name<V: Visitor<'de>>(self, visitor: V) -> Result<V::Value, Problem> {
@@ -99,7 +102,8 @@ impl<'de> de::Deserializer<'de> for Reader<'_> {
         visitor.visit_newtype_struct(self)
     }
 
-    /// A struct is a map: serde would take a list of its values in order as well, which says nothing to a reader.
+    /// Accepts only a map for a struct: serde would also accept a list of the values in order,
+    /// which a reader cannot understand.
     fn deserialize_struct<V: Visitor<'de>>(
         self,
         _: &'static str,

@@ -1,22 +1,22 @@
-//! The vocabulary of an architecture: what a data set must know of a model.
+//! The vocabulary of an architecture: the facts about a model that a data set needs.
 
 use std::fmt;
 
 use super::model::Architecture;
 
-/// The ids of a model. Two models with equal ones can read each other's data sets.
+/// The ids of a model. Two models with equal vocabularies can read each other's data sets.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Vocabulary {
-    /// How many ids there are.
+    /// The number of ids.
     pub num_tokens: usize,
     /// The id that fills up short samples.
     pub pad_token_id: u32,
-    /// The id that takes a masked byte's place; an encoder's only.
+    /// The id that replaces a masked byte, for encoders only.
     pub mask_token_id: Option<u32>,
 }
 
 impl Vocabulary {
-    /// That of an architecture.
+    /// Returns the vocabulary of an architecture.
     pub fn of(architecture: &Architecture) -> Self {
         let model = architecture.model();
         Self {

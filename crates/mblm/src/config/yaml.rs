@@ -1,4 +1,5 @@
-//! YAML text and `--set` overrides into a located tree, and configurations into YAML text.
+//! Turns YAML text and `--set` overrides into a tree with positions, and configurations into YAML
+//! text.
 //!
 //! An override is `a.b=v`: dots go down maps, and down lists by index from 0; `v` is YAML itself.
 
@@ -12,16 +13,16 @@ use super::tree::{Key, Node, Origin, Problem, Value};
 use super::written;
 use crate::{Error, Result};
 
-/// The largest configuration file read, in bytes.
+/// The maximum size of a configuration file in bytes.
 const MAX_BYTES: u64 = 1 << 20;
 
-/// The most names in the path of an override; far more than any configuration has.
+/// The maximum number of names in the path of an override; no configuration comes near it.
 const MAX_DEPTH: usize = 64;
 
-/// The text of a configuration file.
+/// Returns the text of a configuration file.
 ///
 /// # Errors
-/// A folder, a file that cannot be read or is too long, bytes that are no UTF-8.
+/// A folder, a file that cannot be read or is too long, or bytes that are not UTF-8.
 pub fn read_text(path: &Path) -> Result<String> {
     if path.is_dir() {
         return Err(Error::file(
@@ -47,7 +48,8 @@ pub fn read_text(path: &Path) -> Result<String> {
     })
 }
 
-/// Whether the map of a configuration has this key at its top; text that is no YAML has none.
+/// Returns whether the map of a configuration has this key at its top; `false` for text that is not
+/// YAML.
 pub fn has_key(text: &str, key: &str) -> bool {
     parse(text, "", &[]).is_ok_and(|root| root.get(key).is_some())
 }
@@ -65,18 +67,18 @@ pub(super) fn parse(text: &str, source: &str, overrides: &[String]) -> Result<No
     Ok(root)
 }
 
-/// The YAML text of a configuration.
+/// Returns a configuration as YAML text.
 pub(super) fn write(config: &impl Serialize) -> Result<String> {
     serde_saphyr::to_string(config).map_err(|error| Error::config(format!("cannot be written as YAML: {error}")))
 }
 
-/// Whether a key at the top is there for what other keys repeat (`x-block: &block …`, `.block: &block …`): the names that compose
-/// files and continuous integration know for this.
+/// Returns whether a key at the top only holds an anchor for other keys (`x-block: &block …`,
+/// `.block: &block …`), as in compose files and continuous integration.
 fn only_holds_anchors(name: &str) -> bool {
     name.starts_with("x-") || name.starts_with('.')
 }
 
-/// Numbers are written as in YAML 1.1, which PyYAML reads: `010` is 8.
+/// Parses YAML text. Numbers have the syntax of YAML 1.1, which PyYAML reads: `010` is 8.
 fn parse_text(text: &str) -> Result<Node, Problem> {
     let options = serde_saphyr::options! { legacy_octal_numbers: true };
     let mut root: Node = serde_saphyr::from_str_with_options(text, options).map_err(|error| {
@@ -88,7 +90,7 @@ fn parse_text(text: &str) -> Result<Node, Problem> {
     Ok(root)
 }
 
-/// The message of a YAML error without the place, which is written in front of it.
+/// Returns the message of a YAML error without the position, which the caller writes in front.
 fn message_of(error: &serde_saphyr::Error) -> String {
     serde_saphyr::UserMessageFormatter.format_message(error).into_owned()
 }
@@ -114,7 +116,8 @@ fn apply(root: &mut Node, argument: &str, origin: &Origin) -> Result<(), Problem
     Ok(())
 }
 
-/// The entry `step` of a map or list; a map gets it if it has none, and nothing (null) becomes a map.
+/// Returns the entry `step` of a map or list. A map gets the entry if it has none; null becomes a
+/// map.
 fn child<'a>(node: &'a mut Node, step: &str, origin: &Origin) -> Result<&'a mut Node, String> {
     if step.is_empty() {
         return Err("expected names with single dots between them, found an empty name".to_string());

@@ -1,4 +1,4 @@
-//! `mblm plot …` as it is typed.
+//! The arguments of `mblm plot`.
 
 use std::path::PathBuf;
 

@@ -18,10 +18,10 @@ use crate::output;
 use crate::run_folder::CONFIG;
 use crate::usage::Usage;
 
-/// The name of a figure, where none is given.
+/// The default name of a figure.
 const PLOT_FILE: &str = "plot.svg";
 
-/// What the losses of a byte model are means over.
+/// The unit over which the losses of a byte model are means.
 const BYTE: &str = "byte";
 
 /// `mblm plot`.
@@ -90,7 +90,7 @@ fn run(args: &PlotArgs, context: &Context) -> Result<ExitCode> {
     Ok(ExitCode::SUCCESS)
 }
 
-/// The rows of a run's `loss.csv`, of its first worker.
+/// Returns the rows of a run's `loss.csv` from the first worker.
 fn rows(path: &Path, context: &Context) -> Result<Vec<LossRow>> {
     let path = loss_file(path);
     if !path.is_file() {
@@ -124,7 +124,7 @@ fn loss_file(path: &Path) -> PathBuf {
     }
 }
 
-/// The run's folder.
+/// Returns the run's folder.
 fn folder(path: &Path) -> PathBuf {
     match path.is_dir() {
         true => path.to_path_buf(),
@@ -132,7 +132,8 @@ fn folder(path: &Path) -> PathBuf {
     }
 }
 
-/// The runs' names: those of their folders, or, where two would be the same, the paths as they were given.
+/// Returns the runs' names: the names of their folders, or the paths as given if two names are
+/// equal.
 fn names(paths: &[PathBuf]) -> Vec<String> {
     let name = |path: &PathBuf| {
         let folder = folder(path);
@@ -148,7 +149,7 @@ fn names(paths: &[PathBuf]) -> Vec<String> {
     names.iter().zip(paths).map(chosen).collect()
 }
 
-/// What the losses of the runs are means over: `byte`, `byte or answer`.
+/// Returns the units over which the losses of the runs are means: `byte`, `byte or answer`.
 fn predicted(runs: &[PathBuf], context: &Context) -> String {
     let kinds = runs.iter().map(|run| context.run_kind(&folder(run).join(CONFIG)));
     let mut units: Vec<&str> = kinds.map(|kind| kind.map_or(BYTE, RunKind::unit)).collect();
