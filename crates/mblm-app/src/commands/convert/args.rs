@@ -17,11 +17,11 @@ pub(crate) struct ConvertArgs {
     /// The model folder to write, or a .pth file if the name ends in .pth
     pub(crate) to: PathBuf,
 
-    /// The YAML of the run that wrote the .pth file: it says what the architecture is
+    /// Configuration of the run that wrote the .pth file, for the model's architecture
     #[arg(short, long, value_name = "YAML")]
     pub(crate) config: Option<PathBuf>,
 
-    /// Overwrite what is there
+    /// Replace the file or folder TO if it exists
     #[arg(long)]
     pub(crate) force: bool,
 }
