@@ -15,12 +15,12 @@ Examples:
   mblm bench mamba2 --what train --seconds 30
   mblm bench --config my.yaml --batch-size 8 --json
 
-Weights and bytes are random. Speeds are medians, with the smallest and the largest; a kB is 1000 bytes. The limit is the speed of
-a plain matrix product as wide as the model, measured in turns with the training steps. A step's speed counts the products of
-linear layers, forward and backward, without attention and scans. Peak memory is the whole program's; that of generation includes
-the training measured before it.")]
+Weights and bytes are random. Speeds are medians, with the smallest and the largest; a kB is 1000 bytes. The limit is the
+speed of a plain matrix product as wide as the model, measured in turns with the training steps. A step's speed counts the
+products of linear layers, forward and backward, without attention and scans. Peak memory is the whole program's: after
+generation it includes the training that was measured before.")]
 pub(crate) struct BenchArgs {
-    /// The model to measure, of width 256 unless its text says otherwise
+    /// The model to measure: of width 256, or 1024 for the three large models
     #[arg(value_enum, default_value = "transformer")]
     pub(crate) model: BenchModel,
 

@@ -11,7 +11,8 @@ Examples:
   mblm convert checkpoint.pth my-model --config run/config.yaml
   mblm convert my-model checkpoint.pth")]
 pub(crate) struct ConvertArgs {
-    /// A .pth file of the Python package (training checkpoint or bare state dict), or a model folder
+    /// The .pth file of the Python package (training checkpoint or bare state dict), or the model
+    /// folder, to read
     pub(crate) from: PathBuf,
 
     /// The model folder to write, or a .pth file if the name ends in .pth

@@ -51,7 +51,8 @@ pub(crate) struct CheckArgs {
     #[arg(long, value_name = "DIR")]
     pub(crate) data: Option<PathBuf>,
 
-    /// Change a value of the configuration, such as params.input_seq_len=4096; may be given several times
+    /// Change a value of the configuration, such as params.input_seq_len=4096; may be given several
+    /// times
     #[arg(long = "set", value_name = "KEY=VALUE", requires = "config")]
     pub(crate) overrides: Vec<String>,
 

@@ -14,7 +14,7 @@ Examples:
   mblm plan configs/quickstart.yaml --memory 2GiB
   mblm plan my.yaml --set params.input_seq_len=104857600 --memory 40GiB --gpu
 
-The memory is an estimate for one training step. On a GPU it includes the driver and libraries; on the CPU it excludes the program.")]
+The memory is that of one training step. On a GPU it includes the driver and libraries; on the CPU it excludes the program.")]
 pub(crate) struct PlanArgs {
     /// Configuration file (YAML)
     pub(crate) config: PathBuf,

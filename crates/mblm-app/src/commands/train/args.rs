@@ -149,13 +149,13 @@ fn minutes(text: &str) -> Result<f64, String> {
 }
 
 fn no_epochs(_: &str) -> Result<String, String> {
-    Err("set the length of a run in bytes: `--set train.target_elements=N`, where N is epochs × bytes of the data".into())
+    Err("set the length of a run in bytes: `--set train.target_elements=N`, where N is the epochs times the bytes of the data".into())
 }
 
 fn no_steps(_: &str) -> Result<String, String> {
     Err(
-        "set the length of a run in bytes: `--set train.target_elements=N`, where N is steps × bytes of a step; --dry-run \
-         shows the bytes of a step"
+        "set the length of a run in bytes: `--set train.target_elements=N`, where N is the steps times the bytes of a step, \
+         which --dry-run shows"
             .into(),
     )
 }

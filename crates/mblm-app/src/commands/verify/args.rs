@@ -12,8 +12,8 @@ use crate::options::DeviceArgs;
 Example:
   mblm verify crates/mblm/tests/fixtures/*.safetensors
 
-Errors are relative, except for losses (in nats) and final weights, whose errors are absolute. The place shown is where the error is
-largest.")]
+Errors are relative, except for losses (in nats) and final weights, whose errors are absolute. The place
+shown is where the error is largest.")]
 pub(crate) struct VerifyArgs {
     /// Fixture files: safetensors with a model, its inputs and the outputs of a known-good run
     #[arg(required = true)]

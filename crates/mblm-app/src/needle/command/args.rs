@@ -15,9 +15,10 @@ Examples:
   mblm needle -m MODEL --data book.txt --lengths 1KiB,16KiB,1MiB --depths 0,50,100 --samples 50
   mblm needle -m RUN --option needles=1 --option queries=1 --plot found.svg --json
 
-Each sample is text in which needles such as [key qxv: 4821] are hidden; a query such as [key qxv? 4821] ends it. The model reads
-the sample up to the query's value and then writes the value, at each byte the likeliest one. --depths places the needle of the
-last query. --option sets the options of data set needle (io.dataset_args); they default to the options of the run's training.")]
+Each sample is text in which needles such as [key qxv: 4821] are hidden; a query such as [key qxv? 4821] ends it. The
+model reads the sample up to the query's value and then writes the value, at each byte the likeliest one. --depths places
+the needle of the last query. --option sets the options of data set needle (io.dataset_args), which default to the options
+of the run's training.")]
 pub(crate) struct NeedleArgs {
     #[command(flatten)]
     pub(crate) model: ModelArgs,
