@@ -112,10 +112,10 @@ fn strict_text_of(line: &[u8], field: &str) -> Result<String, String> {
     match object.and_then(|found| json.end().map(|()| found)) {
         Ok(Found::String(text)) => Ok(text),
         Ok(Found::Other) => Err(format!(
-            "the field `{field}` is no string; set text_field to one that is"
+            "the field `{field}` is not a string; set text_field to the field with the text"
         )),
         Ok(Found::Nothing(keys)) => Err(format!(
-            "no field `{field}`, found {}; set text_field to the one with the text",
+            "no field `{field}`, found {}; set text_field to the field with the text",
             if keys.is_empty() {
                 "none".into()
             } else {
@@ -123,7 +123,8 @@ fn strict_text_of(line: &[u8], field: &str) -> Result<String, String> {
             }
         )),
         Err(error) if error.is_eof() => Err(format!(
-            "expected a JSON object: {}; of objects that go over several lines `jq -c . FILE > NEW.jsonl` writes one a line",
+            "expected a JSON object: {}; if objects span several lines, `jq -c . FILE > NEW.jsonl` writes one object \
+             per line",
             without_place(&error)
         )),
         Err(error) if error.column() == 0 => Err(format!("expected a JSON object: {}", without_place(&error))),

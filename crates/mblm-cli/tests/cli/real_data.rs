@@ -38,7 +38,7 @@ fn what_runs_write_is_never_data() {
     };
     let check = done(&[&["data", "check", str(scratch.config())][..], &more].concat());
     assert!(
-        check.stderr.contains("what training runs write is no data"),
+        check.stderr.contains("outputs of training runs are not data"),
         "{}",
         check.stderr
     );

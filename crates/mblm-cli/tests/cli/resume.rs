@@ -358,7 +358,7 @@ fn two_processes_do_not_train_one_run() {
     fails(
         &["train", "--resume", str(&run)],
         1,
-        &["another process is at work in this folder"],
+        &["another process is using this folder"],
     );
     kill(child);
 }

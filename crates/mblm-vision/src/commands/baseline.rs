@@ -64,7 +64,9 @@ fn refuse_options(args: &TrainArgs) -> Result<()> {
         ("--precision", args.precision.is_some()),
     ];
     if let Some((name, _)) = not.into_iter().find(|(_, given)| *given) {
-        let message = format!("{name}: the CNN + LSTM baseline does not support this option; it is always trained from the start, in float32");
+        let message = format!(
+            "{name}: the CNN + LSTM baseline does not support this option; it is always trained from the start, in float32"
+        );
         return Err(Usage(message).into());
     }
     Ok(())

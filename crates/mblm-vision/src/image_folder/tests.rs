@@ -161,7 +161,7 @@ fn subfolders_are_splits() {
     options["held_out"] = 0.5.into();
     let message = folder.message(Split::Train, options);
     assert!(
-        message.contains("has train and validation; remove held_out"),
+        message.contains("has the splits train and validation; remove held_out"),
         "{message}"
     );
     folder.write("test/x.png", folder.read("train/a.png"));

@@ -62,7 +62,7 @@ impl Patches {
         }
         let too_large = || {
             Error::input(format!(
-                "`seq_lens` {seq_lens:?} with {length} bytes: more positions than can be counted; use smaller lengths"
+                "`seq_lens` {seq_lens:?} with {length} bytes: too many positions; use smaller lengths"
             ))
         };
         let mut patch_bytes = vec![1];

@@ -135,7 +135,8 @@ impl Opener {
 fn beside(args: &DatasetArgs, held_out: Option<f64>, validation: &Path, reading: &Reading) -> Result<Option<Part>> {
     if held_out.is_some() {
         return Err(Error::config(
-            "dataset_args: validation names the held-out data, and held_out holds out a share: expected one of them",
+            "dataset_args: validation and held_out are both set; expected only one of the two: validation names the \
+             held-out data, held_out is a share of the data",
         ));
     }
     let mut paths = match args.split {
@@ -147,7 +148,7 @@ fn beside(args: &DatasetArgs, held_out: Option<f64>, validation: &Path, reading:
         paths.retain(|path| path.canonicalize().is_ok_and(|path| !path.starts_with(&held)));
     }
     if paths.is_empty() {
-        let message = "expected data to learn from beside the validation data, found none";
+        let message = "expected training data beside the validation data, found none";
         return Err(Error::file(&args.dir, message));
     }
     let files = Arc::new(Files::open(&paths, reading, args.on_opening.clone())?);

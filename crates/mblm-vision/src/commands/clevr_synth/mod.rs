@@ -101,7 +101,9 @@ fn target(out: &Path, force: bool) -> Result<PathBuf> {
         .canonicalize()
         .map_err(|error| mblm::Error::file(out, format!("cannot be read: {error}")))?;
     if std::env::current_dir().is_ok_and(|current| current == path) || path.file_name().is_none() {
-        return usage("expected the name of a folder to write, found the current folder; give another name".to_string());
+        return usage(
+            "expected the name of a folder to write, found the current folder; give another name".to_string(),
+        );
     }
     let entries = std::fs::read_dir(&path).and_then(Iterator::collect::<std::io::Result<Vec<_>>>);
     let entries = entries.map_err(|error| mblm::Error::file(out, format!("cannot be listed: {error}")))?;
@@ -112,7 +114,7 @@ fn target(out: &Path, force: bool) -> Result<PathBuf> {
     match (entries.is_empty(), strange) {
         (true, _) => Ok(path),
         (false, None) if force => Ok(path),
-        (false, None) => usage("already holds a data set; give another name, or --force to replace it".to_string()),
+        (false, None) => usage("a data set is there already; give another name, or --force to replace it".to_string()),
         (false, Some(name)) => usage(format!(
             "expected a new or empty folder, found {} in it; give another name",
             name.to_string_lossy()

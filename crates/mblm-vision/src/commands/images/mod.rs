@@ -146,7 +146,7 @@ impl Files<'_> {
         match paths.find(|path| !self.args.force && path.exists()) {
             None => Ok(()),
             Some(path) => Err(Usage(format!(
-                "{}: already exists; give another folder, another --first-sample, or --force to replace it",
+                "{}: is there already; give another folder, another --first-sample, or --force to replace it",
                 path.display()
             ))),
         }

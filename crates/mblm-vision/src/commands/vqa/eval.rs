@@ -63,7 +63,7 @@ fn run(args: &VqaEvalArgs, context: &Context) -> Result<ExitCode> {
     for path in [&args.jsonl, &args.contact_sheet].into_iter().flatten() {
         if path.exists() && !args.force {
             return Err(Usage(format!(
-                "{}: already exists; give another name, or --force to replace it",
+                "{}: is there already; give another name, or --force to replace it",
                 path.display()
             ))
             .into());
