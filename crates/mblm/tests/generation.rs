@@ -252,7 +252,7 @@ fn a_file_that_is_no_state_of_this_model_is_an_error() {
     one.save_state(&state, &logits, &path).expect("a file");
     let message = |generator: &Generator| generator.load_state(&path).expect_err("an error").to_string();
     assert!(
-        message(&other).contains("expected a state of this model, found that of another"),
+        message(&other).contains("expected a state of this model, found the state of another"),
         "{}",
         message(&other)
     );

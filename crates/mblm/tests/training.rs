@@ -433,7 +433,7 @@ fn more_points_than_batches_are_clipped_with_a_warning() {
     trainer.run(None, &mut watch, &stop).expect("a run");
     assert_eq!(
         watch.heard[0],
-        "warning io.validate_amount: 13 is more than the run has batches; it is done 12 times"
+        "warning io.validate_amount: 13 is more than the run's batches, so it is done 12 times"
     );
     assert_eq!(
         watch.heard.iter().filter(|line| line.starts_with("validated")).count(),

@@ -106,8 +106,8 @@ fn sizes(work: &Workload<'_>) -> impl Iterator<Item = Option<usize>> {
 fn too_much(least: &MemoryEstimate, memory: u64) -> Error {
     let consumers = least.consumers();
     Error::config(format!(
-        "a training step needs {} at least, however it is cut, and may take {}: {}; lower what is in parentheses, or \
-         give more with --memory",
+        "a training step needs at least {}, even in the smallest chunks, but only {} are allowed: {}; lower the \
+         settings in parentheses, or allow more with --memory",
         sized(least.total(), 2),
         sized(memory, 2),
         list(&consumers[..consumers.len().min(3)], 2)

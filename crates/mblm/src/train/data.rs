@@ -28,13 +28,14 @@ impl TrainingData {
         let id = &experiment.io.dataset_id;
         let open = |split| open_split(experiment, registry, split, on_opening.clone());
         let Some(train) = open(Split::Train)? else {
-            return Err(Error::config(format!("data set {id} has nothing to train on")));
+            return Err(Error::config(format!("data set {id} has no training data")));
         };
         // checks that data and model fit, before anything is written
         let first = train.sample(0, 0)?;
         if let (Architecture::Encoder(_), None) = (&experiment.params.architecture, &first.labels) {
             return Err(Error::config(format!(
-                "an encoder learns from masked bytes, but data set {id} masks none; set io.dataset_id to pg19masked"
+                "an encoder learns from masked bytes, but data set {id} does not mask bytes; set io.dataset_id to \
+                 pg19masked"
             )));
         }
         LoaderOptions::training(experiment.train.batch_size, Order::Sequential, Position::default()).check(&*train)?;

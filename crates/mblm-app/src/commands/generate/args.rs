@@ -61,7 +61,7 @@ pub struct GenerateArgs {
     #[arg(long, value_name = "FILE")]
     pub prompt_file: Option<PathBuf>,
 
-    /// What to do where prompt and continuation are longer than the model's context
+    /// What to do if prompt and continuation are longer than the model's context
     #[arg(long, value_enum, default_value = "error")]
     pub window: WindowArg,
 

@@ -104,7 +104,7 @@ impl Input {
                 Err(ReadlineError::Eof | ReadlineError::Interrupted) => Ok(None),
                 Err(ReadlineError::Io(error)) if error.kind() == io::ErrorKind::InvalidData => {
                     note(
-                        "the terminal sent bytes that are no UTF-8: from here on lines are read as bytes, without editing; type the line again",
+                        "the terminal sent bytes that are not UTF-8: from now on lines are read as bytes, without editing; type the line again",
                     );
                     *self = Self::Plain(io::stdin().lock());
                     self.line()
@@ -194,7 +194,7 @@ impl Conversation<'_> {
             ("newline", _) => Err("expected on or off".to_string()),
             ("save", "") => Err("expected the name of a file".to_string()),
             ("save", path) => self.save(Path::new(path)),
-            _ => Err("no such command; /help shows those that there are".to_string()),
+            _ => Err("no such command; /help lists the commands".to_string()),
         };
         match done {
             Ok(said) if !self.quiet || name == "help" => note(&said),
