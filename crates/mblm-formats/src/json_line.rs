@@ -261,7 +261,7 @@ mod tests {
                 .contains("found `id`, `body`")
         );
         assert!(of("{}").unwrap_err().contains("found none"));
-        assert!(of(r#"{"text": 3}"#).unwrap_err().contains("is no string"));
+        assert!(of(r#"{"text": 3}"#).unwrap_err().contains("is not a string"));
         assert!(of("[1]").unwrap_err().contains("expected a JSON object"));
         assert!(of("{").unwrap_err().contains("expected a JSON object: EOF"));
     }
@@ -279,7 +279,7 @@ mod tests {
         );
         assert_eq!(of(r#"{"text": "\ud83d\ude00\\ud800"}"#).unwrap(), "\u{1f600}\\ud800");
         assert_eq!(of(r#"{"k\ud800": 1, "text": "x", "score": NaN}"#).unwrap(), "x");
-        assert!(of(r#"{"text": NaN}"#).unwrap_err().contains("is no string"));
+        assert!(of(r#"{"text": NaN}"#).unwrap_err().contains("is not a string"));
         for broken in [
             r#"{"text": nan}"#,
             r#"{"text": "a\ud80"}"#,
@@ -299,7 +299,7 @@ mod tests {
         assert_eq!(of(r#"{"text": "first", "text": "last"}"#).unwrap(), "last");
         for value in ["null", "true", "1", "-1", "0.5", "[[]]", r#"{"text": "inner"}"#] {
             let message = of(&format!(r#"{{"text": {value}}}"#)).unwrap_err();
-            assert!(message.contains("is no string"), "{value}: {message}");
+            assert!(message.contains("is not a string"), "{value}: {message}");
         }
         assert!(of(r#"{"text": "a"} 1"#).unwrap_err().contains("trailing characters"));
         // Nested deeper than any stack: skipped without recursion, but an error in the field.

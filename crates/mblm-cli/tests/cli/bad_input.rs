@@ -125,7 +125,7 @@ fn a_prompt_that_fills_an_unlimited_context_needs_a_length() {
     fails(
         &args,
         2,
-        &["the prompt of 128 bytes fills the model's context of 128; say with --max-bytes"],
+        &["the prompt of 128 bytes fills the model's context of 128; set --max-bytes"],
     );
     let finished = finish(&mut mblm([&args[..], &["-n", "20", "--raw"]].concat()));
     assert_eq!((finished.code, finished.stdout.len()), (0, 20));

@@ -184,7 +184,7 @@ mod tests {
         assert_eq!(of("a.GZ", b"\x1f"), Ok(Some(Compression::Gzip)));
         let message = of("a.GZ", b"plain text").unwrap_err();
         assert!(
-            message.contains("as the name says") && message.contains("`plain text`"),
+            message.contains("as the file's name says") && message.contains("`plain text`"),
             "{message}"
         );
         assert_eq!(of("a.txt.zst", b""), Ok(Some(Compression::Zstd)));

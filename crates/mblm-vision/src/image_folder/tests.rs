@@ -379,7 +379,7 @@ fn wrong_files_are_named() {
 fn options_that_make_no_sense_are_named() {
     let folder = Folder::new(&["a.png"]);
     for (options, part) in [
-        (json!({}), "resize_to_w, resize_to_h: expected the size of all pictures"),
+        (json!({}), "resize_to_w, resize_to_h: expected the size of all images"),
         (json!({"resize_to_w": 3}), "resize_to_w: expected resize_to_h beside it"),
         (
             json!({"shift_channels_start": 3}),

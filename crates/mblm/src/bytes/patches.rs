@@ -209,9 +209,9 @@ mod tests {
         for (seq_lens, length, expected) in [
             (&[][..], 1, "empty"),
             (&[4, 0, 2], 1, "stage 2 has length 0"),
-            (&[1, huge, 2], 1, "more positions"),
-            (&[3, huge / 2], 1, "more positions"),
-            (&[1, 2], huge, "more positions"),
+            (&[1, huge, 2], 1, "too many positions"),
+            (&[3, huge / 2], 1, "too many positions"),
+            (&[1, 2], huge, "too many positions"),
         ] {
             let message = Patches::new(seq_lens, length).unwrap_err().to_string();
             assert!(message.contains(expected), "{message}");

@@ -281,7 +281,7 @@ mod tests {
         let message = save(folder.path(), "decoder", &json!({}), &twice)
             .unwrap_err()
             .to_string();
-        assert!(message.contains("`w` is given twice"), "{message}");
+        assert!(message.contains("`w` appears twice"), "{message}");
         let integers = [("w".into(), tensor.to_dtype(DType::U32).unwrap())];
         let message = save(folder.path(), "decoder", &json!({}), &integers)
             .unwrap_err()

@@ -272,7 +272,7 @@ mod tests {
         assert!(two.contains("found valid beside val"), "{two}");
         let none = named(&["train/a", "test/b"]).unwrap_err().to_string();
         assert!(
-            none.contains("none for validation") && none.contains("train, of which"),
+            none.contains("no validation split") && none.contains("train, of which"),
             "{none}"
         );
     }

@@ -176,7 +176,7 @@ mod tests {
         let error = chunking_for(&work(&long, 1 << 24, false), Some(1 << 20)).unwrap_err();
         let text = error.to_string();
         assert!(
-            text.contains("may take 1.00 MiB") && text.contains("--memory"),
+            text.contains("only 1.00 MiB are allowed") && text.contains("--memory"),
             "{text}"
         );
         // with dropout the whole first stage is kept

@@ -249,8 +249,8 @@ fn impossible_choices_are_errors() {
         "2-5",
         "the allowed ids are 2-5, and none of them is below 2",
     );
-    check(&[f32::NEG_INFINITY, 1.0], "0", "no id can be produced");
-    check(&[], "all", "no id can be produced");
+    check(&[f32::NEG_INFINITY, 1.0], "0", "no id can be generated");
+    check(&[], "all", "no id can be generated");
 }
 
 #[test]
