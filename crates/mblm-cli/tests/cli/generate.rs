@@ -441,10 +441,7 @@ fn options_that_make_no_sense() {
         &["--stop-id", "257"],
         &["--stop-id 257: the model has 257 ids; give one from 0 to 256"],
     );
-    refused(
-        &["--stop-id", "97", "--forbid", "a"],
-        &["--stop-id 97 can never be generated"],
-    );
+    refused(&["--stop-id", "97", "--forbid", "a"], &["97 can never be generated"]);
     refused(&["--num-samples", "0"], &["--num-samples"]);
     refused(&["--num-samples", "1025"], &["1..=1024"]);
     refused(&["--first-sample", "0"], &["--first-sample"]);

@@ -322,9 +322,7 @@ impl<'a> Machine<'a> {
 
     fn memo(&mut self, opcode: u8) -> Result<(), String> {
         let key = match opcode {
-            0x94 => {
-                u32::try_from(self.memo.len()).map_err(|_| "the memo of the pickle has too many objects".to_string())?
-            }
+            0x94 => u32::try_from(self.memo.len()).map_err(|_| "the memo has too many objects".to_string())?,
             b'p' | b'g' => self
                 .line()?
                 .parse()

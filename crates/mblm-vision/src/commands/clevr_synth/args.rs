@@ -49,8 +49,8 @@ pub(crate) struct ClevrSynthArgs {
     #[arg(long, value_name = "N", default_value_t = MAX_OBJECTS, value_parser = objects())]
     pub(crate) max_objects: usize,
 
-    /// The largest number of relations, such as `left of`, in a question; with 0, questions describe
-    /// objects only by their own attributes
+    /// The largest number of relations, such as `left of`, in a question; with 0, questions
+    /// describe objects only by their own attributes
     #[arg(long, value_name = "N", default_value_t = MAX_RELATIONS, value_parser = relations())]
     pub(crate) max_relations: usize,
 
