@@ -27,15 +27,15 @@ use crate::signals::Signals;
 const ANSWER: usize = 200;
 
 const HELP: &str = "\
-an empty line   go on without reading anything
+an empty line   generate without reading anything
 /reset          forget everything that was read and written
-/seed N         draw from this seed, from the first answer's numbers on
-/temperature T  from 0 (always the likeliest byte) upwards
-/bytes N        the length of an answer
-/newline on|off read the end of each line, too
-/save FILE      save the state: --load-state FILE goes on from it
+/seed N         set the seed; the next answer counts as the first one
+/temperature T  set the temperature, from 0 (always the likeliest byte)
+/bytes N        set the largest length of an answer
+/newline on|off also read the end of each line
+/save FILE      save the state, for --load-state FILE
 /quit           end (so do Ctrl-D and Ctrl-C; during an answer Ctrl-C ends the answer)
-//...           a line that begins with /";
+//...           read a line that begins with /";
 
 /// Runs the conversation until the input ends.
 pub(crate) fn run(
