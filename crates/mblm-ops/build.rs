@@ -1,4 +1,5 @@
-//! Compiles the CUDA kernels, `src/**/*.cu`, to PTX when the feature `cuda` is on; otherwise does nothing.
+//! Compiles the CUDA kernels, `src/**/*.cu`, to PTX when the feature `cuda` is on; otherwise does
+//! nothing.
 
 fn main() {
     println!("cargo:rerun-if-changed=build.rs");
@@ -6,8 +7,8 @@ fn main() {
     kernels();
 }
 
-/// Writes one constant a file, `ptx.rs`, that holds the PTX text. The code runs on compute capability 8.0 and newer: the driver
-/// finishes the compilation for the card that it finds.
+/// Writes one constant a file, `ptx.rs`, that holds the PTX text. The code runs on compute
+/// capability 8.0 and newer: the driver finishes the compilation for the card that it finds.
 #[cfg(feature = "cuda")]
 fn kernels() {
     let out = std::path::PathBuf::from(std::env::var("OUT_DIR").expect("cargo sets OUT_DIR"));

@@ -45,14 +45,14 @@ Examples:
   mblm generate -m runs/tiny_1700000000 --prompt 'It was' --max-bytes 200
   mblm eval -m runs/tiny_1700000000 book.txt
 
-Exit codes: 0 done; 1 failed; 2 wrong usage or configuration; 3 a loss or a model's numbers were not finite; 128 + N ended
+Exit codes: 0 done; 1 failed; 2 wrong usage or configuration; 3 a loss or a model's output was not finite; 128 + N ended
 by signal N, such as 130 by Ctrl-C (SIGINT) and 143 by SIGTERM.")]
 struct GlobalArgs {
-    /// Say more on stderr; repeat for still more
+    /// Print more on stderr; repeat for still more
     #[arg(short, long, global = true, action = clap::ArgAction::Count, display_order = 900)]
     verbose: u8,
 
-    /// Say nothing on stderr but errors
+    /// Print only errors on stderr
     #[arg(short, long, global = true, display_order = 901)]
     quiet: bool,
 }
@@ -259,7 +259,7 @@ impl App {
             .filter(|command| command.parent() == parent && command.name() == name);
         match found.last() {
             Some(command) => command.run(matches, &self.context),
-            None => bail!("the command {name} is not there"),
+            None => bail!("there is no command {name}"),
         }
     }
 }
@@ -431,8 +431,8 @@ fn report(error: &anyhow::Error) -> ExitCode {
     };
     if error.chain().any(full) {
         output::note(
-            "the device's memory is used up: lower --batch-size, --context or --num-samples, see what others use with \
-             nvidia-smi, or compute with --device cpu",
+            "the device is out of memory: lower --batch-size, --context or --num-samples, look with nvidia-smi for other \
+             programs that use it, or compute with --device cpu",
         );
     }
     match error.downcast_ref::<mblm::Error>() {

@@ -27,7 +27,7 @@ pub fn read(path: &Path, overrides: &[String], context: &Context) -> Result<Expe
 pub fn read_as_written(path: &Path, overrides: &[String], context: &Context) -> Result<Experiment> {
     if let Some(kind) = context.run_kind(path) {
         return Err(Usage(format!(
-            "{}: expected the configuration of a model of bytes, with params; this is one of {}, which is for {}",
+            "{}: expected the configuration of a byte model, with params; this is a configuration of {}, for {}",
             path.display(),
             kind.name(),
             kind.commands()
@@ -153,7 +153,8 @@ pub fn check_trained(experiment: &Experiment, model: &Model, dataset: &str, what
     );
     if ours != theirs {
         return Err(Usage(format!(
-            "the configuration has another vocabulary, {theirs}, than the model, {ours}; give the one that it was trained with"
+            "the configuration's vocabulary, {theirs}, is not the model's, {ours}; give the configuration that the \
+             model was trained with"
         ))
         .into());
     }
@@ -172,8 +173,8 @@ pub fn check_trained(experiment: &Experiment, model: &Model, dataset: &str, what
 pub fn warn_of_precision(precision: Precision, device: &Device) {
     if device.is_cpu() && precision == Precision::Bf16 && !mblm::bf16_is_fast() {
         tracing::warn!(
-            "this processor is no faster with bfloat16 (AMD's with AVX-512-BF16 and Intel's with AMX are): training rounds as \
-             asked, but is slower than with --precision float32"
+            "this processor has no fast bfloat16 products (AVX-512-BF16 of AMD or AMX of Intel): training with bf16 is \
+             slower than with --precision float32"
         );
     }
 }

@@ -11,19 +11,20 @@ use mblm::data::Split;
 /// The device to compute on.
 #[derive(Debug, Args)]
 pub struct DeviceArgs {
-    /// Where to compute: auto (a GPU if there is one), cpu, cuda or cuda:N
+    /// Device to compute on: auto (a GPU if there is one), cpu, cuda or cuda:N
     #[arg(long, default_value = "auto", value_name = "DEVICE")]
     pub device: String,
 }
 
-/// The device to use a model on, and how precisely.
+/// The device and precision with which a model is used.
 #[derive(Debug, Args)]
 pub struct ComputeArgs {
     /// The device.
     #[command(flatten)]
     pub device: DeviceArgs,
 
-    /// How matrix products are computed; on the CPU bf16 rounds the weights alone, which are then read faster
+    /// Precision of matrix products; on the CPU, bf16 rounds only the weights, which makes reading
+    /// them faster
     #[arg(long, value_enum, default_value = "auto")]
     pub precision: PrecisionArg,
 }
@@ -31,8 +32,9 @@ pub struct ComputeArgs {
 /// The model to use.
 #[derive(Debug, Args)]
 pub struct ModelArgs {
-    /// Model folder, or a weights file with its config.json beside it; a folder of runs is its newest run, `latest` that of `runs`;
-    /// may also stand first, without -m
+    /// Model folder, or a weights file with its config.json beside it. A folder of runs stands for
+    /// its newest run, `latest` for the newest run in `runs`. -m may be left out if the model is
+    /// the first argument
     #[arg(short, long, value_name = "PATH", value_parser = model_path)]
     pub model: PathBuf,
 }
@@ -40,11 +42,11 @@ pub struct ModelArgs {
 /// A split of a data set.
 #[derive(Clone, Copy, Debug, ValueEnum)]
 pub enum SplitArg {
-    /// What models learn from
+    /// The training split
     Train,
-    /// What chooses the best model
+    /// The validation split, which selects the best model
     Validation,
-    /// What the best model is measured on
+    /// The test split, on which the best model is measured
     Test,
 }
 
@@ -65,9 +67,9 @@ pub enum PrecisionArg {
     Auto,
     /// 32-bit floats everywhere
     Float32,
-    /// Rounded to bfloat16, summed in float32; everything else stays float32
+    /// Products of factors rounded to bfloat16, summed in float32; everything else in float32
     Bf16,
-    /// bf16 where this machine is faster with it, else float32
+    /// bf16 if this machine is faster with it, else float32
     Fastest,
 }
 
@@ -93,18 +95,18 @@ impl From<PrecisionArg> for Precision {
 /// Reads a number of bytes, such as 40GiB.
 ///
 /// # Errors
-/// Text that is not a number of bytes.
+/// The text is not a number of bytes.
 pub fn byte_size(text: &str) -> Result<ByteSize, String> {
     text.trim()
         .parse()
         .map_err(|_| format!("expected a number of bytes, such as 8GiB, 500MB or 4096, found `{text}`"))
 }
 
-/// Returns the folder of a model: the path itself, the newest run in a folder of runs, or for
+/// Returns the model's folder: the path itself, the newest run in a folder of runs, or for
 /// `latest` the newest run in `runs`.
 ///
 /// # Errors
-/// A folder of runs that holds no run.
+/// `latest` without a run in `runs`.
 pub fn model_path(text: &str) -> Result<PathBuf, String> {
     let path = PathBuf::from(text);
     if text == "latest" && !path.exists() {

@@ -23,7 +23,7 @@ pub(crate) fn check_room(work: &Workload<'_>, device: &Device) -> Result<()> {
         .map(|(what, bytes, settings)| format!("{what} {} ({settings})", ByteSize::b(bytes)))
         .collect();
     Err(Error::OutOfMemory(format!(
-        "training needs about {}, but this process can take {}: {}; lower what is in parentheses",
+        "training needs about {}, but only {} are available to this process: {}; lower the settings in parentheses",
         ByteSize::b(needed),
         ByteSize::b(room),
         largest.join(", ")

@@ -112,10 +112,10 @@ fn strict_text_of(line: &[u8], field: &str) -> Result<String, String> {
     match object.and_then(|found| json.end().map(|()| found)) {
         Ok(Found::String(text)) => Ok(text),
         Ok(Found::Other) => Err(format!(
-            "the field `{field}` is no string; set text_field to one that is"
+            "the field `{field}` is not a string; set text_field to the field with the text"
         )),
         Ok(Found::Nothing(keys)) => Err(format!(
-            "no field `{field}`, found {}; set text_field to the one with the text",
+            "no field `{field}`, found {}; set text_field to the field with the text",
             if keys.is_empty() {
                 "none".into()
             } else {
@@ -123,7 +123,8 @@ fn strict_text_of(line: &[u8], field: &str) -> Result<String, String> {
             }
         )),
         Err(error) if error.is_eof() => Err(format!(
-            "expected a JSON object: {}; of objects that go over several lines `jq -c . FILE > NEW.jsonl` writes one a line",
+            "expected a JSON object: {}; if objects span several lines, `jq -c . FILE > NEW.jsonl` writes one object \
+             per line",
             without_place(&error)
         )),
         Err(error) if error.column() == 0 => Err(format!("expected a JSON object: {}", without_place(&error))),
@@ -260,7 +261,7 @@ mod tests {
                 .contains("found `id`, `body`")
         );
         assert!(of("{}").unwrap_err().contains("found none"));
-        assert!(of(r#"{"text": 3}"#).unwrap_err().contains("is no string"));
+        assert!(of(r#"{"text": 3}"#).unwrap_err().contains("is not a string"));
         assert!(of("[1]").unwrap_err().contains("expected a JSON object"));
         assert!(of("{").unwrap_err().contains("expected a JSON object: EOF"));
     }
@@ -278,7 +279,7 @@ mod tests {
         );
         assert_eq!(of(r#"{"text": "\ud83d\ude00\\ud800"}"#).unwrap(), "\u{1f600}\\ud800");
         assert_eq!(of(r#"{"k\ud800": 1, "text": "x", "score": NaN}"#).unwrap(), "x");
-        assert!(of(r#"{"text": NaN}"#).unwrap_err().contains("is no string"));
+        assert!(of(r#"{"text": NaN}"#).unwrap_err().contains("is not a string"));
         for broken in [
             r#"{"text": nan}"#,
             r#"{"text": "a\ud80"}"#,
@@ -298,7 +299,7 @@ mod tests {
         assert_eq!(of(r#"{"text": "first", "text": "last"}"#).unwrap(), "last");
         for value in ["null", "true", "1", "-1", "0.5", "[[]]", r#"{"text": "inner"}"#] {
             let message = of(&format!(r#"{{"text": {value}}}"#)).unwrap_err();
-            assert!(message.contains("is no string"), "{value}: {message}");
+            assert!(message.contains("is not a string"), "{value}: {message}");
         }
         assert!(of(r#"{"text": "a"} 1"#).unwrap_err().contains("trailing characters"));
         // Nested deeper than any stack: skipped without recursion, but an error in the field.

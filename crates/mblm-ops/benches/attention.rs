@@ -1,6 +1,8 @@
-//! Attention forward and backward, in multiplications and additions a second: `cargo bench -p mblm-ops --bench attention`.
+//! Attention forward and backward, in multiplications and additions a second: `cargo bench -p
+//! mblm-ops --bench attention`.
 //!
-//! Counted are 2 products of queries and keys forward and 4 backward (nothing for recomputation), half of them when causal.
+//! Counted are 2 products of queries and keys forward and 4 backward (nothing for recomputation),
+//! half of them when causal.
 
 use candle_core::{DType, Result, Tensor};
 use criterion::{BenchmarkId, Criterion, Throughput, criterion_group, criterion_main};

@@ -1,7 +1,8 @@
-//! The linear layer at the shapes of training and of decoding: `cargo bench -p mblm-ops --bench linear`.
+//! The linear layer at the shapes of training and of decoding: `cargo bench -p mblm-ops --bench
+//! linear`.
 //!
-//! Decoding reads as many weights as a small model has, more than a core's own cache holds, and is reported in bytes of
-//! weights a second; training in multiplications and additions.
+//! Decoding reads as many weights as a small model has, more than a core's own cache holds, and is
+//! reported in bytes of weights a second; training in multiplications and additions.
 
 use candle_core::{DType, Device, Result, Tensor};
 use criterion::{BenchmarkId, Criterion, Throughput, criterion_group, criterion_main};

@@ -1,7 +1,8 @@
-//! What passes over rows a few times and multiplies no matrices, forward and backward: `cargo bench -p mblm-ops --bench rows`.
+//! What passes over rows a few times and multiplies no matrices, forward and backward: `cargo bench
+//! -p mblm-ops --bench rows`.
 //!
-//! These are bound by memory: the reported bytes a second are those of the tensors that have to be read and written once, to be
-//! compared with what the machine copies.
+//! These are bound by memory: the reported bytes a second are those of the tensors that have to be
+//! read and written once, to be compared with what the machine copies.
 
 use candle_core::{DType, Device, Result, Tensor};
 use criterion::{BenchmarkId, Criterion, Throughput, criterion_group, criterion_main};

@@ -1,5 +1,5 @@
-//! A data set of one's own, trained from a configuration by its name like the built-in ones: sums such as `17+5=22`, of which
-//! only the answer counts.
+//! A data set of one's own, trained from a configuration by its name like the built-in ones: sums
+//! such as `17+5=22`, of which only the answer counts.
 //!
 //! ```sh
 //! cargo run -p mblm --example custom_dataset
@@ -117,7 +117,8 @@ impl Dataset for Sums {
     }
 }
 
-/// What is trained: `dataset_id` is the name under which the data set is registered, `dataset_args` are its own.
+/// What is trained: `dataset_id` is the name under which the data set is registered, `dataset_args`
+/// are its own.
 pub(crate) const CONFIG: &str = "
 io:
   name_model: sums

@@ -1,11 +1,13 @@
-//! Distillation: a model learns what a larger one predicts. All logits of a batch at once, and their gradient.
+//! Distillation: a model learns what a larger one predicts. All logits of a batch at once, and
+//! their gradient.
 
 use mblm::Result;
 use mblm::candle::{D, Tensor};
 use mblm::model::{Gradients, Ids, Mblm, TrainingPass};
 use mblm::train::{Adam, OptimizerSpec};
 
-/// Teaches `student` what `teacher` predicts after each id: the mean KL(teacher ‖ student) before each step.
+/// Teaches `student` what `teacher` predicts after each id: the mean KL(teacher ‖ student) before
+/// each step.
 pub(crate) fn distil(teacher: &Mblm, student: &Mblm, ids: Ids<'_>, steps: usize) -> Result<Vec<f64>> {
     let taught = softmax(&teacher.logits(ids)?)?; // (B, L, V)
     let rows = (taught.dim(0)? * taught.dim(1)?) as f64;

@@ -1,7 +1,8 @@
-//! A stage of one's own: an LSTM as the local stage of a two-stage model, without a change to the library.
+//! A stage of one's own: an LSTM as the local stage of a two-stage model, without a change to the
+//! library.
 //!
-//! The block writes its forward pass in candle's tensor operations, on tracked parameters; candle's autograd gives its
-//! gradients. A name in the registry makes it available to configurations.
+//! The block writes its forward pass in candle's tensor operations, on tracked parameters; candle's
+//! autograd gives its gradients. A name in the registry makes it available to configurations.
 //!
 //! ```console
 //! cargo run --release --example lstm_stage
@@ -103,7 +104,8 @@ impl StageBlock for LstmStack {
         let (sequences, positions, dim) = x.dims3()?;
         let mut x = x.clone();
         for (index, layer) in self.0.iter().enumerate() {
-            // a slot is empty at the start, or has one row that all sequences share, or one row each
+            // a slot is empty at the start, or has one row that all sequences share, or one row
+            // each
             let slot = |slot: usize| match state.get(slot) {
                 Some(row) => row.broadcast_as((sequences, dim)),
                 None => Tensor::zeros((sequences, dim), x.dtype(), x.device()),

@@ -1,10 +1,12 @@
-//! A weighted loss of two tasks: the next byte, and the class of the next byte (letter, digit, space or another).
+//! A weighted loss of two tasks: the next byte, and the class of the next byte (letter, digit,
+//! space or another).
 
 use mblm::Result;
 use mblm::candle::{D, DType, Device, Tensor};
 use mblm::model::{CrossEntropy, Gradients, LogitRows, Mblm, Objective, RowGradients, TrainingPass};
 
-/// Cross-entropy of bytes plus `weight` times that of their classes: w · −ln Σ softmax(logits) over the ids of the right class.
+/// Cross-entropy of bytes plus `weight` times that of their classes: w · −ln Σ softmax(logits) over
+/// the ids of the right class.
 pub(crate) struct BytesAndClasses {
     weight: f64,
     /// (V, V): 1 where two ids are of one class.

@@ -28,7 +28,8 @@ pub enum Error {
 
     /// A loss or gradient that is infinite or not a number.
     #[error(
-        "{what} is {value} at {place}; {}; try a lower learning rate, gradient_clipping: 1.0, or look at those samples",
+        "{what} is {value} at {place}; {}; try a lower learning rate or gradient_clipping: 1.0, or inspect these \
+         samples",
         match state {
             Some(state) => format!("the last good state is {}", state.display()),
             None => "there is no earlier state".into(),
@@ -47,8 +48,8 @@ pub enum Error {
 
     /// A model whose predictions are no numbers.
     #[error(
-        "{place}: the model gives no numbers ({value}); its weights are damaged, or its training diverged: `mblm inspect --tensors` shows \
-         which tensors are not finite; take an earlier model of the run"
+        "{place}: the model's output is not finite ({value}): its weights are damaged, or its training diverged; `mblm \
+         inspect --tensors` shows which tensors are not finite; use an earlier model of the run"
     )]
     NoNumbers {
         /// What was to be predicted.
@@ -57,8 +58,9 @@ pub enum Error {
         value: f64,
     },
 
-    /// A training pass was asked to stop and did, between two chunks of its first stage: its gradients are those of a part.
-    #[error("the training pass was asked to stop and is {done} of {of} parts far")]
+    /// A training pass was asked to stop and did, between two chunks of its first stage: its
+    /// gradients are those of a part.
+    #[error("the training pass was stopped after {done} of {of} chunks")]
     Stopped {
         /// Parts that were done.
         done: usize,

@@ -1,4 +1,5 @@
-//! The Multiscale Byte Language Model (arXiv 2502.14553): hierarchical language models over raw bytes.
+//! The Multiscale Byte Language Model (arXiv 2502.14553): hierarchical language models over raw
+//! bytes.
 //!
 //! | module | holds |
 //! |---|---|
@@ -45,7 +46,8 @@ pub fn threads() -> usize {
 pub use mblm_ops::cpu::on_workers;
 pub use mblm_ops::device;
 
-/// Whether this machine trains faster with bfloat16 products ([`config::Precision::Bf16`]) than with exact ones.
+/// Whether this machine trains faster with bfloat16 products ([`config::Precision::Bf16`]) than
+/// with exact ones.
 pub fn bf16_is_fast() -> bool {
     mblm_ops::linear::Products::bf16_is_fast()
 }

@@ -76,7 +76,8 @@ train: {target_elements: 100, target_elements_strategy: batch, batch_size: 1, le
     assert_eq!(error.to_string(), format!("my.yaml:4:36: {expected}"));
 }
 
-/// Only what is known to have no dropout goes in chunks: a block's memory is planned as it is computed.
+/// Only what is known to have no dropout goes in chunks: a block's memory is planned as it is
+/// computed.
 #[test]
 fn its_first_stage_is_planned_in_chunks_once_it_tells_its_dropout() {
     let takes_chunks = |model: ModelConfig| {

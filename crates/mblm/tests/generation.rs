@@ -1,4 +1,5 @@
-//! Decoding with state beyond single streams: losses by pieces, streams out of step, forks, states in files, blocks without steps.
+//! Decoding with state beyond single streams: losses by pieces, streams out of step, forks, states
+//! in files, blocks without steps.
 //!
 //! Longer than 450 lines: the tests share the small models of every block.
 
@@ -252,7 +253,7 @@ fn a_file_that_is_no_state_of_this_model_is_an_error() {
     one.save_state(&state, &logits, &path).expect("a file");
     let message = |generator: &Generator| generator.load_state(&path).expect_err("an error").to_string();
     assert!(
-        message(&other).contains("expected a state of this model, found that of another"),
+        message(&other).contains("expected a state of this model, found the state of another"),
         "{}",
         message(&other)
     );
@@ -331,7 +332,8 @@ fn a_block_that_knows_whole_sequences_only_trains_and_decodes() {
     }
 }
 
-/// Rounded weights, on the CPU: other logits than exact ones, a little, and still the same by prefill and steps as for the whole.
+/// Rounded weights, on the CPU: other logits than exact ones, a little, and still the same by
+/// prefill and steps as for the whole.
 #[test]
 fn rounded_weights_are_those_of_the_whole_too() {
     for (name, exact) in models() {
@@ -362,7 +364,8 @@ fn rounded_weights_are_those_of_the_whole_too() {
     }
 }
 
-/// In bfloat16 on a GPU, where a step of a Transformer stage is one kernel: prefill, steps and forks give what the whole does.
+/// In bfloat16 on a GPU, where a step of a Transformer stage is one kernel: prefill, steps and
+/// forks give what the whole does.
 #[cfg(feature = "cuda")]
 #[test]
 fn steps_on_cuda_are_those_of_the_whole() {

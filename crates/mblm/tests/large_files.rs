@@ -1,4 +1,5 @@
-//! A file far larger than memory trains in constant memory: the test has a process of its own to measure.
+//! A file far larger than memory trains in constant memory: the test has a process of its own to
+//! measure.
 
 #![cfg(target_os = "linux")]
 

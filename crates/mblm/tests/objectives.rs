@@ -1,4 +1,5 @@
-//! Losses of one's own: distillation from all logits at once, a weighted loss of two tasks row by row.
+//! Losses of one's own: distillation from all logits at once, a weighted loss of two tasks row by
+//! row.
 
 #[path = "../examples/distillation.rs"]
 mod distillation;
@@ -84,8 +85,8 @@ fn an_objective_gives_the_same_whatever_is_computed_at_once() {
     assert_equal(&model, &pass(None, Some(8)), &whole);
 }
 
-/// softmax − one-hot, which is the gradient of the cross-entropy, divided by the number of predictions; rows in the order of the
-/// bytes that they predict.
+/// softmax − one-hot, which is the gradient of the cross-entropy, divided by the number of
+/// predictions; rows in the order of the bytes that they predict.
 fn d_cross_entropy(logits: &Tensor, targets: &[u32], count: usize) -> Tensor {
     let gradient = || -> candle_core::Result<Tensor> {
         let exp = logits.broadcast_sub(&logits.max_keepdim(D::Minus1)?)?.exp()?;

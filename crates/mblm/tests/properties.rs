@@ -1,4 +1,5 @@
-//! What holds for every model: causality, padding, independence of batch rows, any split, any grouping.
+//! What holds for every model: causality, padding, independence of batch rows, any split, any
+//! grouping.
 
 mod support;
 
@@ -21,7 +22,8 @@ fn mamba(kind: &str) -> Value {
     json!({ "block_type": kind, "pos_emb_type": null, "d_state": 4, "d_conv": 4, "expand": 2, "headdim": 8 })
 }
 
-/// Models of 1 to 4 stages in which every block is at the top, in the middle and at the bottom at least once.
+/// Models of 1 to 4 stages in which every block is at the top, in the middle and at the bottom at
+/// least once.
 fn configs() -> Vec<(&'static str, Value, Vec<usize>)> {
     vec![
         ("1D transformer", json!([transformer(Some("fixed"))]), vec![80]),
@@ -280,7 +282,8 @@ fn chunks_in_float32_give_the_gradients_of_the_whole() {
     }
 }
 
-/// Shards of samples, shards of sequences below one sample's first stage and below chunks of it, and none, in that order.
+/// Shards of samples, shards of sequences below one sample's first stage and below chunks of it,
+/// and none, in that order.
 #[test]
 fn shards_give_the_gradients_of_the_whole_on_any_number_of_threads() {
     let whole = Chunking {

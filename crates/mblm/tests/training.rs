@@ -1,5 +1,5 @@
-//! Training runs as a whole: accumulation, parameters without gradient, losses that are not finite, observers.
-//! Longer than 450 lines: the tests share an experiment, a data set and a model.
+//! Training runs as a whole: accumulation, parameters without gradient, losses that are not finite,
+//! observers. Longer than 450 lines: the tests share an experiment, a data set and a model.
 
 mod support;
 
@@ -91,7 +91,8 @@ fn floats(tensor: &Tensor) -> Vec<f32> {
     tensor.flatten_all().and_then(|t| t.to_vec1()).expect("floats")
 }
 
-/// Asked to stop in the middle of a batch, the learner is as it was before, and learns it then as if nothing had happened.
+/// Asked to stop in the middle of a batch, the learner is as it was before, and learns it then as
+/// if nothing had happened.
 #[test]
 fn a_pass_in_chunks_can_be_stopped() {
     let experiment = experiment(&[]);
@@ -435,7 +436,7 @@ fn more_points_than_batches_are_clipped_with_a_warning() {
     trainer.run(None, &mut watch, &stop).expect("a run");
     assert_eq!(
         watch.heard[0],
-        "warning io.validate_amount: 13 is more than the run has batches; it is done 12 times"
+        "warning io.validate_amount: 13 is more than the run's batches, so it is done 12 times"
     );
     assert_eq!(
         watch.heard.iter().filter(|line| line.starts_with("validated")).count(),
@@ -443,8 +444,8 @@ fn more_points_than_batches_are_clipped_with_a_warning() {
     );
 }
 
-/// With a learning rate of 0 no validation after the first has a lower loss: the run ends after `early_stopping` more of
-/// them, tests nothing twice when resumed, and is not called stopped.
+/// With a learning rate of 0 no validation after the first has a lower loss: the run ends after
+/// `early_stopping` more of them, tests nothing twice when resumed, and is not called stopped.
 #[test]
 fn a_run_ends_when_the_validation_loss_no_longer_falls() {
     let experiment = experiment(&[

@@ -32,11 +32,7 @@ pub(crate) fn builtin() -> Vec<Entry> {
         Entry::command(score::ScoreCommand),
         Entry::command(eval::Eval),
         Entry::Group(
-            Group::new(
-                "data",
-                "Look into data, make data sets, and check whether all of one can be read",
-            )
-            .within(Section::Data),
+            Group::new("data", "Inspect data, check data sets, and make synthetic ones").within(Section::Data),
         ),
         Entry::command(data_info::DataInfo),
         Entry::command(data_check::DataCheckCommand),
@@ -45,7 +41,7 @@ pub(crate) fn builtin() -> Vec<Entry> {
         Entry::command(convert::Convert),
         #[cfg(feature = "plot")]
         Entry::command(plot::Plot),
-        Entry::Group(Group::new("config", "Show what a configuration may hold").within(Section::Models)),
+        Entry::Group(Group::new("config", "Show the keys that a configuration can have").within(Section::Models)),
         Entry::command(config_keys::Schema),
         Entry::command(config_keys::KeysCommand),
         Entry::command(runs::Runs),

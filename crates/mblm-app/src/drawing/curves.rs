@@ -15,9 +15,9 @@ pub(crate) type Point = (f64, f64);
 pub(crate) enum Across {
     /// Batches since the beginning
     Batches,
-    /// Elements seen: bytes or samples, as the run's target_elements_strategy says
+    /// Elements seen: bytes or samples, by the run's target_elements_strategy
     Elements,
-    /// Time since the first row, breaks between a stop and a resume included
+    /// Time since the first row, including breaks between a stop and a resume
     Time,
 }
 

@@ -327,7 +327,7 @@ fn senseless_options_are_named() {
     refused(json!({"text_weight": -1.0}), &["text_weight is -1"]);
     refused(
         json!({"text_weight": 0.5, "loss_on": "all"}),
-        &["text_weight goes with loss_on: answer"],
+        &["text_weight needs loss_on: answer"],
     );
     refused(json!({"loss_on": "some"}), &["unknown variant `some`", "`answer`"]);
     refused(json!({"align": 0}), &["align is 0"]);

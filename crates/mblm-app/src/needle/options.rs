@@ -160,7 +160,8 @@ impl Task {
         let NeedleOptions { needles, queries, .. } = options;
         if needles == 0 || queries == 0 || queries > needles {
             return Err(problem(format!(
-                "needles is {needles} and queries is {queries}: expected at least one needle, and 1 to that many queries"
+                "needles is {needles} and queries is {queries}: expected at least one needle, and 1 to as many queries \
+                 as needles"
             )));
         }
         check_alphabet("key", options.key_len, &options.key_alphabet)?;
@@ -181,7 +182,7 @@ impl Task {
         if let Some(weight) = options.text_weight {
             if options.loss_on == LossOn::All {
                 return Err(problem(
-                    "text_weight goes with loss_on: answer; with loss_on: all every byte has weight 1".into(),
+                    "text_weight needs loss_on: answer; with loss_on: all, every byte has weight 1".into(),
                 ));
             }
             if !(0.0..=1.0).contains(&weight) {
@@ -205,7 +206,7 @@ impl Task {
         for (what, len) in [("needle", self.needle_len()), ("query", self.query_len())] {
             if len % align != 0 {
                 return Err(problem(format!(
-                    "align is {align}, so that {what}s begin at multiples of it, but a {what} has {len} bytes; lengthen \
+                    "align is {align}: expected {what}s whose length is a multiple of it, found {len} bytes; lengthen \
                      {what}_format by {}",
                     align - len % align
                 )));
@@ -249,8 +250,8 @@ impl Task {
         let (fixed, align) = (self.fixed_len(), self.options.align);
         if len <= fixed {
             return Err(Error::input(format!(
-                "a sample of {len} bytes is too short: {} needles of {} bytes and {} queries of {} take {fixed}; expected more \
-                 than that; raise input_seq_len, or lower needles or queries",
+                "a sample of {len} bytes is too short: {} needles of {} bytes and {} queries of {} take {fixed} bytes; \
+                 expected a longer sample; raise input_seq_len, or lower needles or queries",
                 self.options.needles,
                 self.needle_len(),
                 self.options.queries,
@@ -259,7 +260,7 @@ impl Task {
         }
         if !len.is_multiple_of(align) {
             return Err(Error::input(format!(
-                "a sample of {len} bytes: expected a multiple of align, which is {align}, so that queries begin at one"
+                "a sample of {len} bytes: expected a multiple of align, which is {align}"
             )));
         }
         Ok(len - fixed)

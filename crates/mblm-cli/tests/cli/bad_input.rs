@@ -125,7 +125,7 @@ fn a_prompt_that_fills_an_unlimited_context_needs_a_length() {
     fails(
         &args,
         2,
-        &["the prompt of 128 bytes fills the model's context of 128; say with --max-bytes"],
+        &["the prompt of 128 bytes fills the model's context of 128; set --max-bytes"],
     );
     let finished = finish(&mut mblm([&args[..], &["-n", "20", "--raw"]].concat()));
     assert_eq!((finished.code, finished.stdout.len()), (0, 20));
@@ -251,7 +251,7 @@ fn a_folder_in_place_of_a_file() {
         &["cannot read the prompt from", "directory"],
     );
     fails(&["verify", str(runs)], 1, &["runs: "]);
-    let parts = ["runs: the folder holds no files"];
+    let parts = ["runs: the folder has no files"];
     fails(&["train", "--data", str(runs)], 1, &parts);
 }
 
@@ -298,7 +298,7 @@ fn data_in_place_of_a_configuration_or_a_model() {
     fails(
         &["generate", "-m", str(&file)],
         1,
-        &["weights without a config.json beside them", "mblm convert"],
+        &["expected a config.json beside the weights", "mblm convert"],
     );
 }
 

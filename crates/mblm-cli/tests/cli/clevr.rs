@@ -169,7 +169,8 @@ fn the_baseline_has_a_configuration_of_its_own() {
         &out,
     ];
     let run = done(&[&["train", str(&recipe), "--json"][..], &set, &small].concat()).json();
-    let part = "expected the configuration of a model of bytes, with params; this is one of the CNN + LSTM baseline";
+    let part =
+        "expected the configuration of a byte model, with params; this is a configuration of the CNN + LSTM baseline";
     fails(&["train", "--resume", run["run"].as_str().unwrap()], 2, &[part]);
     fails(&["plan", str(&recipe)], 2, &[part]);
     let message = finish(&mut mblm(["plan", str(&recipe)])).stderr;

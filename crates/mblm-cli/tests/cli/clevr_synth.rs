@@ -60,7 +60,11 @@ fn what_is_there_is_not_overwritten_unless_asked() {
     done(&forced);
     assert_ne!(std::fs::read(&questions).unwrap(), before);
     let file = scratch.file("file", "");
-    fails(&arguments(&file), 2, &["file: expected a folder to make, found a file"]);
+    fails(
+        &arguments(&file),
+        2,
+        &["file: expected the name of a folder to write, found a file"],
+    );
     let other = scratch.path("other");
     std::fs::create_dir(&other).unwrap();
     std::fs::write(other.join("thesis.tex"), "").unwrap();
@@ -70,7 +74,7 @@ fn what_is_there_is_not_overwritten_unless_asked() {
         fails(
             &arguments,
             2,
-            &["other: expected no such folder or an empty one, found thesis.tex"],
+            &["other: expected a new or empty folder, found thesis.tex"],
         );
     }
     assert_eq!(names_in(&other), ["thesis.tex"]);
@@ -142,7 +146,7 @@ fn a_signal_leaves_nothing() {
         let said = String::from_utf8(output.stderr).unwrap();
         assert_eq!(output.status.code(), Some(code), "{said}");
         assert!(
-            said.contains("stopped: nothing was kept") && output.stdout.is_empty(),
+            said.contains("stopped: nothing was written") && output.stdout.is_empty(),
             "{said}"
         );
         assert!(names_in(&folder).is_empty());

@@ -124,7 +124,10 @@ fn a_pth_file_needs_the_configuration_that_belongs_to_it() {
     fails(
         &["convert", str(&pth), str(&to)],
         2,
-        &["decoder_2d_st.pth does not say what its architecture is", "--config"],
+        &[
+            "decoder_2d_st.pth does not contain the model's architecture",
+            "--config",
+        ],
     );
     let other = scratch.config();
     let parts = ["decoder_2d_st.pth: tensor `", "expected", "found"];

@@ -286,7 +286,7 @@ fn an_encoder_is_scored_on_what_it_restores() {
     fails(
         &[&args[..], &["--dataset", "bytes"]].concat(),
         2,
-        &["masks none", "pg19masked"],
+        &["does not mask bytes", "pg19masked"],
     );
     let parts = ["mblm eval of files needs a decoder", "--config"];
     fails(&["eval", "-m", str(&model), str(scratch.data())], 1, &parts);

@@ -145,7 +145,7 @@ fn held_out_data_may_be_a_file() {
     );
     assert!(run.stderr.contains(&said), "{said}: {}", run.stderr);
     let both = [&args[..], &held[..2]].concat();
-    fails(&both, 2, &["validation", "held_out", "expected one of them"]);
+    fails(&both, 2, &["validation", "held_out", "expected only one"]);
     let all = [
         &args[..],
         &["--validation", str(&folder), "--set", "io.dataset_args.held_out=null"],

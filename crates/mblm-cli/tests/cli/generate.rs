@@ -375,7 +375,7 @@ fn states_that_do_not_fit() {
             parts,
         );
     };
-    load(&endless, &state, &["state: ", "found that of another"]);
+    load(&endless, &state, &["state: ", "found the state of another"]);
     load(&endless, &scratch.path("missing"), &["missing"]);
     load(&endless, &scratch.file("text", "no state at all"), &["text: "]);
     load(
@@ -441,7 +441,7 @@ fn options_that_make_no_sense() {
         &["--stop-id", "257"],
         &["--stop-id 257: the model has 257 ids; give one from 0 to 256"],
     );
-    refused(&["--stop-id", "97", "--forbid", "a"], &["--stop-id 97 never comes"]);
+    refused(&["--stop-id", "97", "--forbid", "a"], &["97 can never be generated"]);
     refused(&["--num-samples", "0"], &["--num-samples"]);
     refused(&["--num-samples", "1025"], &["1..=1024"]);
     refused(&["--first-sample", "0"], &["--first-sample"]);

@@ -50,7 +50,7 @@ fn bad_json_lines_are_told_by_file_and_line() {
     let bytes: usize = (0..400).map(|line| format!("line {line} of it\n").len()).sum();
     let notes = checked(&scratch, "a.jsonl", format!("# Notes\n{lines}").as_bytes(), skipping);
     assert_eq!(notes.code, 0, "{}", notes.stderr);
-    assert!(notes.stderr.contains("1 lines left out"), "{}", notes.stderr);
+    assert!(notes.stderr.contains("1 lines skipped"), "{}", notes.stderr);
     assert!(
         notes.text().contains(&format!("{} bytes", bytes / 2)),
         "{}",
@@ -97,7 +97,7 @@ fn packed_files_are_read_whole_or_refused() {
     let twice = checked(&scratch, "a.gz", &gzip(&gzip(text(500).as_bytes())), "{held_out: 0.1}");
     assert_error(&twice.stderr, &["a.gz", "gzip data again", "gzip -dc"]);
     let plain = checked(&scratch, "a.gz", text(1500).as_bytes(), "{held_out: 0.1}");
-    assert_error(&plain.stderr, &["a.gz", "as the name says", "raw: true"]);
+    assert_error(&plain.stderr, &["a.gz", "as the file's name says", "raw: true"]);
     let plain = checked(&scratch, "a.gz", text(1500).as_bytes(), "{held_out: 0.1, raw: true}");
     assert_eq!(plain.code, 0, "{}", plain.stderr);
 }
@@ -162,7 +162,7 @@ fn hidden_needles_take_the_options_of_text() {
         "{text_field: text, skip_bad_lines: true, held_out: 0.2}",
     );
     assert_eq!(skipped.code, 0, "{}", skipped.stderr);
-    assert!(skipped.stderr.contains("400 lines left out"), "{}", skipped.stderr);
+    assert!(skipped.stderr.contains("400 lines skipped"), "{}", skipped.stderr);
     let mut archive = b"PK\x03\x04".to_vec();
     archive.extend(text(500).bytes());
     assert_error(&check(&archive, "{held_out: 0.2}").stderr, &["zip", "raw: true"]);

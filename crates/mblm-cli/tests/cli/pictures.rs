@@ -156,7 +156,7 @@ fn pixels_become_png_files_of_their_size() {
         fs::read(alone.join(&third)).unwrap(),
         fs::read(folder.join(&third)).unwrap()
     );
-    assert!(finished.text().ends_with("of 1 pictures decode\n"), "{finished:?}");
+    assert!(finished.text().ends_with("of 1 images decode\n"), "{finished:?}");
 }
 
 #[test]
@@ -220,7 +220,7 @@ fn files_of_an_untrained_model_do_not_decode_and_are_written() {
         );
         assert!(line.starts_with(&start) && line.len() > start.len(), "{line}");
     }
-    assert_eq!(lines[2..], ["0 of 2 pictures decode"]);
+    assert_eq!(lines[2..], ["0 of 2 images decode"]);
     let (_, json) = drawing.draw("again", &["--seed", "2"]);
     assert_eq!(
         json["pictures"][0]["bytes"],
@@ -278,7 +278,7 @@ fn wrong_usages_are_named() {
         fs::copy(&path, bare.join(path.file_name().unwrap())).unwrap();
     }
     let words = ["generate", "-m", str(&bare), "--pictures", str(&folder)];
-    fails(&words, 2, &["no config.yaml of a run", "how pictures become ids"]);
+    fails(&words, 2, &["no config.yaml of a run", "how images become ids"]);
 }
 
 #[test]

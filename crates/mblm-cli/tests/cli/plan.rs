@@ -44,7 +44,7 @@ fn people_get_the_peak_by_consumer() {
     let recipe = root().join("configs/long-context.yaml");
     let finished = done(&["plan", str(&recipe)]);
     for part in [
-        "bytes of memory a byte of context",
+        "bytes of memory per byte of context",
         "activations of stage 1",
         "chunks of",
         "longest context",

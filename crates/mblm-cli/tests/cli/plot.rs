@@ -192,7 +192,7 @@ fn files_of_the_package_and_runs_that_go_on_are_drawn() {
         finished.text()
     );
     assert!(
-        finished.stderr.contains("the last line has no end and is left out"),
+        finished.stderr.contains("the last line is incomplete and is ignored"),
         "{}",
         finished.stderr
     );

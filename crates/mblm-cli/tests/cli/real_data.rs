@@ -38,7 +38,7 @@ fn what_runs_write_is_never_data() {
     };
     let check = done(&[&["data", "check", str(scratch.config())][..], &more].concat());
     assert!(
-        check.stderr.contains("what training runs write is no data"),
+        check.stderr.contains("outputs of training runs are not data"),
         "{}",
         check.stderr
     );
@@ -93,7 +93,7 @@ fn data_that_changed_are_refused_unless_that_is_accepted() {
     for (content, part) in [
         ([&old[..], &old].concat(), "bytes when the run began"),
         (old[..9000].to_vec(), "bytes when"),
-        (other, "other contents"),
+        (other, "different contents"),
     ] {
         std::fs::write(scratch.data(), content).unwrap();
         let refused = resume(&[]);
@@ -205,7 +205,7 @@ fn data_are_read_by_what_they_are() {
     );
     assert_eq!(skipped.code, 0, "{}", skipped.stderr);
     assert!(
-        skipped.stderr.contains("1 lines left out") && skipped.stderr.contains("line 401"),
+        skipped.stderr.contains("1 lines skipped") && skipped.stderr.contains("line 401"),
         "{}",
         skipped.stderr
     );

@@ -191,7 +191,10 @@ fn a_full_disk_leaves_the_state_before_in_use_and_says_so() {
     let mut command = train(&scratch, "full");
     command.env("FAILPOINTS", "disk=100*off->120*return(full)->off");
     let said = complete(command);
-    assert!(said.contains("warning: the training state was not saved: "), "{said}");
+    assert!(
+        said.contains("warning: the training state could not be saved: "),
+        "{said}"
+    );
     assert!(
         said.contains("states/batch_") && said.contains(" stays in use"),
         "{said}"
@@ -358,7 +361,7 @@ fn two_processes_do_not_train_one_run() {
     fails(
         &["train", "--resume", str(&run)],
         1,
-        &["another process is at work in this folder"],
+        &["another process is using this folder"],
     );
     kill(child);
 }

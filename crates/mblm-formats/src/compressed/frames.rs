@@ -110,10 +110,7 @@ impl<'a, R: BufRead> Frames<'a, R> {
             }
             None => {
                 if has_more_than_zeros(&mut raw)? {
-                    tracing::warn!(
-                        "{}: foreign bytes behind the compressed data, left out",
-                        self.path.display()
-                    );
+                    tracing::warn!("{}: bytes after the compressed data are ignored", self.path.display());
                 }
                 Ok(State::End)
             }

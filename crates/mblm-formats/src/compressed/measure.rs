@@ -1,7 +1,8 @@
 //! How small gzip and zstd make data that follow other data: a scale for what a model predicts.
 //!
-//! With d the data, b what stands before them and |·| the length of the compressed form, gzip's size is |b d| − |b|, where b is cut to the
-//! 32 KiB that gzip looks back. zstd gets b as a prefix that it may refer to.
+//! With d the data, b what stands before them and |·| the length of the compressed form, gzip's
+//! size is |b d| − |b|, where b is cut to the 32 KiB that gzip looks back. zstd gets b as a prefix
+//! that it may refer to.
 
 use std::io::{self, Write};
 
@@ -16,7 +17,8 @@ const GZIP_WINDOW: usize = 32 << 10;
 const ZSTD_LEVEL: i32 = 19;
 
 impl Compression {
-    /// Returns the bytes that `data` take compressed at the highest usual level, by a program that has seen `before`.
+    /// Returns the bytes that `data` take compressed at the highest usual level, by a program that
+    /// has seen `before`.
     ///
     /// # Errors
     /// The library fails, as for data that do not fit into memory.

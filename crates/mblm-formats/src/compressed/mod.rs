@@ -125,8 +125,8 @@ impl Compression {
         match head.len() {
             0..4 => Ok(Some(named)),
             len => Err(format!(
-                "expected {named} data, as the name says, found it damaged or something else: it begins with `{}`; rename a file that \
-                 is something else",
+                "expected {named} data, as the file's name says, found damaged or other data that begin with `{}`; if \
+                 the file is not compressed, rename it",
                 head[..len.min(16)].escape_ascii()
             )),
         }
@@ -139,7 +139,7 @@ impl Compression {
     pub fn refuse_nested(head: &[u8]) -> Result<(), String> {
         match Self::begins(head) {
             Some(again) => Err(format!(
-                "{again} data again: decompress it once (`{again} -dc FILE > NEW`), or twice and give the file that is in it"
+                "{again} data again: decompress it once (`{again} -dc FILE > NEW`), or twice and give the inner file"
             )),
             None => Self::refuse(head),
         }
@@ -149,7 +149,7 @@ impl Compression {
         match Archive::of(head) {
             None => Ok(()),
             Some(Archive { what, command, .. }) => Err(format!(
-                "{what}, which is not read: unpack it (`{command}`), or compress its files with gzip or zstd"
+                "{what}, which is not supported: unpack it (`{command}`), or compress its files with gzip or zstd"
             )),
         }
     }
@@ -184,7 +184,7 @@ mod tests {
         assert_eq!(of("a.GZ", b"\x1f"), Ok(Some(Compression::Gzip)));
         let message = of("a.GZ", b"plain text").unwrap_err();
         assert!(
-            message.contains("as the name says") && message.contains("`plain text`"),
+            message.contains("as the file's name says") && message.contains("`plain text`"),
             "{message}"
         );
         assert_eq!(of("a.txt.zst", b""), Ok(Some(Compression::Zstd)));

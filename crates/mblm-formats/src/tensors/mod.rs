@@ -42,7 +42,7 @@ pub fn read(file: &[u8]) -> Result<Vec<(String, Stored)>, String> {
         Err("a Git LFS pointer in place of the file; fetch the file with `git lfs pull`".into())
     } else {
         Err(format!(
-            "expected a .safetensors or a torch file, found {} bytes of neither, beginning with `{}`",
+            "expected a .safetensors or a torch file, found {} bytes of another format, beginning with `{}`",
             file.len(),
             file[..file.len().min(16)].escape_ascii()
         ))

@@ -51,8 +51,8 @@ fn header(file: &[u8]) -> Result<(Metadata, usize), String> {
     let length = usize::try_from(u64::from_le_bytes(*prefix)).unwrap_or(usize::MAX);
     if length > MAX_HEADER.min(rest.len()) {
         return Err(format!(
-            "the file claims a header of {length} bytes, but {} follow (and at most {MAX_HEADER} are read): \
-             it is cut short or no safetensors file; copy or download it again",
+            "the file claims a header of {length} bytes, but {} bytes follow, and a header has at most {MAX_HEADER}: \
+             the file is cut short or is not a safetensors file; copy or download it again",
             rest.len()
         ));
     }
@@ -61,8 +61,8 @@ fn header(file: &[u8]) -> Result<(Metadata, usize), String> {
         serde_json::from_slice(header).map_err(|error| format!("damaged safetensors header: {error}"))?;
     if metadata.data_len() != data.len() {
         return Err(format!(
-            "the header describes {} bytes of tensors, but {} follow: the file is cut short or damaged; \
-             copy or download it again",
+            "the header describes {} bytes of tensors, but {} bytes follow: the file is cut short or damaged; copy or \
+             download it again",
             metadata.data_len(),
             data.len()
         ));
@@ -97,7 +97,7 @@ pub fn write_with(tensors: &[(String, Tensor)], metadata: &[(&str, &str)], out: 
         end += tensor.elem_count() * size_of::<f32>();
         let entry = json!({"dtype": "F32", "shape": tensor.dims(), "data_offsets": [start, end]});
         if header.insert(name.clone(), entry).is_some() {
-            return Err(io::Error::other(format!("the name `{name}` is taken")));
+            return Err(io::Error::other(format!("the name `{name}` is reserved or used twice")));
         }
     }
     let mut header = Value::Object(header).to_string();
@@ -185,6 +185,6 @@ mod tests {
     fn a_reserved_name_is_refused() {
         let tensor = Tensor::new(1f32, &Device::Cpu).unwrap();
         let error = write(&[("__metadata__".into(), tensor)], &mut Vec::new()).unwrap_err();
-        assert!(error.to_string().contains("`__metadata__` is taken"));
+        assert!(error.to_string().contains("`__metadata__` is reserved"));
     }
 }

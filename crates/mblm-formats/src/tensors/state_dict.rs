@@ -96,7 +96,8 @@ fn search<'p>(
         _ => {
             let names: Vec<_> = others.iter().map(|(name, _)| format!("`{name}`")).collect();
             Err(format!(
-                "expected one state dict, found tensors under {}; save the model's alone, or under \"state_dict\"",
+                "expected one state dict, found tensors under {}; save only the model's, or save it under \
+                 \"state_dict\"",
                 names.join(", ")
             ))
         }
@@ -129,7 +130,7 @@ pub(super) fn plain<'p>(pickle: &'p Pickle<'_>, id: Id) -> Result<Rebuild<'p>, S
                     (Object::Global("torch._utils", function), Object::Tuple(arguments)) => {
                         rebuild = Rebuild { function, arguments }
                     }
-                    _ => return Err("a tensor of a class of its own, expected a plain one".into()),
+                    _ => return Err("expected a plain tensor, found a tensor of a custom class".into()),
                 }
             }
             _ => break,
@@ -157,8 +158,8 @@ fn whole_object(pickle: &Pickle<'_>, callable: Id) -> String {
         _ => "a Python object".into(),
     };
     format!(
-        "expected a state dict, found {class}, as `torch.save(model, path)` writes it: its weights cannot be had without the Python code; \
-         save them alone with `torch.save(model.state_dict(), path)`"
+        "expected a state dict, found {class}, as `torch.save(model, path)` writes it: its weights cannot be read \
+         without the Python code; save only the weights with `torch.save(model.state_dict(), path)`"
     )
 }
 
@@ -180,7 +181,14 @@ fn nothing(pickle: &Pickle<'_>) -> String {
             _ => None,
         });
         let keys: Vec<_> = keys.take(5).collect();
-        let among = if keys.is_empty() { "an empty dict".into() } else { keys.join(", ") };
-        format!("expected a state dict, found no tensors in it, only {among}; save one with `torch.save(model.state_dict(), path)`")
+        let among = if keys.is_empty() {
+            "an empty dict".into()
+        } else {
+            keys.join(", ")
+        };
+        format!(
+            "expected a state dict, found only {among}, without tensors; save one with \
+             `torch.save(model.state_dict(), path)`"
+        )
     })
 }

@@ -45,7 +45,7 @@ impl Stored {
         let needed = size(dtype, elements(&shape)?)?;
         if needed != bytes.len() {
             return Err(format!(
-                "shape {shape:?} of {dtype} needs {needed} bytes, but the file gives it {}",
+                "shape {shape:?} of {dtype} needs {needed} bytes, but the file has {}",
                 bytes.len()
             ));
         }
@@ -125,7 +125,7 @@ impl Stored {
             Dtype::BF16 => self.decode(bytes, half::bf16::from_le_bytes),
             Dtype::F32 => self.decode(bytes, f32::from_le_bytes),
             Dtype::F64 => self.decode(bytes, f64::from_le_bytes),
-            other => candle_core::bail!("elements of type {other} where floating-point numbers are expected"),
+            other => candle_core::bail!("expected floating-point numbers, found elements of type {other}"),
         }?;
         let tensor = if self.negated { tensor.neg()? } else { tensor };
         tensor.to_dtype(dtype)?.to_device(device)

@@ -43,7 +43,7 @@ pub(super) fn read(file: &[u8]) -> Result<Vec<(String, Stored)>, String> {
     let pickle = archive.required("data.pkl")?;
     if pickle.len() > MAX_PICKLE {
         return Err(format!(
-            "its data.pkl has {} bytes, at most {MAX_PICKLE} are read",
+            "its data.pkl has {} bytes; at most {MAX_PICKLE} are supported",
             pickle.len()
         ));
     }
@@ -73,7 +73,7 @@ impl<'a> Archive<'a> {
             .file_names_raw()
             .filter_map(|name| std::str::from_utf8(name).ok()?.strip_suffix("/data.pkl"))
             .min_by_key(|folder| folder.len())
-            .ok_or("a zip archive without data.pkl: not written by torch.save")?
+            .ok_or("expected a file of torch.save, found a zip archive without data.pkl")?
             .to_owned();
         Ok(Self {
             zip,
@@ -94,7 +94,7 @@ impl<'a> Archive<'a> {
             .map_err(|error| format!("record `{path}` of the zip archive: {error}"))?;
         if record.encrypted() || record.compression() != CompressionMethod::Stored {
             return Err(format!(
-                "record `{path}` is compressed or encrypted, but torch.save stores records as they are; \
+                "record `{path}` is compressed or encrypted, but torch.save stores records without compression; \
                  re-save the file with torch.save"
             ));
         }
@@ -105,7 +105,7 @@ impl<'a> Archive<'a> {
         });
         match range {
             Some(range) => Ok(Some(range)),
-            None => Err(format!("record `{path}` runs over the end of the file")),
+            None => Err(format!("record `{path}` goes beyond the end of the file")),
         }
     }
 

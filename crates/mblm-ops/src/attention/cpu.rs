@@ -147,7 +147,10 @@ pub(super) fn backward<T: Real>(
         Saved::Blocked { statistics, .. } => (statistics, vec![n, heads, t, 2]),
     };
     if kept.dims() != expected {
-        candle_core::bail!("attention: saved by a call of other sizes, found {:?}", call.sizes);
+        candle_core::bail!(
+            "attention: expected the values that a call of the same sizes saved, found sizes {:?}",
+            call.sizes
+        );
     }
     let kept = Slice::<T>::new(kept)?;
     with_problem(call, |problem: &Problem<T>| {

@@ -108,7 +108,7 @@ fn check(x: &Tensor, weight: &Tensor, bias: &Tensor, tail: Option<&Tensor>) -> R
         && tail.dims() != [1, kernel - 1, c]
     {
         candle_core::bail!(
-            "conv_silu: expected a tail of ({n} or 1, {}, {c}), found {:?}; hand on the tail that forward returned",
+            "conv_silu: expected a tail of ({n} or 1, {}, {c}), found {:?}; pass the tail that forward returned",
             kernel - 1,
             tail.dims()
         );

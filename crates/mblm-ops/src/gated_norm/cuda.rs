@@ -111,7 +111,7 @@ pub(super) fn backward(
     let work = Work::new(y, z, &[&gain, &d_out])?;
     if scale.dims() != [work.rows] {
         candle_core::bail!(
-            "gated_norm: expected the factors of {} rows, found {:?}; hand on what forward returned",
+            "gated_norm: expected the factors of {} rows, found {:?}; pass the factors that forward returned",
             work.rows,
             scale.dims()
         );

@@ -166,7 +166,10 @@ pub(super) fn backward(
     let borders = match (scan.border_dims(), &saved.borders[..]) {
         ([_, 0, ..], []) => None,
         (dims, [borders]) if borders.dims() == dims => Some(borders),
-        _ => candle_core::bail!("selective_scan: what was saved is of another scan; hand on what forward returned"),
+        _ => candle_core::bail!(
+            "selective_scan: the saved values belong to another scan; pass the values that forward \
+             returned"
+        ),
     };
     let dy = in_rows(dy, inputs.u)?;
     let d_last = d_last.map(single).transpose()?;

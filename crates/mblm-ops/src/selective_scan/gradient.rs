@@ -68,7 +68,10 @@ fn check_saved<T: Real>(scan: &Scan<T>, saved: &Saved) -> Result<()> {
         states.dims() == [scan.place(task).0.len(), scan.borders(), scan.state, LANES]
     };
     if saved.borders.len() != tasks || !saved.borders.iter().enumerate().all(fits) {
-        candle_core::bail!("selective_scan: what was saved is of another scan; hand on what forward returned");
+        candle_core::bail!(
+            "selective_scan: the saved values belong to another scan; pass the values that forward \
+             returned"
+        );
     }
     Ok(())
 }

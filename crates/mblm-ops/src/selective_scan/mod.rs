@@ -216,7 +216,7 @@ fn check(inputs: &Inputs) -> Result<()> {
         && initial.dims() != [1, channels, state]
     {
         candle_core::bail!(
-            "selective_scan: expected an initial state of ({n} or 1, {channels}, {state}), found {:?}; hand on `last`",
+            "selective_scan: expected an initial state of ({n} or 1, {channels}, {state}), found {:?}; pass `last`",
             initial.dims()
         );
     }

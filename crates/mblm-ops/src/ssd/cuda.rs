@@ -311,7 +311,7 @@ impl Scan<'_> {
         let borders = match saved.borders {
             Some(borders) if borders.dims() == self.border_dims() && borders.dtype() == self.xbc.dtype() => borders,
             Some(_) => candle_core::bail!(
-                "ssd: what was saved is of another scan than these inputs; hand on what forward returned"
+                "ssd: the saved values belong to another scan; pass the values that forward returned"
             ),
             None => self.borders(&steps, None)?,
         };

@@ -39,7 +39,7 @@ pub(super) fn backward<T: Real>(
     let borders = saved.borders.as_ref().map(Slice::<T>::new).transpose()?;
     let borders: &[T] = borders.as_deref().unwrap_or_default();
     if borders.len() != scan.sequences * (scan.pieces - 1) * scan.size() {
-        candle_core::bail!("ssd: what was saved is of another scan than these inputs; hand on what forward returned");
+        candle_core::bail!("ssd: the saved values belong to another scan; pass the values that forward returned");
     }
     let d_last = d_last.map(Slice::<T>::new).transpose()?;
     let dys = Slice::<T>::new(dy)?;

@@ -233,7 +233,7 @@ fn check(s: &Ssd, inputs: &Inputs) -> Result<()> {
         && initial.dims() != [1, heads, head_dim, state]
     {
         candle_core::bail!(
-            "ssd: expected an initial state of ({n} or 1, {heads}, {head_dim}, {state}), found {:?}; hand on `last`",
+            "ssd: expected an initial state of ({n} or 1, {heads}, {head_dim}, {state}), found {:?}; pass `last`",
             initial.dims()
         );
     }

@@ -91,7 +91,7 @@ impl ClassifierExperiment {
         if io.dataset_id != "clevr" {
             return fail(
                 "io.dataset_id",
-                "clevr: the network answers questions about pictures",
+                "clevr: the network answers questions about images",
                 &io.dataset_id,
             );
         }

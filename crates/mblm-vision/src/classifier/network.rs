@@ -85,7 +85,7 @@ impl CnnLstm {
     ) -> Result<Self> {
         ClassifierExperiment::check_network(network)?;
         if height == 0 || width == 0 || height.max(width) > 1 << 15 || !words.is_sound() {
-            return Err(Error::config("a picture without pixels, or words that are none"));
+            return Err(Error::config("an image without pixels, or an empty list of words"));
         }
         let builder = Builder::new(source, DType::F32, device);
         let (mut inputs, mut high, mut wide) = (COLOURS, height, width);

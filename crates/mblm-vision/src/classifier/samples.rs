@@ -40,7 +40,7 @@ impl ImageQuestions {
             None => Err(Error::file(
                 self.clevr.questions_file(),
                 format!(
-                    "question {}: the answer {answer:?} is none of CLEVR's {}",
+                    "question {}: the answer {answer:?} is not one of CLEVR's {}",
                     self.clevr.number(index),
                     ANSWERS.len()
                 ),
@@ -61,8 +61,8 @@ impl Dataset for ImageQuestions {
             return Err(Error::file(
                 self.clevr.questions_file(),
                 format!(
-                    "question {}: its picture has {} values, others {}; a classifier needs pictures of one size: give resize_to_w and \
-                     resize_to_h in io.dataset_args",
+                    "question {}: its image has {} values, but other images have {}; a classifier needs images of one \
+                     size: set resize_to_w and resize_to_h in io.dataset_args",
                     self.clevr.number(index),
                     image.len(),
                     self.values

@@ -203,8 +203,8 @@ impl Survey<'_> {
         match &*question.answer {
             "" => Err("the answer is empty".into()),
             answer if self.categorical && class_of(answer).is_none() => Err(format!(
-                "answer_categorical knows the 28 answers of CLEVR, found `{answer}`; set it to false to learn answers as they are \
-                 written"
+                "answer_categorical allows only the 28 answers of CLEVR, found `{answer}`; set it to false to learn \
+                 answers as text"
             )),
             _ if self.categorical => Ok(1),
             answer => Ok(answer.len()),

@@ -75,8 +75,8 @@ impl Clevr {
         }
         if lens.iter().any(|len| matches!(len, Ok(None))) {
             tracing::warn!(
-                "{}: whether every sample fits shows only once its image is compressed; `mblm data check` looks at all of \
-                 them, and so does io.dataset_args.cache_dir when a run begins",
+                "{}: a sample's length is known only after its image is compressed; `mblm data check` checks all \
+                 samples, and with io.dataset_args.cache_dir a run checks them when it starts",
                 file.display()
             );
         }

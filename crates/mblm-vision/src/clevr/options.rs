@@ -99,12 +99,12 @@ impl ClevrOptions {
             return wrong("qiqa_loss_mask", "four weights of at least 0", weight);
         }
         if weights.iter().all(|weight| *weight == 0.0) {
-            return wrong("qiqa_loss_mask", "a weight above 0, or nothing is learnt", "four zeros");
+            return wrong("qiqa_loss_mask", "at least one weight above 0", "four zeros");
         }
         if self.target_mode == TargetMode::A && weights[..3].iter().any(|weight| *weight != 0.0) {
             tracing::warn!(
-                "dataset_args.target_mode is a, but qiqa_loss_mask {weights:?} weighs more than the answer; the mask counts, \
-                 as in the Python package"
+                "dataset_args.target_mode is a, but qiqa_loss_mask {weights:?} also weighs other parts than the \
+                 answer; the mask is used, as in the Python package"
             );
         }
         check_ids(

@@ -54,7 +54,7 @@ impl Questions {
         let failed = |error: std::io::Error| match error.kind() {
             std::io::ErrorKind::NotFound => Error::file(
                 path,
-                "no such file; expected the folder of CLEVR, with images/ and questions/ in it, as data set",
+                "no such file; expected the folder of CLEVR, with images/ and questions/ in it",
             ),
             _ => Error::file(path, error),
         };

@@ -40,7 +40,7 @@ impl RunKind for Baseline {
     }
 
     fn commands(&self) -> &str {
-        "`mblm train` from its beginning, `mblm data check` and, with a run of it, `mblm vqa eval`"
+        "`mblm train` without --resume, `mblm data check` and, for its runs, `mblm vqa eval`"
     }
 
     fn unit(&self) -> &str {
@@ -64,7 +64,9 @@ fn refuse_options(args: &TrainArgs) -> Result<()> {
         ("--precision", args.precision.is_some()),
     ];
     if let Some((name, _)) = not.into_iter().find(|(_, given)| *given) {
-        let message = format!("{name}: the CNN + LSTM baseline has no such option; it is trained whole, in float32");
+        let message = format!(
+            "{name}: the CNN + LSTM baseline does not support this option; it is always trained from the start, in float32"
+        );
         return Err(Usage(message).into());
     }
     Ok(())
@@ -104,7 +106,7 @@ fn run(path: &Path, args: &TrainArgs, context: &Context) -> Result<ExitCode> {
         options.enable_jpeg_stream_with_quality,
     ) else {
         return Err(Usage(
-            "io.dataset_args: a classifier needs pictures of one size, as pixels: give resize_to_w and resize_to_h, and no \
+            "io.dataset_args: a classifier needs images of one size, as pixels: set resize_to_w and resize_to_h, and remove \
              enable_jpeg_stream_with_quality"
                 .into(),
         )

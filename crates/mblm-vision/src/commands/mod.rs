@@ -25,7 +25,7 @@ use mblm_app::command::{Group, Section};
 pub fn extend(app: App) -> App {
     app.tasks(crate::register)
         .group(
-            Group::new("vqa", "Ask a model questions about pictures (data set clevr)")
+            Group::new("vqa", "Ask a model questions about images (data set clevr)")
                 .within(Section::Tasks)
                 .behind("data"),
         )

@@ -24,8 +24,8 @@ impl TaskCommands for Clevr {
         Some(CheckHelp::new(
             "mblm data check --data CLEVR_v1.0 --json",
             "\
-Of clevr every question is read and every image decoded and prepared as the configuration says; missing, truncated and damaged
-images, answers outside the map and samples longer than input_seq_len are listed with file and question.",
+For clevr, every question is read, and every image is decoded and prepared by the configuration's options. Missing, truncated
+and damaged images, unknown answers and samples longer than input_seq_len are listed with file and question.",
         ))
     }
 }

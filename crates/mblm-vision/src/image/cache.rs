@@ -107,7 +107,8 @@ impl Cache {
         let bytes = shard.read(image % SHARD);
         if bytes.is_none() {
             tracing::warn!(
-                "{}: image {} in it is damaged and made anew; remove the file, so that it is made anew as a whole",
+                "{}: image {} in this file is damaged and is prepared again; remove the file to prepare all images \
+                 again",
                 shard.path.display(),
                 image % SHARD
             );
@@ -202,7 +203,7 @@ impl Sources {
         let folder = &images.folder;
         let folder = std::fs::canonicalize(folder).map_err(|error| Error::file(folder, error))?;
         let preparation = serde_json::to_string(&images.preparation)
-            .map_err(|error| Error::config(format!("io.dataset_args: cannot be written down: {error}")))?;
+            .map_err(|error| Error::config(format!("io.dataset_args: cannot be saved as text: {error}")))?;
         let files: Vec<Result<_>> = (0..images.names.len())
             .into_par_iter()
             .map(|image| {

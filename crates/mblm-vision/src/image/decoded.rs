@@ -70,7 +70,7 @@ impl Image {
         if depth != BitDepth::Eight {
             return Err(format!("expected 8 bits a channel, found {} bits", depth as u8));
         }
-        let mut pixels = vec![0; reader.output_buffer_size().ok_or("the picture is too large")?];
+        let mut pixels = vec![0; reader.output_buffer_size().ok_or("the image is too large")?];
         reader.next_frame(&mut pixels).map_err(unreadable)?;
         reader.finish().map_err(unreadable)?;
         let rgb: Vec<u8> = match color {
@@ -78,7 +78,7 @@ impl Image {
             ColorType::Rgba => pixels.chunks_exact(4).flat_map(|p| [p[0], p[1], p[2]]).collect(),
             ColorType::Grayscale => pixels.iter().flat_map(|value| [*value; 3]).collect(),
             ColorType::GrayscaleAlpha => pixels.chunks_exact(2).flat_map(|p| [p[0]; 3]).collect(),
-            ColorType::Indexed => return Err("a palette that could not be resolved".into()),
+            ColorType::Indexed => return Err("the image's palette cannot be read".into()),
         };
         match rgb.len() == width * height * 3 {
             true => Ok(Self { width, height, rgb }),
@@ -111,7 +111,7 @@ fn other_kind(bytes: &[u8]) -> &'static str {
         [_, _, _, _, b'f', b't', b'y', b'p', ..] => "a HEIC or AVIF file: convert it to PNG or JPEG",
         [b'B', b'M', ..] => "a BMP file: convert it to PNG",
         [b'I', b'I', 42, 0, ..] | [b'M', b'M', 0, 42, ..] => "a TIFF file: convert it to PNG",
-        _ => "the first bytes of neither",
+        _ => "the first bytes of another format",
     }
 }
 

@@ -61,7 +61,7 @@ pub(super) fn sides(width: usize, height: usize) -> Result<(usize, usize), Strin
     match width.checked_mul(height) {
         Some(1..=MAX_PIXELS) => Ok((width, height)),
         _ => Err(format!(
-            "expected a picture of 1 to {MAX_PIXELS} pixels, found {width} × {height}"
+            "expected an image of 1 to {MAX_PIXELS} pixels, found {width} × {height}"
         )),
     }
 }

@@ -53,8 +53,8 @@ impl ImageFolder {
         let layout = Layout::of(&options, args)?;
         if !layout.has_end() && args.split == Split::Train {
             tracing::warn!(
-                "io.dataset_args has no eom_token_id: nothing tells the model where a JPEG file ends, so generated ones fill its \
-                 context"
+                "io.dataset_args has no eom_token_id: the model cannot learn where a JPEG file ends, so generated \
+                 files fill its context"
             );
         }
         let mut images = Images::new(folder, names, options.preparation()?);
@@ -67,7 +67,7 @@ impl ImageFolder {
         if let Some((path, message)) = misfits.first() {
             let more = match misfits.len() {
                 1 => String::new(),
-                count => format!("; {} more pictures are too long", count - 1),
+                count => format!("; {} more images are too long", count - 1),
             };
             return Err(Error::file(path, format!("{message}{more}")));
         }
@@ -76,7 +76,7 @@ impl ImageFolder {
         if len == 0 {
             return Err(Error::file(
                 &images.listing().folder,
-                format!("{total} pictures are too few for {workers} workers; expected one for each"),
+                format!("{total} images are too few for {workers} workers; expected one for each"),
             ));
         }
         let what = match layout.form() {
@@ -148,7 +148,7 @@ fn lens(
             .map(|image| images.path(*image).display().to_string());
         let names = names.collect::<Vec<_>>().join(", ");
         tracing::warn!(
-            "{} pictures are read as what they are, PNG or JPEG, though their names say the other: {names}",
+            "{} images have names that do not fit their content (PNG or JPEG); they are read by content: {names}",
             misnamed.len()
         );
     }
@@ -205,13 +205,13 @@ fn sound(own: &mut Vec<usize>, inspected: Vec<Result<usize>>, skip: bool) -> Res
     if !skip {
         return Err(match errors.len() {
             1 => Error::input(message),
-            count => Error::input(format!("{message}; pictures that are damaged: {count} of {all}")),
+            count => Error::input(format!("{message}; {count} of {all} images are damaged")),
         });
     }
     if errors.len() == all {
-        return Err(Error::input(format!("all {all} pictures are damaged: {message}")));
+        return Err(Error::input(format!("all {all} images are damaged: {message}")));
     }
-    tracing::warn!("{} of {all} pictures left out: {message}", errors.len());
+    tracing::warn!("{} of {all} images left out: {message}", errors.len());
     let mut sizes = inspected.into_iter();
     let mut sound = Vec::with_capacity(all);
     own.retain(|_| match sizes.next() {

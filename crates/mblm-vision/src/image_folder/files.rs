@@ -24,7 +24,7 @@ pub(super) struct Found {
 pub(super) fn find(args: &DatasetArgs, held_out: Option<f64>, jpeg_only: bool) -> Result<Option<Found>> {
     let dir = &args.dir;
     if dir.is_file() {
-        return Err(Error::file(dir, "expected a folder of pictures, found a file"));
+        return Err(Error::file(dir, "expected a folder of images, found a file"));
     }
     if let Some(named) = named_folders(dir)? {
         refuse_held_out(held_out, dir, named.of(Split::Validation))?;
@@ -71,7 +71,7 @@ fn images(folder: &Path, jpeg_only: bool, warn: bool) -> Result<Vec<Box<str>>> {
     if names.is_empty() {
         return Err(Error::file(
             folder,
-            format!("expected pictures, files whose names end in {endings}, found none among {others} files"),
+            format!("expected images, files whose names end in {endings}, found none among {others} files"),
         ));
     }
     if others > 0 && warn {

@@ -66,13 +66,13 @@ impl Layout {
     pub(super) fn misfit(&self, bytes: usize) -> Option<String> {
         let around = usize::from(self.start.is_some()) + usize::from(self.end.is_some());
         let advice = match self.form {
-            Form::Pixels { .. } => "make pictures smaller (resize_to_w and resize_to_h)",
-            Form::Jpeg => "make files smaller (a lower quality, fewer pixels) or take them out",
+            Form::Pixels { .. } => "make the images smaller (resize_to_w and resize_to_h)",
+            Form::Jpeg => "make the files smaller (a lower quality, fewer pixels), or remove large files",
         };
         (bytes + around > self.sample_len).then(|| {
             format!(
-                "the sample has {} ids ({bytes} bytes of the picture, {around} special ids), but input_seq_len is {}; raise it or \
-                 {advice}",
+                "the sample has {} ids ({bytes} bytes of the image, {around} special ids), but input_seq_len is {}; \
+                 raise it or {advice}",
                 bytes + around,
                 self.sample_len
             )

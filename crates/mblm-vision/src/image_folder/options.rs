@@ -81,7 +81,7 @@ impl ImageFolderOptions {
         check_ids(args, &ids)?;
         for (name, id) in ids {
             if let Some(id) = id.filter(|id| *id < BYTES) {
-                return wrong(name, "an id above 255, as those up to it are bytes", id);
+                return wrong(name, "an id above 255, because ids up to 255 are bytes", id);
             }
         }
         options.preparation()?;
@@ -120,7 +120,7 @@ impl ImageFolderOptions {
                 let found = format!("{name} beside it; remove one of them");
                 return wrong(
                     "jpeg_files",
-                    "nothing that prepares pictures, as files are read as they are",
+                    "no key that prepares images, because the files are read unchanged",
                     found,
                 );
             }
@@ -143,8 +143,7 @@ impl ImageFolderOptions {
             }),
             _ => wrong(
                 "resize_to_w, resize_to_h",
-                "the size of all pictures, which says how a sample's pixels lie (or enable_jpeg_stream_with_quality or \
-                 jpeg_files, for JPEG files of any size)",
+                "the size of all images (or enable_jpeg_stream_with_quality or jpeg_files, for JPEG files of any size)",
                 "none",
             ),
         }

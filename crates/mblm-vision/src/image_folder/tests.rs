@@ -161,7 +161,7 @@ fn subfolders_are_splits() {
     options["held_out"] = 0.5.into();
     let message = folder.message(Split::Train, options);
     assert!(
-        message.contains("has train and validation; remove held_out"),
+        message.contains("has the splits train and validation; remove held_out"),
         "{message}"
     );
     folder.write("test/x.png", folder.read("train/a.png"));
@@ -225,7 +225,7 @@ fn workers_share_the_images_of_a_split() {
         );
     }
     let message = ImageFolder::open(&of(0, 4)).err().unwrap().to_string();
-    assert!(message.contains("3 pictures are too few for 4 workers"), "{message}");
+    assert!(message.contains("3 images are too few for 4 workers"), "{message}");
 }
 
 #[test]
@@ -283,8 +283,8 @@ fn samples_that_are_too_long_are_found_when_the_set_is_opened() {
             35,
             pixels(),
             vec![
-                "a.jpg: the sample has 36 ids (36 bytes of the picture, 0 special ids), but input_seq_len is 35",
-                "; 2 more pictures are too long",
+                "a.jpg: the sample has 36 ids (36 bytes of the image, 0 special ids), but input_seq_len is 35",
+                "; 2 more images are too long",
             ],
         ),
         (
@@ -331,7 +331,7 @@ fn wrong_files_are_named() {
     assert!(
         message.contains("a.png: the file is truncated")
             && message.contains("c.png: the file is truncated")
-            && message.ends_with("; pictures that are damaged: 2 of 3"),
+            && message.ends_with("; 2 of 3 images are damaged"),
         "{message}"
     );
     // found by reading the sample
@@ -354,7 +354,7 @@ fn wrong_files_are_named() {
     empty.write("a.txt", "text");
     let message = empty.message(Split::Train, pixels());
     assert!(
-        message.contains("expected pictures, files whose names end in .png"),
+        message.contains("expected images, files whose names end in .png"),
         "{message}"
     );
     assert!(message.contains("found none among 1 files"), "{message}");
@@ -370,7 +370,7 @@ fn wrong_files_are_named() {
     };
     let message = ImageFolder::open(&file).err().unwrap().to_string();
     assert!(
-        message.contains("expected a folder of pictures, found a file"),
+        message.contains("expected a folder of images, found a file"),
         "{message}"
     );
 }
@@ -379,7 +379,7 @@ fn wrong_files_are_named() {
 fn options_that_make_no_sense_are_named() {
     let folder = Folder::new(&["a.png"]);
     for (options, part) in [
-        (json!({}), "resize_to_w, resize_to_h: expected the size of all pictures"),
+        (json!({}), "resize_to_w, resize_to_h: expected the size of all images"),
         (json!({"resize_to_w": 3}), "resize_to_w: expected resize_to_h beside it"),
         (
             json!({"shift_channels_start": 3}),
@@ -387,7 +387,7 @@ fn options_that_make_no_sense_are_named() {
         ),
         (
             json!({"jpeg_files": true, "crop_h_perc": 0.1}),
-            "jpeg_files: expected nothing that prepares pictures, as files are read as they are, found crop_h_perc",
+            "jpeg_files: expected no key that prepares images, because the files are read unchanged, found crop_h_perc",
         ),
         (
             json!({"jpeg_files": true, "enable_jpeg_stream_with_quality": 3}),

@@ -47,7 +47,7 @@ pub(super) fn countable(key: &str, name: &str, a: usize, b: usize) -> Result<(),
         Some(_) => Ok(()),
         None => Err(Problem::new(
             key,
-            format!("{name} = {a} × {b} is beyond what this machine can count; make it smaller"),
+            format!("{name} = {a} × {b} is too large for this machine; make it smaller"),
         )),
     }
 }

@@ -157,7 +157,7 @@ impl BlockRegistry {
         let causal = self.types.iter().filter(|known| known.direction == Direction::Causal);
         let known: Vec<&str> = causal.map(|known| known.name.as_str()).collect();
         Error::config(format!(
-            "block_type {name:?} is not known{}. A block of your own is registered with BlockRegistry::register",
+            "block_type {name:?} is not known{}. Register your own blocks with BlockRegistry::register",
             suggest::hint(name, &known)
         ))
     }
@@ -170,7 +170,7 @@ fn not_recognised(node: &Node, blocks: &[TellingKeys]) -> Problem {
         .map(|block| format!("{} ({})", block.title, block.keys.join(", ")))
         .collect();
     let message = format!(
-        "expected a block: a map with the keys of {}, or any with a block_type; found the keys [{}]",
+        "expected a block: a map with the keys of {}, or a map with a block_type; found the keys [{}]",
         blocks.join(", of "),
         found.join(", ")
     );

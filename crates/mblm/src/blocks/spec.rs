@@ -148,7 +148,7 @@ pub trait BlockSpec: Any + fmt::Debug + Send + Sync {
     fn build_encoder(&self, args: &BlockArgs<'_>) -> Result<Box<dyn EncoderBlock>> {
         let _ = args;
         Err(Error::config(format!(
-            "block_type {}: does not see both ways, as the blocks of an encoder do",
+            "block_type {}: does not see both ways, but the blocks of an encoder must",
             self.block_type()
         )))
     }

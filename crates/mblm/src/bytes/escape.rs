@@ -71,7 +71,7 @@ fn escaped(characters: &mut Chars<'_>) -> Result<u8> {
     byte.ok_or_else(|| {
         let found = found.map_or("the end".to_string(), |found| format!("`{found}`"));
         Error::input(format!(
-            "after `\\`: expected n, t, r, 0, x with two hexadecimal digits (as in \\x1b) or a character to be taken as it is \
+            "after `\\`: expected n, t, r, 0, x with two hexadecimal digits (as in \\x1b) or the character itself \
              (\\\\ for a backslash), found {found}"
         ))
     })

@@ -62,7 +62,7 @@ impl Patches {
         }
         let too_large = || {
             Error::input(format!(
-                "`seq_lens` {seq_lens:?} with {length} bytes: more positions than can be counted; use smaller lengths"
+                "`seq_lens` {seq_lens:?} with {length} bytes: too many positions; use smaller lengths"
             ))
         };
         let mut patch_bytes = vec![1];
@@ -209,9 +209,9 @@ mod tests {
         for (seq_lens, length, expected) in [
             (&[][..], 1, "empty"),
             (&[4, 0, 2], 1, "stage 2 has length 0"),
-            (&[1, huge, 2], 1, "more positions"),
-            (&[3, huge / 2], 1, "more positions"),
-            (&[1, 2], huge, "more positions"),
+            (&[1, huge, 2], 1, "too many positions"),
+            (&[3, huge / 2], 1, "too many positions"),
+            (&[1, 2], huge, "too many positions"),
         ] {
             let message = Patches::new(seq_lens, length).unwrap_err().to_string();
             assert!(message.contains(expected), "{message}");

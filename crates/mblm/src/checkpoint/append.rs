@@ -148,7 +148,7 @@ impl Appended {
         self.write()?;
         self.storage
             .sync()
-            .map_err(|error| Error::file(&self.path, format!("cannot bring the file to the disk: {error}")))?;
+            .map_err(|error| Error::file(&self.path, format!("cannot flush the file to the disk: {error}")))?;
         Ok(self.length)
     }
 

@@ -48,7 +48,11 @@ pub fn write(path: &Path, fill: impl FnOnce(&mut dyn Write) -> io::Result<()>) -
 
 fn write_io(path: &Path, fill: impl FnOnce(&mut dyn Write) -> io::Result<()>) -> io::Result<()> {
     let Some(name) = path.file_name() else {
-        return Err(io::Error::new(io::ErrorKind::InvalidInput, "the path names no file"));
+        return Err(io::Error::new(
+            io::ErrorKind::InvalidInput,
+            "expected the path of a file, found a path without a \
+             file's name",
+        ));
     };
     let folder = match path.parent() {
         Some(parent) if !parent.as_os_str().is_empty() => parent,
@@ -203,7 +207,11 @@ impl Drop for TemporaryFolder {
 fn beside(path: &Path, what: &str) -> io::Result<PathBuf> {
     match path.file_name() {
         Some(name) => Ok(path.with_file_name(format!(".{}{what}{TEMPORARY}", name.to_string_lossy()))),
-        None => Err(io::Error::new(io::ErrorKind::InvalidInput, "the path names no folder")),
+        None => Err(io::Error::new(
+            io::ErrorKind::InvalidInput,
+            "expected the path of a folder, found a path without a \
+             folder's name",
+        )),
     }
 }
 
@@ -223,7 +231,7 @@ pub fn lock(folder: &Path) -> Result<File> {
     match file.try_lock() {
         Err(fs::TryLockError::WouldBlock) => Err(Error::file(
             folder,
-            "another process is at work in this folder; wait for it or stop it",
+            "another process is using this folder; wait for it or stop it",
         )),
         // file systems without locks are accepted
         Ok(()) | Err(fs::TryLockError::Error(_)) => Ok(file),
@@ -370,7 +378,7 @@ mod tests {
         let folder = tempfile::tempdir().unwrap();
         let first = lock(folder.path()).unwrap();
         let message = lock(folder.path()).unwrap_err().to_string();
-        assert!(message.contains("another process is at work"), "{message}");
+        assert!(message.contains("another process is using"), "{message}");
         drop(first);
         lock(folder.path()).unwrap();
     }

@@ -89,7 +89,7 @@ pub(super) fn check_complete(path: &Path) -> Result<()> {
     Err(Error::file(
         path,
         format!(
-            "expected a model folder, but it lacks {}; give the folder that `mblm train` wrote, or make one of a .pth file \
+            "expected a model folder, but it lacks {}; give a folder that `mblm train` wrote, or convert a .pth file \
              with `mblm convert`",
             missing.join(" and ")
         ),
@@ -103,7 +103,10 @@ pub(super) fn read_config(path: &Path) -> Result<(String, Value)> {
     let read = file.take(MAX_CONFIG + 1).read_to_end(&mut text);
     read.map_err(|error| Error::file(path, error))?;
     if text.len() as u64 > MAX_CONFIG {
-        let message = format!("expected the configuration of a model, at most {MAX_CONFIG} bytes, found more");
+        let message = format!(
+            "expected the configuration of a model, of at most {MAX_CONFIG} bytes, found a larger \
+             file"
+        );
         return Err(Error::file(path, message));
     }
     let damaged = |error: serde_json::Error| Error::file(path, format!("not the configuration of a model: {error}"));
@@ -113,7 +116,8 @@ pub(super) fn read_config(path: &Path) -> Result<(String, Value)> {
         return Err(Error::file(
             path,
             format!(
-                "expected format {FORMAT}, found format {format}; use the version of mblm that wrote it, or a newer one"
+                "expected format {FORMAT}, found format {format}; use the version of mblm that wrote it, or a newer \
+                 version"
             ),
         ));
     }
@@ -277,7 +281,7 @@ mod tests {
         let message = save(folder.path(), "decoder", &json!({}), &twice)
             .unwrap_err()
             .to_string();
-        assert!(message.contains("`w` is given twice"), "{message}");
+        assert!(message.contains("`w` appears twice"), "{message}");
         let integers = [("w".into(), tensor.to_dtype(DType::U32).unwrap())];
         let message = save(folder.path(), "decoder", &json!({}), &integers)
             .unwrap_err()

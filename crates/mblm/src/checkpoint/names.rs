@@ -40,8 +40,8 @@ pub(super) fn current<T>(tensors: Vec<(String, T)>) -> Result<IndexMap<String, T
         let name = current_name(bare);
         if named.contains_key(name.as_ref()) {
             return Err(format!(
-                "the file holds the tensor `{name}` twice, the second time as `{found}`; \
-                 expected every parameter once, under its old or its new name"
+                "the file holds the tensor `{name}` twice, the second time as `{found}`; expected each parameter once, \
+                 under its old or new name"
             ));
         }
         named.insert(name.into_owned(), tensor);
@@ -54,7 +54,7 @@ pub(super) fn check_writable(tensors: &[(String, Tensor)]) -> Result<(), String>
     let mut seen = HashSet::with_capacity(tensors.len());
     for (name, tensor) in tensors {
         if !seen.insert(name.as_str()) {
-            return Err(format!("the tensor `{name}` is given twice, expected every name once"));
+            return Err(format!("the tensor `{name}` appears twice; expected each name once"));
         }
         if !tensor.dtype().is_float() {
             return Err(format!(

@@ -75,8 +75,8 @@ impl Model {
                 return Err(Error::file(
                     path,
                     format!(
-                        "weights without a {CONFIG_FILE} beside them; make a model folder with \
-                         `mblm convert WEIGHTS FOLDER --config RUN.yaml`"
+                        "expected a {CONFIG_FILE} beside the weights, found none; make a model folder with `mblm \
+                         convert WEIGHTS FOLDER --config RUN.yaml`"
                     ),
                 ));
             };

@@ -83,8 +83,8 @@ pub fn verify(folder: &Path) -> Result<bool> {
             return Err(Error::file(
                 &file,
                 format!(
-                    "the file is damaged: its SHA-256 is {}… where {SUMS_FILE} says {}…; restore it from a copy, or, if you \
-                     changed it yourself, remove {SUMS_FILE}",
+                    "the file is damaged: its SHA-256 is {}…, but {SUMS_FILE} says {}…; restore it from a copy, or \
+                     remove {SUMS_FILE} if you changed the file yourself",
                     &found[..12],
                     expected.get(..12).unwrap_or(expected)
                 ),

@@ -55,8 +55,8 @@ impl ParameterSource for Transfer {
         };
         if !self.migrate {
             return Err(Error::input(format!(
-                "tensor {name}: expected a vocabulary of {wanted}, found {rows}; set resume.migrate_embeddings to true to \
-                 keep these and begin with new rows for the others"
+                "tensor {name}: expected a vocabulary of {wanted}, found {rows}; set resume.migrate_embeddings to true \
+                 to keep the stored rows and add new rows for the others"
             )));
         }
         let fresh = self.fresh.tensor(name, shape, init, dtype, device)?;

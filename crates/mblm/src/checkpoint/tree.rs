@@ -72,11 +72,10 @@ impl NewTree {
         for entry in walkdir::WalkDir::new(self.temporary.path()) {
             let flushed = entry.map_err(io::Error::from).and_then(|entry| flush(&entry));
             flushed
-                .map_err(|error| Error::file(&self.path, format!("cannot bring the folder to the disk: {error}")))?;
+                .map_err(|error| Error::file(&self.path, format!("cannot flush the folder to the disk: {error}")))?;
         }
         let Self { temporary, path } = self;
-        let failed =
-            |error: io::Error| Error::file(&path, format!("cannot give the finished folder its name: {error}"));
+        let failed = |error: io::Error| Error::file(&path, format!("cannot rename the finished folder: {error}"));
         temporary.persist(&path).map_err(failed)
     }
 }

@@ -76,7 +76,10 @@ impl Weights {
             if !file.is_file() {
                 return Err(Error::file(
                     path,
-                    format!("a folder without `{WEIGHTS_FILE}`; give a model folder, a .safetensors or a torch file"),
+                    format!(
+                        "expected `{WEIGHTS_FILE}` in the folder, found none; give a model folder, a .safetensors \
+                         or a torch file"
+                    ),
                 ));
             }
             return Self::open_with(&file, rename);
@@ -84,7 +87,7 @@ impl Weights {
         if !metadata.is_file() {
             return Err(Error::file(
                 path,
-                "neither a file nor a folder; give a .safetensors or a torch file",
+                "expected a file or a folder, found something else; give a .safetensors or a torch file",
             ));
         }
         if metadata.len() == 0 {
@@ -191,10 +194,10 @@ impl Weights {
         let found = match suggest::nearest(name, self.names()) {
             Some(nearest) => format!("the nearest name is `{nearest}`"),
             None if self.tensors.is_empty() => "the file has no tensors".into(),
-            None => "no name is near".to_owned(),
+            None => "no name is similar".to_owned(),
         };
         format!(
-            "tensor `{name}`: expected with shape {expected_shape:?}, found none; {found} among {}",
+            "tensor `{name}`: expected a tensor of shape {expected_shape:?}, found none; {found} among {}",
             self.tensors.len()
         )
     }
@@ -318,7 +321,7 @@ mod tests {
         };
         let missing = message("transponsed", &[6, 4], DType::F32);
         assert!(
-            missing.contains("torch_views.pth: tensor `transponsed`: expected with shape [6, 4]"),
+            missing.contains("torch_views.pth: tensor `transponsed`: expected a tensor of shape [6, 4]"),
             "{missing}"
         );
         assert!(missing.contains("the nearest name is `transposed`"), "{missing}");
@@ -337,12 +340,15 @@ mod tests {
     #[test]
     fn what_is_no_weights_file_is_told() {
         assert!(error_of(b"").contains("the file is empty"));
-        assert!(error_of(b"seq_lens: [1, 2]").contains("of neither, beginning with `seq_lens: [1, 2]`"));
+        assert!(error_of(b"seq_lens: [1, 2]").contains("of another format, beginning with `seq_lens: [1, 2]`"));
         assert!(error_of(b"\x80\x02\x8a\x0al\xfc\x9cF\xf9 j\xa8P\x19.").contains("before torch 1.6; re-save"));
         assert!(error_of(b"version https://git-lfs.github.com/spec/v1\n").contains("git lfs pull"));
         let folder = tempfile::tempdir().unwrap();
         let message = Weights::open(folder.path()).unwrap_err().to_string();
-        assert!(message.contains("a folder without `model.safetensors`"), "{message}");
+        assert!(
+            message.contains("expected `model.safetensors` in the folder"),
+            "{message}"
+        );
         std::fs::create_dir(folder.path().join(WEIGHTS_FILE)).unwrap();
         assert!(Weights::open(folder.path()).is_err(), "a folder in the file's place");
         let message = Weights::open(&folder.path().join("absent.pth"))

@@ -33,7 +33,8 @@ pub struct ModelConfig {
     /// Positions of each stage's sequences, start token not counted.
     #[serde(serialize_with = "one_line")]
     pub seq_lens: Vec<usize>,
-    /// For each stage after the first, into how many chunks of its patches the backward pass is split and recomputed.
+    /// For each stage after the first, into how many chunks of its patches the backward pass is
+    /// split and recomputed.
     #[serde(serialize_with = "one_line_or_null")]
     pub train_checkpoint_chunks: Option<Vec<usize>>,
     /// Each stage's block.

@@ -15,7 +15,8 @@ pub enum Precision {
     Float32,
     /// bfloat16 matrix products; weights, norms, softmax, scan states and accumulators stay 32-bit.
     Bf16,
-    /// `Bf16` on GPUs and on processors that train faster with it, `Float32` elsewhere. A run keeps what it began with.
+    /// `Bf16` on GPUs and on processors that train faster with it, `Float32` elsewhere. A run keeps
+    /// what it began with.
     Fastest,
 }
 

@@ -47,14 +47,16 @@ pub enum ScheduleKind {
     Constant,
 }
 
-/// How the model is trained. Keys are those of the published package; a field that has another name says its key.
+/// How the model is trained. Keys are those of the published package; a field that has another name
+/// says its key.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub struct TrainConfig {
     /// Lower bound of elements trained on, over all workers.
     pub target_elements: u64,
-    /// Equal parts of the training data that are trained on side by side, and averaged for each step. Any number of processes that
-    /// divides it computes the same run. `None` means as many as the run began with, 1 for one process.
+    /// Equal parts of the training data that are trained on side by side, and averaged for each
+    /// step. Any number of processes that divides it computes the same run. `None` means as many as
+    /// the run began with, 1 for one process.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub workers: Option<usize>,
     /// What counts as an element.
@@ -107,18 +109,21 @@ pub struct TrainConfig {
     /// The learning rate after the warm-up.
     #[serde(default, skip_serializing_if = "ScheduleKind::is_cosine")]
     pub schedule: ScheduleKind,
-    /// Share of the gradient steps, in [0, 1], in which the learning rate of `wsd` falls; `None` means 0.2.
+    /// Share of the gradient steps, in [0, 1], in which the learning rate of `wsd` falls; `None`
+    /// means 0.2.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub cooldown_steps_perc: Option<f64>,
-    /// Validations in a row without a lower loss after which the run ends; `None` trains to the end.
+    /// Validations in a row without a lower loss after which the run ends; `None` trains to the
+    /// end.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub early_stopping: Option<usize>,
-    /// Batches between full training states, from which a killed run goes on; `None` means at least every ten minutes. A state
-    /// is saved after every validation in any case.
+    /// Batches between full training states, from which a killed run goes on; `None` means at least
+    /// every ten minutes. A state is saved after every validation in any case.
     #[serde(default)]
     pub save_state_every: Option<usize>,
-    /// The most memory that a training step may take, such as `40GiB`: chunks of the first stage and groups of the others are chosen
-    /// so that it fits. `None` means what a GPU has free; on the CPU that the first stage of a sample takes at most 512 MiB.
+    /// The most memory that a training step may take, such as `40GiB`: chunks of the first stage
+    /// and groups of the others are chosen so that it fits. `None` means what a GPU has free; on
+    /// the CPU that the first stage of a sample takes at most 512 MiB.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(with = "Option<String>")]
     pub memory: Option<ByteSize>,

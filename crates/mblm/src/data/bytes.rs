@@ -10,7 +10,8 @@
 //! (`splits::named_splits`). Other data is split by position: of T bytes with the option `held_out`
 //! = s (default 0.05), the last H = ⌊s·T⌋ bytes are held out. The first ⌈H/2⌉ of them are the
 //! validation split, the rest the test split. With H = 0 neither exists. The option `validation`
-//! names a file or folder that is the validation split instead; the data without it is learned from.
+//! names a file or folder that is the validation split instead; the data without it is learned
+//! from.
 
 use std::ops::Range;
 use std::path::{Path, PathBuf};
@@ -135,7 +136,8 @@ impl Opener {
 fn beside(args: &DatasetArgs, held_out: Option<f64>, validation: &Path, reading: &Reading) -> Result<Option<Part>> {
     if held_out.is_some() {
         return Err(Error::config(
-            "dataset_args: validation names the held-out data, and held_out holds out a share: expected one of them",
+            "dataset_args: validation and held_out are both set; expected only one of the two: validation names the \
+             held-out data, held_out is a share of the data",
         ));
     }
     let mut paths = match args.split {
@@ -147,7 +149,7 @@ fn beside(args: &DatasetArgs, held_out: Option<f64>, validation: &Path, reading:
         paths.retain(|path| path.canonicalize().is_ok_and(|path| !path.starts_with(&held)));
     }
     if paths.is_empty() {
-        let message = "expected data to learn from beside the validation data, found none";
+        let message = "expected training data beside the validation data, found none";
         return Err(Error::file(&args.dir, message));
     }
     let files = Arc::new(Files::open(&paths, reading, args.on_opening.clone())?);

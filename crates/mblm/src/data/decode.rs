@@ -23,7 +23,8 @@ use super::reading::{BadLines, Reading};
 use crate::{Error, Result};
 
 /// The advice of errors: how to read any file without decoding.
-const RAW: &str = "or take its bytes as they are: `raw: true` in io.dataset_args of data set `bytes` (`--set io.dataset_args.raw=true`)";
+const RAW: &str = "or read its bytes unchanged: `raw: true` in io.dataset_args of data set `bytes` (`--set \
+     io.dataset_args.raw=true`)";
 /// The longest accepted line of JSON, in bytes: a line is held in memory.
 const LONGEST_LINE: u64 = 64 << 20;
 /// The mark that editors on Windows put before UTF-8.
@@ -107,7 +108,7 @@ impl Decoded {
         (&mut plain).take(HEAD as u64).read_to_end(&mut head).map_err(reading)?;
         if format.compression.is_some() {
             Compression::refuse_nested(&head)
-                .map_err(|message| Error::file(path, format!("compressed, and in it {message}")))?;
+                .map_err(|message| Error::file(path, format!("compressed, and its content is {message}")))?;
         }
         let mut plain = Cursor::new(&head).chain(plain);
         match format.text_field {
@@ -150,7 +151,7 @@ fn decoder<'a>(compression: Compression, _: impl BufRead + 'a, path: &Path) -> R
         Compression::Gzip => "gunzip",
     };
     let message = format!(
-        "compressed, and this build reads plain files alone: run {tool}, or build with the feature `compression`"
+        "compressed, but this build reads only plain files: run {tool}, or build with the feature `compression`"
     );
     Err(Error::file(path, message))
 }
@@ -198,7 +199,7 @@ impl Lines<'_> {
             }
             if line.len() as u64 > LONGEST_LINE {
                 let message =
-                    format!("line {number} is longer than {LONGEST_LINE} bytes; expected one JSON object a line");
+                    format!("line {number} is longer than {LONGEST_LINE} bytes; expected one JSON object per line");
                 return Err(Error::file(self.path, message));
             }
             let line = line.strip_prefix(BYTE_ORDER_MARK).unwrap_or(&line);
@@ -211,7 +212,7 @@ impl Lines<'_> {
                     sink.write(b"\n")?;
                 }
                 (Err(message), BadLines::Refuse) => {
-                    let message = format!("line {number}: {message}; `skip_bad_lines: true` leaves such lines out");
+                    let message = format!("line {number}: {message}; `skip_bad_lines: true` skips such lines");
                     return Err(Error::file(self.path, message));
                 }
                 (Err(message), BadLines::Skip) => {
@@ -222,7 +223,7 @@ impl Lines<'_> {
         }
         if let Some((number, message)) = first_bad {
             tracing::warn!(
-                "{}: {bad} lines left out, the first is line {number}: {message}",
+                "{}: {bad} lines skipped, the first is line {number}: {message}",
                 self.path.display()
             );
         }
@@ -251,14 +252,15 @@ impl Lines<'_> {
             .count();
         let found = match text.first() {
             None | Some(b'{') => return Ok(()),
-            Some(b'[') => "a JSON array: `jq -c '.[]' FILE > NEW.jsonl` writes an object a line".to_string(),
+            Some(b'[') => "a JSON array: `jq -c '.[]' FILE > NEW.jsonl` writes one object per line".to_string(),
             Some(_) => format!("`{}`", text[..text.len().min(16)].escape_ascii()),
         };
         Err(Error::file(
             path,
             format!(
-                "line {number}: text_field is `{field}`, so expected JSON Lines, an object a line, found {found}; leave other files out \
-                 of the data set, or leave text_field out to read all bytes; `skip_bad_lines: true` leaves such lines out"
+                "line {number}: text_field is `{field}`, so JSON Lines are expected, one object per line; found \
+                 {found}; remove other files from the data set, or remove text_field to read all bytes; \
+                 `skip_bad_lines: true` skips such lines"
             ),
         ))
     }
@@ -323,14 +325,16 @@ fn damaged(path: &Path, format: Format, error: &std::io::Error) -> Error {
     // zstd reports errors by message alone, without kinds
     let message = if said.contains("Dictionary") {
         format!(
-            "compressed with a dictionary of zstd, which is not here: `zstd -d -D DICTIONARY FILE` decompresses it ({said})"
+            "compressed with a zstd dictionary, which the file does not include: `zstd -d -D DICTIONARY FILE` \
+             decompresses it ({said})"
         )
     } else if said.contains("memory") {
         format!(
-            "its {compression} data need more memory than there is: `zstd -d --long=31 FILE` decompresses it ({said})"
+            "its {compression} data need more memory than is available: `zstd -d --long=31 FILE` decompresses it \
+             ({said})"
         )
     } else {
-        format!("expected whole {compression} data, found it damaged or cut off: {said}")
+        format!("expected complete {compression} data, found damaged or truncated data: {said}")
     };
     Error::file(path, message)
 }

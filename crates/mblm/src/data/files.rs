@@ -80,16 +80,19 @@ impl Files {
                 .ok_or_else(|| Error::file(path, "with this file the data exceeds 2^64 bytes"))?;
         }
         if let Some(decoded) = &decoded {
-            tracing::info!("decoded {coded} bytes on disk to {} in a temporary file", decoded.len());
+            tracing::info!(
+                "decoded {coded} bytes on disk to {} bytes in a temporary file",
+                decoded.len()
+            );
         }
         let decoded = decoded.map(Decoded::finish).transpose()?.map(Mutex::new);
-        let no_text = "no line has a text in the field of text_field; expected one or more";
+        let no_text = "no line has a text in the field text_field; expected at least one";
         match paths {
             [path] if parts.is_empty() && path.metadata().is_ok_and(|metadata| metadata.len() > 0) => Err(Error::file(
                 path,
                 match reading.text_field {
                     Some(_) => no_text,
-                    None => "nothing is in the compressed file; expected data in it",
+                    None => "the compressed file has no content; expected data in it",
                 },
             )),
             [path] if parts.is_empty() => Err(Error::file(path, "the file is empty; expected data in it")),
@@ -127,8 +130,8 @@ impl Files {
             ErrorKind::UnexpectedEof => Error::file(
                 &part.path,
                 format!(
-                    "expected {count} bytes at offset {within}, found the end of the file: it had {} bytes when the data set was \
-                     opened; leave data alone while it is in use",
+                    "expected {count} bytes at offset {within}, found the end of the file: it had {} bytes when the \
+                     data set was opened; do not change data while it is in use",
                     part.len
                 ),
             ),
@@ -353,7 +356,7 @@ mod tests {
         tar[257..262].copy_from_slice(b"ustar");
         let message = failure(Files::open(&[folder.write("a.tgz", &gzip(&tar))], &DECODING, None));
         assert!(
-            message.contains("a.tgz: compressed, and in it a tar archive"),
+            message.contains("a.tgz: compressed, and its content is a tar archive"),
             "{message}"
         );
         let some = folder.write(
@@ -380,7 +383,7 @@ mod tests {
         for (name, whole) in [("a.gz", gzip(&text)), ("a.zst", zstd(&text))] {
             let half = whole[..whole.len() / 2].to_vec();
             for (bytes, part) in [
-                (half, "damaged or cut off"),
+                (half, "damaged or truncated"),
                 (b"some plain text".to_vec(), "something else"),
             ] {
                 let path = folder.write(name, &bytes);
@@ -391,7 +394,7 @@ mod tests {
             flipped[whole.len() / 2] ^= 0x10;
             let path = folder.write(name, &flipped);
             let message = failure(Files::open(&[path], &DECODING, None));
-            assert!(message.contains("damaged or cut off"), "{message}");
+            assert!(message.contains("damaged or truncated"), "{message}");
         }
     }
 

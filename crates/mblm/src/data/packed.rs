@@ -19,7 +19,7 @@ pub fn warn_if_packed(path: &Path) {
     }
     if let Some(Packed { what, command }) = Packed::of(&head) {
         tracing::warn!(
-            "{}: {what}, whose bytes are taken as they are; `{command}` gives what is in it",
+            "{}: {what}, whose bytes are read unchanged; `{command}` unpacks it",
             path.display()
         );
     }

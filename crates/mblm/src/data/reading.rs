@@ -22,7 +22,7 @@ impl Reading {
     pub fn from_options(text_field: Option<String>, skip_bad_lines: bool, raw: bool) -> Result<Self> {
         if skip_bad_lines && text_field.is_none() || raw && text_field.is_some() {
             return Err(Error::config(
-                "dataset_args: text_field reads JSON Lines, skip_bad_lines leaves lines of them out, and raw reads files as they are: \
+                "dataset_args: text_field (JSON Lines), skip_bad_lines and raw (bytes unchanged) do not fit together: \
                  expected text_field, text_field with skip_bad_lines, or raw",
             ));
         }

@@ -104,7 +104,8 @@ fn check_vocabulary(source: &dyn ByteSource, bytes: &[u8], offset: u64, num_toke
     Err(Error::file(
         path,
         format!(
-            "byte {} at offset {offset} is no id of the model: num_tokens is {num_tokens}; set it to at least 256 to read any file",
+            "byte {} at offset {offset} is outside the model's vocabulary: num_tokens is {num_tokens}; set it to at \
+             least 256 to read any file",
             bytes[index]
         ),
     ))

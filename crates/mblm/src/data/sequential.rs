@@ -164,14 +164,15 @@ impl<S: ByteSource> Sequential<S> {
 fn check_separator(id: u32, args: &DatasetArgs) -> Result<()> {
     if id as usize >= args.num_tokens {
         return Err(Error::config(format!(
-            "dataset_args: separator is {id}: expected an id below params.num_tokens, which is {}; an id of its own takes one more",
+            "dataset_args: separator is {id}: expected an id below params.num_tokens, which is {}; raise num_tokens by \
+             one for a separate id",
             args.num_tokens
         )));
     }
     if id == args.pad_token_id {
         return Err(Error::config(format!(
-            "dataset_args: separator and params.pad_token_id are both {id}, and padding does not count in the loss: give them \
-             different ids"
+            "dataset_args: separator and params.pad_token_id are both {id}, but padding does not count in the loss: \
+             give them different ids"
         )));
     }
     Ok(())
@@ -185,7 +186,7 @@ impl<S: ByteSource> Dataset for Sequential<S> {
     fn sample(&self, index: usize, epoch: usize) -> Result<Sample> {
         let position = self.ranges.offset(index, epoch).ok_or_else(|| {
             Error::input(format!(
-                "sample {index} of epoch {epoch} was asked for, which has {} samples",
+                "sample {index} of epoch {epoch} does not exist: the epoch has {} samples",
                 self.ranges.samples(epoch)
             ))
         })?;
@@ -282,7 +283,7 @@ mod tests {
         assert_eq!([text(0, 2), text(1, 2)], ["mno", "pqr"]);
         assert_eq!(text(0, 3), "klm");
         let message = set.sample(2, 2).unwrap_err().to_string();
-        assert_eq!(message, "sample 2 of epoch 2 was asked for, which has 2 samples");
+        assert_eq!(message, "sample 2 of epoch 2 does not exist: the epoch has 2 samples");
         assert_eq!(
             set.describe(),
             "letters: 21 bytes, worker 1 of 2 reads 3 samples of 3 bytes"

@@ -31,8 +31,8 @@ pub(super) fn warn_of_bytes(source: &dyn ByteSource, bytes: Range<u64>, args: &D
         let share = counts[id as usize] as f64 / read.max(1) as f64;
         if share > 0.0 {
             tracing::warn!(
-                "{key} is {id}, a byte that the data have ({:.2} % of the {read} bytes looked at): it {what}, so the model never learns \
-                 to predict it; set num_tokens to 257 or more and {key} to an id above 255",
+                "{key} is {id}, a byte that occurs in the data ({:.2} % of the {read} bytes inspected): it {what}, so \
+                 the model never learns to predict it; set num_tokens to 257 or more and {key} to an id above 255",
                 share * 100.0
             );
         }

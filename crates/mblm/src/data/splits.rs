@@ -53,7 +53,8 @@ pub fn held_out_share(held_out: Option<f64>) -> Result<f64> {
 pub fn refuse_held_out(held_out: Option<f64>, dir: &Path, validation: &[PathBuf]) -> Result<()> {
     match (held_out, validation) {
         (Some(_), [validation, ..]) => Err(Error::config(format!(
-            "dataset_args: held_out splits data without splits of its own, but {} has train and {}; remove held_out or those splits",
+            "dataset_args: held_out splits data without splits of its own, but {} has the splits train and {}; remove \
+             held_out or those splits",
             dir.display(),
             validation.file_name().unwrap_or_default().display()
         ))),
@@ -158,7 +159,7 @@ pub fn named_folders(dir: &Path) -> Result<Option<NamedSplits>> {
     check_validation(dir, &named)?;
     if others > 0 {
         tracing::info!(
-            "{}: {others} entries beside the folders of the splits, left out",
+            "{}: {others} entries beside the folders of the splits are ignored",
             dir.display()
         );
     }
@@ -171,8 +172,8 @@ fn check_validation(dir: &Path, named: &NamedSplits) -> Result<()> {
         (true, Some(train)) => Err(Error::file(
             dir,
             format!(
-                "has the splits train and test but none for validation: expected one named validation, valid, val or dev; or set \
-                 io.dataset_dir to {}, of which a share is then held out",
+                "has the splits train and test but no validation split: expected one named validation, valid, val or \
+                 dev; or set io.dataset_dir to {}, of which a share is then held out",
                 train.display()
             ),
         )),
@@ -271,7 +272,7 @@ mod tests {
         assert!(two.contains("found valid beside val"), "{two}");
         let none = named(&["train/a", "test/b"]).unwrap_err().to_string();
         assert!(
-            none.contains("none for validation") && none.contains("train, of which"),
+            none.contains("no validation split") && none.contains("train, of which"),
             "{none}"
         );
     }

@@ -19,7 +19,8 @@ pub fn regular_files(root: &Path) -> Result<Vec<PathBuf>> {
     let metadata = root.metadata().map_err(|error| match error.kind() {
         std::io::ErrorKind::NotFound if root == Path::new("-") => Error::file(
             root,
-            "stdin can be read only once, a data set is read many times and at any place; write it to a file first: `… > data.txt`",
+            "stdin can be read only once, but a data set is read many times, at any offset; write it to a file first: \
+             `… > data.txt`",
         ),
         std::io::ErrorKind::NotFound => Error::file(root, "no such file or folder; expected the data set here"),
         _ => Error::file(root, error),
@@ -58,7 +59,7 @@ pub fn regular_files(root: &Path) -> Result<Vec<PathBuf>> {
     if let [first, ..] = &runs[..] {
         let count = runs.len();
         tracing::warn!(
-            "{}: left out, as what training runs write is no data ({count} folders of runs in {})",
+            "{}: ignored, because outputs of training runs are not data ({count} folders of runs in {})",
             first.display(),
             root.display()
         );
@@ -66,7 +67,7 @@ pub fn regular_files(root: &Path) -> Result<Vec<PathBuf>> {
     if files.is_empty() {
         return Err(Error::file(
             root,
-            "the folder holds no files (hidden ones do not count); expected the data set here",
+            "the folder has no files (hidden files are ignored); expected the data set here",
         ));
     }
     Ok(files)
@@ -145,7 +146,7 @@ mod tests {
     fn a_missing_path_and_an_empty_folder_are_errors() {
         let folder = tempfile::tempdir().unwrap();
         let message = regular_files(folder.path()).unwrap_err().to_string();
-        assert!(message.contains("the folder holds no files"), "{message}");
+        assert!(message.contains("the folder has no files"), "{message}");
         let message = regular_files(&folder.path().join("missing")).unwrap_err().to_string();
         assert!(message.contains("missing: no such file or folder"), "{message}");
     }

@@ -77,7 +77,8 @@ impl EvalOptions {
         }
         if stride == 0 || stride > context {
             return Err(Error::input(format!(
-                "a stride of {stride} bytes: expected 1 to the context, which is {context}; a longer one would leave bytes out"
+                "a stride of {stride} bytes: expected 1 to the context, which is {context}; a longer stride would skip \
+                 bytes"
             )));
         }
         Ok(())

@@ -208,7 +208,7 @@ impl<'g> Completion<'g> {
         if params.window == Window::Slide && params.samples > 1 {
             let found = params.samples;
             return Err(Error::input(format!(
-                "a window that slides takes one sample, found {found}: generate one after another"
+                "a sliding window generates one sample at a time, found {found}; generate the samples one after another"
             )));
         }
         let prompt = params

@@ -123,8 +123,8 @@ impl Generator {
         start_contexts.truncate(model.stage_count());
         if model.stage_recomputes(0) {
             tracing::warn!(
-                "the first stage's block offers no step: every patch computes the whole sequence again, which takes the longer \
-                 the longer it is; implement StageBlock with a state to avoid that"
+                "the first stage's block has no decode step, so every patch computes the whole sequence again, and \
+                 long texts become slow; implement StageBlock with a state to avoid that"
             );
         }
         let first_logits = model.first_logits()?;

@@ -33,7 +33,7 @@ impl Generator {
     /// fixed position table of the first stage allows; the state is unchanged then.
     pub fn prefill(&self, state: &mut GeneratorState, ids: &[&[u32]]) -> Result<Tensor> {
         let logits = self.prefill_watched(state, ids, &mut |_| ControlFlow::Continue(()))?;
-        logits.ok_or_else(|| Error::input("prefill: ended before its end, though nobody asked for that"))
+        logits.ok_or_else(|| Error::input("prefill: stopped early without a request to stop"))
     }
 
     /// [`prefill`](Self::prefill) with a watch, which gets the number of ids read per stream and

@@ -134,7 +134,7 @@ impl Sampling {
         )?;
         if self.top_k.is_some() && self.filter_thres.is_some() {
             return Err(Error::input(
-                "top-k and filter-thres are both given, but are two forms of one filter: expected one of them",
+                "top-k and filter-thres are both set, but they are two forms of one filter; set only one of them",
             ));
         }
         range(
@@ -145,14 +145,14 @@ impl Sampling {
         )?;
         if !(1..=MAX_REPETITION_WINDOW).contains(&self.repetition_window) {
             return Err(Error::input(format!(
-                "repetition-window is {}: expected 1 to {MAX_REPETITION_WINDOW} ids, such as 64; to have no penalty, \
-                 leave repetition-penalty out",
+                "repetition-window is {}: expected 1 to {MAX_REPETITION_WINDOW} ids, such as 64; for no penalty, leave \
+                 repetition-penalty out",
                 self.repetition_window
             )));
         }
         if self.allowed.is_empty() {
             return Err(Error::input(
-                "allowed is empty, so that nothing can be produced: expected a set of ids such as `bytes` or `0-127`",
+                "allowed is empty, so nothing can be generated: expected a set of ids such as `bytes` or `0-127`",
             ));
         }
         Ok(())
@@ -329,7 +329,7 @@ fn candidates(logits: &[f32], allowed: &TokenSet) -> Result<Vec<Candidate>> {
         .collect();
     if candidates.is_empty() {
         return Err(Error::input(format!(
-            "no id can be produced: the allowed ids are {allowed}, and none of them is below {} with a logit above \
+            "no id can be generated: the allowed ids are {allowed}, and none of them is below {} with a logit above \
              -inf; allow more ids",
             logits.len()
         )));

@@ -118,7 +118,9 @@ impl Generator {
         let vocabulary = self.model().config().num_tokens;
         let open = document.position % bytes;
         if document.model != fingerprint(self.model()).map_err(|error| error.to_string())? {
-            return Err("expected a state of this model, found that of another; read the prompt again".into());
+            return Err(
+                "expected a state of this model, found the state of another model; read the prompt again".into(),
+            );
         }
         let known = |id: &u32| (*id as usize) < vocabulary;
         let whole = document

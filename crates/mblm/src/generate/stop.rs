@@ -60,8 +60,7 @@ impl StopScanner {
     pub fn new(rules: &StopRules) -> Result<Self> {
         if let Some(index) = rules.strings.iter().position(Vec::is_empty) {
             return Err(Error::input(format!(
-                "stop string {} is empty and would end the output before it begins: expected one byte or more, or \
-                 leave it out",
+                "stop string {} is empty: expected one byte or more",
                 index + 1
             )));
         }

@@ -80,8 +80,8 @@ impl TokenSet {
             };
             if last < first {
                 return Err(Error::input(format!(
-                    "`{list}`: expected ranges from low to high, found one from byte {first} to byte {last}; a hyphen that is \
-                     no range is written \\-"
+                    "`{list}`: expected ranges from low to high, found one from byte {first} to byte {last}; write a \
+                     hyphen that is not part of a range as \\-"
                 )));
             }
             ranges.push((u32::from(first), u32::from(last)));
@@ -193,7 +193,7 @@ fn byte(typed: Typed) -> Result<u8> {
         Typed::Escaped(byte) => Ok(byte),
         Typed::Character(character) => u8::try_from(character).ok().filter(u8::is_ascii).ok_or_else(|| {
             Error::input(format!(
-                "`{character}` is {} bytes and cannot stand in a set of bytes: expected ASCII, or bytes as in \\xc3",
+                "`{character}` has {} bytes and cannot be in a set of bytes: expected ASCII, or bytes as in \\xc3",
                 character.len_utf8()
             ))
         }),

@@ -41,8 +41,8 @@ impl Window {
         match self {
             Self::Crop if prompt.len() > room => match room {
                 0 => Err(Error::input(format!(
-                    "expected room for a prompt in the context of {} bytes, found none after {read} bytes that were read and \
-                     {max_bytes} to generate; generate fewer bytes, or let the window slide",
+                    "expected room for a prompt in the context of {} bytes, found none: {read} bytes were read and \
+                     {max_bytes} are to be generated; generate fewer bytes, or use the sliding window",
                     model.context()
                 ))),
                 room => Ok(&prompt[prompt.len() - room..]),

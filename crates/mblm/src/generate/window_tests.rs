@@ -152,7 +152,7 @@ fn several_samples_do_not_slide_together() {
         .err()
         .unwrap()
         .to_string();
-    assert!(message.contains("one sample, found 2"), "{message}");
+    assert!(message.contains("one sample at a time, found 2"), "{message}");
 }
 
 #[test]

@@ -71,7 +71,7 @@ impl Mblm {
         for index in 0..self.stages.len() {
             let group = training.walk.whole(index, sequences);
             let Some((outputs, kept)) = training.forward(&group, context.take())? else {
-                return Err(Error::input("forward_train: expected a pass in which every row counts"));
+                return Err(Error::input("forward_train: expected a pass whose rows all count"));
             };
             sequences *= group.positions;
             let feed = match index + 1 < self.stages.len() {

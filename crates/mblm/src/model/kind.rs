@@ -36,8 +36,8 @@ fn check_weights(architecture: &Architecture, device: &Device) -> Result<()> {
     match device.is_cpu().then(|| shortage(needed)).flatten() {
         None => Ok(()),
         Some(room) => Err(Error::OutOfMemory(format!(
-            "the model's {parameters} parameters need {}, but this process can take {}; use a smaller model, or a machine with more \
-             memory",
+            "the model's {parameters} parameters need {}, but only {} are available to this process; use a smaller \
+             model, or a machine with more memory",
             ByteSize::b(needed),
             ByteSize::b(room)
         ))),
@@ -112,7 +112,7 @@ impl Model {
                 Some(model) => model.set_compute(compute),
                 None => {
                     return Err(Error::input(
-                        "the model is shared: set its precision before a generator or another thread holds it",
+                        "the model is shared: set its precision before a generator or another thread shares it",
                     ));
                 }
             },

@@ -106,8 +106,8 @@ fn sizes(work: &Workload<'_>) -> impl Iterator<Item = Option<usize>> {
 fn too_much(least: &MemoryEstimate, memory: u64) -> Error {
     let consumers = least.consumers();
     Error::config(format!(
-        "a training step needs {} at least, however it is cut, and may take {}: {}; lower what is in parentheses, or \
-         give more with --memory",
+        "a training step needs at least {}, even in the smallest chunks, but only {} are allowed: {}; lower the \
+         settings in parentheses, or allow more with --memory",
         sized(least.total(), 2),
         sized(memory, 2),
         list(&consumers[..consumers.len().min(3)], 2)
@@ -176,7 +176,7 @@ mod tests {
         let error = chunking_for(&work(&long, 1 << 24, false), Some(1 << 20)).unwrap_err();
         let text = error.to_string();
         assert!(
-            text.contains("may take 1.00 MiB") && text.contains("--memory"),
+            text.contains("only 1.00 MiB are allowed") && text.contains("--memory"),
             "{text}"
         );
         // with dropout the whole first stage is kept

@@ -38,7 +38,7 @@ impl TrainingData {
                 ..dataset_args(experiment, Split::Train, on_opening.clone())
             };
             let found = registry.open(id, &args)?;
-            found.ok_or_else(|| Error::config(format!("data set {id} has nothing to train on")))
+            found.ok_or_else(|| Error::config(format!("data set {id} has no training data")))
         };
         let train = part(0)?;
         let other_workers = (1..workers).map(part).collect::<Result<Vec<_>>>()?;
@@ -46,7 +46,8 @@ impl TrainingData {
         let first = train.sample(0, 0)?;
         if let (Architecture::Encoder(_), None) = (&experiment.params.architecture, &first.labels) {
             return Err(Error::config(format!(
-                "an encoder learns from masked bytes, but data set {id} masks none; set io.dataset_id to pg19masked"
+                "an encoder learns from masked bytes, but data set {id} does not mask bytes; set io.dataset_id to \
+                 pg19masked"
             )));
         }
         let options = LoaderOptions::training(experiment.train.batch_size, Order::Sequential, Position::default());

@@ -70,7 +70,7 @@ impl SplitFingerprint {
             return Some(format!("{} bytes when the run began, {} now", self.bytes, now.bytes));
         }
         (self.samples != now.samples || self.contents != now.contents)
-            .then(|| "the same size, but other contents".into())
+            .then(|| "the same size, but different contents".into())
     }
 }
 
@@ -98,14 +98,15 @@ impl Fingerprint {
             let difference = match (before, now_there) {
                 (Some(before), Some(there)) if self.seed == now.seed => before.difference(there),
                 (Some(before), Some(there)) => before.difference(&Self::with_contents_of(there, before)),
-                (None, Some(_)) => Some("there were none when the run began".into()),
-                (Some(_), None) => Some("there are none any more".into()),
+                (None, Some(_)) => Some("they did not exist when the run began".into()),
+                (Some(_), None) => Some("they no longer exist".into()),
                 (None, None) => None,
             };
             if let Some(difference) = difference {
                 return Err(Error::input(format!(
-                    "the {split} data changed since the run began: {difference}; restore them, begin a new run, or go on with them \
-                     by --accept-data-change, which forgets the losses of the best models so far"
+                    "the {split} data changed since the run began: {difference}; restore the data, start a new run, or \
+                     continue with the changed data by --accept-data-change, which forgets the losses of the best \
+                     models so far"
                 )));
             }
         }
@@ -156,7 +157,7 @@ mod tests {
             "{longer}"
         );
         assert!(message(&text[..900], 2).contains("bytes when the run began"));
-        assert!(message(&text.replace('g', "G"), 1).contains("the same size, but other contents"));
+        assert!(message(&text.replace('g', "G"), 1).contains("the same size, but different contents"));
         before.check(&fingerprint(&text.replace('g', "G"), 2)).unwrap();
     }
 }

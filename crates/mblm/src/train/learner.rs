@@ -270,8 +270,8 @@ impl Learner {
             Some(more) => format!(" and {more} more"),
         };
         Err(Error::input(format!(
-            "after the first gradient step every parameter should have received a gradient, but {} of {} did not: {shown}{more}; \
-             a block of your own has to use all its parameters, by operations that have a gradient",
+            "after the first gradient step every parameter should have received a gradient, but {} of {} did not: \
+             {shown}{more}; your own block must use all its parameters in operations that have a gradient",
             without.len(),
             self.model.parameters().len()
         )))

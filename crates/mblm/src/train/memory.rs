@@ -179,8 +179,8 @@ fn too_little(experiment: &Experiment, device: &Device, chunking: Chunking) -> E
     let mut consumers = estimate.consumers();
     consumers.retain(|(_, bytes, _)| *bytes >= estimate.total() / 20);
     Error::OutOfMemory(format!(
-        "{}: the memory{has} is used up; this run needs about {} for itself: {}; lower what is in parentheses, and see what \
-         others use with nvidia-smi",
+        "{}: the memory{has} is used up; this run needs about {}: {}; lower the settings in parentheses, and look with \
+         nvidia-smi for other programs that use the GPU",
         mblm_ops::device::name(device),
         sized(estimate.total()),
         list(&consumers, 1)

@@ -23,7 +23,8 @@ pub enum Event<'a> {
         /// Batches done before: 0 unless resumed.
         done: u64,
     },
-    /// A batch of a worker has been trained on; there is one event for each worker, the first first.
+    /// A batch of a worker has been trained on; there is one event for each worker, the first
+    /// first.
     Batch(BatchReport),
     /// The loss on validation or test data is known.
     Evaluated(Evaluation),

@@ -52,7 +52,7 @@ impl SavedState {
         if !checkpoint::verify_sums(folder)? {
             return Err(Error::file(
                 folder,
-                format!("no training state: it lacks {}", checkpoint::SUMS_FILE),
+                format!("not a training state: {} is missing", checkpoint::SUMS_FILE),
             ));
         }
         let path = folder.join(STATE_FILE);
@@ -133,7 +133,8 @@ impl States {
             Some(newest) => Err(Error::file(
                 &self.folder,
                 format!(
-                    "none of its {} states can be used, the newest because of {newest}; remove the folder to begin anew",
+                    "none of its {} training states can be used; the error of the newest: {newest}; remove the folder \
+                     to start again",
                     damaged.len()
                 ),
             )),
@@ -158,7 +159,7 @@ impl States {
         for (batches, other) in self.superfluous(state.counts.batches)? {
             // failing to remove an old state is no reason to end a run
             if let Err(error) = atomic::remove(&other) {
-                tracing::warn!("the state of batch {batches} stays: {error}");
+                tracing::warn!("the old training state of batch {batches} cannot be removed: {error}");
             }
         }
         Ok(folder)

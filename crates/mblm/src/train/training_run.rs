@@ -128,7 +128,7 @@ impl TrainingRun<'_> {
     fn spread(&mut self, amount: usize, key: &str) -> Result<Vec<u64>> {
         let batches = self.plan.batches;
         if amount as u64 > batches && self.state.counts.batches == 0 {
-            let message = format!("io.{key}: {amount} is more than the run has batches; it is done {batches} times");
+            let message = format!("io.{key}: {amount} is more than the run's batches, so it is done {batches} times");
             self.observer.event(&Event::Warning(&message))?;
         }
         Ok(points::spread(0, batches, amount))
@@ -175,7 +175,10 @@ impl TrainingRun<'_> {
         let learned = match found {
             Ok(learned) => learned,
             Err(Error::Stopped { .. }) => {
-                let message = format!("stopped {percent} % into batch {cum_batch}: a run that goes on begins it anew");
+                let message = format!(
+                    "stopped {percent} % into batch {cum_batch}: a resumed run starts this batch \
+                     again"
+                );
                 self.observer.event(&Event::Warning(&message))?;
                 return Ok(None);
             }
@@ -272,7 +275,7 @@ impl TrainingRun<'_> {
         if self.models.takes(&self.state.best, loss) {
             let (model, best) = (self.learner.model(), &mut self.state.best);
             if let Err(error) = self.models.add(&**model, batches, Some(loss), best) {
-                let message = format!("the model was not kept, the earlier ones stay: {error}");
+                let message = format!("the model could not be saved, the earlier models stay: {error}");
                 self.observer.event(&Event::Warning(&message))?;
             }
         }
@@ -309,7 +312,7 @@ impl TrainingRun<'_> {
     /// Saves the state; on failure warns, keeps the previous state, and the run continues.
     fn save_or_warn(&mut self) -> Result<()> {
         let Err(error) = self.save()? else { return Ok(()) };
-        let message = format!("the training state was not saved: {error}; {}", self.in_use());
+        let message = format!("the training state could not be saved: {error}; {}", self.in_use());
         self.observer.event(&Event::Warning(&message))
     }
 
@@ -317,7 +320,7 @@ impl TrainingRun<'_> {
     fn in_use(&self) -> String {
         match &self.saved {
             Some(saved) => format!("{} stays in use", saved.folder.display()),
-            None => "there is no earlier one".into(),
+            None => "there is no earlier state".into(),
         }
     }
 

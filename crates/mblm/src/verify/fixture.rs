@@ -55,7 +55,7 @@ impl Fixture {
         self.metadata.get(key).map(String::as_str).ok_or_else(|| {
             Error::file(
                 &self.path,
-                format!("no metadata {key:?}: this safetensors file is no fixture"),
+                format!("the metadata {key:?} are missing: this safetensors file is not a fixture"),
             )
         })
     }

@@ -25,7 +25,8 @@ pub(crate) fn sample(batch: &ModelBatch, index: usize) -> ModelBatch {
     ModelBatch::new(ids, 1, batch.len)
 }
 
-/// The logits of a whole forward pass equal those of every given split into a prefill and single steps.
+/// The logits of a whole forward pass equal those of every given split into a prefill and single
+/// steps.
 pub(crate) fn check_splits(model: &Arc<Mblm>, len: usize, splits: &[usize]) {
     let ids = ids(2, len, 256, 11);
     let whole = model.logits(&ids).expect("logits");
@@ -53,7 +54,8 @@ pub(crate) fn check_splits(model: &Arc<Mblm>, len: usize, splits: &[usize]) {
     }
 }
 
-/// The gradients of an `f64` model equal central differences, at `samples` elements of every parameter.
+/// The gradients of an `f64` model equal central differences, at `samples` elements of every
+/// parameter.
 pub(crate) fn check_gradients(model: &Mblm, samples: usize) {
     check_gradients_of(model, samples, |ids, weights, gradients| {
         model

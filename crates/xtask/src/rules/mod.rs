@@ -34,4 +34,6 @@ pub(crate) const ALL: &[(&str, Rule)] = &[
     ("reference", operations::references),
     ("link", documents::links),
     ("command", documents::commands),
+    ("prose-width", documents::prose_width),
+    ("term-in-document", documents::terms),
 ];

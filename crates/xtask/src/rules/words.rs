@@ -16,7 +16,7 @@ const BLOCKS_FOLDER: &str = "crates/mblm/src/blocks";
 const VISION: [&str; 8] = ["clevr", "vqa", "cnn", "jpeg", "mozjpeg", "png", "image", "images"];
 /// Words that the glossary replaces, in lower case, each with its replacement. `pictures` is the
 /// name of a data set.
-const TERMS: [(&str, &str); 7] = [
+pub(crate) const TERMS: [(&str, &str); 7] = [
     ("portion", "chunk"),
     ("portions", "chunks"),
     ("twin", "reference implementation"),

@@ -11,17 +11,18 @@ Examples:
   mblm convert checkpoint.pth my-model --config run/config.yaml
   mblm convert my-model checkpoint.pth")]
 pub(crate) struct ConvertArgs {
-    /// A .pth file of the Python package (training checkpoint or bare state dict), or a model folder
+    /// The .pth file of the Python package (training checkpoint or bare state dict), or the model
+    /// folder, to read
     pub(crate) from: PathBuf,
 
     /// The model folder to write, or a .pth file if the name ends in .pth
     pub(crate) to: PathBuf,
 
-    /// The YAML of the run that wrote the .pth file: it says what the architecture is
+    /// Configuration of the run that wrote the .pth file, for the model's architecture
     #[arg(short, long, value_name = "YAML")]
     pub(crate) config: Option<PathBuf>,
 
-    /// Overwrite what is there
+    /// Replace the file or folder TO if it exists
     #[arg(long)]
     pub(crate) force: bool,
 }

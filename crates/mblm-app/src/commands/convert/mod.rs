@@ -54,7 +54,8 @@ fn run(args: &ConvertArgs, context: &Context) -> Result<ExitCode> {
         }
         None => {
             return Err(Usage(format!(
-                "{} does not say what its architecture is; give the YAML of the run that wrote it with --config",
+                "{} does not contain the model's architecture; give the configuration of the run that wrote it with \
+                 --config",
                 args.from.display()
             ))
             .into());
@@ -112,7 +113,8 @@ fn warn_of_no_numbers(model: &Model) -> Result<()> {
     }
     if let Some(first) = names.first() {
         tracing::warn!(
-            "{} of {} tensors hold numbers that are none (NaN or infinite), the first is `{first}`: the model cannot predict anything",
+            "{} of {} tensors hold numbers that are not finite (NaN or infinite), the first is `{first}`: the model \
+             cannot predict anything",
             names.len(),
             model.parameters().len()
         );
@@ -126,8 +128,8 @@ fn is_pth(to: &Path) -> Result<bool> {
     match to.extension().and_then(|extension| extension.to_str()) {
         Some("pth") => Ok(true),
         Some(extension) if is_ending(extension) => Err(Usage(format!(
-            "{}: expected a name that ends in .pth, or a model folder without such an ending, found the name of a .{extension} file, \
-             which is not written",
+            "{}: expected a name that ends in .pth, or the name of a model folder, found the name of a .{extension} \
+             file, which mblm cannot write",
             to.display()
         ))
         .into()),

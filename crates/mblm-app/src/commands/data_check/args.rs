@@ -26,21 +26,21 @@ pub(crate) fn arguments(command: Command, context: &Context) -> Command {
     }
     if let Some(task) = context.tasks().without_configuration() {
         folder = format!(
-            "{FOLDER}; without a configuration it is one of {}, whose samples may be of any length",
+            "{FOLDER}; without a configuration, it is read as data set {}, with samples of any length",
             task.name()
         );
     }
     let all = match notes.is_empty() {
-        true => "The splits",
-        false => "Of other data sets\nthe splits",
+        true => "Every split is",
+        false => "For other data sets,\nevery split is",
     };
-    let notes = format!("{notes}{all} are opened and every sample is read. The exit code is 1 if anything is wrong.");
+    let notes = format!("{notes}{all} opened and every sample is read. The exit code is 1 if a problem is found.");
     CheckArgs::augment_args(command)
         .mut_arg("data", |arg| arg.help(folder))
         .after_help(format!("{examples}\n\n{notes}"))
 }
 
-/// Read all of a data set and list everything that training would stumble over
+/// Read a whole data set and list every problem that would stop training
 #[derive(Debug, Args)]
 #[command(group = ArgGroup::new("what").required(true).multiple(true).args(["config", "data"]))]
 pub(crate) struct CheckArgs {
@@ -51,32 +51,33 @@ pub(crate) struct CheckArgs {
     #[arg(long, value_name = "DIR")]
     pub(crate) data: Option<PathBuf>,
 
-    /// Change a value of the configuration, such as params.input_seq_len=4096; may be given several times
+    /// Change a value of the configuration, such as params.input_seq_len=4096; may be given several
+    /// times
     #[arg(long = "set", value_name = "KEY=VALUE", requires = "config")]
     pub(crate) overrides: Vec<String>,
 
-    /// The split to look at
+    /// The split to check
     #[arg(long, value_enum, default_value = "all")]
     pub(crate) split: CheckSplit,
 
-    /// List the first N problems of a split; all are counted
+    /// List at most N problems of each split; all problems are counted
     #[arg(long, value_name = "N", default_value = "20", value_parser = at_least_one())]
     pub(crate) limit: usize,
 
-    /// Print JSON
+    /// Print the result as JSON on stdout
     #[arg(long)]
     pub(crate) json: bool,
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
 pub(crate) enum CheckSplit {
-    /// What models learn from
+    /// The training split
     Train,
-    /// What chooses the best model
+    /// The validation split, which selects the best model
     Validation,
-    /// What the best model is measured on
+    /// The test split, on which the best model is measured
     Test,
-    /// All that there are
+    /// All splits of the data set
     All,
 }
 

@@ -66,7 +66,7 @@ impl Source {
                 dataset: task.name().to_string(),
                 args: DatasetArgs::new("", Split::Train, DatasetArgs::UNBOUNDED),
             }),
-            None => Err(Usage("--data: expected a configuration, which says what data set this is".into()).into()),
+            None => Err(Usage("--data: expected a configuration as well, for the kind of the data set".into()).into()),
         }
     }
 }
@@ -100,7 +100,7 @@ impl Command for DataCheckCommand {
 
 fn run(args: &CheckArgs, context: &Context) -> Result<ExitCode> {
     let signals = Signals::listen()?;
-    let _patience = Patience::with(&signals, || "the file at hand was not checked to its end".into())?;
+    let _patience = Patience::with(&signals, || "the last file was not checked to its end".into())?;
     let Source { dataset, args: opening } = Source::new(args, context)?;
     let mut checked = Vec::new();
     for &split in args.split.splits() {

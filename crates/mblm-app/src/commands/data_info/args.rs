@@ -4,16 +4,16 @@ use std::path::PathBuf;
 
 use clap::Args;
 
-/// Show what a file or folder holds: files, bytes, kinds of content, splits
+/// Show the files, bytes, kinds of content and splits of a file or folder
 #[derive(Debug, Args)]
 #[command(after_help = "\
 Examples:
   mblm data info book.txt
   mblm data info corpus/ --json
 
-Kinds are told by the first bytes of each file, whatever its name.")]
+The kind of a file is detected from its first bytes, not from its name.")]
 pub(crate) struct InfoArgs {
-    /// File or folder
+    /// File or folder to read
     pub(crate) path: PathBuf,
 
     /// Print the result as JSON on stdout

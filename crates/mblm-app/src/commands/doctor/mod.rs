@@ -202,7 +202,8 @@ fn advice(report: &Value, libraries: &[libraries::Library]) -> Vec<String> {
     let has_driver = report["driver"].is_array();
     if has_driver && !BUILT_WITH_CUDA {
         advice.push(
-            "this machine has an NVIDIA GPU, which this program cannot use: build it with --features cuda".into(),
+            "this machine has an NVIDIA GPU, but this program was built without CUDA: build it with --features cuda"
+                .into(),
         );
     }
     if BUILT_WITH_CUDA && let Some(reason) = report["no_cuda_device"].as_str() {

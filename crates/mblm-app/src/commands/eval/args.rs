@@ -17,13 +17,13 @@ Examples:
   mblm eval -m MODEL --surprisal color book.txt | less -R
   head -c 5000 book.txt | mblm eval -m MODEL --surprisal jsonl -
 
-Files are read as they are, whatever their size, compressed ones too (`gzip -dc FILE | mblm eval -m MODEL -`); --data unpacks gzip and zstd.
-Results are on stdout. With --surprisal that has the bytes alone, and the table is on stderr.")]
+Files of any size are read without unpacking; `gzip -dc FILE | mblm eval -m MODEL -` unpacks one. --data unpacks gzip and zstd.
+Results are on stdout. With --surprisal, stdout has the bytes alone and the table of results goes to stderr.")]
 pub(crate) struct EvalArgs {
     #[command(flatten)]
     pub(crate) model: ModelArgs,
 
-    /// Files to score; - reads stdin
+    /// Files to score; `-` reads stdin
     #[arg(conflicts_with_all = ["config", "data"])]
     pub(crate) files: Vec<PathBuf>,
 
@@ -35,7 +35,8 @@ pub(crate) struct EvalArgs {
     #[arg(long, value_name = "PATH")]
     pub(crate) data: Option<PathBuf>,
 
-    /// The kind of data set: bytes, clevr, needle, pg19, pg19masked, pictures [default: the configuration's io.dataset_id, else bytes]
+    /// The kind of data set: bytes, clevr, needle, pg19, pg19masked, pictures [default: the
+    /// configuration's io.dataset_id, else bytes]
     #[arg(long, value_name = "KIND", conflicts_with = "files")]
     pub(crate) dataset: Option<String>,
 
@@ -43,21 +44,23 @@ pub(crate) struct EvalArgs {
     #[arg(long, value_enum, conflicts_with = "files")]
     pub(crate) split: Option<SplitArg>,
 
-    /// Score the first N samples of the split only
+    /// Score only the first N samples of the split
     #[arg(long, value_name = "N", conflicts_with = "files", value_parser = at_least_one())]
     pub(crate) max_samples: Option<usize>,
 
-    /// Bytes of context: the length of windows and samples [default: the configuration's params.input_seq_len, else the
-    /// model's context]
+    /// Length of windows and samples in bytes [default: the configuration's params.input_seq_len,
+    /// else the model's context]
     #[arg(long, value_name = "BYTES", value_parser = at_least_one())]
     pub(crate) context: Option<usize>,
 
-    /// Begin a window of a file every BYTES bytes and count only its last BYTES, which have at least context - BYTES bytes
-    /// before them. Smaller is more exact and costs context / BYTES times as much [default: the context]
+    /// Start a window every BYTES bytes of a file and count only the last BYTES bytes of each
+    /// window, which have at least context - BYTES bytes before them. Smaller values are more exact
+    /// and cost context / BYTES times as much [default: the context]
     #[arg(long, value_name = "BYTES", value_parser = at_least_one(), conflicts_with_all = ["config", "data"])]
     pub(crate) stride: Option<usize>,
 
-    /// Show the mean by position in the context: at 0, 1, 2-3, 4-7, ..., or in N equal parts. Does longer context help?
+    /// Show the mean by position in the context: at 0, 1, 2-3, 4-7, ..., or in N equal parts. It
+    /// shows whether longer context helps
     #[arg(long, value_name = "N", num_args = 0..=1, require_equals = true, value_parser = at_least_one())]
     pub(crate) by_position: Option<Option<usize>>,
 
@@ -65,7 +68,7 @@ pub(crate) struct EvalArgs {
     #[arg(long, value_enum, value_name = "HOW")]
     pub(crate) surprisal: Option<SurprisalArg>,
 
-    /// Windows or samples scored at once
+    /// Number of windows or samples to score at once
     #[arg(long, value_name = "N", default_value_t = 4, value_parser = at_least_one())]
     pub(crate) batch_size: usize,
 
@@ -79,8 +82,9 @@ pub(crate) struct EvalArgs {
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
 pub(crate) enum SurprisalArg {
-    /// One JSON object a byte: offset, byte, bits, position in the context, file (or split)
+    /// One line of JSON for each byte: offset, byte, bits, position in the context, file (or split)
     Jsonl,
-    /// The text, each character with a background from likely (none) to surprising (red); \x.. for other bytes
+    /// The text, each character on a background from likely (none) to surprising (red); other bytes
+    /// as \x..
     Color,
 }

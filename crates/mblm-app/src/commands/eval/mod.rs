@@ -159,7 +159,9 @@ impl<'a> Evaluation<'a> {
             args,
             quiet: context.quiet(),
             _patience: Patience::with(&signals, || {
-                "a chunk of work takes longer than a second; a smaller --batch-size or --context ends sooner, with what was scored".into()
+                "one batch takes longer than a second; with a smaller --batch-size or --context, Ctrl-C ends sooner \
+                 and shows the scores so far"
+                    .into()
             })?,
             signals,
             options,
@@ -177,7 +179,7 @@ impl<'a> Evaluation<'a> {
 
     fn files(&mut self, model: &Model) -> Result<()> {
         let model = model.decoder("mblm eval of files").context(
-            "an encoder is scored on a data set that masks bytes; try --config with the configuration that it was trained with",
+            "an encoder needs a data set that masks bytes; try --config with the configuration that it was trained with",
         )?;
         let files = &self.args.files;
         // report a missing file before the other files are scored
@@ -229,8 +231,8 @@ impl<'a> Evaluation<'a> {
             return;
         };
         let how = match train.shuffle_eval {
-            true => "a shuffled part, so that its figure is another one".to_string(),
-            false => format!("the first; --max-samples {measured} gives its figure"),
+            true => "in random order, so its result differs".to_string(),
+            false => format!("the first ones; --max-samples {measured} gives the same result"),
         };
         output::note(&format!(
             "training measures {measured} of the {samples} samples of the {split} split (train.max_eval_steps), {how}"
@@ -386,7 +388,7 @@ fn open_for(model: &Model, experiment: &Experiment, split: Split, context: &Cont
     let masked = dataset.len(0) > 0 && dataset.sample(0, 0)?.labels.is_some();
     match (model, masked) {
         (Model::Encoder(_), false) => Err(Usage(format!(
-            "an encoder restores masked bytes, but data set {id} masks none; use --dataset pg19masked"
+            "an encoder restores masked bytes, but data set {id} does not mask bytes; use --dataset pg19masked"
         ))
         .into()),
         _ => Ok(dataset),

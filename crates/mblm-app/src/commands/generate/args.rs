@@ -10,7 +10,7 @@ use mblm::generate::{TokenSet, Window};
 use crate::command::GenerateMode;
 use crate::options::{ComputeArgs, ModelArgs, up_to};
 
-/// What the help ends with, apart from what modes add.
+/// The end of the help; modes add to it.
 const EXAMPLES: &str = "\
 Examples:
   mblm generate -m MODEL --prompt 'Once upon' --max-bytes 500 --temperature 0.8
@@ -22,11 +22,11 @@ Examples:
   mblm generate -m MODEL --load-state book.state --prompt 'The end. ' -n 200
   mblm generate -m MODEL --interactive";
 const SYNTAX: &str = "\
-BYTES are characters and ranges (a-z0-9 \\n), TEXT of --stop is text; both know the escapes \\n \\t \\r \\0 \\xHH and \\\\, and
-\\- in BYTES is a hyphen. A seed gives the same samples whatever their number: sample 3 is also what
---first-sample 3 gives alone.";
+BYTES is a list of characters and ranges (a-z0-9 \\n); TEXT of --stop is text. Both accept the escapes \\n \\t \\r \\0 \\xHH
+and \\\\; in BYTES, \\- is a hyphen. A seed and a sample's number determine the sample: --first-sample 3 gives sample 3
+alone.";
 
-/// All arguments, those of `modes` before the ones that say how and in which form.
+/// Adds all arguments to `command`. The options of `modes` stand before device, precision and json.
 pub(crate) fn arguments<'a>(command: Command, modes: impl Iterator<Item = &'a dyn GenerateMode>) -> Command {
     let mut command = GenerateArgs::augment_args(command);
     let about = command.get_about().cloned().unwrap_or_default(); // the derive also sets this
@@ -57,28 +57,29 @@ pub struct GenerateArgs {
     #[arg(long, value_name = "TEXT")]
     pub prompt: Option<OsString>,
 
-    /// File of bytes to continue; - reads stdin
+    /// File of bytes to continue; `-` reads stdin
     #[arg(long, value_name = "FILE")]
     pub prompt_file: Option<PathBuf>,
 
-    /// What to do where prompt and continuation are longer than the model's context
+    /// What to do if prompt and continuation are longer than the model's context
     #[arg(long, value_enum, default_value = "error")]
     pub window: WindowArg,
 
-    /// Write the prompt of --prompt-file before the continuation, as that of --prompt is
+    /// Write the prompt of --prompt-file before the continuation, as is done for --prompt
     #[arg(long, conflicts_with_all = ["raw", "json", "out", "interactive"])]
     pub echo: bool,
 
-    /// Begin where --save-state ended, with what had been read and written there before the prompt
+    /// Continue from the state that --save-state saved; the text read and written there comes
+    /// before the prompt
     #[arg(long, value_name = "FILE")]
     pub load_state: Option<PathBuf>,
 
-    /// Save the model's state after everything that was written, so that --load-state can go on from there
+    /// Save the model's state after all bytes that were written, for --load-state
     #[arg(long, value_name = "FILE", conflicts_with = "interactive")]
     pub save_state: Option<PathBuf>,
 
-    /// Bytes to generate [default: as many as the model's context leaves after the prompt; 200 with --window crop and for
-    /// each answer with --interactive; no end with --window slide]
+    /// Number of bytes to generate [default: the rest of the model's context after the prompt; 200
+    /// with --window crop, and for each answer with --interactive; no limit with --window slide]
     #[arg(short = 'n', long, value_name = "N")]
     pub max_bytes: Option<usize>,
 
@@ -86,48 +87,49 @@ pub struct GenerateArgs {
     #[command(flatten)]
     pub sampling: SamplingArgs,
 
-    /// End before this text is written; may be given several times
+    /// End a sample when it would write this text, which is left out; may be given several times
     #[arg(long, value_name = "TEXT", value_parser = stop_text)]
     pub stop: Vec<Vec<u8>>,
 
-    /// End at this id, a byte or a special one above 255, which may then also be chosen; may be given several times
+    /// End a sample at this id: a byte, or a special id above 255, which the model may then choose;
+    /// may be given several times
     #[arg(long, value_name = "ID")]
     pub stop_id: Vec<u32>,
 
-    /// Write also the stop text, or the byte, that ended the sample
+    /// Also write the stop text or stop byte that ended the sample
     #[arg(long)]
     pub keep_stop: bool,
 
-    /// Seed of the draws [default: from the clock]
+    /// Seed of the random choices [default: from the clock]
     #[arg(long)]
     pub seed: Option<u64>,
 
-    /// Samples to generate together after one reading of the prompt, each under a line `== sample I`, or in a
-    /// file of its own
+    /// Number of samples to generate at once. The prompt is read once; each sample is written under
+    /// a line `== sample I`, or with --out to its own file
     #[arg(long, value_name = "N", default_value_t = 1, value_parser = up_to(1024))]
     pub num_samples: usize,
 
-    /// The number of the first sample
+    /// Number of the first sample
     #[arg(long, value_name = "I", default_value_t = 1, value_parser = clap::value_parser!(u64).range(1..))]
     pub first_sample: u64,
 
-    /// Write bytes as they are, without the prompt, also where they are no UTF-8
+    /// Write the generated bytes unchanged, even if they are not UTF-8, without the prompt
     #[arg(long)]
     pub raw: bool,
 
-    /// Write the bytes of each sample, as with --raw, to a file sample_I in this folder
+    /// Write the bytes of each sample, as with --raw, to the file sample_I in this folder
     #[arg(long, value_name = "DIR", conflicts_with = "json")]
     pub out: Option<PathBuf>,
 
-    /// Replace files that are there: samples, images, the state of --save-state
+    /// Replace existing files: samples, images, the state of --save-state
     #[arg(long)]
     pub force: bool,
 
-    /// Read line after line and answer each; all lines and answers stay in the context
+    /// Read lines and answer each; all lines and answers stay in the context
     #[arg(long, conflicts_with_all = ["prompt_file", "raw", "json", "out", "num_samples", "first_sample"])]
     pub interactive: bool,
 
-    /// Where and how precisely to compute.
+    /// Device and precision.
     #[command(flatten)]
     pub compute: ComputeArgs,
 
@@ -136,15 +138,16 @@ pub struct GenerateArgs {
     pub json: bool,
 }
 
-/// What to do where prompt and continuation are longer than the model's context.
+/// What to do if prompt and continuation are longer than the model's context.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
 pub enum WindowArg {
-    /// Refuse; a model without fixed positions goes on beyond its context with -n
+    /// Fail; with -n, a model without fixed positions continues beyond its context
     Error,
-    /// Read only the last bytes of the prompt, so that the continuation (200 bytes without -n) fits; costs least
+    /// Read only the last bytes of the prompt, so that the continuation (200 bytes without -n)
+    /// fits; the fastest choice
     Crop,
-    /// Whenever the context is full, read its last half anew: goes on for ever, until Ctrl-C without -n; costs one more pass
-    /// over half a context for each half that is generated
+    /// Read the last half of the context again whenever it is full: has no limit, and without -n
+    /// runs until Ctrl-C. Costs one more pass over half a context for each half generated
     Slide,
 }
 
@@ -161,39 +164,41 @@ impl From<WindowArg> for Window {
 /// How the next byte is chosen.
 #[derive(Debug, Args)]
 pub struct SamplingArgs {
-    /// Divides the logits: below 1 plays safe, 0 always takes the likeliest byte
+    /// Divide the logits by T: below 1 favors likely bytes, 0 always takes the likeliest byte
     #[arg(long, value_name = "T", default_value_t = 1.0)]
     pub temperature: f64,
 
-    /// Choose among the K likeliest bytes only
+    /// Choose only among the K likeliest bytes
     #[arg(long, value_name = "K")]
     pub top_k: Option<usize>,
 
-    /// Choose among the likeliest bytes that together have this probability
+    /// Choose only among the likeliest bytes that together have the probability P
     #[arg(long, value_name = "P")]
     pub top_p: Option<f64>,
 
-    /// Choose among bytes with at least this share of the likeliest byte's probability
+    /// Choose only among bytes with at least P times the probability of the likeliest byte
     #[arg(long, value_name = "P")]
     pub min_p: Option<f64>,
 
-    /// Drop this share of the least likely bytes, as the Python package does; 1 always takes the likeliest
+    /// Drop the share T of the bytes, the least likely ones, as the Python package does; 1 always
+    /// takes the likeliest byte
     #[arg(long, value_name = "T", conflicts_with = "top_k")]
     pub filter_thres: Option<f64>,
 
-    /// Make bytes among the last ones less likely, by this factor above 1
+    /// Make recently written or read bytes less likely, by this factor above 1
     #[arg(long, value_name = "R")]
     pub repetition_penalty: Option<f64>,
 
-    /// How many of the last bytes count as repeated
+    /// Number of last bytes to which --repetition-penalty applies
     #[arg(long, value_name = "N", default_value_t = 64, requires = "repetition_penalty")]
     pub repetition_window: usize,
 
-    /// Write only these: printable (ASCII, newline, tab), ascii, utf8 (valid UTF-8, no character cut), or a list such as 'a-z \n'
+    /// Write only these bytes: printable (ASCII, newline, tab), ascii, utf8 (valid UTF-8, without
+    /// cut characters), or a list such as 'a-z \n'
     #[arg(long, value_name = "BYTES", value_parser = Only::parse)]
     pub only: Option<Only>,
 
-    /// Never write these: a list such as '0-9\x00'
+    /// Never write these bytes: a list such as '0-9\x00'
     #[arg(long, value_name = "BYTES", value_parser = TokenSet::from_characters)]
     pub forbid: Option<TokenSet>,
 }

@@ -27,15 +27,15 @@ use crate::signals::Signals;
 const ANSWER: usize = 200;
 
 const HELP: &str = "\
-an empty line   go on without reading anything
+an empty line   generate without reading anything
 /reset          forget everything that was read and written
-/seed N         draw from this seed, from the first answer's numbers on
-/temperature T  from 0 (always the likeliest byte) upwards
-/bytes N        the length of an answer
-/newline on|off read the end of each line, too
-/save FILE      save the state: --load-state FILE goes on from it
+/seed N         set the seed; the next answer counts as the first one
+/temperature T  set the temperature, from 0 (always the likeliest byte)
+/bytes N        set the largest length of an answer
+/newline on|off also read the end of each line
+/save FILE      save the state, for --load-state FILE
 /quit           end (so do Ctrl-D and Ctrl-C; during an answer Ctrl-C ends the answer)
-//...           a line that begins with /";
+//...           read a line that begins with /";
 
 /// Runs the conversation until the input ends.
 pub(crate) fn run(
@@ -104,7 +104,7 @@ impl Input {
                 Err(ReadlineError::Eof | ReadlineError::Interrupted) => Ok(None),
                 Err(ReadlineError::Io(error)) if error.kind() == io::ErrorKind::InvalidData => {
                     note(
-                        "the terminal sent bytes that are no UTF-8: from here on lines are read as bytes, without editing; type the line again",
+                        "the terminal sent bytes that are not UTF-8: from now on lines are read as bytes, without editing; type the line again",
                     );
                     *self = Self::Plain(io::stdin().lock());
                     self.line()
@@ -194,7 +194,7 @@ impl Conversation<'_> {
             ("newline", _) => Err("expected on or off".to_string()),
             ("save", "") => Err("expected the name of a file".to_string()),
             ("save", path) => self.save(Path::new(path)),
-            _ => Err("no such command; /help shows those that there are".to_string()),
+            _ => Err("no such command; /help lists the commands".to_string()),
         };
         match done {
             Ok(said) if !self.quiet || name == "help" => note(&said),

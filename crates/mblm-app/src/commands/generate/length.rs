@@ -47,7 +47,7 @@ fn whole(asked: Option<usize>, prompt: usize, model: &ModelConfig) -> Result<usi
         None if prompt < context => context - prompt,
         None if model.longest_input().is_none() => {
             return Err(Usage(format!(
-                "the prompt of {prompt} bytes fills the model's context of {context}; say with --max-bytes how far to go \
+                "the prompt of {prompt} bytes fills the model's context of {context}; set --max-bytes to generate \
                  beyond it, shorten the prompt, or give --window crop (its last bytes) or --window slide"
             )));
         }

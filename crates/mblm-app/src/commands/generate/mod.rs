@@ -117,8 +117,8 @@ fn check_together(args: &GenerateArgs) -> Result<()> {
     }
     if args.num_samples > 1 && args.save_state.is_some() {
         return Err(Usage(format!(
-            "--save-state with --num-samples {}: expected one sample, whose end is the state; or save after the prompt alone \
-             with -n 0",
+            "--save-state with --num-samples {}: expected one sample, after which the state is saved; or save the \
+             state after the prompt with -n 0",
             args.num_samples
         ))
         .into());
@@ -130,7 +130,7 @@ fn check_together(args: &GenerateArgs) -> Result<()> {
 fn check_free(args: &GenerateArgs) -> Result<(), Usage> {
     if args.force && args.out.is_none() && args.save_state.is_none() {
         return Err(Usage(
-            "--force replaces files of --out and --save-state; expected one of them beside it".into(),
+            "--force replaces files of --out and --save-state; expected one of these options as well".into(),
         ));
     }
     let numbers = (args.first_sample..).take(args.num_samples);
@@ -281,7 +281,7 @@ impl<'a> Job<'a> {
         match &self.args.save_state {
             Some(path) if !completion.has_read_prompt() => {
                 output::note(&format!(
-                    "{}: not written, since the prompt was not read to its end",
+                    "{}: not written, because the prompt was not read completely",
                     path.display()
                 ));
                 Ok(())

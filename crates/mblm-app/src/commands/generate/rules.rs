@@ -27,7 +27,8 @@ impl GenerateRules {
             && let Some(id) = args.stop_id.iter().find(|id| forbidden.contains(**id))
         {
             return Err(Usage(format!(
-                "--stop-id {id} never comes, as --forbid names it: leave it out of one of them"
+                "--stop-id {id} can never be generated, because --forbid contains it: remove it from one of the two \
+                 options"
             )));
         }
         let given = &args.sampling;

@@ -11,7 +11,7 @@ Examples:
   mblm init --data book.txt
   mblm init --data corpus/ --gpu -o corpus.yaml
 
-The model, its context and the length of the run follow the size of the data. Change what you like: every key has a comment.")]
+The size of the data determines the model, its context and the length of the run. A comment explains every key.")]
 pub(crate) struct InitArgs {
     /// File or folder to train on
     #[arg(long, value_name = "PATH")]

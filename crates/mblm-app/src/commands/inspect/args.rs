@@ -4,7 +4,7 @@ use std::path::PathBuf;
 
 use clap::Args;
 
-/// Show what a configuration, model folder or checkpoint holds
+/// Show the contents of a configuration, model folder or checkpoint
 #[derive(Debug, Args)]
 #[command(after_help = "\
 Examples:
@@ -15,7 +15,7 @@ pub(crate) struct InspectArgs {
     /// Configuration (YAML), model folder, .safetensors or .pth file
     pub(crate) path: PathBuf,
 
-    /// List every tensor, and say which hold numbers that are not finite
+    /// List every tensor, and mark tensors with numbers that are not finite
     #[arg(long)]
     pub(crate) tensors: bool,
 

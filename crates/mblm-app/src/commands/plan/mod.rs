@@ -80,7 +80,7 @@ fn run(args: &PlanArgs, context: &Context) -> Result<ExitCode> {
         grouped(work.len as u64)
     ))?;
     output::line(&format!(
-        "about {} of {} at the peak, {per_byte:.1} bytes of memory a byte of context beside the model",
+        "about {} of {} at the peak, {per_byte:.1} bytes of memory per byte of context, plus the model",
         bytes(estimate.total()),
         bytes(memory)
     ))?;
@@ -90,7 +90,7 @@ fn run(args: &PlanArgs, context: &Context) -> Result<ExitCode> {
     memory::print_chunks(&work)?;
     if let Some(seconds) = seconds {
         output::line(&format!(
-            "about {seconds:.1} s a batch, at half the speed of a matrix product on {}",
+            "about {seconds:.1} s per batch, at half the speed of a matrix product on {}",
             device::name(here)
         ))?;
     }

@@ -64,7 +64,7 @@ fn run(args: &PlotArgs, context: &Context) -> Result<ExitCode> {
         let curves = Curves::new(name, &rows, args.x, args.unit);
         if curves.losses() < 2 {
             let message = format!(
-                "expected at least two losses, found {}; let the run go on for a while",
+                "expected at least two losses, found {}; let the run continue for a while",
                 curves.losses()
             );
             return Err(mblm::Error::file(loss_file(path), message).into());
@@ -105,7 +105,7 @@ fn rows(path: &Path, context: &Context) -> Result<Vec<LossRow>> {
         }
     };
     if log.torn {
-        note("the last line has no end and is left out");
+        note("the last line is incomplete and is ignored");
     }
     let (all, mut rows) = (log.rows.len(), log.rows);
     let first = rows.iter().map(|row| row.rank).min();

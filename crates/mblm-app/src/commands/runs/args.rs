@@ -6,7 +6,7 @@ use clap::Args;
 
 use crate::options::model_path;
 
-/// List the runs of a folder: how far each is, and how good
+/// List the runs of a folder with their progress and best loss
 #[derive(Debug, Args)]
 #[command(args_conflicts_with_subcommands = true)]
 #[command(after_help = "\
@@ -15,9 +15,9 @@ Examples:
   mblm runs experiments --json
   mblm runs compare runs/tiny_1700000000 runs/tiny_1700000600
 
-Runs are listed by age, the newest last. \"best\" is the lowest loss on held-out data so far, in bits per byte.")]
+Runs are sorted by age, the newest last. \"best\" is the lowest loss on held-out data so far, in bits per byte.")]
 pub(crate) struct RunsArgs {
-    /// Folder with runs, at any depth
+    /// Folder to search for runs, at any depth
     #[arg(default_value = "runs", value_name = "DIR")]
     pub(crate) folder: PathBuf,
 

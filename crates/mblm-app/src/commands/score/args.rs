@@ -6,7 +6,7 @@ use clap::Args;
 
 use crate::options::{ComputeArgs, ModelArgs};
 
-/// Say how surprising each byte of a file or stream is
+/// Show the surprisal of each byte of a file or stream
 #[derive(Debug, Args)]
 #[command(after_help = "\
 Examples:
@@ -15,20 +15,21 @@ Examples:
   mblm score -m MODEL --by-position book.txt
   tail -f access.log | mblm score -m MODEL --jsonl
 
-Every byte is predicted from all bytes before it, however many. mblm eval predicts from windows of the model's context.")]
+Every byte is predicted from all bytes before it, without a limit. mblm eval predicts within windows of the model's context.")]
 pub(crate) struct ScoreArgs {
     #[command(flatten)]
     pub(crate) model: ModelArgs,
 
-    /// File to score; - reads stdin
+    /// File to score; `-` reads stdin
     #[arg(default_value = "-")]
     pub(crate) file: PathBuf,
 
-    /// Print a JSON object for each byte, one a line: offset, byte, bits; the summary goes to stderr
+    /// Print one line of JSON for each byte: offset, byte, bits. The summary goes to stderr
     #[arg(long)]
     pub(crate) jsonl: bool,
 
-    /// Print a table by position: the first byte, the second, then 2, 4, 8 of them and so on; does longer context help?
+    /// Print the mean surprisal by position: the first byte, the second, the next 2, 4, 8 and so
+    /// on. It shows whether longer context helps
     #[arg(long)]
     pub(crate) by_position: bool,
 

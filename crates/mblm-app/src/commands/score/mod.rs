@@ -133,8 +133,8 @@ fn check_length(path: &Path, bytes: u64, longest: usize) -> Result<()> {
         true => Ok(()),
         false => {
             let message = format!(
-                "the model has fixed positions for {longest} bytes, but there are {bytes} or more to score; mblm eval scores files \
-                 of any length by windows of {longest} bytes"
+                "the model has fixed positions for {longest} bytes, but the input has at least {bytes}; mblm eval \
+                 scores files of any length by windows of {longest} bytes"
             );
             Err(mblm::Error::file(Path::new(&name(path)), message).into())
         }

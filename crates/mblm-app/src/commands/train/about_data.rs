@@ -59,7 +59,8 @@ pub(super) fn lines(data: &TrainingData, experiment: &Experiment) -> mblm::Resul
     Ok(std::iter::once(first).chain(advice).collect())
 }
 
-/// Returns the files of a split as " (a.txt and 2 more files)"; nothing if the data are not in files.
+/// Returns the files of a split as " (a.txt and 2 more files)"; nothing if the data are not in
+/// files.
 fn origin(split: &dyn Dataset) -> String {
     let files = split.files();
     let Some(name) = files.first().and_then(|file| file.file_name()) else {

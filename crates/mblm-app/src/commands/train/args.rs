@@ -7,7 +7,7 @@ use mblm::config::ByteSize;
 
 use crate::options::{DeviceArgs, PrecisionArg, byte_size};
 
-/// Train a model from a configuration file, or on a file of yours with a preset
+/// Train a model from a configuration file, or on your own file with a preset
 #[derive(Debug, Args)]
 #[command(group = ArgGroup::new("what").required(true).multiple(true).args(["config", "data", "resume"]))]
 #[command(after_help = "\
@@ -20,26 +20,29 @@ Examples:
   mblm train --resume runs/quickstart_1700000000
   mblm train my.yaml --resume auto
 
-The run's folder holds the configuration (config.yaml), the best models (models/), states to go on from (states/), and logs.
-A first Ctrl-C ends the run after the current batch with its state saved; a second one ends it at once. However a run
-ended, --resume goes on as if it had not.")]
+The run's folder holds the configuration (config.yaml), the best models (models/), training states (states/) and logs.
+The first Ctrl-C saves the training state after the current batch and ends the run; the second ends it at once. --resume
+continues a run, however it ended, and gives the same result as a run without interruption.")]
 pub struct TrainArgs {
     /// Configuration file (YAML)
     pub config: Option<PathBuf>,
 
-    /// File or folder of anything to train on, instead of a configuration; `-` keeps a copy of stdin and trains on it
+    /// File or folder to train on, of any content, instead of a configuration; `-` saves a copy of
+    /// stdin and trains on it
     #[arg(long, value_name = "PATH", conflicts_with = "config")]
     pub data: Option<PathBuf>,
 
-    /// Go on with a run: its folder (or one of its states), or `auto`, the newest run of this name, if there is one
+    /// Continue a run: its folder, or one of its training states; `auto` takes the newest run of
+    /// this name and starts a new run if there is none
     #[arg(long, value_name = "RUN")]
     pub resume: Option<PathBuf>,
 
-    /// Go on though the data are not those that the run began with; forgets the losses of the best models so far
+    /// Continue the run although its data have changed; the losses of the best models so far are
+    /// forgotten
     #[arg(long, requires = "resume")]
     pub accept_data_change: bool,
 
-    /// Size of the model for --data
+    /// Size of the model that --data trains
     #[arg(
         long,
         value_enum,
@@ -53,7 +56,8 @@ pub struct TrainArgs {
     #[arg(long = "set", value_name = "KEY=VALUE")]
     pub overrides: Vec<String>,
 
-    /// Length of the run in minutes: measures the speed of a step and sets train.target_elements, and so the schedule, to fit
+    /// Length of the run in minutes. The speed of a step is measured, and train.target_elements
+    /// (and so the schedule) is set to fit
     #[arg(long, value_name = "MINUTES", value_parser = minutes, conflicts_with = "resume")]
     pub minutes: Option<f64>,
 
@@ -85,15 +89,17 @@ pub struct TrainArgs {
     #[arg(long, hide = true, value_parser = no_steps)]
     pub steps: Option<String>,
 
-    /// Folder for the run's folder [default: the configuration's io.output_dir, else runs]
+    /// Folder in which the run's folder is made [default: the configuration's io.output_dir, else
+    /// runs]
     #[arg(long, value_name = "DIR")]
     pub out: Option<PathBuf>,
 
-    /// Seed of weights, shuffling and dropout [default: the configuration's train.seed]
+    /// Seed of the weights, shuffling and dropout [default: the configuration's train.seed]
     #[arg(long)]
     pub seed: Option<u64>,
 
-    /// How matrix products of weights are computed [default: the configuration's train.precision, else auto]
+    /// Precision of the matrix products of linear layers [default: the configuration's
+    /// train.precision, else auto]
     #[arg(long, value_enum)]
     pub precision: Option<PrecisionArg>,
 
@@ -101,16 +107,16 @@ pub struct TrainArgs {
     #[command(flatten)]
     pub device: DeviceArgs,
 
-    /// The most memory that a step may take, such as 40GiB: what is computed at once is chosen so that it fits [default: the
-    /// configuration's train.memory, else what a GPU has free]
+    /// The most memory that a step may take, such as 40GiB; larger steps are computed in smaller
+    /// chunks [default: the configuration's train.memory, else the free memory of the GPU]
     #[arg(long, value_name = "BYTES", value_parser = byte_size)]
     pub memory: Option<ByteSize>,
 
-    /// Bytes of the sample that a finished run prints
+    /// Length, in bytes, of the sample that a finished run prints
     #[arg(long, value_name = "N", default_value_t = 300)]
     pub sample_bytes: usize,
 
-    /// Print parameters per stage, bytes per step and estimated memory, and train nothing
+    /// Print parameters per stage, bytes per step and estimated memory, without training
     #[arg(long)]
     pub dry_run: bool,
 
@@ -148,13 +154,13 @@ fn minutes(text: &str) -> Result<f64, String> {
 }
 
 fn no_epochs(_: &str) -> Result<String, String> {
-    Err("the length of a run is a number of bytes: `--set train.target_elements=N`, N the epochs times the bytes of the data".into())
+    Err("set the length of a run in bytes: `--set train.target_elements=N`, where N is the epochs times the bytes of the data".into())
 }
 
 fn no_steps(_: &str) -> Result<String, String> {
     Err(
-        "the length of a run is a number of bytes: `--set train.target_elements=N`, N the steps times the bytes of a step, which \
-         --dry-run shows"
+        "set the length of a run in bytes: `--set train.target_elements=N`, where N is the steps times the bytes of a step, \
+         which --dry-run shows"
             .into(),
     )
 }

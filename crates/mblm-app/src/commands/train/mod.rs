@@ -283,8 +283,8 @@ fn experiment(args: &TrainArgs, resume: &Resume, context: &Context) -> Result<Ex
     Ok(experiment)
 }
 
-/// The total size of a file, or of all files of a folder; `None` if it cannot be read, which opening
-/// the data reports.
+/// The total size of a file, or of all files of a folder; `None` if it cannot be read, which
+/// opening the data reports.
 fn size_of(data: &Path) -> Option<u64> {
     let files = regular_files(data).ok()?;
     files.iter().map(|file| Some(file.metadata().ok()?.len())).sum()

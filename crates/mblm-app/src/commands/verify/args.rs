@@ -12,9 +12,10 @@ use crate::options::DeviceArgs;
 Example:
   mblm verify crates/mblm/tests/fixtures/*.safetensors
 
-Errors are relative; those of losses (in nats) and of final weights are absolute. The place is that of the largest error.")]
+Errors are relative, except for losses (in nats) and final weights, whose errors are absolute. The place
+shown is where the error is largest.")]
 pub(crate) struct VerifyArgs {
-    /// Fixture files: safetensors with a model, its inputs and the numbers that a known-good run gave
+    /// Fixture files: safetensors with a model, its inputs and the outputs of a known-good run
     #[arg(required = true)]
     pub(crate) fixtures: Vec<PathBuf>,
 

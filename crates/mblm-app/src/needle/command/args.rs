@@ -15,54 +15,60 @@ Examples:
   mblm needle -m MODEL --data book.txt --lengths 1KiB,16KiB,1MiB --depths 0,50,100 --samples 50
   mblm needle -m RUN --option needles=1 --option queries=1 --plot found.svg --json
 
-Each sample is text with needles in it, such as [key qxv: 4821], and a query at its end, [key qxv? 4821], up to whose value it is
-read; the value's bytes are then the likeliest, one after the other. The needle asked for last is at the depth. Options are those
-of data set needle (io.dataset_args): by default those that the run was trained with.")]
+Each sample is text in which needles such as [key qxv: 4821] are hidden; a query such as [key qxv? 4821] ends it. The
+model reads the sample up to the query's value and then writes the value, at each byte the likeliest one. --depths places
+the needle of the last query. --option sets the options of data set needle (io.dataset_args), which default to the options
+of the run's training.")]
 pub(crate) struct NeedleArgs {
     #[command(flatten)]
     pub(crate) model: ModelArgs,
 
-    /// Configuration whose data set says the options and the text [default: that of the run, where MODEL is a run's folder]
+    /// Configuration with the data set's options and text [default: the run's config.yaml if
+    /// MODEL is the folder of a run]
     #[arg(short, long, value_name = "YAML")]
     pub(crate) config: Option<PathBuf>,
 
-    /// File or folder of text to hide needles in [default: the configuration's io.dataset_dir]
+    /// File or folder with the text to hide needles in [default: the configuration's
+    /// io.dataset_dir]
     #[arg(long, value_name = "PATH")]
     pub(crate) data: Option<PathBuf>,
 
-    /// Take this split of the text [default: all of --data; validation without it]
+    /// Split of the text to use [default: all of --data, or validation without --data]
     #[arg(long, value_enum)]
     pub(crate) split: Option<SplitArg>,
 
-    /// Bytes of the samples, such as 1KiB,4KiB,1MiB [default: powers of two from 256 bytes up to the model's context]
+    /// Lengths of the samples, such as 1KiB,4KiB,1MiB [default: powers of two from 256 bytes up to
+    /// the model's context]
     #[arg(long, value_name = "BYTES", value_delimiter = ',', value_parser = byte_size)]
     pub(crate) lengths: Vec<ByteSize>,
 
-    /// Percent of the text before the needle, but for up to 15 bytes, so that it has every place within a patch
+    /// Depths: percent of the text before the needle. The position varies by up to 15 bytes, so
+    /// that all positions within a patch are measured
     #[arg(long, value_name = "PERCENT", value_delimiter = ',', default_value = "0,25,50,75,100", value_parser = percent)]
     pub(crate) depths: Vec<f64>,
 
-    /// Samples of each length and depth [default: 20, fewer where they would take over two minutes]
+    /// Number of samples for each length and depth [default: 20, fewer where they would take over
+    /// two minutes]
     #[arg(long, value_name = "N", value_parser = clap::value_parser!(u64).range(1..))]
     pub(crate) samples: Option<u64>,
 
-    /// Seed of texts, keys and values
+    /// Seed of the texts, keys and values
     #[arg(long, default_value_t = 0)]
     pub(crate) seed: u64,
 
-    /// An option of data set needle, such as needles=4; may be given several times
+    /// Set an option of data set needle, such as needles=4; may be given several times
     #[arg(long = "option", value_name = "KEY=VALUE")]
     pub(crate) options: Vec<String>,
 
-    /// Draw the values found as a heat map, .svg or .png
+    /// Draw the share of values found as a heat map to this file, .svg or .png
     #[arg(long, value_name = "FILE")]
     pub(crate) plot: Option<PathBuf>,
 
-    /// Replace the figure of --plot that is there
+    /// Replace the file of --plot if it exists
     #[arg(long)]
     pub(crate) force: bool,
 
-    /// Samples read side by side
+    /// Number of samples to read at once
     #[arg(long, value_name = "N", default_value_t = 8, value_parser = clap::value_parser!(u64).range(1..=1024))]
     pub(crate) batch_size: u64,
 

@@ -150,7 +150,7 @@ impl<'a> Machine<'a> {
             0x80 => {
                 let [version] = self.take()?;
                 if version > 5 {
-                    return Err(format!("pickle protocol {version}; protocols 0 to 5 are read"));
+                    return Err(format!("pickle protocol {version}; expected 0 to 5"));
                 }
             }
             0x95 => drop(self.take::<8>()?), // the length of a frame
@@ -208,7 +208,8 @@ impl<'a> Machine<'a> {
             }
             0x97 | 0x98 => {
                 return Err(
-                    "a pickle whose data lie outside of it (buffer_callback); save with torch.save alone".into(),
+                    "the pickle's data lie outside of the pickle (buffer_callback); save it with torch.save only"
+                        .into(),
                 );
             }
             other => {
@@ -319,11 +320,11 @@ impl<'a> Machine<'a> {
 
     fn memo(&mut self, opcode: u8) -> Result<(), String> {
         let key = match opcode {
-            0x94 => u32::try_from(self.memo.len()).map_err(|_| "too many objects are kept".to_string())?,
+            0x94 => u32::try_from(self.memo.len()).map_err(|_| "the memo has too many objects".to_string())?,
             b'p' | b'g' => self
                 .line()?
                 .parse()
-                .map_err(|_| "an object kept under no number".to_string())?,
+                .map_err(|_| "an object is put into the memo without a number".to_string())?,
             b'q' | b'h' => u32::from(u8::from_le_bytes(self.take()?)),
             _ => u32::from_le_bytes(self.take()?),
         };
@@ -334,7 +335,7 @@ impl<'a> Machine<'a> {
             let id = *self
                 .memo
                 .get(&key)
-                .ok_or_else(|| format!("no object was kept as {key}"))?;
+                .ok_or_else(|| format!("the memo has no object {key}"))?;
             self.stack.push(id);
         }
         Ok(())

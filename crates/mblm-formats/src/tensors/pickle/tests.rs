@@ -57,15 +57,15 @@ fn errors_say_where_and_what() {
     let message = |bytes: &[u8]| Pickle::read(bytes).unwrap_err();
     assert_eq!(
         message(b"\x80\x06."),
-        "byte 0 of the pickle: pickle protocol 6; protocols 0 to 5 are read"
+        "byte 0 of the pickle: pickle protocol 6; only protocols 0 to 5 are supported"
     );
     assert!(
         message(b"\x80\x02X\xff\xff\xff\xffabc").contains("4294967295 bytes expected, but the pickle ends after 3")
     );
     assert!(message(b"\x80\x02\x8a\xff").contains("255 bytes expected"));
     assert!(message(b"\x80\x02!").contains("opcode 0x21"));
-    assert!(message(b"\x80\x05\x97").contains("lie outside of it"));
-    assert!(message(b"\x80\x02h\x05").contains("no object was kept as 5"));
+    assert!(message(b"\x80\x05\x97").contains("lie outside of the pickle"));
+    assert!(message(b"\x80\x02h\x05").contains("the memo has no object 5"));
     assert!(
         message(b"\x80\x02K\x01(\x85").contains("too few objects"),
         "pops below a mark"

@@ -16,23 +16,23 @@ Examples:
   mblm data clevr-synth clevr-small --images 2000 --small --max-objects 6
   mblm data clevr-synth clevr-easy --images 10000 --small --max-objects 3 --max-relations 0
 
-OUT gets the folders images, questions and scenes in CLEVR's layout. It appears when all is done: a run that is stopped leaves
-nothing. An image, its scene and its questions depend on the seed and the options alone, so the same command gives the same files
-with any number of threads. Answers are balanced: what is asked, and how, does not tell the answer.")]
+OUT gets the folders images, questions and scenes in CLEVR's layout. OUT appears only when everything is written; a command
+that is stopped leaves nothing. The images, scenes and questions depend only on the seed and the options: the same command
+gives the same files with any number of threads. Answers are balanced, so that a question's text does not reveal the answer.")]
 pub(crate) struct ClevrSynthArgs {
-    /// The folder to make; an empty one may be there
+    /// Folder to write; it must not exist or be empty
     #[arg(value_name = "OUT")]
     pub(crate) out: PathBuf,
 
-    /// Training images
+    /// Number of training images
     #[arg(long, value_name = "N", default_value_t = 1000, value_parser = up_to(1_000_000))]
     pub(crate) images: usize,
 
-    /// Validation images [default: a tenth of the training images, at least one]
+    /// Number of validation images [default: a tenth of the training images, at least one]
     #[arg(long, value_name = "N", value_parser = up_to(1_000_000))]
     pub(crate) val_images: Option<usize>,
 
-    /// Different questions about each image
+    /// Number of different questions about each image
     #[arg(long, value_name = "K", default_value_t = 10, value_parser = up_to(MAX_QUESTIONS as u64))]
     pub(crate) questions_per_image: usize,
 
@@ -40,24 +40,25 @@ pub(crate) struct ClevrSynthArgs {
     #[arg(long, default_value_t = 0)]
     pub(crate) seed: u64,
 
-    /// Images of 120x80 pixels rather than 480x320, of the same scenes with the same questions
+    /// Draw images of 120x80 instead of 480x320 pixels, with the same scenes and questions
     #[arg(long)]
     pub(crate) small: bool,
 
-    /// The most objects of a scene, which has at least 3; another number gives other scenes
+    /// The largest number of objects in a scene, which has at least 3; another number gives other
+    /// scenes
     #[arg(long, value_name = "N", default_value_t = MAX_OBJECTS, value_parser = objects())]
     pub(crate) max_objects: usize,
 
-    /// The most relations, such as `left of`, that lead to what a question asks about; 0 describes
-    /// objects by their own attributes
+    /// The largest number of relations, such as `left of`, in a question; with 0, questions
+    /// describe objects only by their own attributes
     #[arg(long, value_name = "N", default_value_t = MAX_RELATIONS, value_parser = relations())]
     pub(crate) max_relations: usize,
 
-    /// Replace a CLEVR data set that is there, once the new one is complete
+    /// Replace an existing CLEVR data set in OUT, once the new one is complete
     #[arg(long)]
     pub(crate) force: bool,
 
-    /// Print what was made as JSON on stdout
+    /// Print the result as JSON on stdout
     #[arg(long)]
     pub(crate) json: bool,
 }

@@ -77,7 +77,7 @@ fn run(args: &ClevrSynthArgs, context: &Context) -> Result<ExitCode> {
         }
         None => {
             if !context.quiet() {
-                output::note("stopped: nothing was kept; the same command starts again");
+                output::note("stopped: nothing was written; repeat the command to start again");
             }
             Ok(signals.exit_code().map_or(ExitCode::FAILURE, ExitCode::from))
         }
@@ -90,18 +90,20 @@ fn target(out: &Path, force: bool) -> Result<PathBuf> {
     if !out.exists() {
         return match out.file_name() {
             Some(_) => Ok(out.to_path_buf()),
-            None => usage("expected the name of a folder to make".to_string()),
+            None => usage("expected the name of a folder to write".to_string()),
         };
     }
     if !out.is_dir() {
-        return usage("expected a folder to make, found a file; give another name".to_string());
+        return usage("expected the name of a folder to write, found a file; give another name".to_string());
     }
     // replaces the folder itself rather than a link to it
     let path = out
         .canonicalize()
-        .map_err(|error| mblm::Error::file(out, format!("cannot be looked at: {error}")))?;
+        .map_err(|error| mblm::Error::file(out, format!("cannot be read: {error}")))?;
     if std::env::current_dir().is_ok_and(|current| current == path) || path.file_name().is_none() {
-        return usage("expected the name of a folder to make, found the one that this runs in".to_string());
+        return usage(
+            "expected the name of a folder to write, found the current folder; give another name".to_string(),
+        );
     }
     let entries = std::fs::read_dir(&path).and_then(Iterator::collect::<std::io::Result<Vec<_>>>);
     let entries = entries.map_err(|error| mblm::Error::file(out, format!("cannot be listed: {error}")))?;
@@ -114,7 +116,7 @@ fn target(out: &Path, force: bool) -> Result<PathBuf> {
         (false, None) if force => Ok(path),
         (false, None) => usage("a data set is there already; give another name, or --force to replace it".to_string()),
         (false, Some(name)) => usage(format!(
-            "expected no such folder or an empty one, found {} in it; give another name",
+            "expected a new or empty folder, found {} in it; give another name",
             name.to_string_lossy()
         )),
     }

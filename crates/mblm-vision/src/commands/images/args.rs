@@ -4,17 +4,17 @@ use std::path::PathBuf;
 
 use clap::Args;
 
-/// Where images go, and what says how bytes are images.
+/// The folder of the images and the configuration of their form.
 #[derive(Debug, Args)]
 pub(super) struct ImageArgs {
-    /// Write each sample, of a model of data set pictures, to a file in this folder: pixels to
-    /// picture_I.png, JPEG files to picture_I.jpg; pixels that are no whole image to
+    /// Write each sample as an image to this folder, for models of data set pictures: pixels to
+    /// picture_I.png, JPEG files to picture_I.jpg, pixels of an incomplete image to
     /// picture_I.bytes
     #[arg(long, value_name = "DIR", conflicts_with_all = NOT_OF_IMAGES)]
     pub(super) pictures: Option<PathBuf>,
 
-    /// Configuration that says what the bytes of --pictures are [default: the config.yaml of the
-    /// run that the model is in]
+    /// Configuration with the image options for --pictures [default: the config.yaml of the model's
+    /// run]
     #[arg(short, long, value_name = "YAML", requires = "pictures")]
     pub(super) config: Option<PathBuf>,
 }

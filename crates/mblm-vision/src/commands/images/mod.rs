@@ -60,8 +60,8 @@ impl GenerateMode for ImageFolder {
 
     fn help(&self) -> &str {
         "\
---pictures is for models of data set pictures. What such a model draws need not be an image: pixels may end early, JPEG files
-may be damaged. Each that does not decode is named, with the reason; all are written."
+--pictures is for models of data set pictures. A sample may not be a valid image: pixels may end early, JPEG files may be
+damaged. All samples are written; a sample that does not decode is reported with the reason."
     }
 
     fn is_asked(&self, matches: &ArgMatches) -> bool {
@@ -81,7 +81,7 @@ fn run(args: &GenerateArgs, images: &ImageArgs, folder: &Path, context: &Context
     let mut rules = GenerateRules::new(args)?;
     let files = Files { args, folder };
     files.check()?;
-    let config = run_folder::config_of(&args.model.model, images.config.as_deref(), "how pictures become ids")?;
+    let config = run_folder::config_of(&args.model.model, images.config.as_deref(), "how images become ids")?;
     let experiment = config::read(&config, &[], context)?;
     let device = device::open(&args.compute.device)?;
     let mut model = Model::open(&args.model.model, context.blocks(), &device)?;
@@ -203,5 +203,5 @@ fn report(args: &GenerateArgs, images: &[Image], seed: u64, seconds: f64) -> Res
             output::line(&format!("{}: does not decode: {problem}", image.file.display()))?;
         }
     }
-    Ok(output::line(&format!("{decode} of {} pictures decode", images.len()))?)
+    Ok(output::line(&format!("{decode} of {} images decode", images.len()))?)
 }

@@ -74,7 +74,7 @@ fn run(args: &VqaEvalArgs, context: &Context) -> Result<ExitCode> {
     let config = run_folder::config_of(
         &args.model.model,
         args.config.as_deref(),
-        "how questions and pictures become ids",
+        "how questions and images become ids",
     )?;
     let found = match context.run_kind(&config) {
         Some(_) => classifier::answers(args, &config, split, &signals, context)?,
@@ -192,7 +192,7 @@ fn write_sheet(path: &Path, answered: &[Answered], data: &Clevr, context: &Conte
         .collect::<Result<_>>()?;
     if cells.is_empty() {
         if !context.quiet() {
-            output::note(&format!("no answer is wrong: {} is not written", path.display()));
+            output::note(&format!("no answer is wrong, so {} is not written", path.display()));
         }
         return Ok(());
     }

@@ -57,7 +57,7 @@ fn an_error_names_damage_of_every_depth() {
         "a.png: expected a PNG or JPEG file, found an empty file",
         "b.jpg: the JPEG file cannot be decoded",
         "c.png: expected a PNG file",
-        "pictures that are damaged: 3 of 5",
+        "3 of 5 images are damaged",
     ] {
         assert!(message.contains(part), "{part}: {message}");
     }

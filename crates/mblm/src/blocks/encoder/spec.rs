@@ -80,7 +80,7 @@ impl BlockSpec for TransformerEncoder {
 
     fn build(&self, _: &BlockArgs<'_>) -> Result<Box<dyn StageBlock>> {
         Err(Error::config(
-            "block_type transformerEncoder: sees the bytes that a decoder predicts; use transformer",
+            "block_type transformerEncoder: attends to the bytes that a decoder predicts; use transformer",
         ))
     }
 

@@ -120,7 +120,7 @@ impl BlockSpec for Transformer {
 
 /// The CUDA kernels' limit on this dropout of attention weights, as a message.
 pub(in crate::blocks) fn attention_dropout(dropout: f64) -> Option<String> {
-    (dropout > 0.0).then(|| "dropout of attention weights: CUDA kernels have none (attn_dropout)".to_string())
+    (dropout > 0.0).then(|| "dropout of attention weights (attn_dropout): CUDA kernels do not support it".to_string())
 }
 
 /// Elements that a layer keeps per row: residuals and norms; q, [k | v], the attended values; the

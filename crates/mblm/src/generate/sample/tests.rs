@@ -234,19 +234,23 @@ fn impossible_choices_are_errors() {
         }
     };
     // also for a forbidden id: the model is broken
-    check(&[0.0, f32::NAN], "0", "logit of id 1: the model gives no numbers (NaN)");
+    check(
+        &[0.0, f32::NAN],
+        "0",
+        "logit of id 1: the model's output is not finite (NaN)",
+    );
     check(
         &[f32::INFINITY, 0.0],
         "all",
-        "logit of id 0: the model gives no numbers (inf)",
+        "logit of id 0: the model's output is not finite (inf)",
     );
     check(
         &[0.0, 1.0],
         "2-5",
         "the allowed ids are 2-5, and none of them is below 2",
     );
-    check(&[f32::NEG_INFINITY, 1.0], "0", "no id can be produced");
-    check(&[], "all", "no id can be produced");
+    check(&[f32::NEG_INFINITY, 1.0], "0", "no id can be generated");
+    check(&[], "all", "no id can be generated");
 }
 
 #[test]

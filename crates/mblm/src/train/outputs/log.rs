@@ -20,13 +20,14 @@ pub(super) fn text(event: &Event<'_>, batches: u64, unit: Unit) -> Option<String
             "training starts: {} batches, {} gradient steps",
             plan.batches, plan.steps
         )),
-        Event::Start { plan, done } => Some(format!("training goes on after batch {done} of {}", plan.batches)),
+        Event::Start { plan, done } => Some(format!("training continues after batch {done} of {}", plan.batches)),
         Event::Batch(report) => (report.logged && report.worker == 0).then(|| batch(report, batches, unit)),
         Event::Evaluated(result) => Some(evaluation(result, batches, unit)),
         Event::Evaluating { .. } => None,
-        Event::StateSaved { folder, batches } => {
-            Some(format!("state after batch {batches} saved: {}", folder.display()))
-        }
+        Event::StateSaved { folder, batches } => Some(format!(
+            "training state after batch {batches} saved: {}",
+            folder.display()
+        )),
         Event::Warning(text) => Some(format!("warning: {text}")),
         Event::Stopping => Some("asked to stop".into()),
         Event::End { batches, stopped: true } => Some(format!("training was stopped after batch {batches}")),

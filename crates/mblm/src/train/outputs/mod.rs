@@ -125,7 +125,7 @@ impl RunFiles {
             if options.rank == 0 && folder.join(name).metadata().is_ok_and(|file| file.len() > 0) {
                 let path = folder.join(name);
                 tracing::warn!(
-                    "{}: a new run begins here, the rows of the one before go",
+                    "{}: a new run starts here, the rows of the previous run are removed",
                     path.display()
                 );
             }
@@ -247,7 +247,7 @@ impl RunFiles {
             failed = file.write().err().or(failed);
         }
         if let Some(error) = failed.as_ref().filter(|_| !self.failing) {
-            tracing::warn!("{error}; the run goes on, and they are tried again");
+            tracing::warn!("{error}; the run continues and tries to write them again");
         }
         self.failing = failed.is_some();
     }
@@ -270,7 +270,7 @@ impl Observer for RunFiles {
         if let Event::End { .. } = event
             && let Err(error) = self.flush()
         {
-            tracing::warn!("{error}; the run's files lack what it wrote last");
+            tracing::warn!("{error}; the last rows are missing in the run's files");
         }
         Ok(())
     }

@@ -468,7 +468,7 @@ fn a_resumed_run_has_the_rows_of_one_that_was_never_killed() {
             resumed.starts_with(log.strip_suffix("0,2026-11-").unwrap()),
             "{resumed}"
         );
-        let expected = format!("training goes on after batch {saved} of 12");
+        let expected = format!("training continues after batch {saved} of 12");
         assert!(saved == 0 || resumed.contains(&expected), "{resumed}");
         assert!(resumed.lines().all(|line| line.starts_with("20")), "{resumed}");
     }
