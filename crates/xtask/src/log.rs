@@ -156,6 +156,6 @@ mod tests {
         let text = log(100_000);
         assert_eq!(text, log(100_000));
         assert!(text.is_ascii() && text.ends_with('\n'));
-        assert!(text.lines().all(|line| line.starts_with('[') && line.len() < 250));
+        assert!(text.lines().all(|line| line.starts_with('[') && line.len() < 320));
     }
 }

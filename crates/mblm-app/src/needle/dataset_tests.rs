@@ -331,13 +331,10 @@ fn senseless_options_are_named() {
     );
     refused(json!({"loss_on": "some"}), &["unknown variant `some`", "`answer`"]);
     refused(json!({"align": 0}), &["align is 0"]);
-    refused(
-        json!({"align": 5}),
-        &["a needle has 16 bytes", "lengthen needle_format by 4"],
-    );
+    refused(json!({"align": 5}), &["found 16 bytes", "lengthen needle_format by 4"]);
     refused(
         json!({"align": 16, "query_format": "{key}?{value}"}),
-        &["a query has 8 bytes", "query_format by 8"],
+        &["expected a query", "found 8 bytes", "query_format by 8"],
     );
     refused(json!({"held_out": 1}), &["held_out is 1"]);
 }

@@ -206,7 +206,7 @@ impl Task {
         for (what, len) in [("needle", self.needle_len()), ("query", self.query_len())] {
             if len % align != 0 {
                 return Err(problem(format!(
-                    "align is {align}: expected {what}s whose length is a multiple of it, found {len} bytes; lengthen \
+                    "align is {align}: expected a {what} whose length is a multiple of it, found {len} bytes; lengthen \
                      {what}_format by {}",
                     align - len % align
                 )));

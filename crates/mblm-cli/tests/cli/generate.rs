@@ -432,7 +432,7 @@ fn options_that_make_no_sense() {
     refused(&["--repetition-window", "5"], &["--repetition-penalty"]);
     refused(&["--only", "z-a"], &["--only", "expected ranges from low to high"]);
     refused(&["--only", ""], &["--only"]);
-    refused(&["--only", "é"], &["`é` is 2 bytes"]);
+    refused(&["--only", "é"], &["`é` has 2 bytes"]);
     refused(&["--only", "a", "--forbid", "a-c"], &["leave no byte"]);
     refused(&["--only", "utf8", "--forbid", "\\x00-\\xbf"], &["leave no byte"]);
     refused(&["--stop", ""], &["--stop", "expected one byte or more"]);

@@ -265,11 +265,7 @@ fn wrong_usages_are_named() {
     let words = ["generate", "-m", str(&text.run), "--pictures", str(&folder)];
     fails(&words, 2, &["io.dataset_id is bytes: expected pictures"]);
     let other = ["--config", str(&drawing.config)];
-    fails(
-        &[&words[..], &other].concat(),
-        2,
-        &["has another vocabulary, num_tokens 259"],
-    );
+    fails(&[&words[..], &other].concat(), 2, &["vocabulary, num_tokens 259"]);
     // a model folder without its run
     let bare = drawing.scratch.path("bare");
     fs::create_dir(&bare).unwrap();

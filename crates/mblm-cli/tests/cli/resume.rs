@@ -276,7 +276,10 @@ fn a_damaged_newest_state_leaves_the_one_before_in_use_and_says_so() {
     fails(
         &["train", "--resume", str(&run)],
         1,
-        &["none of its 2 states can be used", "state.json: the file is damaged"],
+        &[
+            "none of its 2 training states can be used",
+            "state.json: the file is damaged",
+        ],
     );
 }
 

@@ -157,12 +157,13 @@ mod tests {
         let message = |file: &[u8]| read(file).unwrap_err();
         assert!(message(&[0; 7]).contains("too few"));
         assert!(
-            message(&u64::MAX.to_le_bytes()).contains("claims a header of 18446744073709551615 bytes, but 0 follow")
+            message(&u64::MAX.to_le_bytes())
+                .contains("claims a header of 18446744073709551615 bytes, but 0 bytes follow")
         );
         assert!(message(&file("{", 0)).contains("damaged safetensors header"));
         let good = r#"{"w":{"dtype":"F32","shape":[2,3],"data_offsets":[0,24]}}"#;
         assert!(read(&file(good, 24)).is_ok());
-        assert!(message(&file(good, 23)).contains("describes 24 bytes of tensors, but 23 follow"));
+        assert!(message(&file(good, 23)).contains("describes 24 bytes of tensors, but 23 bytes follow"));
         assert!(read(&file(&good.replace("[2,3]", "[2,4]"), 24)).is_err());
         assert!(read(&file(&good.replace("[2,3]", "[4294967296,4294967296]"), 24)).is_err());
         assert!(read(&file(&good.replace("[0,24]", "[24,0]"), 24)).is_err());

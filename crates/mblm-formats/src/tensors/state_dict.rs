@@ -187,7 +187,7 @@ fn nothing(pickle: &Pickle<'_>) -> String {
             keys.join(", ")
         };
         format!(
-            "expected a state dict, found only {among}, without tensors; save one with \
+            "expected a state dict, found no tensors, only {among}; save one with \
              `torch.save(model.state_dict(), path)`"
         )
     })

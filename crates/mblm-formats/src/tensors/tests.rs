@@ -72,7 +72,7 @@ fn bytes_overwritten_anywhere_do_no_harm() {
 fn a_byte_too_many_is_an_error_where_the_header_tells_the_length() {
     let [mut safe, mut torch] = small_files();
     safe.push(0);
-    assert!(read_all(&safe).unwrap_err().contains("but 121 follow"));
+    assert!(read_all(&safe).unwrap_err().contains("but 121 bytes follow"));
     // A zip archive is read from its end and may be followed by other data.
     torch.push(0);
     assert_eq!(read_all(&torch), Ok(30));

@@ -51,7 +51,7 @@ fn wrong_files_are_found_when_the_set_is_opened() {
             |folder| folder.change(3, "answer", "maybe".into()),
             json!({"answer_categorical": true}),
             &[
-                "CLEVR_train_questions.json: question 3 (1.png): answer_categorical knows",
+                "CLEVR_train_questions.json: question 3 (1.png): answer_categorical allows",
                 "found `maybe`",
             ],
         ),

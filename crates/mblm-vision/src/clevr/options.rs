@@ -173,7 +173,7 @@ mod tests {
             (json!({"qiqa_loss_mask": [1, 1, 1]}), "dataset_args: "),
             (
                 json!({"qiqa_loss_mask": [0, 0, 0, 0]}),
-                "qiqa_loss_mask: expected a weight above 0",
+                "qiqa_loss_mask: expected at least one weight above 0",
             ),
             (json!({"qiqa_loss_mask": [0, 0, 0, -1]}), "found -1"),
             (

@@ -384,7 +384,7 @@ mod tests {
             let half = whole[..whole.len() / 2].to_vec();
             for (bytes, part) in [
                 (half, "damaged or truncated"),
-                (b"some plain text".to_vec(), "something else"),
+                (b"some plain text".to_vec(), "damaged or other data"),
             ] {
                 let path = folder.write(name, &bytes);
                 let message = failure(Files::open(&[path], &DECODING, None));

@@ -325,8 +325,8 @@ mod tests {
         for (list, part) in [
             ("", "is empty"),
             ("z-a", "from byte 122 to byte 97"),
-            ("é", "`é` is 2 bytes"),
-            ("a-é", "`é` is 2 bytes"),
+            ("é", "`é` has 2 bytes"),
+            ("a-é", "`é` has 2 bytes"),
             ("\\q", "found `q`"),
         ] {
             let message = TokenSet::from_characters(list).unwrap_err().to_string();

@@ -75,7 +75,7 @@ fn a_crop_is_the_end_of_the_prompt() {
         .unwrap()
         .to_string();
     assert!(
-        message.contains("24 to generate") && message.contains("slide"),
+        message.contains("24 are to be generated") && message.contains("sliding window"),
         "{message}"
     );
 }

@@ -7,6 +7,7 @@ use super::learner::LearnerCounts;
 use super::observer::FileLengths;
 use crate::data::Position;
 use crate::model::Loss;
+use crate::{Error, Result};
 
 /// The format version that is written, and the only one that is read.
 pub(super) const FORMAT: u64 = 1;
@@ -71,6 +72,21 @@ impl RunState {
             workers: 1,
             next,
             ..Self::default()
+        }
+    }
+
+    /// Fails unless the run began with this number of workers.
+    ///
+    /// # Errors
+    /// Another number.
+    pub fn check_workers(&self, workers: usize) -> Result<()> {
+        let before = self.workers;
+        match before == workers {
+            true => Ok(()),
+            false => Err(Error::config(format!(
+                "train.workers is {workers}: expected {before}, with which the run began; any number of processes that divides \
+                 it can continue the run"
+            ))),
         }
     }
 

@@ -106,13 +106,7 @@ impl Trainer {
             ),
             None => (self.learner()?, RunState::new(self.config.start).with_workers(workers)),
         };
-        if state.workers != workers {
-            let before = state.workers;
-            return Err(Error::config(format!(
-                "train.workers is {workers}: expected {before}, with which the run began; any number of processes that divides \
-                 it can go on with the run"
-            )));
-        }
+        state.check_workers(workers)?;
         match (&state.data, self.other_data) {
             (Some(before), OtherData::Refuse) => before.check(&data)?,
             (Some(before), OtherData::Accept) if before.check(&data).is_err() => {

@@ -53,6 +53,7 @@ pub(super) fn lines(data: &TrainingData, experiment: &Experiment) -> mblm::Resul
     );
     let spaced: Vec<PathBuf> = (0..files.len().min(LOOKED_AT))
         .map(|place| files[place * files.len() / files.len().min(LOOKED_AT)].clone())
+        .filter(|file| file.is_file())
         .collect();
     let advice = FileKinds::of(&spaced)?.advice().into_iter();
     let advice = advice.filter(|advice| !advice.contains(": read decompressed"));
@@ -63,7 +64,12 @@ pub(super) fn lines(data: &TrainingData, experiment: &Experiment) -> mblm::Resul
 /// files.
 fn origin(split: &dyn Dataset) -> String {
     let files = split.files();
-    let Some(name) = files.first().and_then(|file| file.file_name()) else {
+    // data in memory have no file
+    let Some(name) = files
+        .first()
+        .filter(|file| file.is_file())
+        .and_then(|file| file.file_name())
+    else {
         return String::new();
     };
     let name = name.to_string_lossy();

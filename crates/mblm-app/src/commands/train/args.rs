@@ -172,6 +172,6 @@ pub enum PresetArg {
     Tiny,
     /// 5.5 M parameters, 2048 bytes of context: hours on a laptop
     Small,
-    /// 32 M parameters, 8192 bytes of context: an hour on a GPU
+    /// 33 M parameters, 8192 bytes of context: an hour on a GPU
     Medium,
 }

@@ -43,6 +43,9 @@ pub(super) fn check_data(
     data: &TrainingData,
     state: Option<&SavedState>,
 ) -> Result<()> {
+    if let Some(saved) = state {
+        saved.state.check_workers(experiment.train.worker_count())?;
+    }
     let Some(saved) = state.filter(|_| !args.accept_data_change) else {
         return Ok(());
     };

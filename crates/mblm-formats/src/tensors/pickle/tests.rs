@@ -57,7 +57,7 @@ fn errors_say_where_and_what() {
     let message = |bytes: &[u8]| Pickle::read(bytes).unwrap_err();
     assert_eq!(
         message(b"\x80\x06."),
-        "byte 0 of the pickle: pickle protocol 6; only protocols 0 to 5 are supported"
+        "byte 0 of the pickle: pickle protocol 6; expected 0 to 5"
     );
     assert!(
         message(b"\x80\x02X\xff\xff\xff\xffabc").contains("4294967295 bytes expected, but the pickle ends after 3")

@@ -260,7 +260,9 @@ impl Observer for RunFiles {
         match event {
             Event::Start { plan, .. } => self.batches = plan.batches,
             Event::Batch(report) if report.logged && report.worker == self.rank => self.batch(&moment, report),
-            Event::Evaluated(evaluation) => self.evaluated(&moment, evaluation),
+            Event::Evaluated(evaluation) if self.rank == 0 || evaluation.kind == EvaluationKind::Validation => {
+                self.evaluated(&moment, evaluation);
+            }
             _ => {}
         }
         if let Some(text) = log::text(event, self.batches, self.unit) {

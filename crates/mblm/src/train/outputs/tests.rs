@@ -405,6 +405,7 @@ fn a_weighted_loss_is_not_called_bits_per_byte() {
     let mut files = RunFiles::create(folder.path(), RunFilesOptions::default()).unwrap();
     let mut report = report(0);
     report.loss.weighted = true;
+    report.mean_loss = report.loss;
     files.event(&Event::Batch(report)).unwrap();
     let log = read(folder.path(), TRAIN_LOG);
     assert!(log.contains("8.0000 weighted bits per byte"), "{log}");
