@@ -9,11 +9,12 @@ use crate::modules::{Crate, cycles};
 use crate::tree::{Finding, Tree};
 
 /// The project's crates, each with its allowed dependencies.
-const LAYERS: [(&str, &[&str]); 7] = [
+const LAYERS: [(&str, &[&str]); 8] = [
     ("mblm-gemm", &[]),
     ("mblm-ops", &["mblm-gemm"]),
     ("mblm-formats", &[]),
-    ("mblm", &["mblm-ops", "mblm-gemm", "mblm-formats"]),
+    ("mblm-group", &[]),
+    ("mblm", &["mblm-ops", "mblm-gemm", "mblm-formats", "mblm-group"]),
     ("mblm-app", &["mblm", "mblm-formats"]),
     ("mblm-vision", &["mblm", "mblm-app"]),
     ("mblm-cli", &["mblm", "mblm-app", "mblm-vision"]),
