@@ -8,7 +8,6 @@
 //! | 3 | a loss was not finite, or a model gives no numbers |
 //! | 128 + N | ended by signal N: 130 by SIGINT (Ctrl-C), 143 by SIGTERM, 129 by SIGHUP |
 
-use std::error::Error;
 use std::ffi::OsString;
 use std::process::ExitCode;
 use std::sync::Mutex;
@@ -27,7 +26,8 @@ use tracing_subscriber::registry::LookupSpan;
 
 use crate::command::{Command, Context, Entry, GenerateMode, Group, RunKind, Section, TaskCommands};
 use crate::commands;
-use crate::usage::Usage;
+use crate::commands::train::ranks;
+use crate::report::report;
 use crate::{needle, output};
 
 /// Train, run and evaluate hierarchical language models over raw bytes.
@@ -225,7 +225,7 @@ impl App {
             start_logging(&global);
             self.run_matches(&matches)
         });
-        result.unwrap_or_else(|error| report(&error))
+        result.unwrap_or_else(|error| ExitCode::from(report(&error)))
     }
 
     /// Runs the command of these arguments; the first argument is the program's name. Does not
@@ -253,6 +253,8 @@ impl App {
             Some((name, matches)) => (Some(first), name, matches),
             None => (None, first, matches),
         };
+        // of the ranks of a run the first prints
+        self.context.quiet |= name == "train" && ranks::launch()?.is_some_and(|launch| launch.rank > 0);
         // the last one: a command that is registered again replaces the first
         let found = self
             .commands()
@@ -399,46 +401,5 @@ where
         write!(out, "{level}: ")?;
         context.field_format().format_fields(out.by_ref(), event)?;
         writeln!(out)
-    }
-}
-
-/// Removes the backtrace that the tensor library appends to an error if `RUST_BACKTRACE` is set.
-fn without_backtrace(text: &str) -> String {
-    let is_frame = |line: &&str| {
-        let line = line.trim_start();
-        let digits = line.trim_start_matches(|digit: char| digit.is_ascii_digit());
-        digits.len() < line.len() && digits.starts_with(": ")
-    };
-    let lines: Vec<&str> = text.lines().take_while(|line| !is_frame(line)).collect();
-    lines.join("\n").trim_end().to_string()
-}
-
-/// Prints an error and returns its exit code.
-fn report(error: &anyhow::Error) -> ExitCode {
-    // a closed pipe: the reader of our output has ended, which is no error
-    let gone = |cause: &(dyn Error + 'static)| {
-        cause
-            .downcast_ref::<std::io::Error>()
-            .is_some_and(|error| error.kind() == std::io::ErrorKind::BrokenPipe)
-    };
-    if error.chain().any(gone) {
-        return ExitCode::SUCCESS;
-    }
-    output::note(&format!("error: {}", without_backtrace(&format!("{error:#}"))));
-    let full = |cause: &(dyn Error + 'static)| {
-        matches!(cause.downcast_ref(), Some(mblm::Error::Tensor(error)) if mblm::device::is_out_of_memory(error))
-            || cause.downcast_ref().is_some_and(mblm::device::is_out_of_memory)
-    };
-    if error.chain().any(full) {
-        output::note(
-            "the device is out of memory: lower --batch-size, --context or --num-samples, look with nvidia-smi for other \
-             programs that use it, or compute with --device cpu",
-        );
-    }
-    match error.downcast_ref::<mblm::Error>() {
-        Some(mblm::Error::Config(_)) => ExitCode::from(2),
-        Some(mblm::Error::NotFinite { .. } | mblm::Error::NoNumbers { .. }) => ExitCode::from(3),
-        _ if error.is::<Usage>() => ExitCode::from(2),
-        _ => ExitCode::FAILURE,
     }
 }

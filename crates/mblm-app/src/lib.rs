@@ -45,6 +45,7 @@ pub mod output;
 pub mod patience;
 mod position_table;
 pub mod progress;
+mod report;
 mod room;
 pub mod run_folder;
 pub mod signals;

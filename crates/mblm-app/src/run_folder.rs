@@ -76,7 +76,8 @@ pub struct RunFolder {
     pub state: Option<SavedState>,
     /// Whether an earlier process created the folder.
     pub resumed: bool,
-    _lock: File,
+    /// The lock; `None` on ranks that share the folder of rank 0.
+    _lock: Option<File>,
 }
 
 /// The folder that `--resume` means.
@@ -92,6 +93,18 @@ pub enum Resume {
         /// The state, if one was named.
         state: Option<PathBuf>,
     },
+}
+
+impl RunFolder {
+    /// The folder that another process has locked and shares with this one.
+    pub(crate) fn shared(path: PathBuf, state: Option<SavedState>) -> Self {
+        Self {
+            path,
+            resumed: state.is_some(),
+            state,
+            _lock: None,
+        }
+    }
 }
 
 impl Resume {
@@ -157,7 +170,7 @@ pub fn create(io: &IoConfig, config: &str) -> Result<RunFolder> {
         path,
         state: None,
         resumed: false,
-        _lock: lock,
+        _lock: Some(lock),
     })
 }
 
@@ -263,7 +276,7 @@ fn go_on(run: PathBuf, state: Option<PathBuf>, experiment: &Experiment, context:
         path: run,
         state,
         resumed: true,
-        _lock: lock,
+        _lock: Some(lock),
     })
 }
 

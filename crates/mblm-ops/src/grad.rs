@@ -110,6 +110,21 @@ impl GradBuffer {
         &self.sum
     }
 
+    /// Replaces the gradient by `sum`, which has as many elements, such as the sum over several
+    /// processes.
+    ///
+    /// # Errors
+    /// A tensor of another size or type.
+    pub fn replace(&mut self, sum: &Tensor) -> Result<()> {
+        if sum.dtype() != self.sum.dtype() {
+            candle_core::bail!("a gradient of {:?} was given {:?}", self.sum.dtype(), sum.dtype());
+        }
+        // storage of its own: kernels add to it in place
+        self.sum = sum.reshape(self.sum.shape())?.force_contiguous()?;
+        self.touched = true;
+        Ok(())
+    }
+
     /// Sets the gradient to zero before the next step.
     pub fn clear(&mut self) -> Result<()> {
         self.touched = false;

@@ -43,6 +43,17 @@ pub fn threads() -> usize {
     mblm_ops::cpu::threads()
 }
 
+/// Sets the number of threads of this process, before its first computation. Returns whether it was
+/// not too late.
+pub fn use_threads(threads: usize) -> bool {
+    rayon::ThreadPoolBuilder::new()
+        .num_threads(threads)
+        .build_global()
+        .is_ok()
+}
+
+/// Process groups, for training on several ranks.
+pub use mblm_group as group;
 pub use mblm_ops::cpu::on_workers;
 pub use mblm_ops::device;
 

@@ -11,7 +11,14 @@ use tempfile::TempDir;
 /// Returns the command, without environment variables that change its behavior.
 pub(crate) fn mblm<S: AsRef<std::ffi::OsStr>>(args: impl IntoIterator<Item = S>) -> Command {
     let mut command = Command::cargo_bin("mblm").unwrap();
-    for variable in ["RUST_LOG", "JOB_ID", "RUST_BACKTRACE", "RUST_LIB_BACKTRACE"] {
+    for variable in [
+        "RUST_LOG",
+        "JOB_ID",
+        "RUST_BACKTRACE",
+        "RUST_LIB_BACKTRACE",
+        "RANK",
+        "WORLD_SIZE",
+    ] {
         command.env_remove(variable);
     }
     command.args(args);

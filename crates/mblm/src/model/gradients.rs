@@ -51,7 +51,8 @@ impl Gradients {
         self.buffers.iter()
     }
 
-    pub(super) fn iter_mut(&mut self) -> std::slice::IterMut<'_, GradBuffer> {
+    /// The buffers in the order of the parameters, to be changed.
+    pub(crate) fn iter_mut(&mut self) -> std::slice::IterMut<'_, GradBuffer> {
         self.buffers.iter_mut()
     }
 

@@ -8,6 +8,7 @@ use mblm_ops::cpu::on_workers;
 use serde::{Deserialize, Serialize};
 
 use super::optimizer::{GradientNorm, LoadTensor, Optimizer};
+use super::parallel::Peers;
 use super::recipe::Recipe;
 use super::trainable::Trainable;
 use crate::data::hash::key;
@@ -25,6 +26,8 @@ pub struct Learner {
     pending: u64,
     /// Predictions that counted in these batches.
     predictions: usize,
+    /// The ranks whose gradients are added up.
+    peers: Peers,
 }
 
 /// Names of parameters that an error lists.
@@ -79,6 +82,28 @@ pub struct LearnedBatch {
     pub backward: Duration,
 }
 
+/// The passes over a batch of each worker.
+#[derive(Clone, Debug)]
+pub(super) struct Passed {
+    pub(super) losses: Vec<Loss>,
+    /// Time spent in backward passes.
+    pub(super) backward: Duration,
+}
+
+impl LearnedBatch {
+    /// The result of `passed`, whose losses are those of all workers.
+    pub(super) fn new(passed: Passed, lr: f64, norm: Option<GradientNorm>, forward: Duration) -> Self {
+        Self {
+            loss: mean(&passed.losses),
+            workers: passed.losses,
+            lr,
+            norm,
+            forward,
+            backward: passed.backward,
+        }
+    }
+}
+
 impl Learner {
     /// Creates a learner before its first step.
     pub fn new(model: Arc<dyn Trainable>, recipe: Recipe) -> Result<Self> {
@@ -90,7 +115,14 @@ impl Learner {
             batches: 0,
             pending: 0,
             predictions: 0,
+            peers: Peers::default(),
         })
+    }
+
+    /// Adds up the gradients of each step over the ranks of a group. All ranks have to make the
+    /// same calls, each with the batches of its workers.
+    pub(super) fn among(self, peers: Peers) -> Self {
+        Self { peers, ..self }
     }
 
     /// Restores a learner after `batches` batches and `steps` steps. `load` returns the tensors
@@ -196,9 +228,23 @@ impl Learner {
         batch_index: u64,
         watch: Watch<'_>,
     ) -> Result<LearnedBatch> {
-        let stop = watch.stop.filter(|_| self.pending == 0);
         let lr = self.recipe.schedule.lr(self.optimizer.steps());
         let begun = Instant::now();
+        let mut passed = self.pass(batches, workers, watch)?;
+        let forward = begun.elapsed().saturating_sub(passed.backward);
+        let norm = self.complete(&passed.losses, batch_index)?;
+        passed.backward = begun.elapsed().saturating_sub(forward);
+        Ok(LearnedBatch::new(passed, lr, norm, forward))
+    }
+
+    /// The learning rate of the next step.
+    pub(super) fn lr(&self) -> f64 {
+        self.recipe.schedule.lr(self.optimizer.steps())
+    }
+
+    /// Adds the gradients of a batch of each of several workers, and counts nothing.
+    pub(super) fn pass(&mut self, batches: &[ModelBatch], workers: Workers, watch: Watch<'_>) -> Result<Passed> {
+        let stop = watch.stop.filter(|_| self.pending == 0);
         let (mut losses, mut backward) = (Vec::with_capacity(batches.len()), Duration::ZERO);
         for (worker, batch) in (workers.first..).zip(batches) {
             let pass = TrainingPass {
@@ -215,23 +261,44 @@ impl Learner {
             backward += found.backward;
             losses.push(found.loss);
         }
-        let forward = begun.elapsed().saturating_sub(backward);
+        Ok(Passed { losses, backward })
+    }
+
+    /// Forgets the values of the gradients that wait for a step; they count as before.
+    pub(super) fn without_pending(mut self) -> Result<Self> {
+        self.gradients.clear()?;
+        Ok(self)
+    }
+
+    /// Moves the gradients that wait for a step to rank 0: their sum is unchanged.
+    pub(super) fn gather_pending(&mut self) -> Result<()> {
+        if self.peers.alone() {
+            return Ok(());
+        }
+        self.peers.add_up(&mut self.gradients)?;
+        match self.peers.writes() {
+            true => Ok(()),
+            false => self.gradients.clear(),
+        }
+    }
+
+    /// Forgets the gradients of a batch that another rank gave up; nothing else was pending.
+    pub(super) fn drop_batch(&mut self) -> Result<()> {
+        self.gradients.clear()
+    }
+
+    /// Counts a batch of each worker, and takes a step if one is due. `losses` are those of all
+    /// workers of the run.
+    pub(super) fn complete(&mut self, losses: &[Loss], batch_index: u64) -> Result<Option<GradientNorm>> {
         self.batches += 1;
         self.pending += 1;
         self.predictions += losses.iter().map(|loss| loss.count).sum::<usize>();
+        let lr = self.lr();
         let due = (batch_index + 1).is_multiple_of(self.recipe.grad_accum as u64);
-        let norm = match due && losses.iter().all(|loss| loss.mean.is_finite()) {
-            true => Some(self.take_step(lr)?),
-            false => None,
-        };
-        Ok(LearnedBatch {
-            loss: mean(&losses),
-            workers: losses,
-            lr,
-            norm,
-            forward,
-            backward: begun.elapsed().saturating_sub(forward),
-        })
+        match due && losses.iter().all(|loss| loss.mean.is_finite()) {
+            true => self.take_step(lr).map(Some),
+            false => Ok(None),
+        }
     }
 
     /// The seed of a worker's dropout masks for the next batch.
@@ -247,6 +314,7 @@ impl Learner {
         if self.optimizer.steps() == 0 && self.predictions > 0 {
             self.check_gradients()?;
         }
+        self.peers.add_up(&mut self.gradients)?;
         let norm = on_workers(|| self.optimizer.step(&self.gradients, lr, self.recipe.max_grad_norm))?;
         self.gradients.clear()?;
         self.pending = 0;
@@ -256,9 +324,10 @@ impl Learner {
 
     /// Fails if a parameter has no gradient: training would never change it.
     fn check_gradients(&self) -> Result<()> {
-        let parameters = self.model.parameters().iter().zip(self.gradients.iter());
+        let touched = self.peers.touched(&self.gradients)?;
+        let parameters = self.model.parameters().iter().zip(touched);
         let without: Vec<&str> = parameters
-            .filter(|(_, buffer)| !buffer.is_touched())
+            .filter(|(_, touched)| !touched)
             .map(|(parameter, _)| parameter.name())
             .collect();
         if without.is_empty() {

@@ -5,11 +5,14 @@ use std::sync::Arc;
 use std::sync::atomic::AtomicBool;
 use std::time::Instant;
 
+use mblm_group::Group;
+
 use super::best::BestModels;
 use super::data::TrainingData;
 use super::fingerprint::Fingerprint;
 use super::learner::Learner;
 use super::observer::Observer;
+use super::parallel::{Peers, workers_of};
 use super::plan::RunPlan;
 use super::recipe::Recipe;
 use super::run_config::RunConfig;
@@ -36,6 +39,7 @@ pub struct Trainer {
     folder: PathBuf,
     recipe: Recipe,
     other_data: OtherData,
+    peers: Peers,
 }
 
 impl Trainer {
@@ -49,7 +53,16 @@ impl Trainer {
             data,
             folder: folder.to_path_buf(),
             other_data: OtherData::Refuse,
+            peers: Peers::default(),
         }
+    }
+
+    /// Shares the run with the other ranks of a group, which create the same run: each trains on
+    /// the batches of its workers. Rank 0 writes states and models; give the other ranks observers
+    /// that write nothing.
+    pub fn among(self, group: Arc<dyn Group>) -> Self {
+        let peers = Peers::new(group);
+        Self { peers, ..self }
     }
 
     /// Sets how much of a batch to compute at once.
@@ -100,11 +113,11 @@ impl Trainer {
         }
         let data = Fingerprint::of(&self.data, self.config.train.seed)?;
         let (learner, mut state) = match from {
-            Some(saved) => (
-                saved.restore(self.model.clone(), self.recipe.clone())?,
-                saved.state.clone(),
+            Some(saved) => (self.restored(saved)?, saved.state.clone()),
+            None => (
+                self.learner()?.among(self.peers.clone()),
+                RunState::new(self.config.start).with_workers(workers),
             ),
-            None => (self.learner()?, RunState::new(self.config.start).with_workers(workers)),
         };
         state.check_workers(workers)?;
         match (&state.data, self.other_data) {
@@ -130,8 +143,23 @@ impl Trainer {
             models: BestModels::new(&self.folder, self.config.io.num_models_to_save),
             observer,
             stop,
+            share: workers_of(self.peers.group(), workers)?,
+            peers: self.peers.clone(),
+            stop_agreed: false,
+            save_agreed: false,
         };
         run.finish_plan()
+    }
+
+    /// Restores a learner. Gradients that wait for a step are those of rank 0.
+    fn restored(&self, saved: &SavedState) -> Result<Learner> {
+        let learner = saved
+            .restore(self.model.clone(), self.recipe.clone())?
+            .among(self.peers.clone());
+        match self.peers.writes() {
+            true => Ok(learner),
+            false => learner.without_pending(),
+        }
     }
 
     /// Creates a learner with the run's recipe, before its first step, for a custom loop.

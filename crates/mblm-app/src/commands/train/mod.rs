@@ -4,8 +4,10 @@ mod about_data;
 pub(crate) mod args;
 mod checks;
 mod dry_run;
+mod files;
 mod minutes;
 mod piped;
+pub(crate) mod ranks;
 mod samples;
 
 use std::path::Path;
@@ -18,16 +20,15 @@ use clap::{ArgMatches, Args};
 use mblm::checkpoint::{Transfer, Weights};
 use mblm::config::{Architecture, Experiment, Preset, Summary};
 use mblm::data::regular_files;
+use mblm::group::Group;
 use mblm::model::{Chunking, Loss, Model, ParameterSource, Seeded};
-use mblm::train::outputs::{RunFiles, RunFilesOptions, timestamp};
-use mblm::train::{
-    FileLengths, Observer, Observers, Outcome, RunConfig, RunPlan, SavedState, Trainer, TrainingData, Workload,
-    explain_memory,
-};
+use mblm::train::outputs::timestamp;
+use mblm::train::{Observer, Observers, Outcome, RunPlan, SavedState, Trainer, TrainingData, Workload, explain_memory};
 use serde_json::json;
 
 use self::args::{PresetArg, TrainArgs};
 use self::checks::{check_data, check_early_stopping, check_length};
+use self::files::{introduce, other_workers_files, run_files};
 use self::piped::PipedData;
 use crate::command::{Command, Context, NextStep, Section, TaskCommands, parse};
 use crate::config;
@@ -71,15 +72,16 @@ impl Command for Train {
         {
             return kind.train(config, &args, context);
         }
-        run(&args, context)
+        ranks::run(|group| run(&args, context, group))
     }
 }
 
-fn run(args: &TrainArgs, context: &Context) -> Result<ExitCode> {
+fn run(args: &TrainArgs, context: &Context, group: &Arc<dyn Group>) -> Result<ExitCode> {
     let resume = Resume::parse(args.resume.as_deref())?;
     let mut experiment = experiment(args, &resume, context)?;
     let device = device::open(&args.device)?;
     config::check_names(&experiment, context)?;
+    ranks::check(&**group, &experiment, &device)?;
     run_folder::check_name(&experiment.io)?;
     check_length(&experiment)?;
     config::warn_of_kernels(experiment.params.architecture.model(), &device);
@@ -101,7 +103,12 @@ fn run(args: &TrainArgs, context: &Context) -> Result<ExitCode> {
         }
     }
     config::warn_of_precision(experiment.train.precision, &device);
-    let found = resume.find(&experiment, context)?;
+    let found = ranks::found(&**group, || resume.find(&experiment, context))?;
+    ranks::settle(
+        &**group,
+        &mut experiment,
+        found.as_ref().and_then(|folder| folder.state.as_ref()),
+    )?;
     let data = TrainingData::open(&experiment, context.tasks(), progress::opening_bar(context.quiet()))?;
     let state = found.as_ref().and_then(|folder| folder.state.as_ref());
     check_data(args, &experiment, &data, state)?;
@@ -113,39 +120,79 @@ fn run(args: &TrainArgs, context: &Context) -> Result<ExitCode> {
     let model = Arc::new(model);
     let folder = match found {
         Some(folder) => folder,
-        None => run_folder::create(&experiment.io, &experiment.to_yaml_string()?)?,
+        None => ranks::created(&**group, || {
+            run_folder::create(&experiment.io, &experiment.to_yaml_string()?)
+        })?,
     };
     if let Some(piped) = piped {
         piped.keep();
     }
-    let about_data = about_data::lines(&data, &experiment)?;
-    let trainer = trainer(args, &experiment, &model, &data, &folder, chunking);
-    let signals = Signals::listen()?;
-    let started = timestamp();
-    let mut files = run_files(&experiment, &folder, &device)?;
-    let introduction = introduction(&experiment, &model, &trainer.plan(), &folder, &device);
-    introduce(&mut files, introduction.into_iter().chain(about_data), context);
-    let mut bars =
-        TrainingProgress::new(context.quiet()).with_samples(samples::printed(args, &experiment, &model, context));
-    let mut others = other_workers_files(&experiment, &folder)?;
-    let mut observers: Vec<&mut dyn Observer> = vec![&mut files, &mut bars];
-    observers.extend(others.iter_mut().map(|files| files as &mut dyn Observer));
-    let mut observers = Observers(observers);
-    let outcome = trainer.run(folder.state.as_ref(), &mut observers, &signals.stop);
-    let outcome = explain_memory(outcome, &experiment, &device, chunking);
-    bars.finish();
-    if let Err(error) = &outcome {
-        files.note(&format!("error: {error}"));
+    let run = Run {
+        experiment,
+        device,
+        chunking,
+        data,
+        model,
+        folder,
+    };
+    run.train(args, context, group)
+}
+
+/// Everything that a run needs, checked.
+struct Run {
+    experiment: Experiment,
+    device: Device,
+    chunking: Chunking,
+    data: TrainingData,
+    model: Arc<Model>,
+    folder: RunFolder,
+}
+
+impl Run {
+    /// Trains, and prints the result.
+    fn train(&self, args: &TrainArgs, context: &Context, group: &Arc<dyn Group>) -> Result<ExitCode> {
+        let Self {
+            experiment,
+            device,
+            chunking,
+            data,
+            model,
+            folder,
+        } = self;
+        let about_data = about_data::lines(data, experiment)?;
+        let trainer = trainer(args, experiment, model, data, folder, *chunking).among(group.clone());
+        let signals = Signals::listen()?;
+        if group.rank() > 0 {
+            // rank 0 prints and writes
+            trainer.run(folder.state.as_ref(), &mut (), &signals.stop)?;
+            return Ok(signals.exit_code().map_or(ExitCode::SUCCESS, ExitCode::from));
+        }
+        let started = timestamp();
+        let mut files = run_files(experiment, folder, device)?;
+        let introduction = introduction(experiment, model, &trainer.plan(), folder, device);
+        introduce(&mut files, introduction.into_iter().chain(about_data), context);
+        let mut bars =
+            TrainingProgress::new(context.quiet()).with_samples(samples::printed(args, experiment, model, context));
+        let mut others = other_workers_files(experiment, folder)?;
+        let mut observers: Vec<&mut dyn Observer> = vec![&mut files, &mut bars];
+        observers.extend(others.iter_mut().map(|files| files as &mut dyn Observer));
+        let mut observers = Observers(observers);
+        let outcome = trainer.run(folder.state.as_ref(), &mut observers, &signals.stop);
+        let outcome = explain_memory(outcome, experiment, device, *chunking);
+        bars.finish();
+        if let Err(error) = &outcome {
+            files.note(&format!("error: {error}"));
+        }
+        let written = folder.write_end(
+            experiment,
+            &outcome,
+            summary(model, device, experiment.train.worker_count(), started),
+        );
+        let outcome = outcome?;
+        written?;
+        finish(args, context, experiment, folder, &outcome, data)?;
+        Ok(signals.exit_code().map_or(ExitCode::SUCCESS, ExitCode::from))
     }
-    let written = folder.write_end(
-        &experiment,
-        &outcome,
-        summary(&model, &device, experiment.train.worker_count(), started),
-    );
-    let outcome = outcome?;
-    written?;
-    finish(args, context, &experiment, &folder, &outcome, &data)?;
-    Ok(signals.exit_code().map_or(ExitCode::SUCCESS, ExitCode::from))
 }
 
 /// Creates the run in its folder.
@@ -164,16 +211,6 @@ fn trainer(
     }
 }
 
-/// Writes lines to `train.log`, and to stderr unless `--quiet` is set.
-fn introduce(files: &mut RunFiles, lines: impl Iterator<Item = String>, context: &Context) {
-    for line in lines {
-        files.note(&line);
-        if !context.quiet() {
-            output::note(&line);
-        }
-    }
-}
-
 /// Returns the summary that is added to the configuration at the end of the run.
 fn summary(model: &Model, device: &Device, workers: usize, started: String) -> Summary {
     Summary {
@@ -184,29 +221,6 @@ fn summary(model: &Model, device: &Device, workers: usize, started: String) -> S
         parameter_count: model.parameters().elements() as u64,
         error: None,
     }
-}
-
-/// Opens the log files of the run: new ones, or existing ones truncated to the resumed state.
-fn run_files(experiment: &Experiment, folder: &RunFolder, device: &Device) -> Result<RunFiles> {
-    Ok(files_of(folder, RunFilesOptions::from(&RunConfig::from(experiment)))?.on(device))
-}
-
-/// Opens the loss files of the workers after the first that `io.enabled_loss_log_for_gpus` names.
-fn other_workers_files(experiment: &Experiment, folder: &RunFolder) -> Result<Vec<RunFiles>> {
-    let config = RunConfig::from(experiment);
-    (1..experiment.train.worker_count())
-        .map(|worker| RunFilesOptions::of_worker(&config, worker))
-        .filter(|options| options.losses)
-        .map(|options| files_of(folder, options))
-        .collect()
-}
-
-fn files_of(folder: &RunFolder, options: RunFilesOptions) -> Result<RunFiles> {
-    Ok(match (&folder.state, folder.resumed) {
-        (Some(saved), _) => RunFiles::resume(&folder.path, &saved.state.files, options)?,
-        (None, true) => RunFiles::resume(&folder.path, &FileLengths::new(), options)?,
-        (None, false) => RunFiles::create(&folder.path, options)?,
-    })
 }
 
 /// Returns the source of the initial weights: the resumed state, the checkpoint of `resume`, or the

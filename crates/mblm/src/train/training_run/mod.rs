@@ -5,6 +5,10 @@
 //! interruptions do not change later results. A run that is asked to stop saves its state after the
 //! current batch without validating; a validation that is due runs first when the run resumes.
 
+mod learn;
+mod save;
+
+use std::ops::Range;
 use std::path::PathBuf;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
@@ -12,8 +16,10 @@ use std::time::{Duration, Instant};
 
 use super::best::BestModels;
 use super::data::TrainingData;
-use super::learner::{LearnedBatch, Learner, Workers};
+use super::learner::{LearnedBatch, Learner, Passed, Workers};
 use super::observer::{BatchReport, Evaluation, EvaluationKind, Event, Observer};
+use super::optimizer::GradientNorm;
+use super::parallel::{Peers, Told, WorkerLoss};
 use super::plan::RunPlan;
 use super::points;
 use super::run_config::RunConfig;
@@ -77,6 +83,14 @@ pub(super) struct TrainingRun<'r> {
     pub(super) saved_at: Instant,
     pub(super) observer: &'r mut dyn Observer,
     pub(super) stop: &'r AtomicBool,
+    /// The ranks that share the run. Rank 0 writes its files.
+    pub(super) peers: Peers,
+    /// The workers of this rank.
+    pub(super) share: Range<usize>,
+    /// Whether a rank was asked to stop, as all ranks know.
+    pub(super) stop_agreed: bool,
+    /// Whether a state is to be saved at the next step, as all ranks know.
+    pub(super) save_agreed: bool,
 }
 
 impl TrainingRun<'_> {
@@ -90,11 +104,8 @@ impl TrainingRun<'_> {
         self.validate_if_due()?;
         let mut batches = self.batches()?;
         while self.state.counts.batches < plan.batches && !self.stopped() && !self.ended_early() {
-            let next: Option<Vec<Batch>> = batches
-                .iter_mut()
-                .map(|loader| loader.next().transpose())
-                .collect::<Result<_>>()?;
-            let Some(next) = next else {
+            let next = batches.iter_mut().map(|loader| loader.next().transpose());
+            let Some(next) = self.told(next.collect::<Result<Option<Vec<Batch>>>>())? else {
                 break;
             };
             let cum_batch = self.state.counts.batches;
@@ -103,7 +114,7 @@ impl TrainingRun<'_> {
                 break;
             };
             self.report(&next, &learned, logged)?;
-            self.state.validation_due = self.data.validation.is_some()
+            self.state.validation_due |= self.data.validation.is_some()
                 && (validate.binary_search(&cum_batch).is_ok() || cum_batch + 1 == plan.batches);
             let validated = self.validate_if_due()?;
             if !self.stopped() && self.save_is_due(validated) && cum_batch + 1 < plan.batches {
@@ -114,8 +125,13 @@ impl TrainingRun<'_> {
         self.end()
     }
 
+    /// Whether the run stops now. Several ranks stop together, and only between two steps: their
+    /// gradients that wait for a step differ.
     fn stopped(&self) -> bool {
-        self.stop.load(Ordering::Relaxed)
+        match self.peers.alone() {
+            true => self.stop.load(Ordering::Relaxed),
+            false => self.stop_agreed && self.learner.counts().pending == 0,
+        }
     }
 
     /// Whether the loss has not fallen for `train.early_stopping` validations.
@@ -132,111 +148,6 @@ impl TrainingRun<'_> {
             self.observer.event(&Event::Warning(&message))?;
         }
         Ok(points::spread(0, batches, amount))
-    }
-
-    /// The batches of each worker.
-    fn batches(&self) -> Result<Vec<Loader>> {
-        let train = &self.config.train;
-        let loader = |worker| {
-            let seed = match worker {
-                0 => train.seed,
-                worker => key(&[train.seed, worker as u64]),
-            };
-            let order = sample_order(train.shuffle_train, seed);
-            let options = LoaderOptions::training(train.batch_size, order, self.state.next);
-            Loader::new(self.data.part(worker), options)
-        };
-        (0..train.worker_count()).map(loader).collect()
-    }
-
-    /// Trains on a batch of each worker; `None` if the run was asked to stop meanwhile.
-    fn learn(&mut self, batches: &[Batch]) -> Result<Option<LearnedBatch>> {
-        let cum_batch = self.state.counts.batches;
-        let model_batches: Vec<_> = batches.iter().map(model_batch).collect();
-        let workers = Workers {
-            first: 0,
-            all: batches.len(),
-        };
-        let index = batches[0].position.batch as u64;
-        let on_chunk = self.observer.on_chunk();
-        let percent = AtomicUsize::new(0);
-        let progress = |done: usize, of: usize| {
-            percent.store(100 * done / of.max(1), Ordering::Relaxed);
-            if let Some(on_chunk) = &on_chunk {
-                on_chunk(done, of);
-            }
-        };
-        let watch = Watch {
-            stop: Some(self.stop),
-            progress: Some(&progress),
-        };
-        let found = (self.learner).learn_workers(&model_batches, workers, index, watch);
-        let percent = percent.into_inner();
-        let learned = match found {
-            Ok(learned) => learned,
-            Err(Error::Stopped { .. }) => {
-                let message = format!(
-                    "stopped {percent} % into batch {cum_batch}: a resumed run starts this batch \
-                     again"
-                );
-                self.observer.event(&Event::Warning(&message))?;
-                return Ok(None);
-            }
-            Err(error) => {
-                let message = format!("failed {percent} % into batch {cum_batch}; {}", self.in_use());
-                self.observer.event(&Event::Warning(&message))?;
-                return Err(error);
-            }
-        };
-        let norm = learned.norm.map_or(0.0, |norm| norm.before);
-        let losses = learned.workers.iter().map(|loss| ("the loss", loss.mean)).enumerate();
-        let norm = (0, ("the norm of the gradient", norm));
-        for (worker, (what, value)) in losses.chain([norm]) {
-            if !value.is_finite() {
-                let batch = &batches[worker];
-                let Position { epoch, batch: index } = batch.position;
-                let samples = &batch.samples;
-                let of = match batches.len() {
-                    1 => String::new(),
-                    _ => format!(", worker {worker}"),
-                };
-                let place = format!("batch {cum_batch} (epoch {epoch}, batch {index} of it, samples {samples:?}{of})");
-                return Err(self.not_finite(what, value, place));
-            }
-        }
-        Ok(Some(learned))
-    }
-
-    /// Counts a batch of each worker, and reports them.
-    fn report(&mut self, batches: &[Batch], learned: &LearnedBatch, logged: bool) -> Result<()> {
-        let cum_batch = self.state.counts.batches;
-        self.state.counts = self.learner.counts();
-        self.state.last_loss = Some(learned.loss);
-        self.state.last = batches[0].position;
-        self.state.next = batches[0].next;
-        let elements_seen = self.elements_seen();
-        let of_each = batches.iter().zip(&learned.workers).enumerate();
-        let report = |(worker, (batch, loss)): (usize, (&Batch, &Loss))| BatchReport {
-            worker,
-            workers: batches.len(),
-            mean_loss: learned.loss,
-            epoch: batch.position.epoch,
-            batch: batch.position.batch,
-            cum_batch,
-            elements_seen,
-            samples: batch.rows,
-            bytes: batch.ids.len(),
-            loss: *loss,
-            lr: learned.lr,
-            norm: learned.norm,
-            logged,
-            forward: learned.forward,
-            backward: learned.backward,
-        };
-        for report in of_each.map(report) {
-            self.observer.event(&Event::Batch(report))?;
-        }
-        Ok(())
     }
 
     fn not_finite(&self, what: &'static str, value: f64, place: String) -> Error {
@@ -272,21 +183,41 @@ impl TrainingRun<'_> {
         self.observer
             .event(&Event::Evaluated(Evaluation { best, ..evaluation }))?;
         self.state.validation_due = false;
-        if self.models.takes(&self.state.best, loss) {
-            let (model, best) = (self.learner.model(), &mut self.state.best);
-            if let Err(error) = self.models.add(&**model, batches, Some(loss), best) {
-                let message = format!("the model could not be saved, the earlier models stay: {error}");
-                self.observer.event(&Event::Warning(&message))?;
-            }
+        if self.models.takes(&self.state.best, loss)
+            && let Err(error) = self.keep_model(batches, Some(loss))?
+        {
+            let message = format!("the model could not be saved, the earlier models stay: {error}");
+            self.observer.event(&Event::Warning(&message))?;
         }
         Ok(true)
+    }
+
+    /// Keeps the model as one of the best: rank 0 writes it, and all ranks list it. The inner error
+    /// is the disk's.
+    fn keep_model(&mut self, batches: u64, loss: Option<Loss>) -> Result<Result<()>> {
+        let mut failure = None;
+        let (model, models, best) = (self.learner.model(), &self.models, &self.state.best);
+        let (kept, failed) = self.peers.from_first(|| {
+            let mut best = best.clone();
+            failure = models.add(&**model, batches, loss, &mut best).err();
+            (best, failure.as_ref().map(ToString::to_string))
+        })?;
+        self.state.best = kept;
+        Ok(match (failure, failed) {
+            (Some(error), _) => Err(error),
+            (None, Some(message)) => Err(Error::input(message)),
+            (None, None) => Ok(()),
+        })
     }
 
     /// Evaluates on `data`, without marking a best model; `None` if asked to stop meanwhile.
     fn evaluate(&mut self, kind: EvaluationKind, data: &Arc<dyn Dataset>) -> Result<Option<Evaluation>> {
         let train = &self.config.train;
         let begun = Instant::now();
-        let measured = Evaluator::new(&**self.learner.model(), train).run(data, self.observer, self.stop)?;
+        let measured =
+            Evaluator::new(&**self.learner.model(), train, &self.peers).run(data, self.observer, self.stop)?;
+        // all ranks know that one was asked to stop
+        self.stop_agreed |= measured.is_none();
         Ok(measured.map(|measured| Evaluation {
             kind,
             epoch: self.state.last.epoch,
@@ -299,59 +230,6 @@ impl TrainingRun<'_> {
             time: begun.elapsed(),
             best: false,
         }))
-    }
-
-    fn save_is_due(&self, validated: bool) -> bool {
-        let batches = self.state.counts.batches;
-        match self.config.train.save_state_every {
-            Some(every) => validated || batches.is_multiple_of(every as u64),
-            None => validated || self.saved_at.elapsed() >= MAX_UNSAVED,
-        }
-    }
-
-    /// Saves the state; on failure warns, keeps the previous state, and the run continues.
-    fn save_or_warn(&mut self) -> Result<()> {
-        let Err(error) = self.save()? else { return Ok(()) };
-        let message = format!("the training state could not be saved: {error}; {}", self.in_use());
-        self.observer.event(&Event::Warning(&message))
-    }
-
-    /// Describes the state from which the run could resume now.
-    fn in_use(&self) -> String {
-        match &self.saved {
-            Some(saved) => format!("{} stays in use", saved.folder.display()),
-            None => "there is no earlier state".into(),
-        }
-    }
-
-    /// Saves the state and removes superfluous files. The inner error is the disk's.
-    fn save(&mut self) -> Result<Result<()>> {
-        match self.observer.flush() {
-            Ok(files) => self.state.files = files,
-            Err(error) => return Ok(Err(error)),
-        }
-        if self.saved.as_ref().is_some_and(|saved| saved.state == self.state) {
-            return Ok(Ok(()));
-        }
-        let folder = match self.states.save(&self.learner, &mut self.state) {
-            Ok(folder) => folder,
-            Err(error) => return Ok(Err(error)),
-        };
-        let batches = self.state.counts.batches;
-        if let Err(error) = self.models.tidy(&self.state.best, Some(&self.states)) {
-            self.observer.event(&Event::Warning(&error.to_string()))?;
-        }
-        let event = Event::StateSaved {
-            folder: &folder,
-            batches,
-        };
-        self.observer.event(&event)?;
-        self.saved = Some(SavedAt {
-            folder,
-            state: self.state.clone(),
-        });
-        self.saved_at = Instant::now();
-        Ok(Ok(()))
     }
 
     /// Saves the final state, and tests the best model of a complete run.
@@ -368,8 +246,7 @@ impl TrainingRun<'_> {
             self.observer.event(&Event::Stopping)?;
         }
         if complete && self.state.best.is_empty() {
-            let (model, batches) = (self.learner.model(), self.state.counts.batches);
-            self.models.add(&**model, batches, None, &mut self.state.best)?;
+            self.keep_model(self.state.counts.batches, None)??;
         }
         self.save()?.map_err(|error| {
             let lost = format!("the last training state could not be saved; {}", self.in_use());
@@ -378,7 +255,7 @@ impl TrainingRun<'_> {
                 other => Error::input(format!("{other}: {lost}")),
             }
         })?;
-        if complete {
+        if complete && self.peers.writes() {
             self.models.tidy(&self.state.best, None)?;
         }
         let test = match (&self.data.test, complete) {
