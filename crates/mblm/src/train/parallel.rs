@@ -146,7 +146,7 @@ impl Peers {
     ///
     /// # Errors
     /// Another rank has ended, or is of another version.
-    pub(super) fn from_first<T: Serialize + for<'a> Deserialize<'a>>(&self, own: impl FnOnce() -> T) -> Result<T> {
+    pub(super) fn broadcast<T: Serialize + for<'a> Deserialize<'a>>(&self, own: impl FnOnce() -> T) -> Result<T> {
         if self.alone() {
             return Ok(own());
         }

@@ -76,7 +76,7 @@ fn run(args: &InspectArgs, context: &Context) -> Result<ExitCode> {
         (Some(Architecture::Decoder(_)), Some(_)) => context.suggest(&format!("generate -m {path} --prompt TEXT")),
         (Some(_), Some(_)) => context.suggest(&format!("inspect {path} --tensors")),
         (_, None) => context.suggest(&format!("plan {path}")),
-        (None, Some(_)) => context.suggest(&format!("convert --help")),
+        (None, Some(_)) => context.suggest("convert --help"),
     }
     Ok(ExitCode::SUCCESS)
 }

@@ -197,7 +197,7 @@ impl TrainingRun<'_> {
     fn keep_model(&mut self, batches: u64, loss: Option<Loss>) -> Result<Result<()>> {
         let mut failure = None;
         let (model, models, best) = (self.learner.model(), &self.models, &self.state.best);
-        let (kept, failed) = self.peers.from_first(|| {
+        let (kept, failed) = self.peers.broadcast(|| {
             let mut best = best.clone();
             failure = models.add(&**model, batches, loss, &mut best).err();
             (best, failure.as_ref().map(ToString::to_string))

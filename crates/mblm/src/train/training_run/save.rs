@@ -47,7 +47,7 @@ impl TrainingRun<'_> {
             }),
             false => Ok(None),
         };
-        let written: Result<Option<PathBuf>, String> = self.peers.from_first(|| written)?;
+        let written: Result<Option<PathBuf>, String> = self.peers.broadcast(|| written)?;
         match (failure, written) {
             (Some(error), _) => return Ok(Err(error)),
             (None, Err(message)) => return Ok(Err(Error::input(message))),
