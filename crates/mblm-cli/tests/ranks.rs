@@ -174,7 +174,7 @@ fn a_killed_rank_ends_the_job_and_any_number_continues() {
         let scratch = Scratch::new();
         let child = scratch.train(ranks, &long).stderr(Stdio::piped()).spawn().unwrap();
         let begun = wait_for_state(&scratch);
-        kill_a_rank(&child, &scratch);
+        signal_a_rank("-KILL", &child, &scratch);
         let output = child.wait_with_output().unwrap();
         assert!(!output.status.success(), "{output:?}");
         assert!(begun.elapsed() < Duration::from_secs(30));
@@ -209,8 +209,8 @@ fn wait_for_state(scratch: &Scratch) -> Instant {
     Instant::now()
 }
 
-/// Kills one of the processes that mpirun started.
-fn kill_a_rank(mpirun: &Child, scratch: &Scratch) {
+/// Sends a signal to one of the processes that mpirun started.
+fn signal_a_rank(signal: &str, mpirun: &Child, scratch: &Scratch) {
     let config = scratch.0.path().join("run.yaml");
     let mut pids = Vec::new();
     for entry in std::fs::read_dir("/proc").unwrap().flatten() {
@@ -225,8 +225,35 @@ fn kill_a_rank(mpirun: &Child, scratch: &Scratch) {
         }
     }
     if let Some(pid) = pids.last() {
-        let _ = Command::new("kill").args(["-9", &pid.to_string()]).status();
+        let _ = Command::new("kill").args([signal, &pid.to_string()]).status();
     }
+}
+
+#[test]
+fn a_rank_that_no_longer_answers_ends_the_job() {
+    let scratch = Scratch::new();
+    let long = ["--set", "train.target_elements=3000000", "--timeout", "3"];
+    let child = scratch.train(2, &long).stderr(Stdio::piped()).spawn().unwrap();
+    let begun = wait_for_state(&scratch);
+    signal_a_rank("-STOP", &child, &scratch);
+    let output = child.wait_with_output().unwrap();
+    let stderr = String::from_utf8_lossy(&output.stderr);
+    assert_eq!(output.status.code(), Some(75), "{stderr}");
+    assert!(begun.elapsed() < Duration::from_secs(20), "{:?}", begun.elapsed());
+    assert!(stderr.contains("waited 3 s in "), "{stderr}");
+}
+
+#[test]
+fn a_signal_to_one_rank_stops_all_after_one_state() {
+    let scratch = Scratch::new();
+    let long = ["--set", "train.target_elements=3000000"];
+    let child = scratch.train(2, &long).stderr(Stdio::piped()).spawn().unwrap();
+    wait_for_state(&scratch);
+    signal_a_rank("-USR1", &child, &scratch);
+    let output = child.wait_with_output().unwrap();
+    let stderr = String::from_utf8_lossy(&output.stderr);
+    assert!(stderr.contains("stopped after "), "{stderr}");
+    assert!(stderr.contains("mblm train --resume"), "{stderr}");
 }
 
 #[test]

@@ -5,8 +5,10 @@
 //! | [`group`] | the trait [`Group`]: the rank, the size and the collectives on tensors |
 //! | [`alone`] | [`Alone`], a group of one rank |
 //! | [`threads`] | [`Threads`], ranks that are threads of one process, for tests |
-//! | `mpi` | with the feature `mpi`: `Mpi`, ranks that are processes under an MPI launcher |
-//! | [`launch`] | rank, size and launcher of a process, from its environment |
+//! | `mpi`, feature `mpi` | `Mpi`, ranks that are processes, for tensors of the CPU |
+//! | [`watchdog`] | [`Watched`]: ends a process whose collective waits too long |
+//! | [`buckets`] | [`Buckets`](buckets::Buckets): parameters as a few long vectors, divided among the ranks |
+//! | [`launch`] | [`Launch`]: the rank, size and launcher, from the environment |
 //!
 //! Existing engines move all bytes between processes: MPI between CPUs, NCCL between GPUs. A group
 //! of one rank needs neither. All ranks of a group make the same calls in the same order.
@@ -31,17 +33,20 @@
 //! ```
 
 pub mod alone;
+pub mod buckets;
 pub mod group;
 pub mod launch;
 #[cfg(feature = "mpi")]
 pub mod mpi;
 pub mod threads;
+pub mod watchdog;
 
 mod check;
 
 pub use alone::Alone;
 pub use group::Group;
-pub use launch::{Launch, Launcher};
+pub use launch::{Launch, LaunchedBy};
 #[cfg(feature = "mpi")]
 pub use mpi::Mpi;
 pub use threads::Threads;
+pub use watchdog::Watched;

@@ -1,124 +1,184 @@
-//! MPI between real processes, under `mpirun` (feature `mpi`): values, bits, and failures that end
-//! the whole job.
-#![cfg(feature = "mpi")]
+//! Launches the example `group_ranks` under mpirun: values, bits, and the end of jobs whose rank 1
+//! fails.
+//!
+//! `cargo test -p mblm-group --features mpi` builds the example too; `--test mpi` alone does not.
 
-use std::process::{Command, Output};
+use std::io::Read;
+use std::path::PathBuf;
+use std::process::{Command, Stdio};
+use std::sync::{Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
-use candle_core::{DType, Device, Result, Tensor};
-use mblm_group::{Group, Mpi};
+/// How long a job may live after rank 1 has failed, its start included.
+const FAILED_LIMIT: Duration = Duration::from_secs(10);
 
-/// The variable that says what a rank does.
-const WHAT: &str = "MBLM_GROUP_TEST";
+/// One job at a time: the times count.
+static TURN: Mutex<()> = Mutex::new(());
 
-/// Runs the test `rank` on `ranks` processes.
-fn mpirun(ranks: usize, what: &str) -> (Output, Duration) {
-    let program = std::env::current_exe().unwrap();
-    let begun = Instant::now();
-    let output = Command::new("mpirun")
-        .args(["-n", &ranks.to_string(), "--oversubscribe", "--bind-to", "none"])
-        .arg(&program)
-        .args(["rank", "--exact", "--ignored", "--nocapture"])
-        .env(WHAT, what)
-        .env("OMPI_ALLOW_RUN_AS_ROOT", "1")
-        .env("OMPI_ALLOW_RUN_AS_ROOT_CONFIRM", "1")
-        .env("RAYON_NUM_THREADS", "1")
-        .output()
-        .expect("mpirun starts: install it with `apt-get install openmpi-bin libopenmpi-dev`");
-    (output, begun.elapsed())
+struct Outcome {
+    code: Option<i32>,
+    stdout: String,
+    stderr: String,
+    time: Duration,
 }
 
-#[test]
-fn collectives_are_right_on_two_three_and_four_processes() {
-    for ranks in [2, 3, 4] {
-        let (output, _) = mpirun(ranks, "all");
-        assert!(output.status.success(), "{ranks} ranks: {output:?}");
-    }
+/// The example beside this test: `cargo test` builds both.
+fn program() -> PathBuf {
+    let test = std::env::current_exe().expect("the path of this test");
+    let folder = test.ancestors().nth(2).expect("a folder above deps");
+    let program = folder.join("examples").join("group_ranks");
+    assert!(
+        program.exists(),
+        "{} is missing: run cargo build -p mblm-group --features mpi --examples",
+        program.display()
+    );
+    program
 }
 
-#[test]
-fn a_rank_that_fails_ends_the_job() {
-    for failure in ["panic", "leave"] {
-        let (output, time) = mpirun(2, failure);
-        assert!(!output.status.success(), "{failure}: {output:?}");
-        assert!(time < Duration::from_secs(30), "{failure}: {time:?}");
-    }
-}
-
-/// A rank, which the other tests start under mpirun.
-#[test]
-#[ignore = "the other tests start it under mpirun"]
-fn rank() {
-    let group = Mpi::start().unwrap();
-    match std::env::var(WHAT).as_deref() {
-        Ok("all") => all(&group).unwrap(),
-        Ok("panic") if group.rank() == 1 => panic!("on purpose"),
-        Ok("leave") if group.rank() == 1 => group.abort(7),
-        _ => group.barrier().unwrap(),
-    }
-    group.end().unwrap();
-}
-
-/// Checks every collective against what the ranks must have passed.
-fn all(group: &dyn Group) -> Result<()> {
-    let (rank, size) = (group.rank(), group.size());
-    for dtype in [DType::F32, DType::F64] {
-        let values: Vec<f64> = (0..2 * size).map(|index| 0.1 * (index + 10 * rank) as f64).collect();
-        let own = Tensor::new(&values[..], &Device::Cpu)?.to_dtype(dtype)?;
-        let part = group.reduce_scatter(&own)?;
-        let joined = group.all_gather(&part)?.to_dtype(DType::F64)?.to_vec1::<f64>()?;
-        for (index, found) in joined.iter().enumerate() {
-            let expected = 0.1 * (index * size + 10 * (size * (size - 1) / 2)) as f64;
-            assert!((found - expected).abs() < 1e-5, "{index}: {found} {expected}");
-        }
-        // the same bits on all ranks, and again
-        let long: Vec<f64> = (0..100_003)
-            .map(|index| ((index * 7919 + rank * 31) % 1013) as f64 / 1013.0)
-            .collect();
-        let long = Tensor::new(&long[..], &Device::Cpu)?.to_dtype(dtype)?;
-        let bits = |sum: Tensor| -> Result<Vec<u8>> {
-            let values = sum.to_dtype(DType::F64)?.to_vec1::<f64>()?;
-            Ok(values.into_iter().flat_map(f64::to_le_bytes).collect())
+/// Runs a command to its end, at most a minute.
+fn run(command: &mut Command) -> Outcome {
+    let _turn = TURN.lock().unwrap_or_else(PoisonError::into_inner);
+    let start = Instant::now();
+    let child = command
+        .stdin(Stdio::null())
+        .stdout(Stdio::piped())
+        .stderr(Stdio::piped())
+        .spawn();
+    let mut child = child.unwrap_or_else(|error| {
+        panic!(
+            "{command:?}: {error}; run apt-get install --no-install-recommends libopenmpi-dev openmpi-bin libclang-dev"
+        )
+    });
+    let (mut out, mut err) = (
+        child.stdout.take().expect("a pipe"),
+        child.stderr.take().expect("a pipe"),
+    );
+    let reader = |pipe: &mut dyn Read| {
+        let mut text = Vec::new();
+        pipe.read_to_end(&mut text).expect("the output");
+        String::from_utf8_lossy(&text).into_owned()
+    };
+    std::thread::scope(|scope| {
+        let stdout = scope.spawn(move || reader(&mut out));
+        let stderr = scope.spawn(move || reader(&mut err));
+        let status = loop {
+            if let Some(status) = child.try_wait().expect("the job's status") {
+                break Some(status);
+            }
+            if start.elapsed() > Duration::from_secs(60) {
+                child.kill().expect("the launcher ends");
+                break None;
+            }
+            std::thread::sleep(Duration::from_millis(20));
         };
-        let first = bits(group.all_reduce(&long)?)?;
-        assert_eq!(first, bits(group.all_reduce(&long)?)?, "the same bits twice");
-        assert!(
-            group.gather(&first)?.iter().all(|other| *other == first),
-            "the same bits on all ranks"
-        );
-        if rank > 0 {
-            let found = group.receive(rank - 1, &own)?.to_dtype(DType::F64)?.to_vec1::<f64>()?;
-            assert!((found[0] - (rank - 1) as f64).abs() < 1e-6);
+        let time = start.elapsed();
+        let stdout = stdout.join().expect("the output");
+        let stderr = stderr.join().expect("the output");
+        let Some(status) = status else {
+            panic!("{command:?}: the job hangs\n{stdout}{stderr}");
+        };
+        Outcome {
+            code: status.code(),
+            stdout,
+            stderr,
+            time,
         }
-        if rank + 1 < size {
-            group.send(
-                rank + 1,
-                &Tensor::full(rank as f64, 2 * size, &Device::Cpu)?.to_dtype(dtype)?,
-            )?;
-        }
+    })
+}
+
+fn job(ranks: usize, scenario: &str) -> Outcome {
+    let mut command = Command::new("mpirun");
+    command
+        .args(["-n", &ranks.to_string(), "--oversubscribe", "--bind-to", "none"])
+        .arg(program())
+        .args(["mpi", scenario])
+        .envs([
+            ("OMPI_ALLOW_RUN_AS_ROOT", "1"),
+            ("OMPI_ALLOW_RUN_AS_ROOT_CONFIRM", "1"),
+            ("RAYON_NUM_THREADS", "1"),
+        ]);
+    run(&mut command)
+}
+
+/// The job of a scenario in which rank 1 fails: it ends soon, and not with success.
+fn failed(ranks: usize, scenario: &str) -> Outcome {
+    let outcome = job(ranks, scenario);
+    println!("{scenario}, {ranks} ranks: {:?}, code {:?}", outcome.time, outcome.code);
+    assert!(
+        outcome.time < FAILED_LIMIT,
+        "{scenario}: {:?}\n{}",
+        outcome.time,
+        outcome.stderr
+    );
+    assert!(
+        outcome.code.is_none_or(|code| code != 0),
+        "{scenario}: {}",
+        outcome.stderr
+    );
+    outcome
+}
+
+fn has_values(ranks: usize) {
+    let lines = |outcome: Outcome| {
+        assert_eq!(outcome.code, Some(0), "{}{}", outcome.stdout, outcome.stderr);
+        let mut lines: Vec<String> = outcome.stdout.lines().map(str::to_string).collect();
+        lines.sort();
+        lines
+    };
+    let first = lines(job(ranks, "values"));
+    assert_eq!(first.len(), ranks, "{first:?}");
+    for (rank, line) in first.iter().enumerate() {
+        assert!(line.starts_with(&format!("rank {rank} ok ")), "{line}");
     }
-    let records = group.gather(&vec![rank as u8; rank])?;
-    assert!(
-        records
-            .iter()
-            .enumerate()
-            .all(|(of, record)| *record == vec![of as u8; of])
-    );
-    assert_eq!(
-        group.broadcast(size - 1, &vec![rank as u8; 3 * rank])?,
-        vec![size as u8 - 1; 3 * (size - 1)]
-    );
-    let half = group.split(rank % 2)?;
-    assert_eq!((half.rank(), half.size()), (rank / 2, (size + 1 - rank % 2) / 2));
-    let sum = half
-        .all_reduce(&Tensor::ones(3, DType::F32, &Device::Cpu)?)?
-        .to_vec1::<f32>()?;
-    assert_eq!(sum, [half.size() as f32; 3]);
-    assert!(
-        group
-            .reduce_scatter(&Tensor::ones(size + 1, DType::F32, &Device::Cpu)?)
-            .is_err()
-            || size == 1
-    );
-    Ok(())
+    assert_eq!(lines(job(ranks, "values")), first, "the same bits in another job");
+}
+
+#[test]
+fn two_ranks_compute_what_is_defined() {
+    has_values(2);
+}
+
+#[test]
+fn four_ranks_compute_what_is_defined() {
+    has_values(4);
+}
+
+#[test]
+fn a_killed_rank_ends_the_job() {
+    failed(2, "kill");
+    failed(4, "kill");
+}
+
+#[test]
+fn a_panic_ends_the_job() {
+    let outcome = failed(2, "panic");
+    assert!(outcome.stderr.contains("as the scenario says"), "{}", outcome.stderr);
+    failed(4, "panic");
+}
+
+#[test]
+fn a_rank_that_returns_early_ends_the_job() {
+    failed(2, "leave");
+}
+
+#[test]
+fn a_stopped_rank_is_ended_by_the_watchdog() {
+    for ranks in [2, 4] {
+        let outcome = failed(ranks, "stop");
+        assert_eq!(outcome.code, Some(75), "{}", outcome.stderr);
+        // the first rank that notices ends the others
+        let line = " waited 5 s in all-reduce, step 4, for another rank; no state is whole";
+        assert!(outcome.stderr.contains(line), "{}", outcome.stderr);
+    }
+}
+
+#[test]
+fn an_engine_without_its_launcher_is_named() {
+    let mut command = Command::new(program());
+    let outcome = run(command
+        .args(["mpi", "values"])
+        .envs([("RANK", "1"), ("WORLD_SIZE", "4")]));
+    assert_eq!(outcome.code, Some(1), "{}", outcome.stderr);
+    let expected = "expected rank 1 of 4 as the environment says, found rank 0 of 1";
+    assert!(outcome.stderr.contains(expected), "{}", outcome.stderr);
 }

@@ -73,6 +73,10 @@ pub struct TrainArgs {
     #[arg(long, value_name = "N")]
     pub workers: Option<String>,
 
+    /// Seconds that a process of several waits for another one before it ends with exit code 75
+    #[arg(long, value_name = "S", default_value_t = 600, value_parser = clap::value_parser!(u64).range(1..))]
+    pub timeout: u64,
+
     /// File or folder of held-out data: shorthand of --set io.dataset_args.validation=PATH
     #[arg(long, value_name = "PATH")]
     pub validation: Option<String>,
@@ -126,6 +130,11 @@ pub struct TrainArgs {
 }
 
 impl TrainArgs {
+    /// The longest time that a collective of several processes may wait.
+    pub(crate) fn timeout(&self) -> std::time::Duration {
+        std::time::Duration::from_secs(self.timeout)
+    }
+
     /// All that changes values of the configuration: `--set`, and the shorthands of some keys.
     pub fn all_overrides(&self) -> Vec<String> {
         // a name is a text, whatever it looks like

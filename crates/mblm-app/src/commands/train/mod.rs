@@ -20,7 +20,6 @@ use clap::{ArgMatches, Args};
 use mblm::checkpoint::{Transfer, Weights};
 use mblm::config::{Architecture, Experiment, Preset, Summary};
 use mblm::data::regular_files;
-use mblm::group::Group;
 use mblm::model::{Chunking, Loss, Model, ParameterSource, Seeded};
 use mblm::train::outputs::timestamp;
 use mblm::train::{Observer, Observers, Outcome, RunPlan, SavedState, Trainer, TrainingData, Workload, explain_memory};
@@ -30,6 +29,7 @@ use self::args::{PresetArg, TrainArgs};
 use self::checks::{check_data, check_early_stopping, check_length};
 use self::files::{introduce, other_workers_files, run_files};
 use self::piped::PipedData;
+use self::ranks::Ranks;
 use crate::command::{Command, Context, NextStep, Section, TaskCommands, parse};
 use crate::config;
 use crate::device;
@@ -72,11 +72,12 @@ impl Command for Train {
         {
             return kind.train(config, &args, context);
         }
-        ranks::run(|group| run(&args, context, group))
+        ranks::run(args.timeout(), |ranks| run(&args, context, ranks))
     }
 }
 
-fn run(args: &TrainArgs, context: &Context, group: &Arc<dyn Group>) -> Result<ExitCode> {
+fn run(args: &TrainArgs, context: &Context, ranks: &Ranks) -> Result<ExitCode> {
+    let group = &ranks.group;
     let resume = Resume::parse(args.resume.as_deref())?;
     let mut experiment = experiment(args, &resume, context)?;
     let device = device::open(&args.device)?;
@@ -135,7 +136,7 @@ fn run(args: &TrainArgs, context: &Context, group: &Arc<dyn Group>) -> Result<Ex
         model,
         folder,
     };
-    run.train(args, context, group)
+    run.train(args, context, ranks)
 }
 
 /// Everything that a run needs, checked.
@@ -150,7 +151,8 @@ struct Run {
 
 impl Run {
     /// Trains, and prints the result.
-    fn train(&self, args: &TrainArgs, context: &Context, group: &Arc<dyn Group>) -> Result<ExitCode> {
+    fn train(&self, args: &TrainArgs, context: &Context, ranks: &Ranks) -> Result<ExitCode> {
+        let (group, mut steps) = (&ranks.group, ranks.observer());
         let Self {
             experiment,
             device,
@@ -164,7 +166,7 @@ impl Run {
         let signals = Signals::listen()?;
         if group.rank() > 0 {
             // rank 0 prints and writes
-            trainer.run(folder.state.as_ref(), &mut (), &signals.stop)?;
+            trainer.run(folder.state.as_ref(), &mut steps, &signals.stop)?;
             return Ok(signals.exit_code().map_or(ExitCode::SUCCESS, ExitCode::from));
         }
         let started = timestamp();
@@ -174,7 +176,7 @@ impl Run {
         let mut bars =
             TrainingProgress::new(context.quiet()).with_samples(samples::printed(args, experiment, model, context));
         let mut others = other_workers_files(experiment, folder)?;
-        let mut observers: Vec<&mut dyn Observer> = vec![&mut files, &mut bars];
+        let mut observers: Vec<&mut dyn Observer> = vec![&mut files, &mut bars, &mut steps];
         observers.extend(others.iter_mut().map(|files| files as &mut dyn Observer));
         let mut observers = Observers(observers);
         let outcome = trainer.run(folder.state.as_ref(), &mut observers, &signals.stop);

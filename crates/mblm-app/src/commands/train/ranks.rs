@@ -7,12 +7,13 @@
 use std::path::PathBuf;
 use std::process::ExitCode;
 use std::sync::Arc;
+use std::time::Duration;
 
 use anyhow::{Context as _, Result};
 use candle_core::Device;
 use mblm::config::Experiment;
-use mblm::group::{Alone, Group, Launch};
-use mblm::train::{SavedState, workers_of};
+use mblm::group::{Alone, Group, Launch, Watched};
+use mblm::train::{Event, Observer, SavedState, workers_of};
 
 use crate::output;
 use crate::report::report;
@@ -27,16 +28,76 @@ pub(crate) fn launch() -> Result<Option<Launch>> {
     Launch::from_env(|name| std::env::var(name).ok()).map_err(|error| Usage(error.to_string()).into())
 }
 
+/// The ranks of a run, and the watchdog over their collectives.
+pub(super) struct Ranks {
+    pub(super) group: Arc<dyn Group>,
+    watched: Option<Arc<Watched>>,
+}
+
+impl Ranks {
+    fn alone() -> Self {
+        Self {
+            group: Arc::new(Alone),
+            watched: None,
+        }
+    }
+
+    /// Watches the collectives of `group`: a process that waits longer than `timeout` for another
+    /// rank ends with exit code 75, and 10 seconds after a SIGTERM.
+    #[cfg(feature = "mpi")]
+    fn watched(group: Arc<dyn Group>, timeout: Duration) -> Result<Self> {
+        let action = mblm::group::watchdog::end_process(&group);
+        let watched = Arc::new(Watched::new(group, timeout, action));
+        let told = watched.clone();
+        // SAFETY: `terminated` reads a clock and stores into an atomic, which is async-signal-safe
+        unsafe { signal_hook::low_level::register(signal_hook::consts::SIGTERM, move || told.terminated())? };
+        Ok(Self {
+            group: watched.clone(),
+            watched: Some(watched),
+        })
+    }
+
+    /// An observer that tells the watchdog how far the run is.
+    pub(super) fn observer(&self) -> Steps<'_> {
+        Steps {
+            watched: self.watched.as_deref(),
+            steps: 0,
+        }
+    }
+}
+
+/// Tells the watchdog the step and the newest saved state.
+pub(super) struct Steps<'a> {
+    watched: Option<&'a Watched>,
+    steps: u64,
+}
+
+impl Observer for Steps<'_> {
+    fn event(&mut self, event: &Event<'_>) -> mblm::Result<()> {
+        let Some(watched) = self.watched else { return Ok(()) };
+        match event {
+            Event::Batch(report) if report.worker == 0 => {
+                self.steps += u64::from(report.norm.is_some());
+                watched.at_step(self.steps);
+            }
+            Event::StateSaved { folder, .. } => watched.last_state(format!("{} is whole", folder.display())),
+            _ => {}
+        }
+        Ok(())
+    }
+}
+
 /// Runs `work` on every rank, and ends the ranks together.
 ///
 /// # Errors
 /// Those of `work` for a process alone, and of joining the group.
-pub(super) fn run(work: impl FnOnce(&Arc<dyn Group>) -> Result<ExitCode>) -> Result<ExitCode> {
+pub(super) fn run(timeout: Duration, work: impl FnOnce(&Ranks) -> Result<ExitCode>) -> Result<ExitCode> {
     let Some(launch) = launch()? else {
-        return work(&(Arc::new(Alone) as Arc<dyn Group>));
+        return work(&Ranks::alone());
     };
-    let group = join(&launch)?;
-    match work(&group) {
+    let ranks = join(&launch, timeout)?;
+    let group = &ranks.group;
+    match work(&ranks) {
         Ok(code) => {
             group.end()?;
             Ok(code)
@@ -52,10 +113,11 @@ pub(super) fn run(work: impl FnOnce(&Arc<dyn Group>) -> Result<ExitCode>) -> Res
 
 /// Joins the group of all processes of the launch.
 #[cfg(feature = "mpi")]
-fn join(launch: &Launch) -> Result<Arc<dyn Group>> {
-    use mblm::group::{Launcher, Mpi};
+fn join(launch: &Launch, timeout: Duration) -> Result<Ranks> {
+    use mblm::group::launch::threads_per_rank;
+    use mblm::group::{LaunchedBy, Mpi};
 
-    if launch.launcher == Launcher::Torchrun {
+    if launch.engine == LaunchedBy::Torchrun {
         return Err(Usage(format!(
             "this process is rank {} of {} of torchrun, which launches ranks on GPUs, for NCCL: expected mpirun or srun, \
              since this program has MPI alone",
@@ -66,32 +128,18 @@ fn join(launch: &Launch) -> Result<Arc<dyn Group>> {
     // the cores of a host are shared by its ranks, unless the user says otherwise
     if std::env::var_os("RAYON_NUM_THREADS").is_none() {
         let cores = std::thread::available_parallelism().map_or(1, |cores| cores.get());
-        mblm::use_threads(launch.threads(cores));
+        mblm::use_threads(threads_per_rank(cores, launch.local_size, false, None));
     }
-    let group = Mpi::start().context("MPI cannot be started")?;
-    if (group.rank(), group.size()) != (launch.rank, launch.size) {
-        let (rank, size) = (group.rank(), group.size());
-        output::note(&format!(
-            "error: {} started this process as rank {} of {}, but MPI says rank {rank} of {size}: expected the mpirun of the \
-             MPI library that this program was built with",
-            launch.launcher.name(),
-            launch.rank,
-            launch.size
-        ));
-        group.abort(2);
-    }
-    Ok(Arc::new(group))
+    Ranks::watched(Arc::new(Mpi::start(Some(launch))?), timeout)
 }
 
 /// Fails: the program was built without an engine for several processes.
 #[cfg(not(feature = "mpi"))]
-fn join(launch: &Launch) -> Result<Arc<dyn Group>> {
+fn join(launch: &Launch, _: Duration) -> Result<Ranks> {
     Err(Usage(format!(
-        "this process is rank {} of {}, started by {}, but this program was built for one process: build it with `--features \
+        "this process is rank {} of {}, started by {:?}, but this program was built for one process: build it with `--features \
          mpi`, or start it alone",
-        launch.rank,
-        launch.size,
-        launch.launcher.name()
+        launch.rank, launch.size, launch.engine
     ))
     .into())
 }
