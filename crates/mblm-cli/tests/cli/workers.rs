@@ -117,7 +117,7 @@ fn a_launcher_is_told_what_the_program_has() {
     let scratch = Scratch::new();
     let args = ["train", str(scratch.config()), "--sample-bytes", "0"];
     for (variables, code, part) in [
-        (&[("RANK", "1")][..], 2, "RANK is set, and WORLD_SIZE is not"),
+        (&[("RANK", "1")][..], 2, "RANK is set, but WORLD_SIZE is not"),
         (&[("RANK", "1"), ("WORLD_SIZE", "2")], 2, "rank 1 of 2"),
         (&[("RANK", "0"), ("WORLD_SIZE", "1")], 0, "done after 30 batches"),
     ] {
