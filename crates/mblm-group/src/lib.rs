@@ -6,6 +6,8 @@
 //! | [`alone`] | [`Alone`], a group of one rank |
 //! | [`threads`] | [`Threads`], ranks that are threads of one process, for tests |
 //! | `mpi`, feature `mpi` | `Mpi`, ranks that are processes, for tensors of the CPU |
+//! | `nccl`, feature `nccl` | `Nccl`, ranks that are processes with a GPU each |
+//! | [`rendezvous`] | [`Rendezvous`]: a few bytes that ranks share through a file |
 //! | [`watchdog`] | [`Watched`]: ends a process whose collective waits too long |
 //! | [`buckets`] | [`Buckets`](buckets::Buckets): parameters as a few long vectors, divided among the ranks |
 //! | [`launch`] | [`Launch`]: the rank, size and launcher, from the environment |
@@ -38,6 +40,9 @@ pub mod group;
 pub mod launch;
 #[cfg(feature = "mpi")]
 pub mod mpi;
+#[cfg(feature = "nccl")]
+pub mod nccl;
+pub mod rendezvous;
 pub mod threads;
 pub mod watchdog;
 
@@ -48,5 +53,8 @@ pub use group::Group;
 pub use launch::{Launch, LaunchedBy};
 #[cfg(feature = "mpi")]
 pub use mpi::Mpi;
+#[cfg(feature = "nccl")]
+pub use nccl::Nccl;
+pub use rendezvous::Rendezvous;
 pub use threads::Threads;
 pub use watchdog::Watched;

@@ -1,4 +1,8 @@
-//! One rank of a job that checks an engine: `mpirun -n 2 group_ranks mpi values`.
+//! One rank of a job that checks an engine: `mpirun -n 2 group_ranks mpi values`, or for each rank
+//! `RANK=0 WORLD_SIZE=2 NCCL_COMM_ID=127.0.0.1:15000 group_ranks nccl values`.
+//!
+//! Two ranks on one GPU need another `NCCL_HOSTID` each, and `NCCL_SOCKET_IFNAME=lo`. With
+//! `RENDEZVOUS=PATH` the ranks share NCCL's id through a file instead.
 //!
 //! | scenario | each rank | rank 1 |
 //! |---|---|---|
@@ -13,7 +17,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use candle_core::{Device, Result, Tensor, bail};
-use mblm_group::{Group, Launch, Watched, watchdog};
+use mblm_group::{Alone, Group, Launch, Watched, watchdog};
 
 /// How long a collective of the scenarios without end may take.
 const LIMIT: Duration = Duration::from_secs(5);
@@ -21,12 +25,15 @@ const LIMIT: Duration = Duration::from_secs(5);
 fn main() -> Result<()> {
     let arguments: Vec<String> = std::env::args().skip(1).collect();
     let [engine, scenario] = &arguments[..] else {
-        bail!("usage: group_ranks mpi|nccl values|kill|panic|leave|stop");
+        bail!("usage: group_ranks alone|mpi|nccl values|kill|panic|leave|stop");
     };
     let launch = Launch::from_env(|name| std::env::var(name).ok())?;
     match engine.as_str() {
+        "alone" => finish(Arc::new(Alone), &Device::Cpu, scenario),
         #[cfg(feature = "mpi")]
         "mpi" => over_mpi(launch, scenario),
+        #[cfg(feature = "nccl")]
+        "nccl" => over_nccl(launch, scenario),
         other => bail!("expected an engine of this build, found {other} for {launch:?} and {scenario}"),
     }
 }
@@ -35,14 +42,48 @@ fn main() -> Result<()> {
 fn over_mpi(launch: Option<Launch>, scenario: &str) -> Result<()> {
     let group = mblm_group::Mpi::start(launch.as_ref())?;
     if scenario != "values" {
-        return without_end(Arc::new(group), &Device::Cpu, scenario);
+        return finish(Arc::new(group), &Device::Cpu, scenario);
     }
     let group = group.with_max_elements(3001); // long tensors are cut, into uneven parts
     values::check(&group, &Device::Cpu)?;
-    let group = group.with_max_elements(usize::MAX);
-    let hash = values::check(&group, &Device::Cpu)?;
+    finish(Arc::new(group.with_max_elements(usize::MAX)), &Device::Cpu, scenario)
+}
+
+#[cfg(feature = "nccl")]
+fn over_nccl(launch: Option<Launch>, scenario: &str) -> Result<()> {
+    use mblm_group::nccl::Id;
+
+    let Some(launch) = launch else {
+        bail!("expected RANK and WORLD_SIZE of at least two ranks");
+    };
+    let count = cudarc::driver::CudaContext::device_count().map_err(candle_core::Error::wrap)?;
+    let device = Device::new_cuda_with_stream(if count == 1 { 0 } else { launch.local_rank })?;
+    let limit = Duration::from_secs(60);
+    let (id, file) = match std::env::var_os("RENDEZVOUS") {
+        Some(path) => {
+            let deadline = std::time::Instant::now() + limit;
+            let (id, file) = Id::through_file(path.as_ref(), launch.rank, "ranks", deadline)?;
+            (id, Some(file))
+        }
+        None => (Id::new()?, None),
+    };
+    let start = std::time::Instant::now();
+    let group = mblm_group::Nccl::new(&device, launch.rank, launch.size, &id, limit)?;
+    eprintln!("rank {}: init took {:?}", launch.rank, start.elapsed());
+    drop(file);
+    finish(Arc::new(group), &device, scenario)
+}
+
+/// Checks the values and ends the group, or runs a scenario without end.
+fn finish(group: Arc<dyn Group>, device: &Device, scenario: &str) -> Result<()> {
+    if scenario != "values" {
+        return without_end(group, device, scenario);
+    }
+    let start = std::time::Instant::now();
+    let hash = values::check(&*group, device)?;
     group.end()?;
     println!("rank {} ok {hash:016x}", group.rank());
+    eprintln!("rank {}: checks took {:?}", group.rank(), start.elapsed());
     Ok(())
 }
 

@@ -8,10 +8,11 @@ use anyhow::Result;
 use crate::tree::{Finding, RustFile, Tree, is_test_only};
 
 /// The files that may write: atomically, in whole rows, and in whole folders.
-const WRITERS: [&str; 3] = [
+const WRITERS: [&str; 4] = [
     "crates/mblm/src/checkpoint/atomic.rs",
     "crates/mblm/src/checkpoint/append.rs",
     "crates/mblm/src/checkpoint/tree.rs",
+    "crates/mblm-group/src/rendezvous.rs",
 ];
 /// Calls that write files.
 const WRITES: [&str; 4] = ["File::create", "fs::write", "OpenOptions", "fs::rename"];
