@@ -241,3 +241,24 @@ fn large_files_are_found() {
     assert_eq!(found.len(), 1);
     assert_eq!(found[0].path, Path::new("large"));
 }
+
+#[test]
+fn prose_is_at_most_a_hundred_columns_wide() {
+    let wide = "word ".repeat(21);
+    let text = format!("# A\n{wide}\n| {wide} |\n```\n{wide}\n```\n[a]({wide}) see](x)\n");
+    check(documents::prose_width, &[("a.md", &text)], &["a.md:2: 105 columns"]);
+    let code = format!("//! A.\n// {wide}\nconst A: &str = \"{wide}{wide}\";\n");
+    check(
+        documents::prose_width,
+        &[("crates/a/src/lib.rs", &code)],
+        &["crates/a/src/lib.rs:2: 108 columns"],
+    );
+}
+
+#[test]
+fn documents_use_the_words_of_the_glossary() {
+    let word = ["pict", "ure"].concat();
+    let text = format!("A {word}.\nThe key `{word}`.\n```\n{word}\n```\n");
+    check(documents::terms, &[("a.md", &text)], &["a.md:1: "]);
+    check(documents::terms, &[("docs/glossary.md", &text)], &[]);
+}
