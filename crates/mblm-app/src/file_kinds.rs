@@ -6,6 +6,7 @@ use std::fs::File;
 use std::io::Read;
 use std::path::{Path, PathBuf};
 
+use mblm::data::regular_files;
 use mblm_formats::compressed::{HEAD, Packed};
 use serde_json::Map;
 
@@ -53,6 +54,17 @@ impl FileKinds {
         };
         self.0.keys().filter_map(advice).collect()
     }
+}
+
+/// Returns the total size of a file, or of all files of a folder, in bytes.
+///
+/// # Errors
+/// A file or folder that cannot be read.
+pub(crate) fn total_size(data: &Path) -> mblm::Result<u64> {
+    let sizes = regular_files(data)?
+        .into_iter()
+        .map(|file| Ok(file.metadata().map_err(|error| mblm::Error::file(&file, error))?.len()));
+    sizes.sum()
 }
 
 /// Recognizes the kind of a file by its first bytes.

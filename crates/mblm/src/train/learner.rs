@@ -8,10 +8,9 @@ use mblm_ops::cpu::on_workers;
 use serde::{Deserialize, Serialize};
 
 use super::optimizer::{GradientNorm, LoadTensor, Optimizer};
-use super::parallel::Peers;
+use super::parallel::{Peers, worker_seed};
 use super::recipe::Recipe;
 use super::trainable::Trainable;
-use crate::data::hash::key;
 use crate::model::{Compute, Gradients, Loss, ModelBatch, TrainingPass, Watch};
 use crate::{Error, Result};
 
@@ -228,8 +227,7 @@ impl Learner {
         batch_index: u64,
         watch: Watch<'_>,
     ) -> Result<LearnedBatch> {
-        let lr = self.recipe.schedule.lr(self.optimizer.steps());
-        let begun = Instant::now();
+        let (lr, begun) = (self.lr(), Instant::now());
         let mut passed = self.pass(batches, workers, watch)?;
         let forward = begun.elapsed().saturating_sub(passed.backward);
         let norm = self.complete(&passed.losses, batch_index)?;
@@ -264,12 +262,6 @@ impl Learner {
         Ok(Passed { losses, backward })
     }
 
-    /// Forgets the values of the gradients that wait for a step; they count as before.
-    pub(super) fn without_pending(mut self) -> Result<Self> {
-        self.gradients.clear()?;
-        Ok(self)
-    }
-
     /// Moves the gradients that wait for a step to rank 0: their sum is unchanged.
     pub(super) fn gather_pending(&mut self) -> Result<()> {
         if self.peers.alone() {
@@ -282,8 +274,8 @@ impl Learner {
         }
     }
 
-    /// Forgets the gradients of a batch that another rank gave up; nothing else was pending.
-    pub(super) fn drop_batch(&mut self) -> Result<()> {
+    /// Sets the gradients to zero; the batches that wait for a step count as before.
+    pub(super) fn clear_gradients(&mut self) -> Result<()> {
         self.gradients.clear()
     }
 
@@ -303,11 +295,7 @@ impl Learner {
 
     /// The seed of a worker's dropout masks for the next batch.
     fn seed(&self, worker: usize) -> u64 {
-        let seed = match worker {
-            0 => self.recipe.seed,
-            worker => key(&[self.recipe.seed, worker as u64]),
-        };
-        seed.wrapping_add(self.batches.wrapping_mul(0x9e37_79b9_7f4a_7c15))
+        worker_seed(self.recipe.seed, worker).wrapping_add(self.batches.wrapping_mul(0x9e37_79b9_7f4a_7c15))
     }
 
     fn take_step(&mut self, lr: f64) -> Result<GradientNorm> {

@@ -10,14 +10,14 @@ use std::ops::Range;
 use std::sync::Arc;
 
 use candle_core::Tensor;
+use mblm_group::buckets::{Buckets, MIN_ELEMENTS};
 use mblm_group::{Alone, Group};
+use mblm_ops::GradBuffer;
 use serde::{Deserialize, Serialize};
 
+use crate::data::hash::key;
 use crate::model::{Gradients, Loss};
 use crate::{Error, Result};
-
-/// The smallest bucket of gradients, in elements: 64 MiB of 32-bit floats.
-const BUCKET: usize = 16 << 20;
 
 /// The ranks of a run, of which this process is one.
 #[derive(Clone)]
@@ -166,16 +166,18 @@ impl Peers {
             return Ok(());
         }
         let counts: Vec<usize> = gradients.iter().map(|buffer| buffer.tensor().elem_count()).collect();
-        for bucket in buckets(&counts, BUCKET) {
-            let flat = gradients.iter().skip(bucket.start).take(bucket.len());
-            let flat = flat.map(|buffer| buffer.tensor().flatten_all());
-            let flat = Tensor::cat(&flat.collect::<candle_core::Result<Vec<_>>>()?, 0)?;
-            let sum = self.group.all_reduce(&flat)?;
-            let mut start = 0;
-            for (buffer, count) in gradients.iter_mut().skip(bucket.start).zip(&counts[bucket]) {
-                buffer.replace(&sum.narrow(0, start, *count)?)?;
-                start += count;
-            }
+        let buckets = Buckets::new(&counts, self.group.size(), MIN_ELEMENTS);
+        for bucket in 0..buckets.len() {
+            let parameters = buckets.parameters(bucket);
+            let own = gradients.iter().skip(parameters.start).map(GradBuffer::tensor);
+            let own: Vec<&Tensor> = own.take(parameters.len()).collect();
+            let packed = buckets.pack(bucket, |parameter| Ok(own[parameter - parameters.start].clone()))?;
+            let sum = self.group.all_reduce(&packed)?;
+            let mut buffers = gradients.iter_mut().skip(parameters.start);
+            // parameters come in order
+            buckets.unpack(bucket, &sum, |_, sum| {
+                buffers.next().map_or(Ok(()), |buffer| buffer.replace(&sum))
+            })?;
         }
         Ok(())
     }
@@ -214,43 +216,16 @@ pub fn workers_of(group: &dyn Group, workers: usize) -> Result<Range<usize>> {
     Ok(rank * each..(rank + 1) * each)
 }
 
-/// Cuts tensors of these sizes into consecutive buckets of at least `min` elements, but for the
-/// last one.
-fn buckets(counts: &[usize], min: usize) -> Vec<Range<usize>> {
-    let (mut buckets, mut start, mut elements) = (Vec::new(), 0, 0);
-    for (index, count) in counts.iter().enumerate() {
-        elements += count;
-        if elements >= min {
-            buckets.push(start..index + 1);
-            (start, elements) = (index + 1, 0);
-        }
+/// The seed of one worker. The first has the run's own.
+pub(super) fn worker_seed(seed: u64, worker: usize) -> u64 {
+    match worker {
+        0 => seed,
+        worker => key(&[seed, worker as u64]),
     }
-    if start < counts.len() {
-        buckets.push(start..counts.len());
-    }
-    buckets
 }
 
 fn unreadable(error: serde_json::Error) -> Error {
     Error::input(format!(
         "a record of another rank cannot be read ({error}): expected all ranks to run the same version of the program"
     ))
-}
-
-#[cfg(test)]
-mod tests {
-    use super::buckets;
-    use proptest::prelude::*;
-
-    proptest! {
-        #[test]
-        fn buckets_have_every_tensor_once(counts in proptest::collection::vec(0usize..50, 0..20), min in 1usize..100) {
-            let found = buckets(&counts, min);
-            let all: Vec<usize> = found.iter().cloned().flatten().collect();
-            prop_assert_eq!(all, (0..counts.len()).collect::<Vec<_>>());
-            for bucket in found.iter().rev().skip(1) {
-                prop_assert!(counts[bucket.clone()].iter().sum::<usize>() >= min);
-            }
-        }
-    }
 }

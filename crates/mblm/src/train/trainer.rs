@@ -153,13 +153,13 @@ impl Trainer {
 
     /// Restores a learner. Gradients that wait for a step are those of rank 0.
     fn restored(&self, saved: &SavedState) -> Result<Learner> {
-        let learner = saved
+        let mut learner = saved
             .restore(self.model.clone(), self.recipe.clone())?
             .among(self.peers.clone());
-        match self.peers.writes() {
-            true => Ok(learner),
-            false => learner.without_pending(),
+        if !self.peers.writes() {
+            learner.clear_gradients()?;
         }
+        Ok(learner)
     }
 
     /// Creates a learner with the run's recipe, before its first step, for a custom loop.

@@ -12,10 +12,10 @@ use anyhow::Result;
 use clap::{ArgMatches, Args};
 use mblm::checkpoint::atomic;
 use mblm::config::Experiment;
-use mblm::data::regular_files;
 
 use self::args::InitArgs;
 use crate::command::{Command, Context, Section, parse};
+use crate::file_kinds::total_size;
 use crate::output;
 use crate::usage::Usage;
 
@@ -152,7 +152,7 @@ fn run(args: &InitArgs, context: &Context) -> Result<ExitCode> {
 fn configuration(args: &InitArgs) -> Result<String> {
     let bytes = match &args.data {
         None => 0,
-        Some(data) => match size_of(data)? {
+        Some(data) => match total_size(data)? {
             0 => return Err(Usage(format!("{}: expected data to train on, found 0 bytes", data.display())).into()),
             bytes => bytes,
         },
@@ -207,14 +207,6 @@ fn configuration(args: &InitArgs) -> Result<String> {
         text = text.replace(place, &value);
     }
     Ok(text)
-}
-
-/// The total size of a file, or of all files of a folder, in bytes.
-fn size_of(data: &Path) -> Result<u64> {
-    let sizes = regular_files(data)?
-        .into_iter()
-        .map(|file| Ok(file.metadata().map_err(|error| mblm::Error::file(&file, error))?.len()));
-    sizes.sum()
 }
 
 #[cfg(test)]

@@ -19,7 +19,6 @@ use candle_core::Device;
 use clap::{ArgMatches, Args};
 use mblm::checkpoint::{Transfer, Weights};
 use mblm::config::{Architecture, Experiment, Preset, Summary};
-use mblm::data::regular_files;
 use mblm::model::{Chunking, Loss, Model, ParameterSource, Seeded};
 use mblm::train::outputs::timestamp;
 use mblm::train::{Observer, Observers, Outcome, RunPlan, SavedState, Trainer, TrainingData, Workload, explain_memory};
@@ -33,6 +32,7 @@ use self::ranks::Ranks;
 use crate::command::{Command, Context, NextStep, Section, TaskCommands, parse};
 use crate::config;
 use crate::device;
+use crate::file_kinds::total_size;
 use crate::memory;
 use crate::output::{self, grouped};
 use crate::progress::{self, TrainingProgress};
@@ -161,7 +161,6 @@ impl Run {
             model,
             folder,
         } = self;
-        let about_data = about_data::lines(data, experiment)?;
         let trainer = trainer(args, experiment, model, data, folder, *chunking).among(group.clone());
         let signals = Signals::listen()?;
         if group.rank() > 0 {
@@ -169,6 +168,7 @@ impl Run {
             trainer.run(folder.state.as_ref(), &mut steps, &signals.stop)?;
             return Ok(signals.exit_code().map_or(ExitCode::SUCCESS, ExitCode::from));
         }
+        let about_data = about_data::lines(data, experiment)?;
         let started = timestamp();
         let mut files = run_files(experiment, folder, device)?;
         let introduction = introduction(experiment, model, &trainer.plan(), folder, device);
@@ -264,7 +264,8 @@ fn experiment(args: &TrainArgs, resume: &Resume, context: &Context) -> Result<Ex
                 PresetArg::Medium => Preset::Medium,
             };
             let mut experiment = preset.experiment(data, Path::new("runs"));
-            if let Some(bytes) = size_of(data).filter(|bytes| *bytes > 0) {
+            // opening the data reports what cannot be read
+            if let Some(bytes) = total_size(data).ok().filter(|bytes| *bytes > 0) {
                 let most = bytes.saturating_mul(MAX_PASSES).max(MIN_PRESET_BYTES);
                 experiment.train.target_elements = experiment.train.target_elements.min(most);
             }
@@ -297,13 +298,6 @@ fn experiment(args: &TrainArgs, resume: &Resume, context: &Context) -> Result<Ex
     }
     config::expand_paths(&mut experiment.io)?;
     Ok(experiment)
-}
-
-/// The total size of a file, or of all files of a folder; `None` if it cannot be read, which
-/// opening the data reports.
-fn size_of(data: &Path) -> Option<u64> {
-    let files = regular_files(data).ok()?;
-    files.iter().map(|file| Some(file.metadata().ok()?.len())).sum()
 }
 
 /// Explains the error of an invalid configuration if the file seems to be data.

@@ -8,11 +8,7 @@ impl TrainingRun<'_> {
     pub(super) fn batches(&self) -> Result<Vec<Loader>> {
         let train = &self.config.train;
         let loader = |worker| {
-            let seed = match worker {
-                0 => train.seed,
-                worker => key(&[train.seed, worker as u64]),
-            };
-            let order = sample_order(train.shuffle_train, seed);
+            let order = sample_order(train.shuffle_train, worker_seed(train.seed, worker));
             let options = LoaderOptions::training(train.batch_size, order, self.state.next);
             Loader::new(self.data.part(worker), options)
         };
@@ -73,7 +69,7 @@ impl TrainingRun<'_> {
         self.stop_agreed |= agreed.stop;
         self.save_agreed |= agreed.save;
         if agreed.dropped {
-            self.learner.drop_batch()?;
+            self.learner.clear_gradients()?; // nothing else was pending
             let message = format!("stopped {percent} % into batch {cum_batch}: a run that continues begins it anew");
             self.observer.event(&Event::Warning(&message))?;
             return Ok(None);
